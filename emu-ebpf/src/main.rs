@@ -1,2 +1,47 @@
-//! Stub.
-fn main() {}
+//! The TC programs of the emulator.
+//!
+//! `emu_egress` delays what a vnode sends, `emu_ingress` picks what arrives for
+//! a vnode, `emu_ifb` delays that. The programs parse, look up, call
+//! `emu_common::model` and store; they hold no arithmetic of their own and never
+//! change a byte of a packet.
+//!
+//! # Minimum kernel version
+//! 5.18, for `bpf_skb_set_tstamp` (kernel commit 8d21ec0e46ed).
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(core_intrinsics),
+    expect(internal_features, reason = "atomics: see atomic.rs")
+)]
+
+#[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
+mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod pipe;
+#[cfg(target_arch = "bpf")]
+mod programs;
+
+/// The kernel checks this before it gives a program the GPL helpers.
+#[cfg(target_arch = "bpf")]
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+pub static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // The verifier rejects a program that can reach this, so none does.
+    loop {}
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    // Built for the host only by tools that check the whole workspace.
+}

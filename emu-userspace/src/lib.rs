@@ -1,1 +1,5 @@
-//! Stub.
+//! emu
+pub mod kernel;
+pub mod plan;
+pub mod topology;
+pub mod verify;

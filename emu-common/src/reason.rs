@@ -1,0 +1,100 @@
+//! Why a packet was passed, delayed or dropped. One per-CPU counter each.
+
+/// What happened to a packet in one of the programs.
+///
+/// Only [`Reason::drops`] reasons lose a packet; everything unknown passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Reason {
+    /// Not an IP packet (ARP, VLAN-tagged, …): passed untouched.
+    NotIp = 0,
+    /// Too short for its headers: passed untouched.
+    Truncated = 1,
+    /// Source (egress) or destination (ingress) is no local vnode: passed untouched.
+    NotVnode = 2,
+    /// A vnode talking to itself: its own loopback, passed untouched.
+    ToSelf = 3,
+    /// First pass of a packet with a socket: replaced by a clone without one.
+    Orphaned = 4,
+    /// The kernel could not clone the packet: lost, as on a full queue.
+    CloneFailed = 5,
+    /// Delayed by an up pipe.
+    ShapedUp = 6,
+    /// Delayed by a down pipe.
+    ShapedDown = 7,
+    /// Matched at ingress, sent to the down pipe.
+    ToDownPipe = 8,
+    /// Dropped: the pipe already holds its limit of packets.
+    QueuePackets = 9,
+    /// Dropped: the pipe's limit in bytes or time would be exceeded.
+    QueueBytes = 10,
+    /// An address was found but its pipe was not: passed untouched.
+    NoPipe = 11,
+    /// Other CPUs changed the pipe's clock at every attempt: sent on the last
+    /// clock seen.
+    Contended = 12,
+}
+
+impl Reason {
+    /// Number of reasons, the size of the counter array.
+    pub const COUNT: u32 = 13;
+
+    /// All reasons in index order.
+    pub const ALL: [Reason; Self::COUNT as usize] = [
+        Reason::NotIp,
+        Reason::Truncated,
+        Reason::NotVnode,
+        Reason::ToSelf,
+        Reason::Orphaned,
+        Reason::CloneFailed,
+        Reason::ShapedUp,
+        Reason::ShapedDown,
+        Reason::ToDownPipe,
+        Reason::QueuePackets,
+        Reason::QueueBytes,
+        Reason::NoPipe,
+        Reason::Contended,
+    ];
+
+    /// Stable name for tables, JSON and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Reason::NotIp => "not_ip",
+            Reason::Truncated => "truncated",
+            Reason::NotVnode => "not_vnode",
+            Reason::ToSelf => "to_self",
+            Reason::Orphaned => "orphaned",
+            Reason::CloneFailed => "clone_failed",
+            Reason::ShapedUp => "shaped_up",
+            Reason::ShapedDown => "shaped_down",
+            Reason::ToDownPipe => "to_down_pipe",
+            Reason::QueuePackets => "queue_packets",
+            Reason::QueueBytes => "queue_bytes",
+            Reason::NoPipe => "no_pipe",
+            Reason::Contended => "contended",
+        }
+    }
+
+    /// Whether the packet is lost, as the emulated network would lose it.
+    pub const fn drops(self) -> bool {
+        matches!(
+            self,
+            Reason::CloneFailed | Reason::QueuePackets | Reason::QueueBytes
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn index_order_and_unique_names() {
+        for (i, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+            for other in &Reason::ALL[i + 1..] {
+                assert_ne!(reason.name(), other.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The maps. Sizes here are the smallest ones; the loader sets those of the
+//! topology before it loads the object.
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+};
+use emu_common::{
+    layout::{AddrKey, PairLink, Pipe, V4_MAPPED_BITS, VnodeRef},
+    reason::Reason,
+};
+
+use crate::atomic;
+
+#[map(name = "EMU_VNODES")]
+static VNODES: HashMap<AddrKey, VnodeRef> = HashMap::with_max_entries(1, 0);
+
+#[map(name = "EMU_GROUPS")]
+static GROUPS: LpmTrie<AddrKey, u32> = LpmTrie::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+#[map(name = "EMU_PAIRS")]
+static PAIRS: Array<PairLink> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_PIPES")]
+static PIPES: Array<Pipe> = Array::with_max_entries(2, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_RING")]
+static RING: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_REASONS")]
+static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+
+/// Whether packets with a socket are replaced by a clone; see
+/// [`emu_common::names::GLOBAL_ORPHAN`].
+#[unsafe(no_mangle)]
+static EMU_ORPHAN: u32 = 1;
+
+/// Reads the read-only global that the loader may have patched.
+#[inline(always)]
+pub fn orphan() -> bool {
+    // SAFETY: a reference to a static is valid; volatile because the loader
+    // changes the section behind the compiler's back.
+    unsafe { core::ptr::read_volatile(&EMU_ORPHAN) != 0 }
+}
+
+/// The local vnode that has an address.
+#[inline(always)]
+pub fn vnode(address: &AddrKey) -> Option<VnodeRef> {
+    let found = VNODES.get_ptr(address)?;
+    // SAFETY: the pointer is to a live map value of this type; entries are
+    // replaced whole by user space and never changed in place.
+    Some(unsafe { *found })
+}
+
+/// The most specific group whose prefix holds an address.
+#[inline(always)]
+pub fn group(address: &AddrKey) -> Option<u32> {
+    GROUPS.get(Key::new(V4_MAPPED_BITS + 32, *address)).copied()
+}
+
+/// The link from the group of `row` to a group.
+#[inline(always)]
+pub fn pair_latency_ns(row: u32, group: u32) -> u64 {
+    PAIRS
+        .get(row.wrapping_add(group))
+        .map_or(0, |link| link.latency_ns)
+}
+
+/// A pipe, shared with all CPUs: see the field groups of [`Pipe`].
+#[inline(always)]
+pub fn pipe(index: u32) -> Option<*mut Pipe> {
+    PIPES.get_ptr_mut(index)
+}
+
+/// A slot of the departure ring.
+#[inline(always)]
+pub fn ring_slot(index: u32) -> Option<*mut u64> {
+    RING.get_ptr_mut(index)
+}
+
+/// Counts what happened to a packet.
+#[inline(always)]
+pub fn count(reason: Reason) {
+    if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
+        // Atomic although per CPU: a softirq may interrupt a process that sends.
+        atomic::fetch_add(counter, 1);
+    }
+}

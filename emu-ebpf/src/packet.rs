@@ -1,0 +1,40 @@
+//! Reading the addresses of a packet. The only place that looks at its bytes.
+use aya_ebpf::programs::TcContext;
+use emu_common::{layout::AddrKey, reason::Reason};
+
+const ETH_HEADER: u32 = 14;
+const ETH_P_IP: u32 = 0x0800;
+const IPV4_HEADER: usize = 20;
+
+/// What the programs need to know of an IP packet.
+pub struct Packet {
+    /// Source address.
+    pub source: AddrKey,
+    /// Destination address.
+    pub destination: AddrKey,
+    /// Length of the IP packet in bytes; of all segments for a GSO packet.
+    pub ip_bytes: u32,
+}
+
+/// Parses the headers, or says why the packet is none of ours.
+#[inline(always)]
+pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
+    let skb = ctx.skb.skb;
+    // SAFETY: `skb` is the live context; both fields are readable by TC programs.
+    let (protocol, wire_len) = unsafe { ((*skb).protocol, (*skb).wire_len) };
+    if protocol != ETH_P_IP.to_be() >> 16 {
+        return Err(Reason::NotIp);
+    }
+    let header: [u8; IPV4_HEADER] = ctx
+        .load(ETH_HEADER as usize)
+        .map_err(|_| Reason::Truncated)?;
+    if header[0] >> 4 != 4 || header[0] & 0xf < 5 {
+        return Err(Reason::Truncated);
+    }
+    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
+    Ok(Packet {
+        source: AddrKey::from_v4([s0, s1, s2, s3]),
+        destination: AddrKey::from_v4([d0, d1, d2, d3]),
+        ip_bytes: wire_len.saturating_sub(ETH_HEADER),
+    })
+}

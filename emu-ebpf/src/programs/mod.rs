@@ -1,0 +1,34 @@
+//! Entry points: thin wrappers, and the one place where a reason becomes a
+//! verdict.
+mod tc_egress;
+mod tc_ifb;
+mod tc_ingress;
+
+use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_STOLEN};
+use emu_common::reason::Reason;
+
+use crate::maps;
+
+/// Counts the reason and gives the verdict of an egress program.
+///
+/// A loss is `TC_ACT_STOLEN`, never `TC_ACT_SHOT`: the sender must not learn of
+/// it, as it would not on a real network (TCP would take a local drop as
+/// congestion without a retransmission, UDP would see `ENOBUFS`).
+#[inline(always)]
+fn egress_verdict(reason: Reason) -> i32 {
+    maps::count(reason);
+    match reason {
+        Reason::Orphaned | Reason::CloneFailed | Reason::QueuePackets | Reason::QueueBytes => {
+            TC_ACT_STOLEN as i32
+        }
+        Reason::NotIp
+        | Reason::Truncated
+        | Reason::NotVnode
+        | Reason::ToSelf
+        | Reason::ShapedUp
+        | Reason::ShapedDown
+        | Reason::ToDownPipe
+        | Reason::NoPipe
+        | Reason::Contended => TC_ACT_OK as i32,
+    }
+}

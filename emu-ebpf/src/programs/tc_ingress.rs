@@ -1,0 +1,37 @@
+//! `emu_ingress`: picks the packets that arrive for a vnode.
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use emu_common::reason::Reason;
+
+use crate::{maps, packet};
+
+/// Class match of a `cls_bpf` filter without direct action.
+const MATCH: i32 = -1;
+const NO_MATCH: i32 = 0;
+
+/// TC ingress of every interface that carries vnode traffic.
+///
+/// Attached as a classifier whose match runs a `mirred` redirect to the ifb
+/// device: `bpf_redirect` to an ifb loses the packet before kernel 6.6.
+#[classifier]
+pub fn emu_ingress(ctx: TcContext) -> i32 {
+    match try_ingress(&ctx) {
+        Ok(reason) => {
+            maps::count(reason);
+            MATCH
+        }
+        Err(reason) => {
+            maps::count(reason);
+            NO_MATCH
+        }
+    }
+}
+
+#[inline(always)]
+fn try_ingress(ctx: &TcContext) -> Result<Reason, Reason> {
+    let packet = packet::parse(ctx)?;
+    maps::vnode(&packet.destination).ok_or(Reason::NotVnode)?;
+    if packet.source == packet.destination {
+        return Err(Reason::ToSelf);
+    }
+    Ok(Reason::ToDownPipe)
+}

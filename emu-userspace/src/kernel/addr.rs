@@ -1,0 +1,189 @@
+//! Addresses of vnodes: one alias each, or one AnyIP local route for a prefix;
+//! and the routes to vnodes on other hosts.
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+
+use super::netlink::{Netlink, NetlinkError, Request};
+
+/// Routing table of local addresses (`RT_TABLE_LOCAL`).
+const LOCAL_TABLE: u8 = 255;
+/// Protocol number that marks our routes in `ip route` (free in rt_protos).
+const ROUTE_PROTOCOL: u8 = 0xe3;
+
+fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn host_bits(address: IpAddr) -> u8 {
+    match address {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    }
+}
+
+fn alias(index: u32, address: IpAddr) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(address);
+    message.header.prefix_len = host_bits(address);
+    message.header.index = index;
+    message.attributes = vec![
+        AddressAttribute::Local(address),
+        AddressAttribute::Address(address),
+    ];
+    message
+}
+
+/// Adds a vnode's address as an alias.
+pub fn add_alias(index: u32, name: &str, address: IpAddr) -> Request {
+    Request {
+        message: RouteNetlinkMessage::NewAddress(alias(index, address)),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("add {address} to {name}"),
+        tolerate: &[libc::EEXIST],
+    }
+}
+
+/// Removes a vnode's alias.
+pub fn delete_alias(index: u32, name: &str, address: IpAddr) -> Request {
+    Request {
+        message: RouteNetlinkMessage::DelAddress(alias(index, address)),
+        flags: 0,
+        operation: format!("remove {address} from {name}"),
+        tolerate: &[libc::EADDRNOTAVAIL, libc::ENODEV],
+    }
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(a) => RouteAddress::Inet(a),
+        IpAddr::V6(a) => RouteAddress::Inet6(a),
+    }
+}
+
+fn route(prefix: IpNet, interface: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(prefix.addr());
+    message.header.destination_prefix_length = prefix.prefix_len();
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.attributes = vec![
+        RouteAttribute::Destination(route_address(prefix.network())),
+        RouteAttribute::Oif(interface),
+    ];
+    message
+}
+
+fn local_message(prefix: IpNet, lo: u32) -> RouteMessage {
+    let mut message = route(prefix, lo);
+    message.header.table = LOCAL_TABLE;
+    message.header.scope = RouteScope::Host;
+    message.header.kind = RouteType::Local;
+    message
+}
+
+fn via_message(prefix: IpNet, interface: u32, gateway: IpAddr) -> RouteMessage {
+    let mut message = route(prefix, interface);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    message
+        .attributes
+        .push(RouteAttribute::Gateway(route_address(gateway)));
+    message
+}
+
+/// Makes every address of a prefix local (AnyIP).
+pub fn add_local_route(lo: u32, prefix: IpNet) -> Request {
+    Request {
+        message: RouteNetlinkMessage::NewRoute(local_message(prefix, lo)),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("add the local route {prefix}"),
+        tolerate: &[],
+    }
+}
+
+/// Removes an AnyIP route.
+pub fn delete_local_route(lo: u32, prefix: IpNet) -> Request {
+    Request {
+        message: RouteNetlinkMessage::DelRoute(local_message(prefix, lo)),
+        flags: 0,
+        operation: format!("remove the local route {prefix}"),
+        tolerate: &[libc::ESRCH, libc::ENODEV],
+    }
+}
+
+/// Routes a prefix of another host's vnodes to that host.
+pub fn add_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
+    Request {
+        message: RouteNetlinkMessage::NewRoute(via_message(prefix, interface, gateway)),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("add the route {prefix} via {gateway}"),
+        tolerate: &[],
+    }
+}
+
+/// Removes such a route.
+pub fn delete_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
+    Request {
+        message: RouteNetlinkMessage::DelRoute(via_message(prefix, interface, gateway)),
+        flags: 0,
+        operation: format!("remove the route {prefix} via {gateway}"),
+        tolerate: &[libc::ESRCH, libc::ENODEV],
+    }
+}
+
+/// An address that the machine already has.
+#[derive(Debug, Clone)]
+pub struct Existing {
+    /// Index of its interface.
+    pub index: u32,
+    /// The address with the length of its subnet.
+    pub net: IpNet,
+}
+
+/// All addresses of the namespace.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn addresses(netlink: &mut Netlink) -> Result<Vec<Existing>, NetlinkError> {
+    let found = netlink.dump(
+        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+        "list addresses",
+    )?;
+    let mut list = Vec::new();
+    for answer in found {
+        let RouteNetlinkMessage::NewAddress(message) = answer else {
+            continue;
+        };
+        let mut address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        for attribute in &message.attributes {
+            match attribute {
+                // IFA_LOCAL wins: on point-to-point links IFA_ADDRESS is the peer.
+                AddressAttribute::Local(a) => {
+                    address = *a;
+                    break;
+                }
+                AddressAttribute::Address(a) => address = *a,
+                _ => {}
+            }
+        }
+        if let Ok(net) = IpNet::new(address, message.header.prefix_len) {
+            list.push(Existing {
+                index: message.header.index,
+                net,
+            });
+        }
+    }
+    Ok(list)
+}

@@ -1,0 +1,413 @@
+//! The BPF object: loading it with the sizes of a plan, filling its maps,
+//! pinning them, and finding them again from another process.
+use std::{
+    fs, io,
+    num::NonZeroUsize,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    ptr::NonNull,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        HashMap, Map, MapData, PerCpuArray,
+        lpm_trie::{Key, LpmTrie},
+    },
+    programs::{ProgramError, SchedClassifier},
+};
+use emu_common::{
+    Reason,
+    layout::{AddrKey, PairLink, Pipe, V4_MAPPED_BITS, VnodeRef},
+    names,
+};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::plan::Plan;
+
+/// The compiled programs.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/emu.bpf.o"));
+
+/// The object could not be loaded or its maps not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The kernel refused the object.
+    #[error("load the BPF object: {0}")]
+    Load(#[from] Box<aya::EbpfError>),
+    /// The verifier refused a program.
+    #[error("load the BPF program {program}: {source}{log}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The kernel's answer.
+        source: Box<ProgramError>,
+        /// Where the verifier's log is.
+        log: String,
+    },
+    /// A map or program is missing from the object.
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+    /// A map operation failed.
+    #[error("{operation} {map}: {source}")]
+    Map {
+        /// What was done.
+        operation: &'static str,
+        /// To which map.
+        map: &'static str,
+        /// The kernel's answer.
+        source: Box<aya::maps::MapError>,
+    },
+    /// Memory-mapping a map failed.
+    #[error("map {map} into memory: {source}")]
+    Mmap {
+        /// Which map.
+        map: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Pinning failed.
+    #[error("pin the maps in {}: {detail}", path.display())]
+    Pin {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+}
+
+fn map_error(
+    operation: &'static str,
+    map: &'static str,
+) -> impl FnOnce(aya::maps::MapError) -> BpfError {
+    move |source| BpfError::Map {
+        operation,
+        map,
+        source: Box::new(source),
+    }
+}
+
+/// An array map whose values this process reads and writes in place.
+///
+/// The kernel writes the same memory: values are copied in and out whole words
+/// at a time, never borrowed.
+pub struct Mapped<T> {
+    address: NonNull<T>,
+    length: usize,
+}
+
+impl<T: aya::Pod> Mapped<T> {
+    fn new(map: &MapData, name: &'static str) -> Result<Self, BpfError> {
+        let info = map.info().map_err(map_error("look at", name))?;
+        let length = info.max_entries() as usize;
+        let io_error = |source: io::Error| BpfError::Mmap { map: name, source };
+        let bytes = NonZeroUsize::new(length * size_of::<T>())
+            .ok_or_else(|| io_error(io::ErrorKind::InvalidInput.into()))?;
+        // SAFETY: a fresh shared mapping of the map's own memory at an address
+        // that the kernel picks; it does not touch existing memory.
+        let address = unsafe {
+            mmap(
+                None,
+                bytes,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_SHARED,
+                map.fd().as_fd(),
+                0,
+            )
+        }
+        .map_err(|errno| io_error(errno.into()))?;
+        Ok(Self {
+            address: address.cast(),
+            length,
+        })
+    }
+
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// A copy of one value.
+    pub fn get(&self, index: usize) -> Option<T> {
+        // SAFETY: the index is inside the mapping; T is plain data, so any
+        // bytes that the kernel writes meanwhile are a valid value.
+        (index < self.length).then(|| unsafe { self.address.add(index).read_volatile() })
+    }
+
+    /// Stores one value; indexes beyond the end are ignored.
+    pub fn set(&mut self, index: usize, value: T) {
+        if index < self.length {
+            // SAFETY: inside the mapping (checked above), aligned by the
+            // kernel's page alignment and the asserted layouts.
+            unsafe { self.address.add(index).write_volatile(value) }
+        }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping was created with this address and length and is
+        // not used after the drop. A failure leaves only address space behind.
+        let _ = unsafe { munmap(self.address.cast(), self.length * size_of::<T>()) };
+    }
+}
+
+/// The programs of a loaded object, ready to attach.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// File descriptor of a program.
+    ///
+    /// # Errors
+    /// [`BpfError::Missing`].
+    pub fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
+        let program = self.ebpf.program(name).ok_or(BpfError::Missing(name))?;
+        let fd = program.fd().map_err(|source| BpfError::Program {
+            program: name,
+            source: Box::new(source),
+            log: String::new(),
+        })?;
+        Ok(fd.as_fd())
+    }
+
+    /// A program, for `BPF_PROG_TEST_RUN`.
+    pub fn program(&self, name: &str) -> Option<&SchedClassifier> {
+        match self.ebpf.program(name)? {
+            aya::programs::Program::SchedClassifier(program) => Some(program),
+            _ => None,
+        }
+    }
+
+    /// Identifier and name of every map.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn map_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
+        names::MAPS
+            .iter()
+            .map(|name| {
+                let info = self.map(name)?.info().map_err(map_error("look at", name))?;
+                Ok(((*name).to_owned(), info.id()))
+            })
+            .collect()
+    }
+
+    /// Pins every map below `directory`.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`].
+    pub fn pin(&self, directory: &Path) -> Result<(), BpfError> {
+        let error = |detail: String| BpfError::Pin {
+            path: directory.to_owned(),
+            detail,
+        };
+        fs::create_dir_all(directory).map_err(|e| error(e.to_string()))?;
+        for name in names::MAPS {
+            self.map(name)?
+                .pin(directory.join(name))
+                .map_err(|e| error(format!("{name}: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, name: &'static str) -> Result<&MapData, BpfError> {
+        match self.ebpf.map(name).ok_or(BpfError::Missing(name))? {
+            Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => {
+                Ok(data)
+            }
+            _ => Err(BpfError::Missing(name)),
+        }
+    }
+
+    /// The maps of this object, for reading and writing.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn maps(&self) -> Result<Maps, BpfError> {
+        let open = |name| {
+            let id = self
+                .map(name)?
+                .info()
+                .map_err(map_error("look at", name))?
+                .id();
+            MapData::from_id(id).map_err(map_error("open", name))
+        };
+        Maps::from_opener(open)
+    }
+}
+
+/// The maps that user space reads and writes after the load.
+pub struct Maps {
+    /// Both pipes of every vnode.
+    pub pipes: Mapped<Pipe>,
+    /// Links between leaf groups, row by row.
+    pub pairs: Mapped<PairLink>,
+    reasons: PerCpuArray<MapData, u64>,
+}
+
+impl Maps {
+    /// Opens the maps by their pins, or by their identifiers where the pins are
+    /// out of sight (`ip netns exec` hides the BPF file system).
+    ///
+    /// # Errors
+    /// [`BpfError`] when neither way leads to a map.
+    pub fn open(pins: &Path, ids: &[(String, u32)]) -> Result<Self, BpfError> {
+        Self::from_opener(|name| {
+            if let Ok(map) = MapData::from_pin(pins.join(name)) {
+                return Ok(map);
+            }
+            let id = ids.iter().find(|(n, _)| n == name).map_or(0, |(_, id)| *id);
+            MapData::from_id(id).map_err(map_error("open", name))
+        })
+    }
+
+    fn from_opener(
+        open: impl Fn(&'static str) -> Result<MapData, BpfError>,
+    ) -> Result<Self, BpfError> {
+        let reasons = Map::PerCpuArray(open(names::MAP_REASONS)?);
+        Ok(Self {
+            pipes: Mapped::new(&open(names::MAP_PIPES)?, names::MAP_PIPES)?,
+            pairs: Mapped::new(&open(names::MAP_PAIRS)?, names::MAP_PAIRS)?,
+            reasons: PerCpuArray::try_from(reasons)
+                .map_err(map_error("open", names::MAP_REASONS))?,
+        })
+    }
+
+    /// How often each reason was counted, over all CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, BpfError> {
+        Reason::ALL
+            .iter()
+            .map(|reason| {
+                let values = self
+                    .reasons
+                    .get(&(*reason as u32), 0)
+                    .map_err(map_error("read", names::MAP_REASONS))?;
+                Ok((*reason, values.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+/// Loads the object with the sizes of a plan and fills its maps.
+///
+/// # Errors
+/// [`BpfError`]; nothing is attached yet, and dropping the result frees all.
+pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
+    load_with(plan, true)
+}
+
+/// As [`load`]; without `orphan` the egress program shapes at once what still
+/// has a socket. Only for tests of the bytecode.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
+    let groups = plan.groups.len().max(1) as u32;
+    let vnodes = plan.vnodes.len().max(1) as u32;
+    let orphan = u32::from(orphan);
+    let mut ebpf = EbpfLoader::new()
+        .map_max_entries(names::MAP_VNODES, vnodes)
+        .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
+        .map_max_entries(names::MAP_PAIRS, groups * groups)
+        .map_max_entries(names::MAP_PIPES, vnodes * 2)
+        .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
+        .override_global(names::GLOBAL_ORPHAN, &orphan, true)
+        .load(OBJECT)
+        .map_err(Box::new)?;
+    for name in names::PROGS {
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(name)
+            .ok_or(BpfError::Missing(name))?
+            .try_into()
+            .map_err(|_| BpfError::Missing(name))?;
+        program.load().map_err(|source| BpfError::Program {
+            program: name,
+            log: verifier_log(name, &source),
+            source: Box::new(source),
+        })?;
+    }
+    fill_vnodes(&mut ebpf, plan)?;
+    fill_groups(&mut ebpf, plan)?;
+    let programs = Programs { ebpf };
+    let mut maps = programs.maps()?;
+    for (index, latency) in plan.pair_latency_ns.iter().enumerate() {
+        maps.pairs.set(
+            index,
+            PairLink {
+                latency_ns: *latency,
+            },
+        );
+    }
+    for (index, pipe) in plan.pipes().enumerate() {
+        maps.pipes.set(index, pipe);
+    }
+    Ok(programs)
+}
+
+/// Keeps the verifier's words in a file: they fill screens.
+fn verifier_log(program: &str, error: &ProgramError) -> String {
+    let ProgramError::LoadError { verifier_log, .. } = error else {
+        return String::new();
+    };
+    let path = std::env::temp_dir().join(format!("emu-verifier-{program}.log"));
+    match fs::write(&path, verifier_log.to_string()) {
+        Ok(()) => format!(" (verifier log: {})", path.display()),
+        Err(_) => String::new(),
+    }
+}
+
+fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
+    let map = ebpf
+        .map_mut(names::MAP_VNODES)
+        .ok_or(BpfError::Missing(names::MAP_VNODES))?;
+    let mut map: HashMap<_, AddrKey, VnodeRef> =
+        HashMap::try_from(map).map_err(map_error("open", names::MAP_VNODES))?;
+    let groups = plan.groups.len() as u32;
+    for (index, vnode) in plan.vnodes.iter().enumerate() {
+        let value = VnodeRef {
+            index: index as u32,
+            pair_row: vnode.group as u32 * groups,
+        };
+        map.insert(address_key(vnode.address), value, 0)
+            .map_err(map_error("fill", names::MAP_VNODES))?;
+    }
+    Ok(())
+}
+
+fn fill_groups(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
+    let map = ebpf
+        .map_mut(names::MAP_GROUPS)
+        .ok_or(BpfError::Missing(names::MAP_GROUPS))?;
+    let mut map: LpmTrie<_, AddrKey, u32> =
+        LpmTrie::try_from(map).map_err(map_error("open", names::MAP_GROUPS))?;
+    for (prefix, group) in &plan.group_prefixes {
+        let bits = match prefix {
+            ipnet::IpNet::V4(_) => V4_MAPPED_BITS + u32::from(prefix.prefix_len()),
+            ipnet::IpNet::V6(_) => u32::from(prefix.prefix_len()),
+        };
+        map.insert(
+            &Key::new(bits, address_key(prefix.network())),
+            *group as u32,
+            0,
+        )
+        .map_err(map_error("fill", names::MAP_GROUPS))?;
+    }
+    Ok(())
+}
+
+/// The map key of an address.
+pub fn address_key(address: std::net::IpAddr) -> AddrKey {
+    match address {
+        std::net::IpAddr::V4(a) => AddrKey::from_v4(a.octets()),
+        std::net::IpAddr::V6(a) => AddrKey::from_v6(a.octets()),
+    }
+}

@@ -1,0 +1,17 @@
+//! Everything that reads or changes the kernel. Nothing here decides what a
+//! topology means; that is the plan's business.
+#![expect(
+    unsafe_code,
+    reason = "socket options, ioctls and memory-mapped maps have no safe interface"
+)]
+
+pub mod addr;
+pub mod apply;
+pub mod bpf;
+pub mod link;
+pub mod netlink;
+pub mod offload;
+pub mod probe;
+pub mod state;
+pub mod tc;
+pub mod undo;

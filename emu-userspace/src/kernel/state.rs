@@ -1,0 +1,347 @@
+//! What the loader changed, on disk before it was changed.
+//!
+//! One folder for each network namespace below `/run/emu`: the journal of undo
+//! steps (one JSON line each, appended before the step it undoes), the state of
+//! a finished load, and a copy of the topology. A lock beside it admits one
+//! writer.
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    net::IpAddr,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use ipnet::IpNet;
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::{offload::Feature, tc::Hook};
+
+const ROOT: &str = "/run/emu";
+const JOURNAL: &str = "journal.jsonl";
+const STATE: &str = "state.json";
+const TOPOLOGY: &str = "topology.yaml";
+/// Socket option that names the network namespace (uapi/asm-generic/socket.h).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The state folder or the lock failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file operation failed.
+    #[error("{operation} {}: {source}", path.display())]
+    File {
+        /// What was done.
+        operation: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another `emu` is changing this namespace.
+    #[error("another emu is changing this network namespace (lock {})", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The state file is damaged.
+    #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        detail: String,
+    },
+    /// The network namespace could not be named.
+    #[error("read the cookie of the network namespace: {0}")]
+    Cookie(#[source] io::Error),
+}
+
+/// One step of `unload`, recorded before the change that it undoes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "undo", rename_all = "kebab-case")]
+pub enum Undo {
+    /// Delete an interface that we create.
+    DeleteLink {
+        /// Its name.
+        name: String,
+    },
+    /// Give an interface its MTU back.
+    Mtu {
+        /// Interface.
+        interface: String,
+        /// MTU before, in bytes.
+        mtu_bytes: u32,
+    },
+    /// Set an interface down again.
+    LinkDown {
+        /// Interface.
+        interface: String,
+    },
+    /// Give an interface its root qdisc back.
+    RootQdisc {
+        /// Interface.
+        interface: String,
+        /// How to create the one before; none for the kernel's default.
+        recipe: Option<Vec<u8>>,
+    },
+    /// Delete the clsact qdisc that we add.
+    Clsact {
+        /// Interface.
+        interface: String,
+    },
+    /// Delete our filter.
+    Filter {
+        /// Interface.
+        interface: String,
+        /// Hook.
+        hook: Hook,
+    },
+    /// Give an interface its offloads back.
+    Features {
+        /// Interface.
+        interface: String,
+        /// Features as they were.
+        features: Vec<Feature>,
+    },
+    /// Remove the aliases that we add.
+    Aliases {
+        /// Interface.
+        interface: String,
+        /// First and last address of each run.
+        runs: Vec<(IpAddr, IpAddr)>,
+        /// Addresses that were there before and stay.
+        keep: Vec<IpAddr>,
+    },
+    /// Remove AnyIP routes.
+    LocalRoutes {
+        /// Their prefixes.
+        prefixes: Vec<IpNet>,
+    },
+    /// Remove routes to other hosts.
+    Routes {
+        /// Interface.
+        interface: String,
+        /// Prefix and gateway.
+        routes: Vec<(IpNet, IpAddr)>,
+    },
+    /// Remove a folder of pinned maps.
+    Pins {
+        /// The folder.
+        directory: PathBuf,
+    },
+}
+
+/// A finished load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this file's form.
+    pub version: u32,
+    /// The topology file as it was named.
+    pub topology: PathBuf,
+    /// Name of this host in the topology.
+    pub host: Option<String>,
+    /// Seconds since 1970 at which the load finished.
+    pub loaded_at_unix_s: u64,
+    /// Identifiers of the maps, for when the pins are out of sight.
+    pub map_ids: Vec<(String, u32)>,
+    /// Where the maps are pinned.
+    pub pins: PathBuf,
+}
+
+/// Proof that no other `emu` changes this namespace.
+#[derive(Debug)]
+pub struct WriterLock {
+    _lock: Flock<File>,
+}
+
+/// The state folder of one network namespace.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    cookie: u64,
+}
+
+fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::File {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// A number that names the network namespace of the calling thread, never used
+/// again until the next boot.
+fn netns_cookie() -> io::Result<u64> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the buffer is a live u64 and `length` is its size; the kernel
+    // writes at most that much.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+impl StateDir {
+    /// The folder of the calling thread's network namespace; nothing is created.
+    ///
+    /// # Errors
+    /// [`StateError::Cookie`].
+    pub fn here() -> Result<Self, StateError> {
+        let cookie = netns_cookie().map_err(StateError::Cookie)?;
+        Ok(Self {
+            path: Path::new(ROOT).join(format!("ns-{cookie}")),
+            cookie,
+        })
+    }
+
+    /// Name of the folder, unique for the namespace.
+    pub fn name(&self) -> String {
+        format!("ns-{}", self.cookie)
+    }
+
+    /// Takes the lock of this namespace.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] when another process has it.
+    pub fn lock(&self) -> Result<WriterLock, StateError> {
+        fs::create_dir_all(ROOT).map_err(file_error("create", Path::new(ROOT)))?;
+        let path = Path::new(ROOT).join(format!("ns-{}.lock", self.cookie));
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(file_error("open", &path))?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(WriterLock { _lock: lock }),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Locked { path }),
+            Err((_, errno)) => Err(file_error("lock", &path)(errno.into())),
+        }
+    }
+
+    /// Records how to undo the change that follows.
+    ///
+    /// # Errors
+    /// [`StateError::File`]; the change must then not be made.
+    pub fn record(&self, _lock: &WriterLock, undo: &Undo) -> Result<(), StateError> {
+        fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
+        let path = self.path.join(JOURNAL);
+        let mut line = serde_json::to_vec(undo).map_err(|e| StateError::Damaged {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
+        line.push(b'\n');
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(file_error("open", &path))?;
+        file.write_all(&line)
+            .map_err(file_error("append to", &path))
+    }
+
+    /// The undo steps in the order in which they were recorded. A line cut off
+    /// by a kill belongs to a change that was not made, and is passed over.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn journal(&self) -> Result<Vec<Undo>, StateError> {
+        let path = self.path.join(JOURNAL);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(file_error("read", &path)(e)),
+        };
+        Ok(text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect())
+    }
+
+    /// Whether anything was recorded and not yet cleared.
+    pub fn exists(&self) -> bool {
+        self.path.join(JOURNAL).exists() || self.path.join(STATE).exists()
+    }
+
+    /// Stores the finished load and a copy of its topology.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn store(
+        &self,
+        _lock: &WriterLock,
+        state: &State,
+        topology: &str,
+    ) -> Result<(), StateError> {
+        fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
+        let path = self.path.join(TOPOLOGY);
+        fs::write(&path, topology).map_err(file_error("write", &path))?;
+        let bytes = serde_json::to_vec_pretty(state).map_err(|e| StateError::Damaged {
+            path: self.path.join(STATE),
+            detail: e.to_string(),
+        })?;
+        let (new, path) = (self.path.join("state.json.new"), self.path.join(STATE));
+        fs::write(&new, bytes).map_err(file_error("write", &new))?;
+        fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// The finished load and its topology, if there is one.
+    ///
+    /// # Errors
+    /// [`StateError::File`], [`StateError::Damaged`].
+    pub fn loaded(&self) -> Result<Option<(State, String)>, StateError> {
+        let path = self.path.join(STATE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(file_error("read", &path)(e)),
+        };
+        let state: State = serde_json::from_slice(&bytes).map_err(|e| StateError::Damaged {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
+        let path = self.path.join(TOPOLOGY);
+        let topology = fs::read_to_string(&path).map_err(file_error("read", &path))?;
+        Ok(Some((state, topology)))
+    }
+
+    /// Forgets the finished load but keeps the journal: called first by an
+    /// unload, so that a kill in its middle leaves no state that looks whole.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn forget_load(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        let path = self.path.join(STATE);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder once everything is undone.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn clear(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(file_error("remove", &self.path)(e))
+            }
+            _ => Ok(()),
+        }
+    }
+}

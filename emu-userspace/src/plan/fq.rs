@@ -1,0 +1,108 @@
+//! How large `fq` must be so that it never drops or reorders by itself.
+//!
+//! Its defaults (100 packets a flow, 10,000 in all, a horizon of 10 s) are made
+//! for pacing; an emulated line holds its queue *and* what is in flight.
+use emu_common::{
+    layout::{NO_LIMIT_NS, Pipe},
+    model::rate,
+};
+use serde::Serialize;
+
+use super::PlanGroup;
+use crate::topology::FqSettings;
+
+/// Smallest packet that the sizes assume: an IPv4 header with a TCP header.
+const SMALLEST_PACKET_BYTES: u64 = 40;
+/// Room for bursts on lines without a rate.
+const UNLIMITED_FLOW_PACKETS: u64 = 1_000_000;
+const DEFAULT_LIMIT: u64 = 10_000;
+const LARGEST_LIMIT: u64 = 20_000_000;
+const DEFAULT_HORIZON_US: u64 = 10_000_000;
+
+/// Settings of the fq qdiscs, as `tc qdisc show` prints them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FqPlan {
+    /// Packets in the qdisc.
+    pub limit_packets: u32,
+    /// Packets in one flow.
+    pub flow_limit_packets: u32,
+    /// Hash buckets, a power of two.
+    pub buckets: u32,
+    /// Bits of the flow identifier that are used.
+    pub orphan_mask: u32,
+    /// Farthest delivery time ahead, in microseconds.
+    pub horizon_us: u32,
+}
+
+/// The longest that a packet can wait in a pipe's queue, in nanoseconds.
+fn queue_ns(pipe: &Pipe, mtu_bytes: u32) -> u64 {
+    if pipe.limit_packets > 0 {
+        let bytes = rate::charged_bytes(mtu_bytes, pipe.overhead_bytes);
+        rate::serialisation_ns(pipe.ns_per_byte_q20, bytes)
+            .saturating_mul(u64::from(pipe.limit_packets))
+    } else if pipe.limit_ns == NO_LIMIT_NS {
+        0
+    } else {
+        pipe.limit_ns
+    }
+}
+
+/// The most packets of a pipe that fq can hold at once: its queue and those
+/// still on their way.
+fn held_packets(pipe: &Pipe, mtu_bytes: u32, pair_ns: u64) -> u64 {
+    if pipe.ns_per_byte_q20 == 0 {
+        return UNLIMITED_FLOW_PACKETS;
+    }
+    let smallest_ns =
+        rate::serialisation_ns(pipe.ns_per_byte_q20, SMALLEST_PACKET_BYTES as u32).max(1);
+    let waiting = if pipe.limit_packets > 0 {
+        u64::from(pipe.limit_packets)
+    } else {
+        queue_ns(pipe, mtu_bytes) / smallest_ns
+    };
+    waiting + pipe.latency_ns.saturating_add(pair_ns) / smallest_ns + 100
+}
+
+impl FqPlan {
+    /// Sizes for the vnodes of these groups; what the user set wins.
+    pub(super) fn for_groups(
+        settings: &FqSettings,
+        groups: &[PlanGroup],
+        pair_latency_ns: &[u64],
+        mtu_bytes: u32,
+    ) -> Self {
+        let (mut limit, mut flow_limit, mut horizon_ns, mut vnodes) = (0u64, 0u64, 0u64, 0usize);
+        for (id, group) in groups
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| g.local_vnodes > 0)
+        {
+            let row = &pair_latency_ns[id * groups.len()..(id + 1) * groups.len()];
+            let pair_ns = row.iter().copied().max().unwrap_or(0);
+            vnodes += group.local_vnodes;
+            for (pipe, pair_ns) in [(&group.up, pair_ns), (&group.down, 0)] {
+                let held = held_packets(pipe, mtu_bytes, pair_ns);
+                flow_limit = flow_limit.max(held);
+                limit = limit.saturating_add(held.saturating_mul(group.local_vnodes as u64));
+                let farthest = queue_ns(pipe, mtu_bytes)
+                    .saturating_add(pipe.latency_ns)
+                    .saturating_add(pair_ns);
+                horizon_ns = horizon_ns.max(farthest);
+            }
+        }
+        let clamp = |packets: u64| packets.clamp(DEFAULT_LIMIT, LARGEST_LIMIT) as u32;
+        // A second more than the farthest: the clock moves on while we enqueue.
+        let horizon_us = (horizon_ns / 1_000).saturating_add(1_000_000);
+        let horizon_us = settings
+            .horizon
+            .map_or(horizon_us.max(DEFAULT_HORIZON_US), |h| h.as_micros() as u64);
+        let buckets = (vnodes * 4).next_power_of_two().clamp(1 << 10, 1 << 18) as u32;
+        Self {
+            limit_packets: settings.limit_packets.unwrap_or(clamp(limit)),
+            flow_limit_packets: settings.flow_limit_packets.unwrap_or(clamp(flow_limit)),
+            buckets: settings.buckets.unwrap_or(buckets),
+            orphan_mask: settings.orphan_mask.unwrap_or(u32::MAX),
+            horizon_us: horizon_us.min(u64::from(u32::MAX)) as u32,
+        }
+    }
+}

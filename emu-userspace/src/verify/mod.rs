@@ -1,0 +1,177 @@
+//! Whether the kernel really does what the topology says: probes with real
+//! packets, compared with the model's arithmetic.
+pub mod pairs;
+pub mod ping;
+pub mod rates;
+
+use std::{io, net::IpAddr};
+
+use serde::Serialize;
+
+pub use pairs::{Pair, choose};
+
+use crate::{plan::Plan, topology::Topology};
+
+/// IP length of a probe: what `ping` sends by default (56 bytes of data).
+pub const PROBE_IP_BYTES: u32 = 84;
+
+/// What a measurement may differ from the model.
+///
+/// The timers of `fq` fire up to a timer slack late in each of the four stages
+/// of a round trip, and the processor must run two programs and two softirqs
+/// in each; a kernel without preemption on a shared machine adds the rest. A
+/// trap of the data path shows as whole serialisation times or latencies.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// Constant part in milliseconds.
+    pub absolute_ms: f64,
+    /// Part of the expected round-trip time.
+    pub relative: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self {
+            absolute_ms: 2.0,
+            relative: 0.002,
+        }
+    }
+}
+
+impl Tolerance {
+    /// Largest error allowed at an expected round-trip time.
+    pub fn at(&self, expected_ms: f64) -> f64 {
+        self.absolute_ms + self.relative * expected_ms
+    }
+}
+
+/// Smallest, middle and largest of the samples, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RttMs {
+    /// Smallest.
+    pub min: f64,
+    /// Median.
+    pub p50: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// Measured round-trip time between two groups.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PairReport {
+    /// Group of the prober.
+    pub from: String,
+    /// Group of the responder.
+    pub to: String,
+    /// The prober's address.
+    pub src: IpAddr,
+    /// The responder's address.
+    pub dst: IpAddr,
+    /// Round-trip time of the model, with serialisation, in milliseconds.
+    pub expected_rtt_ms: f64,
+    /// Measured; none when no reply came.
+    pub rtt_ms: Option<RttMs>,
+    /// Replies.
+    pub samples: usize,
+    /// Probes.
+    pub sent: usize,
+    /// Median less expected, in milliseconds.
+    pub error_ms: Option<f64>,
+    /// Largest error allowed, in milliseconds.
+    pub bound_ms: f64,
+    /// Whether the median is inside the bound.
+    pub ok: bool,
+}
+
+/// All that `emu verify` found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Whether everything held.
+    pub ok: bool,
+    /// Every pair of groups.
+    pub pairs: Vec<PairReport>,
+    /// Goodput of a sample of pipes; empty unless asked for.
+    pub rates: Vec<rates::RateReport>,
+}
+
+/// What to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Probes for each pair.
+    pub samples: usize,
+    /// Bound of the verdict.
+    pub tolerance: Tolerance,
+    /// Whether to measure goodput too.
+    pub rates: bool,
+    /// Pairs at most; the rest is left out evenly.
+    pub max_pairs: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            samples: 5,
+            tolerance: Tolerance::default(),
+            rates: false,
+            max_pairs: 2_000,
+        }
+    }
+}
+
+/// Probes every pair of groups, and a sample of pipes if asked to.
+///
+/// # Errors
+/// A socket that could not be opened: probing needs `CAP_NET_RAW`.
+pub fn run(
+    topology: &Topology,
+    plan: &Plan,
+    options: &Options,
+    progress: &mut dyn FnMut(usize, usize),
+) -> io::Result<Report> {
+    let pairs = choose(topology, plan, options.max_pairs);
+    let replies = ping::probe(plan, &pairs, options.samples, progress)?;
+    let pairs: Vec<PairReport> = pairs
+        .iter()
+        .zip(replies)
+        .map(|(pair, rtts)| judge(plan, pair, rtts, options))
+        .collect();
+    let rates = if options.rates {
+        rates::measure(plan)?
+    } else {
+        Vec::new()
+    };
+    Ok(Report {
+        ok: pairs.iter().all(|p| p.ok) && rates.iter().all(|r| r.ok),
+        pairs,
+        rates,
+    })
+}
+
+fn judge(plan: &Plan, pair: &Pair, mut rtts_ms: Vec<f64>, options: &Options) -> PairReport {
+    rtts_ms.sort_unstable_by(f64::total_cmp);
+    let expected_rtt_ms = plan.idle_rtt_ns(pair.from, pair.to, PROBE_IP_BYTES) as f64 / 1e6;
+    let rtt_ms = match (rtts_ms.first(), rtts_ms.last()) {
+        (Some(min), Some(max)) => Some(RttMs {
+            min: *min,
+            p50: rtts_ms[rtts_ms.len() / 2],
+            max: *max,
+        }),
+        _ => None,
+    };
+    let error_ms = rtt_ms.map(|r| r.p50 - expected_rtt_ms);
+    let bound_ms = options.tolerance.at(expected_rtt_ms);
+    PairReport {
+        from: plan.groups[pair.from].name.clone(),
+        to: plan.groups[pair.to].name.clone(),
+        src: pair.src,
+        dst: pair.dst,
+        expected_rtt_ms,
+        rtt_ms,
+        samples: rtts_ms.len(),
+        sent: options.samples,
+        error_ms,
+        bound_ms,
+        // A lost probe on an idle network is an error too.
+        ok: rtts_ms.len() == options.samples && error_ms.is_some_and(|e| e.abs() <= bound_ms),
+    }
+}

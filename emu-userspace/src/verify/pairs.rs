@@ -1,0 +1,98 @@
+//! Which vnodes probe which.
+use std::{collections::BTreeSet, net::IpAddr};
+
+use crate::{
+    plan::Plan,
+    topology::{GroupId, Topology},
+};
+
+/// One prober and one responder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pair {
+    /// Group of the prober, which has vnodes on this host.
+    pub from: GroupId,
+    /// Group of the responder.
+    pub to: GroupId,
+    /// A local vnode.
+    pub src: IpAddr,
+    /// A vnode, local if its group has local ones.
+    pub dst: IpAddr,
+}
+
+/// Hands out the vnodes of each group in turn, so that probes of different
+/// pairs share as few pipes as possible.
+struct Turns {
+    vnodes: Vec<Vec<IpAddr>>,
+    next: Vec<usize>,
+}
+
+impl Turns {
+    fn take(&mut self, group: GroupId) -> Option<IpAddr> {
+        let vnodes = &self.vnodes[group];
+        let address = *vnodes.get(self.next[group] % vnodes.len().max(1))?;
+        self.next[group] += 1;
+        Some(address)
+    }
+}
+
+/// Every pair of groups of which one has vnodes on this host; at most `most`,
+/// evenly spread.
+pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
+    let mut local: Vec<Vec<IpAddr>> = vec![Vec::new(); plan.groups.len()];
+    for vnode in &plan.vnodes {
+        local[vnode.group].push(vnode.address);
+    }
+    let here: BTreeSet<GroupId> = (0..local.len()).filter(|g| !local[*g].is_empty()).collect();
+    let mut wanted = Vec::new();
+    for from in &here {
+        for to in 0..local.len() {
+            let twice = here.contains(&to) && to < *from;
+            if !twice && (here.contains(&to) || topology.vnode_count(to) > 0) {
+                wanted.push((*from, to));
+            }
+        }
+    }
+    let step = wanted.len().div_ceil(most.max(1)).max(1);
+    let vnodes = local
+        .into_iter()
+        .enumerate()
+        .map(|(group, list)| {
+            if list.is_empty() {
+                topology.vnode_addresses(group).collect()
+            } else {
+                list
+            }
+        })
+        .collect::<Vec<_>>();
+    let mut turns = Turns {
+        next: vec![0; vnodes.len()],
+        vnodes,
+    };
+    wanted
+        .into_iter()
+        .step_by(step)
+        .filter_map(|(from, to)| {
+            let (src, dst) = (turns.take(from)?, turns.take(to)?);
+            // A group of one vnode has no pair of its own.
+            (src != dst).then_some(Pair { from, to, src, dst })
+        })
+        .collect()
+}
+
+/// Splits pairs into rounds in which no vnode takes part twice, by index.
+pub fn rounds(pairs: &[Pair]) -> Vec<Vec<usize>> {
+    let mut rounds: Vec<(Vec<usize>, BTreeSet<IpAddr>)> = Vec::new();
+    for (index, pair) in pairs.iter().enumerate() {
+        let free = rounds
+            .iter_mut()
+            .find(|(_, busy)| !busy.contains(&pair.src) && !busy.contains(&pair.dst));
+        match free {
+            Some((round, busy)) => {
+                round.push(index);
+                busy.extend([pair.src, pair.dst]);
+            }
+            None => rounds.push((vec![index], BTreeSet::from([pair.src, pair.dst]))),
+        }
+    }
+    rounds.into_iter().map(|(round, _)| round).collect()
+}

@@ -1,0 +1,275 @@
+//! ICMP echo from many source addresses over one raw socket.
+//!
+//! The kernel answers and stamps the replies, so no process is in the way of a
+//! measurement but the one that sends.
+use std::{
+    collections::BTreeMap,
+    io::{self, IoSlice, IoSliceMut},
+    net::{IpAddr, Ipv4Addr},
+    os::fd::{AsRawFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    libc,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        socket::{
+            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol,
+            SockType, SockaddrIn, recvmsg, sendmsg, setsockopt, socket, sockopt,
+        },
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_gettime},
+};
+
+use super::{
+    PROBE_IP_BYTES,
+    pairs::{Pair, rounds},
+};
+use crate::plan::Plan;
+
+const IP_HEADER: usize = 20;
+const ICMP_HEADER: usize = 8;
+const ECHO_REQUEST: u8 = 8;
+const ECHO_REPLY: u8 = 0;
+/// Pause between the probes of one pair.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Pause between the first probes of two pairs.
+const STAGGER: Duration = Duration::from_millis(3);
+/// How long after the expected reply a probe is given up.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// A probe on its way: index of its pair, and when it was sent.
+type Sent = BTreeMap<(u16, u16), (usize, Duration)>;
+
+struct Prober {
+    socket: OwnedFd,
+    identifier: u16,
+    sent: Sent,
+}
+
+/// Round-trip times in milliseconds of `samples` probes for each pair.
+///
+/// # Errors
+/// The socket (needs `CAP_NET_RAW`) or a send.
+pub fn probe(
+    plan: &Plan,
+    pairs: &[Pair],
+    samples: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> io::Result<Vec<Vec<f64>>> {
+    let mut rtts = vec![Vec::new(); pairs.len()];
+    let mut done = 0;
+    for round in rounds(pairs) {
+        Prober::new()?.round(plan, pairs, &round, samples, &mut rtts, &mut |new| {
+            done += new;
+            progress(done, pairs.len() * samples);
+        })?;
+    }
+    Ok(rtts)
+}
+
+fn now() -> io::Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.into())
+}
+
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
+        .sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn echo_request(identifier: u16, sequence: u16) -> Vec<u8> {
+    let mut packet = vec![0u8; PROBE_IP_BYTES as usize - IP_HEADER];
+    packet[0] = ECHO_REQUEST;
+    packet[4..6].copy_from_slice(&identifier.to_be_bytes());
+    packet[6..8].copy_from_slice(&sequence.to_be_bytes());
+    for (i, byte) in packet[ICMP_HEADER..].iter_mut().enumerate() {
+        *byte = i as u8;
+    }
+    let sum = checksum(&packet);
+    packet[2..4].copy_from_slice(&sum.to_be_bytes());
+    packet
+}
+
+/// Identifier and sequence number of an echo reply in a raw IPv4 packet.
+fn echo_reply(packet: &[u8]) -> Option<(u16, u16)> {
+    let icmp = packet.get(usize::from(packet.first()? & 0xf) * 4..)?;
+    let header: &[u8; ICMP_HEADER] = icmp.first_chunk()?;
+    (header[0] == ECHO_REPLY).then(|| {
+        (
+            u16::from_be_bytes([header[4], header[5]]),
+            u16::from_be_bytes([header[6], header[7]]),
+        )
+    })
+}
+
+impl Prober {
+    fn new() -> io::Result<Self> {
+        let socket = socket(
+            AddressFamily::Inet,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            SockProtocol::Icmp,
+        )?;
+        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+        // Every echo request of every vnode lands here too.
+        setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
+        Ok(Self {
+            socket,
+            identifier: std::process::id() as u16,
+            sent: Sent::new(),
+        })
+    }
+
+    fn round(
+        mut self,
+        plan: &Plan,
+        pairs: &[Pair],
+        round: &[usize],
+        samples: usize,
+        rtts: &mut [Vec<f64>],
+        progress: &mut dyn FnMut(usize),
+    ) -> io::Result<()> {
+        let expected = |index: usize| {
+            let pair = &pairs[index];
+            Duration::from_nanos(plan.idle_rtt_ns(pair.from, pair.to, PROBE_IP_BYTES))
+        };
+        let start = Instant::now();
+        let mut schedule: Vec<(Duration, usize)> = (0..samples as u32)
+            .flat_map(|sample| {
+                round
+                    .iter()
+                    .enumerate()
+                    .map(move |(place, index)| (INTERVAL * sample + STAGGER * place as u32, *index))
+            })
+            .collect();
+        schedule.sort_unstable();
+        let longest = round.iter().map(|i| expected(*i)).max().unwrap_or_default();
+        let end = schedule.last().map_or(Duration::ZERO, |(t, _)| *t) + longest * 2 + GRACE;
+        let mut next = schedule.into_iter().peekable();
+        let mut sequence = 0u16;
+        while next.peek().is_some() || !self.sent.is_empty() {
+            let elapsed = start.elapsed();
+            if elapsed >= end {
+                break;
+            }
+            let wait = match next.peek() {
+                Some((due, index)) if *due <= elapsed => {
+                    let index = *index;
+                    next.next();
+                    self.send(&pairs[index], index, sequence)?;
+                    sequence = sequence.wrapping_add(1);
+                    Duration::ZERO
+                }
+                Some((due, _)) => *due - elapsed,
+                None => end - elapsed,
+            };
+            progress(self.receive(wait, rtts)?);
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, pair: &Pair, index: usize, sequence: u16) -> io::Result<()> {
+        let (IpAddr::V4(src), IpAddr::V4(dst)) = (pair.src, pair.dst) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        let packet = echo_request(self.identifier, sequence);
+        let in_addr = |a: Ipv4Addr| libc::in_addr {
+            s_addr: u32::from_ne_bytes(a.octets()),
+        };
+        let source = libc::in_pktinfo {
+            ipi_ifindex: 0,
+            ipi_spec_dst: in_addr(src),
+            ipi_addr: in_addr(Ipv4Addr::UNSPECIFIED),
+        };
+        let to = SockaddrIn::from(std::net::SocketAddrV4::new(dst, 0));
+        self.sent
+            .insert((self.identifier, sequence), (index, now()?));
+        sendmsg(
+            self.socket.as_raw_fd(),
+            &[IoSlice::new(&packet)],
+            &[ControlMessage::Ipv4PacketInfo(&source)],
+            MsgFlags::empty(),
+            Some(&to),
+        )?;
+        Ok(())
+    }
+
+    /// Waits for replies and takes all that are there; returns how many.
+    fn receive(&mut self, wait: Duration, rtts: &mut [Vec<f64>]) -> io::Result<usize> {
+        let mut fds = [PollFd::new(
+            std::os::fd::AsFd::as_fd(&self.socket),
+            PollFlags::POLLIN,
+        )];
+        // Rounded down: a late send costs accuracy, an early look costs nothing.
+        let timeout = PollTimeout::try_from(wait.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
+        match poll(&mut fds, timeout) {
+            Ok(0) => return Ok(0),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut count = 0;
+        let mut buffer = [0u8; 2048];
+        let mut control = nix::cmsg_space!(TimeSpec);
+        loop {
+            let (length, stamp) = {
+                let mut parts = [IoSliceMut::new(&mut buffer)];
+                match recvmsg::<()>(
+                    self.socket.as_raw_fd(),
+                    &mut parts,
+                    Some(&mut control),
+                    MsgFlags::empty(),
+                ) {
+                    Ok(message) => {
+                        let stamp = message.cmsgs()?.find_map(|c| match c {
+                            ControlMessageOwned::ScmTimestampns(t) => Some(Duration::from(t)),
+                            _ => None,
+                        });
+                        (message.bytes, stamp)
+                    }
+                    Err(Errno::EAGAIN) => return Ok(count),
+                    Err(Errno::EINTR) => continue,
+                    Err(errno) => return Err(errno.into()),
+                }
+            };
+            let Some(key) = echo_reply(&buffer[..length]) else {
+                continue;
+            };
+            if let Some((index, sent)) = self.sent.remove(&key) {
+                let received = stamp.map_or_else(now, Ok)?;
+                rtts[index].push(received.saturating_sub(sent).as_secs_f64() * 1e3);
+                count += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_has_the_length_and_checksum_of_ping() {
+        let packet = echo_request(7, 9);
+        assert_eq!(packet.len() + IP_HEADER, PROBE_IP_BYTES as usize);
+        assert_eq!(checksum(&packet), 0);
+    }
+
+    #[test]
+    fn short_and_foreign_packets_are_no_replies() {
+        for bytes in [&[][..], &[0x45], &[0x4f; 40], &[0x45; 27]] {
+            assert_eq!(echo_reply(bytes), None);
+        }
+        let mut reply = vec![0x45; IP_HEADER];
+        reply.extend([ECHO_REPLY, 0, 0, 0, 1, 2, 3, 4]);
+        assert_eq!(echo_reply(&reply), Some((0x0102, 0x0304)));
+    }
+}

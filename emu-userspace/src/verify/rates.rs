@@ -1,0 +1,246 @@
+//! Goodput of a sample of pipes, TCP and UDP, with real sockets.
+use std::{
+    io::{self, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    thread,
+    time::{Duration, Instant},
+};
+
+use emu_common::{layout::Direction, model::rate};
+use serde::Serialize;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::{plan::Plan, topology::GroupId};
+
+/// Payload of the UDP probes in bytes.
+const UDP_PAYLOAD: usize = 1200;
+const UDP_HEADERS: u32 = 28;
+/// IP and TCP header with timestamps.
+const TCP_HEADERS: u32 = 52;
+/// Packets that a measurement should see.
+const PACKETS: u32 = 200;
+const SHORTEST: Duration = Duration::from_secs(3);
+const LONGEST: Duration = Duration::from_secs(20);
+/// Lines faster than this are limited by the host, not by the line.
+const FASTEST_BITS_PER_SEC: u64 = 200_000_000;
+/// Least share of the expected goodput: UDP fills the line, TCP needs time to
+/// find its rate on a long path.
+const UDP_SHARE: (f64, f64) = (0.98, 1.02);
+const TCP_SHARE: (f64, f64) = (0.85, 1.02);
+
+/// Goodput of one pair of vnodes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RateReport {
+    /// Sender.
+    pub src: IpAddr,
+    /// Receiver.
+    pub dst: IpAddr,
+    /// `tcp` or `udp`.
+    pub proto: &'static str,
+    /// Payload bits per second that the slower pipe lets through.
+    pub expected_bps: u64,
+    /// Payload bits per second that arrived.
+    pub measured_bps: u64,
+    /// Whether the share is in its bounds.
+    pub ok: bool,
+}
+
+struct Sample {
+    src: IpAddr,
+    dst: IpAddr,
+    rate_bits_per_sec: u64,
+    overhead_bytes: i32,
+    rtt: Duration,
+}
+
+/// The rate of the slower pipe from a group to another; none if unlimited.
+fn bottleneck(plan: &Plan, from: GroupId, to: GroupId) -> Option<u64> {
+    [
+        plan.pipe(from, Direction::Up),
+        plan.pipe(to, Direction::Down),
+    ]
+    .iter()
+    .map(|pipe| pipe.ns_per_byte_q20)
+    .filter(|q| *q > 0)
+    .map(|q| ((8_000_000_000u128 << 20) / u128::from(q)) as u64)
+    .min()
+}
+
+/// One pair inside each group that has two local vnodes and a rate.
+fn samples(plan: &Plan) -> Vec<Sample> {
+    (0..plan.groups.len())
+        .filter_map(|group| {
+            let mut vnodes = plan.vnodes.iter().filter(|v| v.group == group);
+            let (src, dst) = (vnodes.next()?.address, vnodes.next_back()?.address);
+            let rate_bits_per_sec =
+                bottleneck(plan, group, group).filter(|r| *r <= FASTEST_BITS_PER_SEC)?;
+            Some(Sample {
+                src,
+                dst,
+                rate_bits_per_sec,
+                overhead_bytes: plan.pipe(group, Direction::Up).overhead_bytes,
+                rtt: Duration::from_nanos(plan.idle_rtt_ns(group, group, 1500)),
+            })
+        })
+        .collect()
+}
+
+impl Sample {
+    fn goodput(&self, payload: u32, headers: u32) -> u64 {
+        let charged = rate::charged_bytes(payload + headers, self.overhead_bytes);
+        self.rate_bits_per_sec * u64::from(payload) / u64::from(charged.max(1))
+    }
+
+    fn duration(&self) -> Duration {
+        let seconds = f64::from(PACKETS * 1500 * 8) / self.rate_bits_per_sec as f64;
+        Duration::from_secs_f64(seconds).clamp(SHORTEST, LONGEST) + self.rtt * 4
+    }
+
+    fn report(
+        &self,
+        proto: &'static str,
+        expected: u64,
+        measured: f64,
+        share: (f64, f64),
+    ) -> RateReport {
+        let ratio = measured / expected as f64;
+        RateReport {
+            src: self.src,
+            dst: self.dst,
+            proto,
+            expected_bps: expected,
+            measured_bps: measured as u64,
+            ok: ratio >= share.0 && ratio <= share.1,
+        }
+    }
+
+    /// Sends datagrams at twice the rate and counts what arrives.
+    fn udp(&self) -> io::Result<RateReport> {
+        let receiver = UdpSocket::bind(SocketAddr::new(self.dst, 0))?;
+        socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20)?;
+        let to = receiver.local_addr()?;
+        let sender = UdpSocket::bind(SocketAddr::new(self.src, 0))?;
+        let duration = self.duration();
+        let gap = Duration::from_secs_f64(
+            (UDP_PAYLOAD as f64 + f64::from(UDP_HEADERS)) * 8.0
+                / (2.0 * self.rate_bits_per_sec as f64),
+        );
+        let sending = thread::spawn(move || -> io::Result<()> {
+            let (start, payload) = (Instant::now(), [0u8; UDP_PAYLOAD]);
+            let mut sent = 0u32;
+            while start.elapsed() < duration {
+                sender.send_to(&payload, to)?;
+                sent += 1;
+                let due = gap * sent;
+                thread::sleep(due.saturating_sub(start.elapsed()));
+            }
+            Ok(())
+        });
+        let (mut first, mut last, mut packets) = (None, Instant::now(), 0u64);
+        let start = Instant::now();
+        receiver.set_read_timeout(Some(self.rtt + Duration::from_secs(2)))?;
+        let mut buffer = [0u8; 2048];
+        while start.elapsed() < duration + self.rtt && receiver.recv(&mut buffer).is_ok() {
+            last = Instant::now();
+            first.get_or_insert(last);
+            packets += 1;
+        }
+        sending
+            .join()
+            .map_err(|_| io::Error::other("the sending thread panicked"))??;
+        let seconds = first.map_or(0.0, |f| (last - f).as_secs_f64());
+        let bits = packets.saturating_sub(1) as f64 * UDP_PAYLOAD as f64 * 8.0;
+        let expected = self.goodput(UDP_PAYLOAD as u32, UDP_HEADERS);
+        let measured = if seconds > 0.0 { bits / seconds } else { 0.0 };
+        Ok(self.report("udp", expected, measured, UDP_SHARE))
+    }
+
+    /// One TCP flow; what arrives in the second half of the time counts.
+    fn tcp(&self, mtu_bytes: u32) -> io::Result<RateReport> {
+        let listener = TcpListener::bind(SocketAddr::new(self.dst, 0))?;
+        let to = listener.local_addr()?;
+        let (src, duration) = (self.src, self.duration());
+        let sending = thread::spawn(move || -> io::Result<()> {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
+            socket.bind(&SocketAddr::new(src, 0).into())?;
+            socket.connect(&to.into())?;
+            socket.set_write_timeout(Some(duration * 3))?;
+            let mut stream: std::net::TcpStream = socket.into();
+            let start = Instant::now();
+            while start.elapsed() < duration {
+                if stream.write_all(&[0u8; 4096]).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        let (mut stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(duration * 3))?;
+        let start = Instant::now();
+        let (mut bytes, mut first, mut last) = (0u64, None, start);
+        let mut buffer = vec![0u8; 64 * 1024];
+        while start.elapsed() < duration {
+            let n = stream.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            if start.elapsed() < duration / 2 {
+                continue;
+            }
+            last = Instant::now();
+            match first {
+                // The bytes that came before the first mark took no time of it.
+                None => first = Some(last),
+                Some(_) => bytes += n as u64,
+            }
+        }
+        drop(stream);
+        sending
+            .join()
+            .map_err(|_| io::Error::other("the sending thread panicked"))??;
+        let seconds = first.map_or(0.0, |f: Instant| (last - f).as_secs_f64());
+        let expected = self.goodput(mtu_bytes.saturating_sub(TCP_HEADERS).max(1), TCP_HEADERS);
+        let measured = if seconds > 0.0 {
+            bytes as f64 * 8.0 / seconds
+        } else {
+            0.0
+        };
+        Ok(self.report("tcp", expected, measured, TCP_SHARE))
+    }
+}
+
+/// Measures UDP, then TCP, of all samples side by side.
+///
+/// # Errors
+/// A socket that could not be made or used.
+pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
+    let samples = samples(plan);
+    let mut reports = Vec::new();
+    for udp in [true, false] {
+        let results: Vec<io::Result<RateReport>> = thread::scope(|scope| {
+            let threads: Vec<_> = samples
+                .iter()
+                .map(|sample| {
+                    scope.spawn(move || {
+                        if udp {
+                            sample.udp()
+                        } else {
+                            sample.tcp(plan.mtu_bytes)
+                        }
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|t| {
+                    t.join()
+                        .unwrap_or_else(|_| Err(io::Error::other("a measuring thread panicked")))
+                })
+                .collect()
+        });
+        for result in results {
+            reports.push(result?);
+        }
+    }
+    Ok(reports)
+}
