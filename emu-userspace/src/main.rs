@@ -1,6 +1,6 @@
 //! tmp
 fn main() -> anyhow::Result<()> {
-    let t = emu::topology::p2p();
+    let t = emu::topology::load(std::path::Path::new("topologies/p2plab.yaml"))?;
     let plan = emu::plan::Plan::new(&t, None)?;
     println!("{:?} {}", plan.fq, plan.ring_slots());
     let dir = emu::kernel::state::StateDir::here()?;

@@ -53,7 +53,10 @@ struct IfReq {
     pad: [u8; 16],
 }
 
-nix::ioctl_readwrite_bad!(siocethtool, 0x8946, IfReq);
+/// `SIOCETHTOOL` of uapi/linux/sockios.h.
+mod ioctl {
+    nix::ioctl_readwrite_bad!(siocethtool, 0x8946, super::IfReq);
+}
 
 impl Device {
     fn open(name: &str) -> io::Result<Self> {
@@ -82,7 +85,7 @@ impl Device {
         request.name[..length].copy_from_slice(&bytes[..length]);
         // SAFETY: `request` is a live ifreq with a terminated name; its data
         // points to `words`, which each caller below sizes for its command.
-        unsafe { siocethtool(self.socket.as_raw_fd(), &mut request) }?;
+        unsafe { ioctl::siocethtool(self.socket.as_raw_fd(), &mut request) }?;
         Ok(())
     }
 

@@ -172,12 +172,11 @@ impl Plan {
         for vnode in &vnodes {
             groups[vnode.group].local_vnodes += 1;
         }
-        let ids = 0..topology.groups.len();
-        let pair_latency_ns: Vec<u64> = ids
-            .clone()
-            .flat_map(|src| ids.clone().map(move |dst| (src, dst)))
-            .map(|(src, dst)| nanoseconds(topology.pair_latency(src, dst)))
-            .collect();
+        let pair_latency_ns = topology
+            .pair_latencies()
+            .into_iter()
+            .map(nanoseconds)
+            .collect::<Vec<u64>>();
         let (interfaces, routes) = reach(topology, host.as_deref());
         let fq = FqPlan::for_groups(&topology.fq, &groups, &pair_latency_ns, topology.mtu_bytes);
         Ok(Self {

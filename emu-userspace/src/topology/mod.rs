@@ -1,142 +1,185 @@
-//! stub
-#![allow(missing_docs)]
+//! A checked topology: groups of vnodes with their access lines, the latencies
+//! between the groups, and the hosts that carry them.
+//!
+//! Nothing here touches the kernel. The model is that of P2PLab (Nussbaum and
+//! Richard, 2006): one-way delay = wait and serialisation in the source's up
+//! pipe + source latency + latency between the groups + wait and serialisation
+//! in the destination's down pipe + destination latency.
+mod error;
+mod lookup;
+mod node;
+mod parse;
+mod reader;
+mod schema;
+mod sections;
+mod units;
+mod validate;
+
+use std::{net::IpAddr, time::Duration};
+
 use ipnet::IpNet;
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-    time::Duration,
-};
+
+pub use error::{Position, Problem, TopologyErrors};
+pub use parse::{load, parse};
+pub use schema::json_schema;
+pub use units::{Queue, Rate, UnitError, rate, size, time};
+
+/// Index of a group in [`Topology::groups`].
 pub type GroupId = usize;
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+
+/// A checked topology file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topology {
+    /// Name, for people.
+    pub name: String,
+    /// How vnodes get their addresses.
+    pub addressing: Addressing,
+    /// Which bytes of a packet a pipe charges.
+    pub accounting: Accounting,
+    /// Largest IP packet in bytes on the interfaces that carry vnodes.
+    pub mtu_bytes: u32,
+    /// Settings of `fq` that the user wants different from the computed ones.
+    pub fq: FqSettings,
+    /// Groups in the order of the file, parents before children.
+    pub groups: Vec<Group>,
+    /// Latencies between groups.
+    pub links: Vec<GroupLink>,
+    /// Hosts; none means that this host carries all vnodes.
+    pub hosts: Vec<Host>,
+}
+
+/// How vnodes get their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Addressing {
+    /// One alias on `lo` for each vnode.
+    #[default]
     Alias,
+    /// One local route for each run of vnodes (AnyIP): faster to load, but the
+    /// addresses do not appear in `ip addr`.
     AnyIp,
 }
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Accounting;
+
+/// Which bytes of a packet a pipe charges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accounting {
+    /// The IP packet.
+    #[default]
+    Ip,
+    /// The IP packet and what Ethernet adds on the wire: header, checksum,
+    /// preamble and gap, 38 bytes.
+    Ethernet,
+    /// The IP packet and so many bytes; may be negative.
+    Overhead(i32),
+}
+
 impl Accounting {
-    pub fn overhead_bytes(&self) -> i32 {
-        0
+    /// Bytes added to the IP length of each packet.
+    pub const fn overhead_bytes(&self) -> i32 {
+        match self {
+            Accounting::Ip => 0,
+            Accounting::Ethernet => 38,
+            Accounting::Overhead(bytes) => *bytes,
+        }
     }
 }
-#[derive(Debug, Clone, Default)]
+
+/// Settings of `fq`; what is left out is computed from the pipes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FqSettings {
+    /// Packets in the qdisc.
     pub limit_packets: Option<u32>,
+    /// Packets in one flow.
     pub flow_limit_packets: Option<u32>,
+    /// Farthest delivery time ahead.
     pub horizon: Option<Duration>,
+    /// Hash buckets, a power of two.
     pub buckets: Option<u32>,
+    /// Bits of the flow identifier that are used.
     pub orphan_mask: Option<u32>,
 }
-#[derive(Clone, Copy)]
-pub struct Rate(pub u64);
-pub enum Queue {
-    Packets(u32),
-    Bytes(u64),
-    Time(Duration),
-}
-pub struct Pipe {
-    pub rate: Option<Rate>,
-    pub latency: Duration,
-    pub queue: Queue,
-    pub burst_bytes: u64,
-}
+
+/// A prefix with its vnodes and their access lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
+    /// Name, unique in the file.
     pub name: String,
+    /// The group around it.
     pub parent: Option<GroupId>,
+    /// Addresses that belong to the group.
     pub prefix: IpNet,
-    pub n: u32,
+    /// Its vnodes.
+    pub vnodes: Vnodes,
+    /// From a vnode into the network.
     pub up: Pipe,
+    /// From the network to a vnode.
     pub down: Pipe,
 }
-pub struct Host {
-    pub name: String,
-    pub interface: String,
-    pub address: Option<IpAddr>,
+
+/// The vnodes of a group, those of nested groups not included.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Vnodes {
+    /// None: the group only holds others.
+    None,
+    /// The first usable addresses of the prefix: without its network and
+    /// broadcast address, and without those of nested groups.
+    Count(u32),
+    /// These addresses.
+    List(Vec<IpAddr>),
 }
-pub struct Topology {
-    pub name: String,
-    pub addressing: Addressing,
-    pub accounting: Accounting,
-    pub mtu_bytes: u32,
-    pub fq: FqSettings,
-    pub groups: Vec<Group>,
-    pub hosts: Vec<Host>,
-    pub lat: Vec<(usize, usize, u64)>,
+
+/// One direction of an access line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pipe {
+    /// Rate; none for an unlimited line.
+    pub rate: Option<Rate>,
+    /// Propagation delay, one way.
+    pub latency: Duration,
+    /// Limit of the queue in front of the line.
+    pub queue: Queue,
+    /// Bytes that may pass at once after the line was idle.
+    pub burst_bytes: u64,
 }
-impl Topology {
-    pub fn vnode_count(&self, g: GroupId) -> u32 {
-        self.groups[g].n
-    }
-    pub fn vnode_addresses(&self, g: GroupId) -> impl Iterator<Item = IpAddr> + '_ {
-        let IpNet::V4(p) = self.groups[g].prefix else {
-            panic!()
-        };
-        p.hosts()
-            .take(self.groups[g].n as usize)
-            .map(|a: Ipv4Addr| IpAddr::V4(a))
-    }
-    pub fn host_vnodes(&self, _h: &str) -> Vec<IpAddr> {
-        vec![]
-    }
-    pub fn group_of(&self, _a: IpAddr) -> Option<GroupId> {
-        None
-    }
-    pub fn pair_latency(&self, s: GroupId, d: GroupId) -> Duration {
-        for (a, b, l) in &self.lat {
-            if (*a, *b) == (s, d) || (*a, *b) == (d, s) {
-                return Duration::from_millis(*l);
-            }
+
+impl Default for Pipe {
+    /// An unlimited line; the queue holds 50 packets once a rate is set, as
+    /// Dummynet's does.
+    fn default() -> Self {
+        Self {
+            rate: None,
+            latency: Duration::ZERO,
+            queue: Queue::Packets(50),
+            burst_bytes: 0,
         }
-        Duration::ZERO
     }
 }
-pub fn p2p() -> Topology {
-    let g = |n: &str, p: &str, c: u32, d: u64, u: u64, l: u64| Group {
-        name: n.into(),
-        parent: None,
-        prefix: p.parse().unwrap(),
-        n: c,
-        up: Pipe {
-            rate: Some(Rate(u)),
-            latency: Duration::from_millis(l),
-            queue: Queue::Packets(50),
-            burst_bytes: 0,
-        },
-        down: Pipe {
-            rate: Some(Rate(d)),
-            latency: Duration::from_millis(l),
-            queue: Queue::Packets(50),
-            burst_bytes: 0,
-        },
-    };
-    Topology {
-        name: "p2p".into(),
-        addressing: Addressing::Alias,
-        accounting: Accounting,
-        mtu_bytes: 1500,
-        fq: FqSettings::default(),
-        hosts: vec![],
-        groups: vec![
-            g("modem", "10.1.1.0/24", 250, 56000, 33600, 100),
-            g("adsl", "10.1.2.0/24", 250, 512000, 128000, 40),
-            g("cable", "10.1.3.0/24", 250, 8000000, 1000000, 20),
-            g("lan", "10.2.0.0/16", 1000, 10000000, 10000000, 5),
-            g("far", "10.3.0.0/16", 1000, 1000000, 1000000, 10),
-        ],
-        lat: vec![
-            (0, 1, 100),
-            (0, 2, 100),
-            (1, 2, 100),
-            (0, 3, 400),
-            (1, 3, 400),
-            (2, 3, 400),
-            (0, 4, 600),
-            (1, 4, 600),
-            (2, 4, 600),
-            (3, 4, 1000),
-        ],
-    }
+
+/// Latency between two groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupLink {
+    /// One side; the source of a one-way link.
+    pub a: GroupId,
+    /// The other side; the destination of a one-way link.
+    pub b: GroupId,
+    /// Whether it holds from `a` to `b` only.
+    pub one_way: bool,
+    /// One-way latency.
+    pub latency: Duration,
 }
-pub fn load(_p: &Path) -> Topology {
-    p2p()
+
+/// A machine that carries vnodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name, unique in the file.
+    pub name: String,
+    /// Its interface towards the other hosts.
+    pub interface: String,
+    /// Its address there, which the other hosts route its vnodes to.
+    pub address: Option<IpAddr>,
+    /// Groups of which it carries all vnodes, those of nested groups included.
+    pub groups: Vec<GroupId>,
+    /// Runs of vnodes that it carries: first and last address.
+    pub nodes: Vec<(IpAddr, IpAddr)>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! Questions to a checked topology.
+use std::{cmp::Reverse, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::{GroupId, Topology, Vnodes};
+
+/// Usable addresses of a prefix from the first on.
+fn usable(prefix: IpNet) -> Box<dyn Iterator<Item = IpAddr> + Send> {
+    match prefix {
+        IpNet::V4(net) => Box::new(net.hosts().map(IpAddr::V4)),
+        IpNet::V6(net) => Box::new(net.hosts().map(IpAddr::V6)),
+    }
+}
+
+impl Topology {
+    /// The group with a name.
+    pub fn group_named(&self, name: &str) -> Option<GroupId> {
+        self.groups.iter().position(|g| g.name == name)
+    }
+
+    /// The most specific group whose prefix holds an address.
+    pub fn group_of(&self, address: IpAddr) -> Option<GroupId> {
+        (0..self.groups.len())
+            .filter(|g| self.groups[*g].prefix.contains(&address))
+            .min_by_key(|g| (Reverse(self.groups[*g].prefix.prefix_len()), *g))
+    }
+
+    /// Number of vnodes of a group, those of nested groups not included.
+    pub fn vnode_count(&self, group: GroupId) -> usize {
+        match &self.groups[group].vnodes {
+            Vnodes::None => 0,
+            Vnodes::Count(count) => *count as usize,
+            Vnodes::List(list) => list.len(),
+        }
+    }
+
+    /// Vnodes of all groups.
+    pub fn vnode_total(&self) -> usize {
+        (0..self.groups.len()).map(|g| self.vnode_count(g)).sum()
+    }
+
+    /// Addresses of a group's vnodes, in order.
+    pub fn vnode_addresses(&self, group: GroupId) -> Box<dyn Iterator<Item = IpAddr> + Send + '_> {
+        match &self.groups[group].vnodes {
+            Vnodes::None => Box::new(std::iter::empty()),
+            Vnodes::List(list) => Box::new(list.iter().copied()),
+            Vnodes::Count(count) => {
+                let children: Vec<IpNet> = self
+                    .groups
+                    .iter()
+                    .filter(|g| g.parent == Some(group))
+                    .map(|g| g.prefix)
+                    .collect();
+                let free = move |a: &IpAddr| !children.iter().any(|c| c.contains(a));
+                Box::new(
+                    usable(self.groups[group].prefix)
+                        .filter(free)
+                        .take(*count as usize),
+                )
+            }
+        }
+    }
+
+    /// A group and those around it, from the inside out.
+    fn chain(&self, group: GroupId) -> Vec<GroupId> {
+        std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()
+    }
+
+    /// One-way latency between two leaf groups.
+    ///
+    /// The most specific link counts: both groups themselves first, then one
+    /// step outwards in all, and so on; of two links as far out, the one with the
+    /// more specific source. Inside one leaf group only a link of the group with
+    /// itself counts.
+    pub fn pair_latency(&self, src: GroupId, dst: GroupId) -> Duration {
+        let link = |a: GroupId, b: GroupId| {
+            self.links
+                .iter()
+                .find(|l| (l.a, l.b) == (a, b) || (!l.one_way && (l.b, l.a) == (a, b)))
+        };
+        if src == dst {
+            return link(src, src).map_or(Duration::ZERO, |l| l.latency);
+        }
+        let (from, to) = (self.chain(src), self.chain(dst));
+        for steps in 0..from.len() + to.len() - 1 {
+            for outward in 0..=steps {
+                let (Some(a), Some(b)) = (from.get(outward), to.get(steps - outward)) else {
+                    continue;
+                };
+                if let Some(found) = link(*a, *b) {
+                    return found.latency;
+                }
+            }
+        }
+        Duration::ZERO
+    }
+
+    /// Latency of every pair of groups, row by row of the source: as
+    /// [`Topology::pair_latency`], but fast for many groups.
+    pub fn pair_latencies(&self) -> Vec<Duration> {
+        let groups = self.groups.len();
+        let mut direct = std::collections::HashMap::new();
+        for link in &self.links {
+            direct.entry((link.a, link.b)).or_insert(link.latency);
+            if !link.one_way {
+                direct.entry((link.b, link.a)).or_insert(link.latency);
+            }
+        }
+        let chains: Vec<Vec<GroupId>> = (0..groups).map(|g| self.chain(g)).collect();
+        let find = |src: GroupId, dst: GroupId| {
+            let (from, to) = (&chains[src], &chains[dst]);
+            let last = if src == dst {
+                1
+            } else {
+                from.len() + to.len() - 1
+            };
+            (0..last).find_map(|steps| {
+                (0..=steps).find_map(|outward| {
+                    let (a, b) = (from.get(outward)?, to.get(steps - outward)?);
+                    direct.get(&(*a, *b)).copied()
+                })
+            })
+        };
+        (0..groups * groups)
+            .map(|i| find(i / groups, i % groups).unwrap_or_default())
+            .collect()
+    }
+
+    /// Addresses of the vnodes that a host carries, in the order of the groups.
+    pub fn host_vnodes(&self, host: &str) -> Vec<IpAddr> {
+        let Some(host) = self.hosts.iter().find(|h| h.name == host) else {
+            return Vec::new();
+        };
+        let whole = |group: GroupId| self.chain(group).iter().any(|g| host.groups.contains(g));
+        let named = |a: &IpAddr| {
+            host.nodes
+                .iter()
+                .any(|(first, last)| first <= a && a <= last)
+        };
+        (0..self.groups.len())
+            .flat_map(|group| {
+                let all = whole(group);
+                self.vnode_addresses(group).filter(move |a| all || named(a))
+            })
+            .collect()
+    }
+}

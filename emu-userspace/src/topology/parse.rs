@@ -1,0 +1,189 @@
+//! From the text of a file to a checked topology.
+use std::{fs, path::Path};
+
+use super::{
+    Accounting, Addressing, FqSettings, Topology,
+    error::{Position, Problem, TopologyErrors},
+    node,
+    reader::{Field, Problems, Record},
+    sections, units, validate,
+};
+
+/// Keys of the document.
+pub(super) const TOP_KEYS: &[&str] = &[
+    "version",
+    "name",
+    "addressing",
+    "accounting",
+    "mtu",
+    "fq",
+    "profiles",
+    "groups",
+    "latencies",
+    "latency_matrix",
+    "hosts",
+];
+/// Keys of `fq`.
+pub(super) const FQ_KEYS: &[&str] = &["limit", "flow_limit", "horizon", "buckets", "orphan_mask"];
+
+/// Largest file that is read; a topology of a million named addresses is smaller.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// Reads and checks a topology file.
+///
+/// # Errors
+/// All mistakes of the file at once; one without a position if it cannot be read.
+pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
+    let name = path.display().to_string();
+    let unreadable = |why: String| {
+        TopologyErrors::new(
+            &name,
+            "",
+            vec![Problem::new(
+                Position::default(),
+                "",
+                format!("cannot read the file: {why}"),
+            )],
+        )
+    };
+    match fs::metadata(path) {
+        Ok(m) if m.is_file() && m.len() > MOST_BYTES => {
+            return Err(unreadable(format!(
+                "it has {} bytes, more than a topology needs",
+                m.len()
+            )));
+        }
+        Ok(m) if m.is_dir() => return Err(unreadable("it is a directory".into())),
+        _ => {}
+    }
+    let bytes = fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        unreadable(format!("it is not UTF-8 (line {line})"))
+    })?;
+    parse(&text, &name)
+}
+
+/// Checks the text of a topology; `file` is for the errors.
+///
+/// # Errors
+/// All mistakes of the text at once.
+pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
+    let problems = Problems::default();
+    let topology = match node::document(text) {
+        Ok(root) => read(&Field::root(&root, &problems)),
+        Err(problem) => {
+            problems.add(problem);
+            None
+        }
+    };
+    match topology {
+        Some(topology) if problems.is_empty() => Ok(topology),
+        _ => Err(TopologyErrors::new(file, text, problems.take())),
+    }
+}
+
+fn read(root: &Field<'_>) -> Option<Topology> {
+    let record = root.record(TOP_KEYS)?;
+    if let Some(version) = record.need("version", "1") {
+        version.number(1, 1);
+    }
+    let profiles = sections::profiles(&record);
+    let groups = sections::groups(&record, &profiles);
+    let links = sections::links(&record, &groups);
+    let hosts = sections::hosts(&record, &groups);
+    let topology = Topology {
+        name: record
+            .get("name")
+            .and_then(|f| f.text())
+            .unwrap_or("unnamed")
+            .to_owned(),
+        addressing: addressing(&record),
+        accounting: accounting(&record),
+        mtu_bytes: record
+            .get("mtu")
+            .and_then(|f| f.number(576, 65_535))
+            .unwrap_or(1500) as u32,
+        fq: fq(&record),
+        groups: groups.list.iter().map(|g| g.group.clone()).collect(),
+        links,
+        hosts: hosts.iter().map(|h| h.host.clone()).collect(),
+    };
+    validate::check(root, &topology, &groups, &hosts);
+    Some(topology)
+}
+
+fn addressing(record: &Record<'_>) -> Addressing {
+    let Some(field) = record.get("addressing") else {
+        return Addressing::default();
+    };
+    match field.text() {
+        Some("alias") | None => Addressing::Alias,
+        Some("anyip") => Addressing::AnyIp,
+        Some(other) => {
+            field.report(
+                field
+                    .problem(format!("`{other}` is no way of addressing"))
+                    .expected("alias or anyip"),
+            );
+            Addressing::Alias
+        }
+    }
+}
+
+fn accounting(record: &Record<'_>) -> Accounting {
+    let Some(field) = record.get("accounting") else {
+        return Accounting::default();
+    };
+    if field.is_map() {
+        let overhead = field
+            .record(&["overhead"])
+            .and_then(|r| r.need("overhead", "48"))
+            .and_then(|f| f.number(-64, 1_024));
+        return Accounting::Overhead(overhead.unwrap_or(0) as i32);
+    }
+    match field.text() {
+        Some("ip") | None => Accounting::Ip,
+        Some("ethernet") => Accounting::Ethernet,
+        Some(other) => {
+            field.report(
+                field
+                    .problem(format!("`{other}` is no accounting"))
+                    .expected("ip, ethernet, or `{overhead: BYTES}`"),
+            );
+            Accounting::Ip
+        }
+    }
+}
+
+fn fq(record: &Record<'_>) -> FqSettings {
+    let Some(record) = record.get("fq").and_then(|f| f.record(FQ_KEYS)) else {
+        return FqSettings::default();
+    };
+    let number = |key, least, most| {
+        let value = record.get(key)?.number(least, most)?;
+        u32::try_from(value).ok()
+    };
+    let buckets = record.get("buckets").and_then(|field| {
+        let value = field.number(1, 1 << 18)?;
+        if value.count_ones() != 1 {
+            field.report(
+                field
+                    .problem(format!("{value} is no power of two"))
+                    .expected("a power of two up to 262144"),
+            );
+        }
+        u32::try_from(value).ok()
+    });
+    FqSettings {
+        limit_packets: number("limit", 1, i64::from(u32::MAX)),
+        flow_limit_packets: number("flow_limit", 1, i64::from(u32::MAX)),
+        horizon: record.get("horizon").and_then(|f| f.unit(units::time)),
+        buckets,
+        orphan_mask: number("orphan_mask", 0, i64::from(u32::MAX)),
+    }
+}

@@ -1,0 +1,319 @@
+//! Walking the tree: typed access to maps, with every mistake collected.
+use std::{cell::RefCell, collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{
+    error::{Position, Problem, similar},
+    node::{Entry, Node, Value},
+    units::UnitError,
+};
+
+/// Where the problems of one file are collected.
+#[derive(Default)]
+pub(super) struct Problems(RefCell<Vec<Problem>>);
+
+impl Problems {
+    pub fn add(&self, problem: Problem) {
+        self.0.borrow_mut().push(problem);
+    }
+
+    pub fn take(self) -> Vec<Problem> {
+        self.0.into_inner()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.borrow().is_empty()
+    }
+}
+
+/// A value with its place and path.
+#[derive(Clone)]
+pub(super) struct Field<'a> {
+    pub node: &'a Node,
+    pub path: String,
+    problems: &'a Problems,
+}
+
+/// A map whose keys are known; unknown ones are reported.
+pub(super) struct Record<'a> {
+    field: Field<'a>,
+    entries: &'a [Entry],
+}
+
+impl<'a> Field<'a> {
+    pub fn root(node: &'a Node, problems: &'a Problems) -> Self {
+        Self {
+            node,
+            path: String::new(),
+            problems,
+        }
+    }
+
+    pub fn at(&self) -> Position {
+        self.node.at
+    }
+
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::new(self.node.at, self.path.clone(), message)
+    }
+
+    pub fn report(&self, problem: Problem) {
+        self.problems.add(problem);
+    }
+
+    fn child(&self, key: &str, node: &'a Node) -> Field<'a> {
+        let path = if self.path.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.path)
+        };
+        Field {
+            node,
+            path,
+            problems: self.problems,
+        }
+    }
+
+    fn wrong_kind(&self, wanted: &str) {
+        let found = self.node.value.kind();
+        self.report(self.problem(format!("{found} where {wanted} should be")));
+    }
+
+    /// A map with only these keys.
+    pub fn record(&self, keys: &[&str]) -> Option<Record<'a>> {
+        let entries = self.entries()?;
+        for entry in entries {
+            if !keys.contains(&entry.key.as_str()) {
+                let path = self.child(&entry.key, &entry.value).path;
+                self.report(
+                    Problem::new(entry.key_at, path, format!("unknown key `{}`", entry.key))
+                        .expected(format!("one of {}", keys.join(", ")))
+                        .maybe_hint(similar(&entry.key, keys.iter().copied())),
+                );
+            }
+        }
+        Some(Record {
+            field: self.clone(),
+            entries,
+        })
+    }
+
+    fn entries(&self) -> Option<&'a [Entry]> {
+        match &self.node.value {
+            Value::Map(entries) => Some(entries),
+            Value::Nothing => Some(&[]),
+            _ => {
+                self.wrong_kind("a map");
+                None
+            }
+        }
+    }
+
+    /// A map from names to values: name, place of the name, value.
+    pub fn named(&self) -> Vec<(&'a str, Position, Field<'a>)> {
+        self.entries()
+            .unwrap_or_default()
+            .iter()
+            .map(|e| (e.key.as_str(), e.key_at, self.child(&e.key, &e.value)))
+            .collect()
+    }
+
+    pub fn list(&self) -> Option<Vec<Field<'a>>> {
+        match &self.node.value {
+            Value::List(nodes) => Some(
+                nodes
+                    .iter()
+                    .enumerate()
+                    .map(|(i, node)| Field {
+                        node,
+                        path: format!("{}[{i}]", self.path),
+                        problems: self.problems,
+                    })
+                    .collect(),
+            ),
+            _ => {
+                self.wrong_kind("a list");
+                None
+            }
+        }
+    }
+
+    pub fn is_map(&self) -> bool {
+        matches!(self.node.value, Value::Map(_))
+    }
+
+    pub fn text(&self) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Scalar(text) => Some(text),
+            _ => {
+                self.wrong_kind("a value");
+                None
+            }
+        }
+    }
+
+    /// A quantity with a unit.
+    pub fn unit<T>(&self, parse: impl Fn(&str) -> Result<T, UnitError>) -> Option<T> {
+        match parse(self.text()?) {
+            Ok(value) => Some(value),
+            Err(e) => {
+                self.report(
+                    self.problem(e.message)
+                        .expected(e.expected)
+                        .maybe_hint(e.hint),
+                );
+                None
+            }
+        }
+    }
+
+    /// A whole number in a range.
+    pub fn number(&self, least: i64, most: i64) -> Option<i64> {
+        let text = self.text()?;
+        let range = format!("a whole number from {least} to {most}");
+        match text.parse::<i128>() {
+            Ok(n) if (i128::from(least)..=i128::from(most)).contains(&n) => {
+                Some(i64::try_from(n).unwrap_or(most))
+            }
+            Ok(_) => {
+                self.report(
+                    self.problem(format!("{text} is out of range"))
+                        .expected(range),
+                );
+                None
+            }
+            Err(_) => {
+                self.report(
+                    self.problem(format!("`{text}` is no whole number"))
+                        .expected(range),
+                );
+                None
+            }
+        }
+    }
+
+    pub fn address(&self) -> Option<IpAddr> {
+        let text = self.text()?;
+        match text.parse::<IpAddr>() {
+            Ok(address) => self.only_v4(address.is_ipv4()).then_some(address),
+            Err(_) => {
+                self.report(
+                    self.problem(format!("`{text}` is no IP address"))
+                        .expected("an address, as in 10.1.1.1"),
+                );
+                None
+            }
+        }
+    }
+
+    /// Until the data path reads IPv6 headers, a v6 vnode would pass unshaped.
+    fn only_v4(&self, is_v4: bool) -> bool {
+        if !is_v4 {
+            self.report(
+                self.problem("IPv6 is not supported yet")
+                    .expected("an IPv4 address or prefix"),
+            );
+        }
+        is_v4
+    }
+
+    /// A prefix whose host bits are zero.
+    pub fn prefix(&self) -> Option<IpNet> {
+        let text = self.text()?;
+        let Ok(net) = text.parse::<IpNet>() else {
+            self.report(
+                self.problem(format!("`{text}` is no prefix"))
+                    .expected("an address and a length, as in 10.1.1.0/24"),
+            );
+            return None;
+        };
+        if net.addr() != net.network() {
+            self.report(
+                self.problem(format!("`{text}` has bits set beyond its length"))
+                    .hint(format!("did you mean `{}`?", net.trunc())),
+            );
+            return None;
+        }
+        if let Some(why) = unusable(net) {
+            self.report(
+                self.problem(format!("`{text}` {why}"))
+                    .expected("addresses that vnodes can have, as in 10.0.0.0/8"),
+            );
+            return None;
+        }
+        self.only_v4(net.addr().is_ipv4()).then_some(net)
+    }
+}
+
+/// Why no vnode can have an address of this prefix.
+fn unusable(net: IpNet) -> Option<&'static str> {
+    let IpNet::V4(net) = net else { return None };
+    let overlaps = |other: &str| {
+        other
+            .parse::<ipnet::Ipv4Net>()
+            .is_ok_and(|o| o.contains(&net) || net.contains(&o))
+    };
+    if overlaps("127.0.0.0/8") {
+        Some("is the machine's own loopback")
+    } else if overlaps("224.0.0.0/4") {
+        Some("is multicast")
+    } else if overlaps("0.0.0.0/8") || overlaps("240.0.0.0/4") {
+        Some("is reserved")
+    } else {
+        None
+    }
+}
+
+impl<'a> Record<'a> {
+    pub fn get(&self, key: &str) -> Option<Field<'a>> {
+        self.entries
+            .iter()
+            .find(|e| e.key == key)
+            .map(|e| self.field.child(key, &e.value))
+    }
+
+    /// A key that must be there.
+    pub fn need(&self, key: &str, example: &str) -> Option<Field<'a>> {
+        let found = self.get(key);
+        if found.is_none() {
+            self.field.report(
+                self.field
+                    .problem(format!("`{key}` is missing"))
+                    .expected(format!("`{key}: {example}`")),
+            );
+        }
+        found
+    }
+
+    pub fn field(&self) -> &Field<'a> {
+        &self.field
+    }
+}
+
+/// Finds a name among the known ones, or reports it.
+pub(super) fn resolve<'n>(
+    field: &Field<'_>,
+    what: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+) -> Option<usize> {
+    let name = field.text()?;
+    let found = known.clone().position(|k| k == name);
+    if found.is_none() {
+        let names: BTreeSet<&str> = known.clone().collect();
+        let shown: Vec<&str> = names.iter().copied().take(12).collect();
+        let more = if names.len() > 12 { ", …" } else { "" };
+        let expected = if names.is_empty() {
+            format!("a {what} of the file, which has none")
+        } else {
+            format!("one of {}{more}", shown.join(", "))
+        };
+        field.report(
+            field
+                .problem(format!("there is no {what} `{name}`"))
+                .expected(expected)
+                .maybe_hint(similar(name, known)),
+        );
+    }
+    found
+}

@@ -1,0 +1,451 @@
+//! The sections of a file: profiles, groups, latencies, hosts.
+use std::net::IpAddr;
+
+use super::{
+    Group, GroupId, GroupLink, Host, Pipe, Vnodes,
+    error::Position,
+    reader::{Field, Record, resolve},
+    units::{self, MOST_QUEUED_PACKETS},
+};
+
+/// Keys of a profile, which a group has too.
+pub(super) const LINE_KEYS: &[&str] = &["up", "down", "latency", "queue", "burst"];
+/// Keys of the long form of a pipe.
+pub(super) const PIPE_KEYS: &[&str] = &["rate", "latency", "queue", "burst"];
+/// Keys of a group.
+pub(super) const GROUP_KEYS: &[&str] = &[
+    "prefix",
+    "nodes",
+    "addresses",
+    "profile",
+    "up",
+    "down",
+    "latency",
+    "queue",
+    "burst",
+    "groups",
+];
+/// Keys of an entry of `latencies`.
+pub(super) const LINK_KEYS: &[&str] = &["between", "from", "to", "latency"];
+/// Keys of `latency_matrix`.
+pub(super) const MATRIX_KEYS: &[&str] = &["groups", "rows"];
+/// Keys of a host.
+pub(super) const HOST_KEYS: &[&str] = &["name", "interface", "address", "groups", "nodes"];
+
+const MOST_NODES: i64 = 16_777_216;
+const DEEPEST: usize = 32;
+
+/// Both pipes of an access line.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Line {
+    up: Pipe,
+    down: Pipe,
+}
+
+/// Profiles by name.
+pub(super) type Profiles<'a> = Vec<(&'a str, Line)>;
+
+/// Groups with the places of their parts. `complete` is false when some group
+/// could not be read, so that others may seem to be missing.
+pub(super) struct Groups<'a> {
+    pub list: Vec<ReadGroup<'a>>,
+    pub complete: bool,
+    names: Vec<(&'a str, Option<GroupId>)>,
+}
+
+pub(super) struct ReadGroup<'a> {
+    pub group: Group,
+    pub prefix: Field<'a>,
+    /// `nodes`, or the list of addresses.
+    pub nodes: Option<Field<'a>>,
+    pub addresses: Vec<Field<'a>>,
+}
+
+pub(super) struct ReadHost<'a> {
+    pub host: Host,
+    pub field: Field<'a>,
+}
+
+/// What a line's keys say, on top of what was inherited.
+fn line(record: &Record<'_>, base: Line) -> Line {
+    let mut line = base;
+    if let Some(latency) = record.get("latency").and_then(|f| f.unit(units::time)) {
+        (line.up.latency, line.down.latency) = (latency, latency);
+    }
+    if let Some(queue) = record.get("queue").and_then(|f| f.unit(units::queue)) {
+        (line.up.queue, line.down.queue) = (queue, queue);
+    }
+    if let Some(burst) = record.get("burst").and_then(|f| f.unit(units::size)) {
+        (line.up.burst_bytes, line.down.burst_bytes) = (burst, burst);
+    }
+    for (key, pipe) in [("up", &mut line.up), ("down", &mut line.down)] {
+        if let Some(field) = record.get(key) {
+            read_pipe(&field, pipe);
+        }
+    }
+    line
+}
+
+fn read_pipe(field: &Field<'_>, pipe: &mut Pipe) {
+    if !field.is_map() {
+        pipe.rate = field.unit(units::rate).or(pipe.rate);
+        return;
+    }
+    let Some(record) = field.record(PIPE_KEYS) else {
+        return;
+    };
+    if let Some(rate) = record.get("rate").and_then(|f| f.unit(units::rate)) {
+        pipe.rate = Some(rate);
+    }
+    if let Some(latency) = record.get("latency").and_then(|f| f.unit(units::time)) {
+        pipe.latency = latency;
+    }
+    if let Some(queue) = record.get("queue").and_then(|f| f.unit(units::queue)) {
+        pipe.queue = queue;
+    }
+    if let Some(burst) = record.get("burst").and_then(|f| f.unit(units::size)) {
+        pipe.burst_bytes = burst;
+    }
+}
+
+pub(super) fn profiles<'a>(record: &Record<'a>) -> Profiles<'a> {
+    let Some(section) = record.get("profiles") else {
+        return Vec::new();
+    };
+    section
+        .named()
+        .into_iter()
+        .map(|(name, _, field)| {
+            let read = field.record(LINE_KEYS);
+            (
+                name,
+                read.map_or_else(Line::default, |r| line(&r, Line::default())),
+            )
+        })
+        .collect()
+}
+
+pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>) -> Groups<'a> {
+    let mut groups = Groups {
+        list: Vec::new(),
+        complete: true,
+        names: Vec::new(),
+    };
+    if let Some(section) = record.need("groups", "{peers: {prefix: 10.1.0.0/16, nodes: 10}}") {
+        read_groups(&section, profiles, None, Line::default(), 0, &mut groups);
+        if section.named().is_empty() {
+            section.report(
+                section
+                    .problem("a topology needs at least one group")
+                    .expected("`peers: {prefix: 10.1.0.0/16, nodes: 10}`"),
+            );
+        }
+    } else {
+        groups.complete = false;
+    }
+    groups
+}
+
+fn read_groups<'a>(
+    section: &Field<'a>,
+    profiles: &Profiles<'a>,
+    parent: Option<GroupId>,
+    inherited: Line,
+    depth: usize,
+    groups: &mut Groups<'a>,
+) {
+    if depth >= DEEPEST {
+        section.report(section.problem(format!("groups are nested deeper than {DEEPEST}")));
+        return;
+    }
+    for (name, name_at, field) in section.named() {
+        if !name_is_usable(name) {
+            field.report(
+                super::error::Problem::new(
+                    name_at,
+                    field.path.clone(),
+                    format!("`{name}` cannot be a group's name"),
+                )
+                .expected("letters, digits, `-`, `_` and `.`, at most 63"),
+            );
+        }
+        if groups.names.iter().any(|(n, _)| *n == name) {
+            field.report(
+                super::error::Problem::new(
+                    name_at,
+                    field.path.clone(),
+                    format!("there are two groups `{name}`"),
+                )
+                .expected("names that are unique in the file, nested groups included"),
+            );
+        }
+        let Some(record) = field.record(GROUP_KEYS) else {
+            groups.complete = false;
+            groups.names.push((name, None));
+            continue;
+        };
+        let base = record
+            .get("profile")
+            .and_then(|f| resolve(&f, "profile", profiles.iter().map(|(n, _)| *n)))
+            .map_or(inherited, |i| profiles[i].1);
+        let line = line(&record, base);
+        let id = read_group(name, &record, parent, line, groups);
+        groups.names.push((name, id));
+        groups.complete &= id.is_some();
+        if let Some(nested) = record.get("groups") {
+            read_groups(&nested, profiles, id.or(parent), line, depth + 1, groups);
+        }
+    }
+}
+
+fn name_is_usable(name: &str) -> bool {
+    (1..=63).contains(&name.len())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+fn read_group<'a>(
+    name: &str,
+    record: &Record<'a>,
+    parent: Option<GroupId>,
+    line: Line,
+    groups: &mut Groups<'a>,
+) -> Option<GroupId> {
+    let field = record.field();
+    let (nodes, list) = (record.get("nodes"), record.get("addresses"));
+    if let (Some(_), Some(list)) = (&nodes, &list) {
+        list.report(
+            list.problem("a group has `nodes` or `addresses`, not both")
+                .hint("`nodes` counts the first addresses of the prefix; `addresses` names them"),
+        );
+    }
+    if nodes.is_none() && list.is_none() && record.get("groups").is_none() {
+        field.report(
+            field
+                .problem("the group has no vnodes")
+                .expected("`nodes: COUNT`, `addresses: [...]`, or nested `groups`"),
+        );
+    }
+    let addresses: Vec<Field<'a>> = list.as_ref().and_then(Field::list).unwrap_or_default();
+    let vnodes = match (&nodes, &list) {
+        (Some(nodes), _) => Vnodes::Count(nodes.number(1, MOST_NODES).map_or(0, |n| n as u32)),
+        (None, Some(_)) => Vnodes::List(addresses.iter().filter_map(Field::address).collect()),
+        (None, None) => Vnodes::None,
+    };
+    let prefix = record.need("prefix", "10.1.0.0/16")?;
+    let group = Group {
+        name: name.to_owned(),
+        parent,
+        prefix: prefix.prefix()?,
+        vnodes,
+        up: line.up,
+        down: line.down,
+    };
+    groups.list.push(ReadGroup {
+        group,
+        prefix,
+        nodes: nodes.or(list),
+        addresses,
+    });
+    Some(groups.list.len() - 1)
+}
+
+impl<'a> Groups<'a> {
+    /// The group that a field names; silent for one that exists but could not
+    /// be read.
+    fn resolve(&self, field: &Field<'_>) -> Option<GroupId> {
+        let index = resolve(field, "group", self.names.iter().map(|(n, _)| *n))?;
+        self.names[index].1
+    }
+}
+
+pub(super) fn links(record: &Record<'_>, groups: &Groups<'_>) -> Vec<GroupLink> {
+    let mut links: Vec<(GroupLink, Field<'_>)> = Vec::new();
+    if let Some(list) = record.get("latencies").and_then(|f| f.list()) {
+        for entry in list {
+            if let Some(link) = read_link(&entry, groups) {
+                add_link(&mut links, link, entry);
+            }
+        }
+    }
+    if let Some(section) = record.get("latency_matrix") {
+        read_matrix(&section, groups, &mut links);
+    }
+    links.into_iter().map(|(link, _)| link).collect()
+}
+
+fn add_link<'a>(links: &mut Vec<(GroupLink, Field<'a>)>, link: GroupLink, field: Field<'a>) {
+    let covers = |l: &GroupLink, a, b| (l.a, l.b) == (a, b) || (!l.one_way && (l.b, l.a) == (a, b));
+    let first = links
+        .iter()
+        .find(|(l, _)| covers(l, link.a, link.b) || (!link.one_way && covers(l, link.b, link.a)));
+    if let Some((_, first)) = first {
+        let Position { line, .. } = first.at();
+        field.report(
+            field
+                .problem("this pair of groups already has a latency")
+                .hint(format!("the first one is in line {line}")),
+        );
+        return;
+    }
+    links.push((link, field));
+}
+
+fn read_link(entry: &Field<'_>, groups: &Groups<'_>) -> Option<GroupLink> {
+    let record = entry.record(LINK_KEYS)?;
+    let latency = record
+        .need("latency", "100ms")
+        .and_then(|f| f.unit(units::time));
+    let (between, from, to) = (record.get("between"), record.get("from"), record.get("to"));
+    let (a, b, one_way) = match (between, from, to) {
+        (Some(between), None, None) => {
+            let ends = between.list()?;
+            let [a, b] = &ends[..] else {
+                between.report(
+                    between
+                        .problem(format!("`between` names {} groups", ends.len()))
+                        .expected("two groups, as in `between: [a, b]`"),
+                );
+                return None;
+            };
+            (groups.resolve(a), groups.resolve(b), false)
+        }
+        (None, Some(from), Some(to)) => (groups.resolve(&from), groups.resolve(&to), true),
+        _ => {
+            entry.report(
+                entry
+                    .problem("the ends of the link are not clear")
+                    .expected("`between: [a, b]` for both directions, or `from: a` and `to: b`"),
+            );
+            return None;
+        }
+    };
+    Some(GroupLink {
+        a: a?,
+        b: b?,
+        one_way,
+        latency: latency?,
+    })
+}
+
+fn read_matrix<'a>(
+    section: &Field<'a>,
+    groups: &Groups<'a>,
+    links: &mut Vec<(GroupLink, Field<'a>)>,
+) -> Option<()> {
+    let record = section.record(MATRIX_KEYS)?;
+    let names = record.need("groups", "[a, b]")?.list()?;
+    let ids: Vec<Option<GroupId>> = names.iter().map(|f| groups.resolve(f)).collect();
+    let rows_field = record.need("rows", "[[0ms, 20ms], [20ms, 0ms]]")?;
+    let rows = rows_field.list()?;
+    if rows.len() != ids.len() {
+        rows_field.report(
+            rows_field
+                .problem(format!(
+                    "the matrix has {} rows for {} groups",
+                    rows.len(),
+                    ids.len()
+                ))
+                .expected(format!("{} rows of {} latencies", ids.len(), ids.len())),
+        );
+        return None;
+    }
+    for (row, from) in rows.iter().zip(&ids) {
+        let Some(cells) = row.list() else { continue };
+        if cells.len() != ids.len() {
+            row.report(
+                row.problem(format!(
+                    "the row has {} latencies for {} groups",
+                    cells.len(),
+                    ids.len()
+                ))
+                .expected(format!("{} latencies", ids.len())),
+            );
+            continue;
+        }
+        for (cell, to) in cells.into_iter().zip(&ids) {
+            if let (Some(latency), Some(a), Some(b)) = (cell.unit(units::time), *from, *to) {
+                let link = GroupLink {
+                    a,
+                    b,
+                    one_way: true,
+                    latency,
+                };
+                add_link(links, link, cell);
+            }
+        }
+    }
+    Some(())
+}
+
+pub(super) fn hosts<'a>(record: &Record<'a>, groups: &Groups<'a>) -> Vec<ReadHost<'a>> {
+    let Some(list) = record.get("hosts").and_then(|f| f.list()) else {
+        return Vec::new();
+    };
+    list.into_iter()
+        .filter_map(|field| {
+            let host = read_host(&field, groups)?;
+            Some(ReadHost { host, field })
+        })
+        .collect()
+}
+
+fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
+    let record = field.record(HOST_KEYS)?;
+    let name = record.need("name", "h1").and_then(|f| f.text());
+    let interface = record.need("interface", "eth0").and_then(|f| {
+        let text = f.text()?;
+        let fits = (1..=15).contains(&text.len()) && !text.contains(['/', ' ']);
+        if !fits {
+            f.report(
+                f.problem(format!("`{text}` is no name of an interface"))
+                    .expected("at most 15 characters without `/` and blanks"),
+            );
+        }
+        fits.then_some(text)
+    });
+    let address = record.get("address").and_then(|f| f.address());
+    let carried = record
+        .get("groups")
+        .and_then(|f| f.list())
+        .unwrap_or_default();
+    let nodes = record
+        .get("nodes")
+        .and_then(|f| f.list())
+        .unwrap_or_default();
+    Some(Host {
+        name: name?.to_owned(),
+        interface: interface?.to_owned(),
+        address,
+        groups: carried.iter().filter_map(|f| groups.resolve(f)).collect(),
+        nodes: nodes.iter().filter_map(run).collect(),
+    })
+}
+
+/// An address, or the first and last of a run: `10.1.0.1-10.1.0.80`.
+fn run(field: &Field<'_>) -> Option<(IpAddr, IpAddr)> {
+    let text = field.text()?;
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (
+        first.trim().parse::<IpAddr>(),
+        last.trim().parse::<IpAddr>(),
+    ) {
+        (Ok(first), Ok(last)) if first.is_ipv4() == last.is_ipv4() && first <= last => {
+            Some((first, last))
+        }
+        _ => {
+            field.report(
+                field
+                    .problem(format!("`{text}` is no address or run of addresses"))
+                    .expected("10.1.0.1, or 10.1.0.1-10.1.0.80"),
+            );
+            None
+        }
+    }
+}
+
+/// Whether all packet queues of a topology fit the departure ring.
+pub(super) fn most_ring_slots() -> u64 {
+    u64::from(MOST_QUEUED_PACKETS) * 256
+}

@@ -1,0 +1,246 @@
+//! Checks that need the whole topology: prefixes, counts, hosts.
+use std::{collections::HashMap, net::IpAddr};
+
+use emu_common::layout::MAX_GROUPS;
+use ipnet::IpNet;
+
+use super::{
+    Queue, Topology, Vnodes,
+    reader::Field,
+    sections::{Groups, ReadHost, most_ring_slots},
+};
+
+pub(super) fn check(
+    root: &Field<'_>,
+    topology: &Topology,
+    groups: &Groups<'_>,
+    hosts: &[ReadHost<'_>],
+) {
+    if groups.list.len() > MAX_GROUPS as usize {
+        root.report(
+            root.problem(format!("there are {} groups", groups.list.len()))
+                .expected(format!("at most {MAX_GROUPS}")),
+        );
+        return;
+    }
+    prefixes(topology, groups);
+    vnodes(topology, groups);
+    queues(root, topology);
+    // A group that could not be read would look like vnodes without a host.
+    if groups.complete {
+        host_names(hosts);
+        placement(topology, hosts);
+    }
+}
+
+/// Nested prefixes lie inside their parents', all others apart.
+fn prefixes(topology: &Topology, groups: &Groups<'_>) {
+    for read in &groups.list {
+        let Some(parent) = read.group.parent.map(|p| &topology.groups[p]) else {
+            continue;
+        };
+        let prefix = read.group.prefix;
+        if !parent.prefix.contains(&prefix) || parent.prefix == prefix {
+            let problem = read.prefix.problem(format!(
+                "{prefix} of `{}` is not a part of {} of the group around it, `{}`",
+                read.group.name, parent.prefix, parent.name
+            ));
+            read.prefix
+                .report(problem.expected(format!("a longer prefix inside {}", parent.prefix)));
+        }
+    }
+    // Sorted by address and length, a prefix follows those that hold it.
+    let mut order: Vec<usize> = (0..groups.list.len()).collect();
+    order.sort_by_key(|g| {
+        let prefix = topology.groups[*g].prefix;
+        (prefix.network(), prefix.prefix_len())
+    });
+    let mut open: Vec<usize> = Vec::new();
+    for group in order {
+        let prefix = topology.groups[group].prefix;
+        open.retain(|o| topology.groups[*o].prefix.contains(&prefix));
+        if let Some(around) = open.last()
+            && !is_inside(topology, group, *around)
+            && !is_inside(topology, *around, group)
+        {
+            let (first, second) = (group.min(*around), group.max(*around));
+            let (a, b) = (&topology.groups[first], &groups.list[second]);
+            b.prefix.report(
+                b.prefix
+                    .problem(format!(
+                        "{} of `{}` overlaps {} of `{}`",
+                        b.group.prefix, b.group.name, a.prefix, a.name
+                    ))
+                    .hint("nest the smaller group in the larger one's `groups`, or move it"),
+            );
+        }
+        open.push(group);
+    }
+}
+
+/// Whether a group is nested in another, at any depth.
+fn is_inside(topology: &Topology, group: usize, around: usize) -> bool {
+    std::iter::successors(topology.groups[group].parent, |g| {
+        topology.groups[*g].parent
+    })
+    .any(|g| g == around)
+}
+
+/// Usable addresses of a prefix, without those of nested groups.
+fn room(topology: &Topology, group: usize) -> u128 {
+    let prefix = topology.groups[group].prefix;
+    let bits = prefix.max_prefix_len() - prefix.prefix_len();
+    let all = 1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX);
+    // As for Ipv4Net::hosts: no network and broadcast address above /31.
+    let ends = if prefix.addr().is_ipv4() && bits > 1 {
+        2
+    } else {
+        0
+    };
+    let usable = |net: &IpNet| {
+        let bits = net.max_prefix_len() - net.prefix_len();
+        1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX)
+    };
+    let (first, last) = (prefix.network(), prefix.broadcast());
+    let nested: u128 = topology
+        .groups
+        .iter()
+        .filter(|g| g.parent == Some(group) && prefix.contains(&g.prefix))
+        .map(|g| {
+            let shared = [first, last]
+                .iter()
+                .filter(|a| ends > 0 && g.prefix.contains(*a))
+                .count();
+            usable(&g.prefix) - shared as u128
+        })
+        .sum();
+    all.saturating_sub(ends).saturating_sub(nested)
+}
+
+fn vnodes(topology: &Topology, groups: &Groups<'_>) {
+    let mut owner: HashMap<IpAddr, usize> = HashMap::new();
+    for (id, read) in groups.list.iter().enumerate() {
+        match &read.group.vnodes {
+            Vnodes::None => {}
+            Vnodes::Count(count) => {
+                let room = room(topology, id);
+                if u128::from(*count) > room
+                    && let Some(nodes) = &read.nodes
+                {
+                    nodes.report(
+                        nodes
+                            .problem(format!(
+                                "{count} nodes do not fit {}, which has room for {room}",
+                                read.group.prefix
+                            ))
+                            .hint("take a shorter prefix, or fewer nodes"),
+                    );
+                }
+            }
+            Vnodes::List(_) => {
+                for field in &read.addresses {
+                    listed(topology, id, field, &mut owner);
+                }
+            }
+        }
+    }
+}
+
+/// One address of an `addresses` list.
+fn listed(topology: &Topology, id: usize, field: &Field<'_>, owner: &mut HashMap<IpAddr, usize>) {
+    let Some(address) = field.text().and_then(|t| t.parse::<IpAddr>().ok()) else {
+        return;
+    };
+    let group = &topology.groups[id];
+    if !group.prefix.contains(&address) {
+        field.report(
+            field
+                .problem(format!(
+                    "{address} is outside {} of `{}`",
+                    group.prefix, group.name
+                ))
+                .expected(format!("addresses inside {}", group.prefix)),
+        );
+    } else if let Some(inner) = topology.group_of(address).filter(|g| *g != id) {
+        field.report(field.problem(format!(
+            "{address} belongs to the nested group `{}`",
+            topology.groups[inner].name
+        )));
+    }
+    if owner.insert(address, id).is_some() {
+        field.report(field.problem(format!("{address} is listed twice")));
+    }
+}
+
+/// Packet queues take slots of one ring.
+fn queues(root: &Field<'_>, topology: &Topology) {
+    let packets = |queue: Queue| match queue {
+        Queue::Packets(n) => u64::from(n),
+        Queue::Bytes(_) | Queue::Time(_) => 0,
+    };
+    let slots: u64 = (0..topology.groups.len())
+        .map(|id| {
+            let group = &topology.groups[id];
+            (packets(group.up.queue) + packets(group.down.queue))
+                .saturating_mul(topology.vnode_count(id) as u64)
+        })
+        .fold(0, u64::saturating_add);
+    if slots > most_ring_slots() {
+        root.report(
+            root.problem(format!("the queues of all vnodes hold {slots} packets"))
+                .expected(format!("at most {}", most_ring_slots()))
+                .hint("give large queues in bytes or time: those need no room"),
+        );
+    }
+}
+
+fn host_names(hosts: &[ReadHost<'_>]) {
+    for (i, read) in hosts.iter().enumerate() {
+        if hosts[..i].iter().any(|h| h.host.name == read.host.name) {
+            let name = &read.host.name;
+            read.field
+                .report(read.field.problem(format!("there are two hosts `{name}`")));
+        }
+    }
+}
+
+/// Every vnode is on exactly one host.
+fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
+    if hosts.is_empty() || hosts.len() != topology.hosts.len() {
+        return;
+    }
+    let mut owner: HashMap<IpAddr, usize> = HashMap::new();
+    for (id, read) in hosts.iter().enumerate() {
+        let mine = topology.host_vnodes(&read.host.name);
+        if mine.is_empty() {
+            read.field.report(
+                read.field
+                    .problem(format!("the host `{}` carries no vnodes", read.host.name))
+                    .expected("`groups: [...]` or `nodes: [...]` that have vnodes"),
+            );
+        }
+        for address in mine {
+            if let Some(other) = owner.insert(address, id).filter(|o| *o != id) {
+                read.field.report(read.field.problem(format!(
+                    "the vnode {address} is on two hosts, `{}` and `{}`",
+                    hosts[other].host.name, read.host.name
+                )));
+                // One is enough: a whole group would repeat it for each vnode.
+                break;
+            }
+        }
+    }
+    let missing = (0..topology.groups.len())
+        .flat_map(|g| topology.vnode_addresses(g))
+        .find(|a| !owner.contains_key(a));
+    if let (Some(address), Some(read)) = (missing, hosts.first()) {
+        let count = topology.vnode_total().saturating_sub(owner.len());
+        read.field.report(
+            read.field
+                .problem(format!(
+                    "{count} vnodes are on no host, {address} is the first"
+                ))
+                .hint("name their groups under some host's `groups`"),
+        );
+    }
+}
