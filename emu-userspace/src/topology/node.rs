@@ -144,13 +144,38 @@ pub(super) fn document(text: &str) -> Result<Node, Problem> {
         let error = error.without_snippet();
         let at = error.location().map(position).unwrap_or_default();
         let message = error.to_string();
-        // The first line: what follows names the place again.
+        // The first line, without the place that the others of our errors name.
         let message = message.lines().next().unwrap_or_default();
         let message = message
             .split(" at line ")
             .next()
             .unwrap_or(message)
             .trim_start_matches("error: ");
-        Problem::new(at, "", message.to_owned())
+        explain(at, message)
     })
+}
+
+/// The parser's message in the words of a topology's author.
+fn explain(at: Position, message: &str) -> Problem {
+    if let Some(rest) = message.strip_prefix("duplicate mapping key: ") {
+        let key = rest.split(", set ").next().unwrap_or(rest);
+        Problem::new(at, "", format!("the key `{key}` stands here a second time"))
+            .expected("each key once in a map")
+    } else if message.starts_with("recursive references") {
+        Problem::new(
+            at,
+            "",
+            "this alias refers to a part of the file that holds it: a cycle",
+        )
+        .expected("anchors that do not contain their own aliases")
+    } else if message.starts_with("budget breached") {
+        Problem::new(
+            at,
+            "",
+            "the file grows too large when its aliases are expanded",
+        )
+        .hint("groups that are alike share a profile")
+    } else {
+        Problem::new(at, "", message.to_owned())
+    }
 }

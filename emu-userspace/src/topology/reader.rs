@@ -254,7 +254,9 @@ fn unusable(net: IpNet) -> Option<&'static str> {
             .parse::<ipnet::Ipv4Net>()
             .is_ok_and(|o| o.contains(&net) || net.contains(&o))
     };
-    if overlaps("127.0.0.0/8") {
+    if net.prefix_len() == 0 {
+        Some("is every address there is")
+    } else if overlaps("127.0.0.0/8") {
         Some("is the machine's own loopback")
     } else if overlaps("224.0.0.0/4") {
         Some("is multicast")

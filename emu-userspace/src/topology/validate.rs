@@ -59,23 +59,25 @@ fn prefixes(topology: &Topology, groups: &Groups<'_>) {
     for group in order {
         let prefix = topology.groups[group].prefix;
         open.retain(|o| topology.groups[*o].prefix.contains(&prefix));
-        if let Some(around) = open.last()
-            && !is_inside(topology, group, *around)
-            && !is_inside(topology, *around, group)
-        {
-            let (first, second) = (group.min(*around), group.max(*around));
-            let (a, b) = (&topology.groups[first], &groups.list[second]);
-            b.prefix.report(
-                b.prefix
-                    .problem(format!(
-                        "{} of `{}` overlaps {} of `{}`",
-                        b.group.prefix, b.group.name, a.prefix, a.name
-                    ))
-                    .hint("nest the smaller group in the larger one's `groups`, or move it"),
-            );
+        for around in &open {
+            if !is_inside(topology, group, *around) && !is_inside(topology, *around, group) {
+                overlap(topology, groups, group.min(*around), group.max(*around));
+            }
         }
         open.push(group);
     }
+}
+
+fn overlap(topology: &Topology, groups: &Groups<'_>, first: usize, second: usize) {
+    let (a, b) = (&topology.groups[first], &groups.list[second]);
+    b.prefix.report(
+        b.prefix
+            .problem(format!(
+                "{} of `{}` overlaps {} of `{}`",
+                b.group.prefix, b.group.name, a.prefix, a.name
+            ))
+            .hint("nest the smaller group in the larger one's `groups`, or move it"),
+    );
 }
 
 /// Whether a group is nested in another, at any depth.
