@@ -1,5 +1,26 @@
-//! emu
+//! emu, a kernel-side network emulator: thousands of unmodified programs on one
+//! machine, each behind its own access line.
+//!
+//! The flow of data reads top to bottom: YAML → [`topology::Topology`] (checked)
+//! → [`plan::Plan`] (what this host must do, pure data) → [`session::Session`],
+//! which carries it out through [`kernel`]. [`verify`] measures the result.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! let file = Path::new("topologies/p2plab.yaml");
+//! let topology = emu::topology::load(file)?;
+//! let plan = emu::plan::Plan::new(&topology, None)?;
+//! let text = std::fs::read_to_string(file)?;
+//! let session = emu::session::Session::open()?;
+//! session.load(&plan, file, &text)?;
+//! // … run programs that bind to the vnodes' addresses …
+//! session.unload()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
 pub mod kernel;
 pub mod plan;
+pub mod session;
 pub mod topology;
 pub mod verify;

@@ -27,6 +27,17 @@ pub const fn ns_per_byte_q20(rate_bits_per_sec: u64) -> u64 {
     ((scaled + rate / 2) / rate) as u64
 }
 
+/// The rate that a time per byte stands for, in bits per second, to within the
+/// precision of the fixed point; none for an unlimited rate.
+pub const fn rate_bits_per_sec(ns_per_byte_q20: u64) -> Option<u64> {
+    if ns_per_byte_q20 == 0 {
+        return None;
+    }
+    let scaled = 8_000_000_000u128 << Q;
+    let time = ns_per_byte_q20 as u128;
+    Some(((scaled + time / 2) / time) as u64)
+}
+
 /// Time that a packet occupies the line, in nanoseconds.
 ///
 /// Exact up to [`MAX_CHARGED_BYTES`], which is what longer packets cost. The BPF
@@ -109,6 +120,10 @@ mod tests {
             12_000
         );
         assert_eq!(serialisation_ns(ns_per_byte_q20(0), 1500), 0);
+        for rate in [100, 33_600, 56_000, 10_000_000] {
+            assert_eq!(rate_bits_per_sec(ns_per_byte_q20(rate)), Some(rate));
+        }
+        assert_eq!(rate_bits_per_sec(0), None);
     }
 
     #[test]

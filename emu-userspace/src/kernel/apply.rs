@@ -466,3 +466,36 @@ fn is_bpffs(path: &Path) -> bool {
 pub fn open_maps(state: &State) -> Result<Maps, BpfError> {
     Maps::open(&state.pins, &state.map_ids)
 }
+
+/// What of a loaded plan is no longer in place, for example because somebody
+/// replaced a qdisc by hand.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn missing(plan: &Plan) -> Result<Vec<String>, NetlinkError> {
+    let mut netlink = Netlink::open()?;
+    let links = link::links(&mut netlink)?;
+    let qdiscs = tc::qdiscs(&mut netlink)?;
+    let mut missing = Vec::new();
+    for name in plan
+        .interfaces
+        .iter()
+        .map(String::as_str)
+        .chain([names::IFB])
+    {
+        let Some(link) = links.iter().find(|l| l.name == name) else {
+            missing.push(format!("interface {name}"));
+            continue;
+        };
+        let has = |test: &dyn Fn(&tc::Qdisc) -> bool| {
+            qdiscs.iter().any(|q| q.index == link.index && test(q))
+        };
+        if !has(&|q| q.handle.major == tc::FQ_HANDLE_MAJOR) {
+            missing.push(format!("fq on {name}"));
+        }
+        if !has(&|q| q.kind == "clsact") {
+            missing.push(format!("filters on {name}"));
+        }
+    }
+    Ok(missing)
+}

@@ -345,3 +345,22 @@ pub fn is_restorable(kind: &str) -> bool {
         "noqueue" | "pfifo_fast" | "pfifo" | "bfifo" | "fq" | "fq_codel" | "cake" | "sfq" | "codel"
     ) || kind == "pie"
 }
+
+/// Makes `netem` without impairments the root of an interface: to find out
+/// whether the kernel has it.
+pub fn add_netem(index: u32, name: &str) -> Request {
+    let mut m = message(index, TcHandle::ROOT, TcHandle::UNSPEC, "netem");
+    // struct tc_netem_qopt: latency, limit, loss, gap, duplicate, jitter.
+    let options: Vec<u8> = [0u32, 1000, 0, 0, 0, 0]
+        .iter()
+        .flat_map(|word| word.to_ne_bytes())
+        .collect();
+    m.attributes
+        .push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));
+    Request {
+        message: RouteNetlinkMessage::NewQueueDiscipline(m),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+        operation: format!("make netem the root qdisc of {name}"),
+        tolerate: &[],
+    }
+}

@@ -3,11 +3,12 @@
 mod fq;
 mod runs;
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use emu_common::{
     layout::{Direction, MAX_GROUPS, MAX_VNODES, NO_LIMIT_NS, Pipe},
     model::{delay, queue, rate},
+    names::IFB,
 };
 use ipnet::IpNet;
 use serde::Serialize;
@@ -261,6 +262,52 @@ impl Plan {
     /// Round-trip time of an echo of `ip_bytes` through idle lines, in nanoseconds.
     pub fn idle_rtt_ns(&self, from: GroupId, to: GroupId, ip_bytes: u32) -> u64 {
         self.idle_one_way_ns(from, to, ip_bytes) + self.idle_one_way_ns(to, from, ip_bytes)
+    }
+}
+
+impl fmt::Display for Plan {
+    /// What a load would do, as steps that a user of `ip` and `tc` knows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("this host");
+        writeln!(f, "{} on {host}: {} vnodes", self.name, self.vnodes.len())?;
+        for group in self.groups.iter().filter(|g| g.local_vnodes > 0) {
+            writeln!(f, "  group {}: {} vnodes", group.name, group.local_vnodes)?;
+        }
+        let fq = &self.fq;
+        writeln!(
+            f,
+            "  device {IFB}, mtu {}; on it and on {}: fq limit {} flow_limit {} buckets {} \
+             orphan_mask {} horizon {}us",
+            self.mtu_bytes,
+            self.interfaces.join(", "),
+            fq.limit_packets,
+            fq.flow_limit_packets,
+            fq.buckets,
+            fq.orphan_mask,
+            fq.horizon_us
+        )?;
+        for interface in &self.interfaces {
+            writeln!(
+                f,
+                "  {interface}: mtu {}, segmentation offloads off, clsact, filters emu_egress and \
+                 emu_ingress",
+                self.mtu_bytes
+            )?;
+        }
+        let how = match self.addressing {
+            Addressing::Alias => "aliases on lo",
+            Addressing::AnyIp => "local routes for",
+        };
+        for (first, last) in &self.address_runs {
+            writeln!(f, "  {how} {first} to {last}")?;
+        }
+        for routes in &self.routes {
+            for prefix in &routes.prefixes {
+                let (gateway, interface) = (routes.gateway, &routes.interface);
+                writeln!(f, "  route {prefix} via {gateway} dev {interface}")?;
+            }
+        }
+        Ok(())
     }
 }
 

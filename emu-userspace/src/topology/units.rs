@@ -231,6 +231,17 @@ pub enum Queue {
     Time(Duration),
 }
 
+impl fmt::Display for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Queue::Packets(packets) => write!(f, "{packets} packets"),
+            Queue::Bytes(bytes) if bytes % 1_000 == 0 => write!(f, "{}KB", bytes / 1_000),
+            Queue::Bytes(bytes) => write!(f, "{bytes}B"),
+            Queue::Time(time) => write!(f, "{}", humantime::format_duration(*time)),
+        }
+    }
+}
+
 /// Packets that a queue limited in packets may hold: each takes a ring slot.
 pub const MOST_QUEUED_PACKETS: u32 = 1_000_000;
 

@@ -19,14 +19,16 @@ const UDP_HEADERS: u32 = 28;
 const TCP_HEADERS: u32 = 52;
 /// Packets that a measurement should see.
 const PACKETS: u32 = 200;
-const SHORTEST: Duration = Duration::from_secs(3);
+const SHORTEST_UDP: Duration = Duration::from_secs(3);
+/// TCP overshoots in slow start and needs seconds to recover from the losses.
+const SHORTEST_TCP: Duration = Duration::from_secs(12);
 const LONGEST: Duration = Duration::from_secs(20);
 /// Lines faster than this are limited by the host, not by the line.
 const FASTEST_BITS_PER_SEC: u64 = 200_000_000;
 /// Least share of the expected goodput: UDP fills the line, TCP needs time to
 /// find its rate on a long path.
 const UDP_SHARE: (f64, f64) = (0.98, 1.02);
-const TCP_SHARE: (f64, f64) = (0.85, 1.02);
+const TCP_SHARE: (f64, f64) = (0.85, 1.05);
 
 /// Goodput of one pair of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,9 +62,7 @@ fn bottleneck(plan: &Plan, from: GroupId, to: GroupId) -> Option<u64> {
         plan.pipe(to, Direction::Down),
     ]
     .iter()
-    .map(|pipe| pipe.ns_per_byte_q20)
-    .filter(|q| *q > 0)
-    .map(|q| ((8_000_000_000u128 << 20) / u128::from(q)) as u64)
+    .filter_map(|pipe| rate::rate_bits_per_sec(pipe.ns_per_byte_q20))
     .min()
 }
 
@@ -91,9 +91,9 @@ impl Sample {
         self.rate_bits_per_sec * u64::from(payload) / u64::from(charged.max(1))
     }
 
-    fn duration(&self) -> Duration {
+    fn duration(&self, shortest: Duration) -> Duration {
         let seconds = f64::from(PACKETS * 1500 * 8) / self.rate_bits_per_sec as f64;
-        Duration::from_secs_f64(seconds).clamp(SHORTEST, LONGEST) + self.rtt * 4
+        Duration::from_secs_f64(seconds).clamp(shortest, LONGEST) + self.rtt * 4
     }
 
     fn report(
@@ -120,7 +120,7 @@ impl Sample {
         socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20)?;
         let to = receiver.local_addr()?;
         let sender = UdpSocket::bind(SocketAddr::new(self.src, 0))?;
-        let duration = self.duration();
+        let duration = self.duration(SHORTEST_UDP);
         let gap = Duration::from_secs_f64(
             (UDP_PAYLOAD as f64 + f64::from(UDP_HEADERS)) * 8.0
                 / (2.0 * self.rate_bits_per_sec as f64),
@@ -159,7 +159,7 @@ impl Sample {
     fn tcp(&self, mtu_bytes: u32) -> io::Result<RateReport> {
         let listener = TcpListener::bind(SocketAddr::new(self.dst, 0))?;
         let to = listener.local_addr()?;
-        let (src, duration) = (self.src, self.duration());
+        let (src, duration) = (self.src, self.duration(SHORTEST_TCP));
         let sending = thread::spawn(move || -> io::Result<()> {
             let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
             socket.bind(&SocketAddr::new(src, 0).into())?;

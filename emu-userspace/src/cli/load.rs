@@ -1,0 +1,152 @@
+//! `emu load`, `emu unload` and `emu check`.
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+use emu::{
+    plan::Plan,
+    session::{Session, SessionError},
+    topology::{self, Topology},
+};
+use serde_json::json;
+
+use super::{OK, Outcome, USAGE, print, print_json, table, verify};
+
+/// Arguments of `emu load`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu load topologies/p2plab.yaml
+  emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
+  emu load topo.yaml --no-verify      load, and trust it")]
+pub(super) struct Load {
+    /// The topology.
+    file: PathBuf,
+    /// Which of the topology's hosts this machine is.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Show what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not measure after loading.
+    #[arg(long)]
+    no_verify: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Load {
+    pub(super) fn run(self) -> Outcome {
+        let topology = topology::load(&self.file)?;
+        let plan = Plan::new(&topology, self.host.as_deref())?;
+        if self.dry_run {
+            return dry_run(&plan, self.json);
+        }
+        let text = std::fs::read_to_string(&self.file)?;
+        let start = Instant::now();
+        let file = self.file.canonicalize().unwrap_or(self.file);
+        Session::open()?.load(&plan, &file, &text)?;
+        if !self.json || self.no_verify {
+            summary(&plan, start, self.json)?;
+        }
+        if self.no_verify {
+            return Ok(OK);
+        }
+        verify::measure(
+            &topology,
+            &plan,
+            &verify::options(None, false, None),
+            self.json,
+        )
+    }
+}
+
+fn summary(plan: &Plan, start: Instant, as_json: bool) -> Outcome {
+    let (vnodes, groups) = (plan.vnodes.len(), plan.groups.len());
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": plan.name, "host": plan.host,
+            "vnodes": vnodes, "groups": groups, "interfaces": plan.interfaces,
+        }));
+    }
+    print(&format!(
+        "{}: {vnodes} vnodes in {groups} groups on {}, loaded in {:.2} s",
+        plan.name,
+        plan.interfaces.join(", "),
+        start.elapsed().as_secs_f64()
+    ))
+}
+
+fn dry_run(plan: &Plan, as_json: bool) -> Outcome {
+    if as_json {
+        return print_json(plan);
+    }
+    print(&plan.to_string())
+}
+
+/// `emu unload`.
+pub(super) fn unload(as_json: bool) -> Outcome {
+    let had = Session::open()?.unload()?;
+    if as_json {
+        return print_json(&json!({"ok": true, "was_loaded": had}));
+    }
+    print(if had {
+        "unloaded: everything is as it was before"
+    } else {
+        "nothing was loaded"
+    })
+}
+
+/// `emu check`.
+pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
+    match topology::load(file) {
+        Ok(topology) if as_json => print_json(&json!({
+            "ok": true, "name": topology.name,
+            "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
+        })),
+        Ok(topology) => groups(&topology),
+        Err(errors) if as_json => {
+            print(&errors.to_json())?;
+            Ok(USAGE)
+        }
+        Err(errors) => Err(SessionError::Topology(Box::new(errors)).into()),
+    }
+}
+
+/// The access line of every group, each quantity echoed with its unit.
+fn groups(topology: &Topology) -> Outcome {
+    let mut table = table(
+        &[
+            "group", "prefix", "vnodes", "up", "down", "latency", "queue",
+        ],
+        &[2, 3, 4, 5, 6],
+    );
+    for (id, group) in topology.groups.iter().enumerate() {
+        let rate = |pipe: &topology::Pipe| pipe.rate.map_or("unlimited".into(), |r| r.to_string());
+        table.add_row([
+            group.name.clone(),
+            group.prefix.to_string(),
+            topology.vnode_count(id).to_string(),
+            rate(&group.up),
+            rate(&group.down),
+            humantime::format_duration(group.up.latency).to_string(),
+            group.up.queue.to_string(),
+        ]);
+    }
+    print(&table.to_string())?;
+    print(&format!(
+        "{}: {} vnodes in {} groups",
+        topology.name,
+        topology.vnode_total(),
+        topology.groups.len()
+    ))
+}
+
+/// Whether a person is watching the error output.
+pub(super) fn watched() -> bool {
+    std::io::stderr().is_terminal()
+}

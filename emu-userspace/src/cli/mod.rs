@@ -1,0 +1,173 @@
+//! The command line: arguments, exit codes, output. The work is the library's.
+#![expect(clippy::print_stdout, reason = "this is where output belongs")]
+
+mod doctor;
+mod load;
+mod status;
+mod verify;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use comfy_table::{Table, presets};
+use emu::{session::SessionError, topology::TopologyErrors};
+use serde::Serialize;
+
+/// Everything held.
+const OK: u8 = 0;
+/// An operation or a check failed.
+const FAILED: u8 = 1;
+/// The command line or the topology is wrong.
+const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  emu load topologies/p2plab.yaml            load, and check every pair of groups
+  emu load topo.yaml --dry-run               show what would be done
+  emu status 10.1.1.7                        the pipes of one vnode
+  emu verify --rates --json | jq .ok         check latencies and rates
+  emu unload                                 put everything back
+
+Exit codes: 0 all well, 1 something failed or does not hold, 2 wrong usage or topology.";
+
+/// Kernel-side network emulator: thousands of programs on one machine, each
+/// behind its own access line.
+#[derive(Parser)]
+#[command(name = "emu", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a topology real in this network namespace.
+    Load(load::Load),
+    /// Put everything back as it was before `load`.
+    Unload {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what is loaded, and the counters of its pipes.
+    Status(status::Status),
+    /// Measure every pair of groups with real packets.
+    Verify(verify::Verify),
+    /// Say what this kernel and user can do, by trying it.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a topology file and nothing else.
+    Check {
+        /// The topology.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of topology files.
+    Schema,
+    /// Print a completion script.
+    #[command(after_help = "Example: emu completions bash > /etc/bash_completion.d/emu")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What a command gives back: an exit code, or an error to print.
+type Outcome = anyhow::Result<u8>;
+
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors and go to standard output.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
+        }
+    };
+    let outcome = match cli.command {
+        Command::Load(load) => load.run(),
+        Command::Unload { json } => load::unload(json),
+        Command::Status(status) => status.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Doctor { json } => doctor::run(json),
+        Command::Check { file, json } => load::check(&file, json),
+        Command::Schema => print(&emu::topology::json_schema()),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "emu", &mut io::stdout());
+            Ok(OK)
+        }
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{}", error_text(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Topology errors speak for themselves; others are introduced.
+fn error_text(error: &anyhow::Error) -> String {
+    match topology_errors(error) {
+        Some(errors) => errors.to_string(),
+        // The sources repeat what the outer errors say, so only the first speaks.
+        None => format!("emu: {error}"),
+    }
+}
+
+fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
+    if let Some(errors) = error.downcast_ref::<TopologyErrors>() {
+        return Some(errors);
+    }
+    match error.downcast_ref::<SessionError>() {
+        Some(SessionError::Topology(errors)) => Some(errors),
+        _ => None,
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let plan = error.downcast_ref::<emu::plan::PlanError>().is_some();
+    let session = matches!(
+        error.downcast_ref::<SessionError>(),
+        Some(SessionError::Plan(_))
+    );
+    if plan || session || topology_errors(error).is_some() {
+        USAGE
+    } else {
+        FAILED
+    }
+}
+
+/// Prints; a reader that went away is not an error worth a message.
+fn print(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+    Ok(OK)
+}
+
+fn print_json<T: Serialize>(value: &T) -> Outcome {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// A table with a header and the given columns to the right.
+fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().copied());
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,262 @@
+//! `emu status`.
+use std::net::IpAddr;
+
+use clap::Args;
+use emu::{
+    kernel::{apply, bpf::Maps},
+    plan::PlanGroup,
+    session::Loaded,
+};
+use emu_common::{
+    layout::{Direction, NO_LIMIT_NS, Pipe},
+    model::rate,
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{FAILED, OK, Outcome, print, print_json, table};
+
+/// Arguments of `emu status`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu status                 the groups and their counters
+  emu status modem           every vnode of a group
+  emu status 10.1.1.7        the pipes of a vnode
+  emu status --json | jq '.groups[].down.drops_packets'")]
+pub(super) struct Status {
+    /// A vnode's address or a group's name.
+    #[arg(value_name = "VNODE|GROUP")]
+    what: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Counters of one or more pipes.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+struct Counters {
+    packets: u64,
+    bytes: u64,
+    drops_packets: u64,
+    drops_bytes: u64,
+    dropped_bytes: u64,
+}
+
+impl Counters {
+    fn add(&mut self, pipe: &Pipe) {
+        self.packets += pipe.packets;
+        self.bytes += pipe.bytes;
+        self.drops_packets += pipe.drops_packets;
+        self.drops_bytes += pipe.drops_bytes;
+        self.dropped_bytes += pipe.dropped_bytes;
+    }
+
+    fn drops(&self) -> u64 {
+        self.drops_packets + self.drops_bytes
+    }
+}
+
+impl Status {
+    pub(super) fn run(self) -> Outcome {
+        let loaded = Loaded::find()?;
+        let maps = loaded.maps()?;
+        match &self.what {
+            None => overview(&loaded, &maps, self.json),
+            Some(what) => {
+                if let Ok(address) = what.parse::<IpAddr>() {
+                    return vnode(&loaded, &maps, address, self.json);
+                }
+                let group = loaded.topology.group_named(what);
+                let group = group.ok_or_else(|| {
+                    let names: Vec<_> = loaded.plan.groups.iter().map(|g| &*g.name).collect();
+                    anyhow::anyhow!("no vnode or group {what:?}; groups: {}", names.join(", "))
+                })?;
+                members(&loaded, &maps, group, self.json)
+            }
+        }
+    }
+}
+
+fn pipe(maps: &Maps, vnode: usize, direction: Direction) -> Pipe {
+    maps.pipes
+        .get(vnode * 2 + direction as usize)
+        .unwrap_or_default()
+}
+
+fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
+    let plan = &loaded.plan;
+    let mut totals = vec![[Counters::default(); 2]; plan.groups.len()];
+    for (index, vnode) in plan.vnodes.iter().enumerate() {
+        for direction in [Direction::Up, Direction::Down] {
+            totals[vnode.group][direction as usize].add(&pipe(maps, index, direction));
+        }
+    }
+    let reasons = maps.reasons()?;
+    let missing = apply::missing(plan)?;
+    if as_json {
+        let groups: Vec<Value> = plan
+            .groups
+            .iter()
+            .zip(&totals)
+            .map(|(group, [up, down])| {
+                json!({"name": group.name, "vnodes": group.local_vnodes, "up": up, "down": down})
+            })
+            .collect();
+        let reasons: serde_json::Map<String, Value> = reasons
+            .iter()
+            .map(|(reason, count)| (reason.name().to_owned(), json!(count)))
+            .collect();
+        print_json(&json!({
+            "ok": missing.is_empty(), "missing": missing, "name": plan.name,
+            "topology": loaded.state.topology, "host": plan.host,
+            "loaded_at_unix_s": loaded.state.loaded_at_unix_s,
+            "interfaces": plan.interfaces, "vnodes": plan.vnodes.len(),
+            "groups": groups, "reasons": reasons,
+        }))?;
+    } else {
+        let mut table = table(
+            &[
+                "group",
+                "vnodes",
+                "up packets",
+                "bytes",
+                "drops",
+                "down packets",
+                "bytes",
+                "drops",
+            ],
+            &[1, 2, 3, 4, 5, 6, 7],
+        );
+        let local = |(group, _): &(&PlanGroup, _)| group.local_vnodes > 0;
+        for (group, [up, down]) in plan.groups.iter().zip(&totals).filter(local) {
+            let mut row = vec![group.name.clone(), group.local_vnodes.to_string()];
+            for side in [up, down] {
+                row.extend([side.packets, side.bytes, side.drops()].map(|n| n.to_string()));
+            }
+            table.add_row(row);
+        }
+        print(&format!(
+            "{} ({}), {} vnodes on {}",
+            plan.name,
+            loaded.state.topology.display(),
+            plan.vnodes.len(),
+            plan.interfaces.join(", ")
+        ))?;
+        print(&table.to_string())?;
+        for (reason, count) in reasons.iter().filter(|(_, count)| *count > 0) {
+            print(&format!("{:>14} {}", count, reason.name()))?;
+        }
+        for what in &missing {
+            print(&format!("MISSING: {what}; load the topology again"))?;
+        }
+    }
+    Ok(if missing.is_empty() { OK } else { FAILED })
+}
+
+/// A pipe's settings and counters.
+fn pipe_json(pipe: &Pipe) -> Value {
+    let rate = rate::rate_bits_per_sec(pipe.ns_per_byte_q20);
+    let mut counters = Counters::default();
+    counters.add(pipe);
+    json!({
+        "rate_bits_per_sec": rate,
+        "latency_ns": pipe.latency_ns,
+        "queue_limit_packets": (pipe.limit_packets > 0).then_some(pipe.limit_packets),
+        "queue_limit_ns": (pipe.limit_ns != NO_LIMIT_NS).then_some(pipe.limit_ns),
+        "burst_ns": pipe.burst_ns,
+        "overhead_bytes": pipe.overhead_bytes,
+        "backlog_ns": backlog_ns(pipe),
+        "counters": counters,
+    })
+}
+
+/// How long the line is still busy.
+fn backlog_ns(pipe: &Pipe) -> u64 {
+    let now: std::time::Duration = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .map_or(std::time::Duration::ZERO, Into::into);
+    pipe.next_free_ns.saturating_sub(now.as_nanos() as u64)
+}
+
+fn vnode(loaded: &Loaded, maps: &Maps, address: IpAddr, as_json: bool) -> Outcome {
+    let index = loaded
+        .plan
+        .vnodes
+        .iter()
+        .position(|v| v.address == address)
+        .ok_or_else(|| anyhow::anyhow!("{address} is no vnode of this host"))?;
+    let group = &loaded.plan.groups[loaded.plan.vnodes[index].group].name;
+    let pipes = [Direction::Up, Direction::Down].map(|d| pipe(maps, index, d));
+    if as_json {
+        return print_json(&json!({
+            "address": address, "group": group, "index": index,
+            "up": pipe_json(&pipes[0]), "down": pipe_json(&pipes[1]),
+        }));
+    }
+    print(&format!("{address} in {group}"))?;
+    for (name, pipe) in ["up", "down"].iter().zip(&pipes) {
+        let json = pipe_json(pipe);
+        print(&format!("  {name}"))?;
+        if let Value::Object(fields) = json {
+            for (key, value) in fields.iter().filter(|(k, _)| *k != "counters") {
+                print(&format!("    {key:<20} {}", plain(value)))?;
+            }
+            if let Some(Value::Object(counters)) = fields.get("counters") {
+                for (key, value) in counters {
+                    print(&format!("    {key:<20} {value}"))?;
+                }
+            }
+        }
+    }
+    Ok(OK)
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+fn members(loaded: &Loaded, maps: &Maps, group: usize, as_json: bool) -> Outcome {
+    let members: Vec<(IpAddr, Counters, Counters)> = loaded
+        .plan
+        .vnodes
+        .iter()
+        .enumerate()
+        .filter(|(_, v)| v.group == group)
+        .map(|(index, vnode)| {
+            let [mut up, mut down] = [Counters::default(); 2];
+            up.add(&pipe(maps, index, Direction::Up));
+            down.add(&pipe(maps, index, Direction::Down));
+            (vnode.address, up, down)
+        })
+        .collect();
+    if as_json {
+        let list: Vec<Value> = members
+            .iter()
+            .map(|(address, up, down)| json!({"address": address, "up": up, "down": down}))
+            .collect();
+        return print_json(&list);
+    }
+    let mut table = table(
+        &[
+            "vnode",
+            "up packets",
+            "bytes",
+            "drops",
+            "down packets",
+            "bytes",
+            "drops",
+        ],
+        &[1, 2, 3, 4, 5, 6],
+    );
+    for (address, up, down) in &members {
+        let mut row = vec![address.to_string()];
+        for side in [up, down] {
+            row.extend([side.packets, side.bytes, side.drops()].map(|n| n.to_string()));
+        }
+        table.add_row(row);
+    }
+    print(&table.to_string())
+}
