@@ -1,2 +1,65 @@
-//! Stub.
-fn main() {}
+//! The project's own tool: `cargo xtask VERB`. It installs what a verb lacks and
+//! says so, and does nothing else behind your back.
+#![forbid(unsafe_code)]
+
+mod bpf;
+mod build;
+mod check;
+mod install;
+mod run;
+mod test;
+mod vm;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  cargo xtask run -- load topologies/p2plab.yaml   emulate the P2PLab topology and check it
+  cargo xtask test                                 everything CI runs
+  cargo xtask vm                                   a shell on a kernel with fq
+  cargo xtask vm -- ping -c 3 127.0.0.1            one command there";
+
+/// Builds, runs and tests emu.
+#[derive(Parser)]
+#[command(name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run `emu ARGS`: here if the kernel and the user can, else in the VM.
+    Run {
+        /// Arguments of emu.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Run a command, or a shell, in a throwaway VM that shares this machine's files.
+    Vm(vm::Vm),
+    /// Everything CI runs: style, fresh BPF object, host tests, kernel tests in the VM.
+    Test(test::Test),
+    /// Style only: fmt, clippy, documentation, licences.
+    Check,
+    /// Compile the eBPF programs and renew the committed object.
+    BuildEbpf(bpf::BuildEbpf),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Run { args } => run::run(&args),
+        Verb::Vm(vm) => vm.run(),
+        Verb::Test(test) => test.run(),
+        Verb::Check => check::run(),
+        Verb::BuildEbpf(build) => build.run(),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,2 +1,71 @@
-//! Stub.
-fn main() {}
+//! First process of the throwaway VM: mounts, kernel modules, one command, off.
+//!
+//! Started by `cargo xtask vm` with the folder of the VM in `EMU_VM`; the host's
+//! files are the root file system. It must write nothing outside that folder
+//! except through the command.
+#![forbid(unsafe_code)]
+
+mod command;
+mod modules;
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use nix::{
+    mount::{MsFlags, mount},
+    sys::reboot::{RebootMode, reboot},
+    unistd::{sethostname, sync},
+};
+
+/// Status of a command that could not be started, as shells have it.
+const NOT_STARTED: i32 = 127;
+
+/// File systems of the guest: type and place.
+const MOUNTS: [(&str, &str); 8] = [
+    ("proc", "/proc"),
+    ("sysfs", "/sys"),
+    // The host's own state must be out of reach.
+    ("tmpfs", "/run"),
+    ("devtmpfs", "/dev"),
+    ("tmpfs", "/dev/shm"),
+    ("devpts", "/dev/pts"),
+    ("bpf", "/sys/fs/bpf"),
+    ("cgroup2", "/sys/fs/cgroup"),
+];
+
+fn main() -> ExitCode {
+    let Some(folder) = std::env::var_os("EMU_VM").map(PathBuf::from) else {
+        return ExitCode::FAILURE;
+    };
+    let status = run(&folder).unwrap_or_else(|error| {
+        let _ = fs::write(folder.join("error"), format!("{error:#}\n"));
+        NOT_STARTED
+    });
+    let _ = fs::write(folder.join("status"), status.to_string());
+    sync();
+    // Only returns on failure, and then the kernel panics, which ends the VM too.
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    ExitCode::FAILURE
+}
+
+fn run(folder: &std::path::Path) -> anyhow::Result<i32> {
+    for (kind, place) in MOUNTS {
+        // Folders below a fresh file system; those of the host are there.
+        let _ = fs::create_dir_all(place);
+        let mounted = mount(
+            Some(kind),
+            place,
+            Some(kind),
+            MsFlags::empty(),
+            None::<&str>,
+        );
+        match mounted {
+            // The kernel mounted /dev by itself.
+            Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
+            Err(errno) => anyhow::bail!("mount {kind} on {place}: {errno}"),
+        }
+    }
+    sethostname("emu-vm").context("set the host name")?;
+    modules::load()?;
+    command::run(folder)
+}

@@ -1,0 +1,71 @@
+//! `cargo xtask check`: formatting, lints, documentation, licences.
+use std::process::Command;
+
+use crate::build::{cargo, on_path};
+
+/// One thing to check: what it is called, and how.
+pub fn steps() -> Vec<(&'static str, Option<Command>)> {
+    let step = |args: &[&str]| {
+        let mut command = cargo();
+        command.args(args);
+        Some(command)
+    };
+    let mut doc = cargo();
+    doc.args([
+        "doc",
+        "--quiet",
+        "--no-deps",
+        "--package",
+        "emu-userspace",
+        "--package",
+        "emu-common",
+    ])
+    .env("RUSTDOCFLAGS", "-D warnings");
+    vec![
+        ("formatting", step(&["fmt", "--all", "--check"])),
+        (
+            "clippy",
+            step(&[
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--exclude",
+                "emu-ebpf",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        ),
+        ("documentation", Some(doc)),
+        (
+            "licences and bans (cargo deny)",
+            on_path("cargo-deny")
+                .then(|| step(&["deny", "--offline", "check", "bans", "licenses", "sources"]))
+                .flatten(),
+        ),
+    ]
+}
+
+/// Runs all checks.
+pub fn run() -> anyhow::Result<u8> {
+    let mut failed = false;
+    for (name, command) in steps() {
+        let verdict = match command {
+            None => "SKIPPED: not installed".to_owned(),
+            Some(mut command) => match command.status() {
+                Ok(status) if status.success() => "ok".to_owned(),
+                Ok(status) => {
+                    failed = true;
+                    format!("FAILED ({status})")
+                }
+                Err(error) => {
+                    failed = true;
+                    format!("FAILED ({error})")
+                }
+            },
+        };
+        eprintln!("xtask: {name}: {verdict}");
+    }
+    Ok(u8::from(failed))
+}

@@ -1,0 +1,57 @@
+//! `cargo xtask run`: emu on this kernel, or on one that can.
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::Context;
+
+use crate::{build, vm};
+
+/// Words that need no kernel: emu answers them anywhere.
+const ANYWHERE: [&str; 9] = [
+    "check",
+    "completions",
+    "help",
+    "schema",
+    "--dry-run",
+    "--help",
+    "--version",
+    "-V",
+    "-h",
+];
+
+/// Runs `emu ARGS` and returns its exit status.
+pub fn run(args: &[String]) -> anyhow::Result<u8> {
+    let emu = build::packages(&["emu-userspace"])?.join("emu");
+    let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
+    if anywhere || can_run_here(&emu) {
+        return status(Command::new(&emu).args(args));
+    }
+    let mut argv = vec![emu.display().to_string()];
+    argv.extend_from_slice(args);
+    vm::announce("emu");
+    vm::uml::run(&vm::Request::new(argv))
+}
+
+/// What emu itself says of this kernel and user, without a word.
+fn can_run_here(emu: &Path) -> bool {
+    Command::new(emu)
+        .args(["doctor", "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs a command and gives its exit status as a shell would.
+pub fn status(command: &mut Command) -> anyhow::Result<u8> {
+    let status = command
+        .status()
+        .with_context(|| format!("start {}", command.get_program().display()))?;
+    let code = status
+        .code()
+        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(u8::try_from(code).unwrap_or(u8::MAX))
+}

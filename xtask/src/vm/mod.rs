@@ -1,0 +1,104 @@
+//! `cargo xtask vm`: a throwaway VM that shares this machine's files.
+pub mod channel;
+pub mod uml;
+
+use std::{
+    env,
+    io::{IsTerminal, stdin, stdout},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+/// Arguments of `vm`.
+#[derive(Args)]
+#[command(after_help = "\
+The command sees this machine's files as they are, and has the exit status of the command.
+Standard input reaches a shell on a terminal, or a command if it is a file; not from a pipe.
+Its network is its own: a loopback interface and what the command makes.
+
+Examples:
+  cargo xtask vm
+  cargo xtask vm -- tc qdisc show
+  cargo xtask vm --timeout 60 -- target/debug/emu doctor")]
+pub struct Vm {
+    /// The kernel: `uml` (User-Mode Linux), or the path of a User-Mode Linux binary.
+    #[arg(long, default_value = "uml")]
+    kernel: String,
+    /// Memory of the VM.
+    #[arg(long, default_value = "4G")]
+    mem: String,
+    /// Seconds after which the VM is stopped.
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+    /// The command; a shell when left out.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// What to run in a VM.
+pub struct Request {
+    /// Program and arguments.
+    pub argv: Vec<String>,
+    /// The User-Mode Linux binary; Debian's if none.
+    pub kernel: Option<PathBuf>,
+    /// Memory, as UML takes it.
+    pub memory: String,
+    /// When to give up.
+    pub timeout: Option<Duration>,
+    /// Whether a person types.
+    pub interactive: bool,
+}
+
+impl Request {
+    /// A command with the defaults.
+    pub fn new(argv: Vec<String>) -> Self {
+        Self {
+            argv,
+            kernel: None,
+            memory: "4G".to_owned(),
+            timeout: None,
+            interactive: false,
+        }
+    }
+}
+
+impl Vm {
+    pub fn run(self) -> anyhow::Result<u8> {
+        let kernel = match self.kernel.as_str() {
+            "uml" => None,
+            path if path.contains('/') => Some(
+                PathBuf::from(path)
+                    .canonicalize()
+                    .with_context(|| format!("find the kernel {path}"))?,
+            ),
+            other => bail!("no kernel {other:?}: uml, or the path of a User-Mode Linux binary"),
+        };
+        let shell = self.command.is_empty();
+        if shell && !(stdin().is_terminal() && stdout().is_terminal()) {
+            bail!("a shell needs a terminal; give a command: cargo xtask vm -- COMMAND");
+        }
+        let argv = if shell {
+            vec![env::var("SHELL").unwrap_or_else(|_| "/bin/sh".to_owned())]
+        } else {
+            self.command
+        };
+        uml::run(&Request {
+            kernel,
+            memory: self.mem,
+            timeout: self.timeout.map(Duration::from_secs),
+            interactive: shell,
+            ..Request::new(argv)
+        })
+    }
+}
+
+/// The one line that says where a command runs.
+pub fn announce(what: &str) {
+    eprintln!(
+        "xtask: {what} cannot run on this kernel as this user; \
+         running it in a User-Mode Linux VM that shares this machine's files"
+    );
+}
