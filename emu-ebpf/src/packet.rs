@@ -20,8 +20,8 @@ pub struct Packet {
 #[inline(always)]
 pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
     let skb = ctx.skb.skb;
-    // SAFETY: `skb` is the live context; both fields are readable by TC programs.
-    let (protocol, wire_len) = unsafe { ((*skb).protocol, (*skb).wire_len) };
+    // SAFETY: `skb` is the live context; the fields are readable by TC programs.
+    let (protocol, len, wire_len) = unsafe { ((*skb).protocol, (*skb).len, (*skb).wire_len) };
     if protocol != ETH_P_IP.to_be() >> 16 {
         return Err(Reason::NotIp);
     }
@@ -35,6 +35,8 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
     Ok(Packet {
         source: AddrKey::from_v4([s0, s1, s2, s3]),
         destination: AddrKey::from_v4([d0, d1, d2, d3]),
-        ip_bytes: wire_len.saturating_sub(ETH_HEADER),
+        // Segments of a GSO packet each have headers, which only wire_len counts;
+        // it is 0 where no qdisc has seen the packet yet.
+        ip_bytes: wire_len.max(len).saturating_sub(ETH_HEADER),
     })
 }

@@ -1,1 +1,28 @@
-//! Stub.
+//! What the tests share: scratch network namespaces, commands, stamped UDP.
+//!
+//! Tests panic; they do not return errors.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+pub mod command;
+pub mod netns;
+pub mod packet;
+pub mod udp;
+
+/// A topology, checked and planned for this host.
+///
+/// # Panics
+/// If it is not good.
+pub fn plan(text: &str) -> emu::plan::Plan {
+    let topology = emu::topology::parse(text, "test").unwrap_or_else(|e| panic!("{e}"));
+    emu::plan::Plan::new(&topology, None).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The middle of some values; of two middle ones the upper.
+///
+/// # Panics
+/// If there are none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    *sorted.get(sorted.len() / 2).unwrap()
+}

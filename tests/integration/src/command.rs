@@ -1,0 +1,106 @@
+//! Running real programs, `emu` among them.
+use std::{
+    io::Write,
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+/// Splits at blanks: the tests need no quoting.
+fn command(line: &str) -> Command {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words);
+    command
+}
+
+/// Runs a command line to its end, whatever its status.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn try_run(line: &str) -> Output {
+    command(line)
+        .output()
+        .unwrap_or_else(|e| panic!("{line}: {e}"))
+}
+
+/// Runs a command line that must succeed and returns its standard output.
+///
+/// # Panics
+/// If it fails, with its words.
+pub fn run(line: &str) -> String {
+    let output = try_run(line);
+    assert!(
+        output.status.success(),
+        "{line}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The `emu` binary beside the test's own.
+pub fn emu_path() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let debug = here.parent().and_then(std::path::Path::parent).unwrap();
+    debug.join("emu")
+}
+
+/// An `emu` command that has not been started.
+pub fn emu_command(arguments: &str) -> Command {
+    let mut command = Command::new(emu_path());
+    command.args(arguments.split_whitespace());
+    command
+}
+
+/// Runs `emu` to its end, whatever its status.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn try_emu(arguments: &str) -> Output {
+    try_run(&format!("{} {arguments}", emu_path().display()))
+}
+
+/// Runs `emu`, which must succeed.
+///
+/// # Panics
+/// If it fails, with its words.
+pub fn emu(arguments: &str) -> String {
+    run(&format!("{} {arguments}", emu_path().display()))
+}
+
+/// Runs `emu … --json`, which must succeed, and parses what it prints.
+///
+/// # Panics
+/// If it fails or prints no JSON.
+pub fn emu_json(arguments: &str) -> Value {
+    let text = emu(&format!("{arguments} --json"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("emu {arguments} --json: {e}\n{text}"))
+}
+
+/// A topology file that lives as long as the value.
+pub struct TopologyFile(tempfile::NamedTempFile);
+
+impl TopologyFile {
+    /// Writes one.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn new(text: &str) -> Self {
+        let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        Self(file)
+    }
+
+    /// Loads it without verification and fails the test if that fails.
+    pub fn load(&self) {
+        emu(&format!("load {} --no-verify", self.path()));
+    }
+
+    /// Its path.
+    pub fn path(&self) -> String {
+        self.0.path().display().to_string()
+    }
+}

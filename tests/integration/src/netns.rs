@@ -1,0 +1,79 @@
+//! Scratch network namespaces: one for each test, gone with its thread.
+use std::{fs::File, os::fd::AsFd, panic, thread};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::command::run;
+
+/// Runs a test in a network namespace of its own with `lo` up. Child processes
+/// inherit it.
+///
+/// # Panics
+/// With the test's own words, or if the user may not make namespaces.
+pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    let thread = thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| panic!("make a namespace: {e}"));
+        run("ip link set lo up");
+        test()
+    });
+    thread.join().unwrap_or_else(|e| panic::resume_unwind(e))
+}
+
+/// A named namespace that stands for a host; deleted when dropped.
+pub struct Host {
+    name: String,
+}
+
+impl Host {
+    /// Makes one with `lo` up.
+    pub fn new(name: &str) -> Self {
+        let name = format!("emu-{name}-{}", std::process::id());
+        run(&format!("ip netns add {name}"));
+        run(&format!("ip -n {name} link set lo up"));
+        Self { name }
+    }
+
+    /// Its name for `ip -n` and `ip netns exec`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Runs a closure on a thread inside the namespace.
+    pub fn enter<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let path = format!("/run/netns/{}", self.name);
+        let thread = thread::spawn(move || {
+            let file = File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}"));
+            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+            work()
+        });
+        thread.join().unwrap_or_else(|e| panic::resume_unwind(e))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+    }
+}
+
+/// Two hosts joined by a veth pair: `eth0` on each, 192.0.2.1 and 192.0.2.2.
+pub fn two_hosts(name: &str) -> [Host; 2] {
+    let hosts = [
+        Host::new(&format!("{name}1")),
+        Host::new(&format!("{name}2")),
+    ];
+    let [a, b] = [hosts[0].name(), hosts[1].name()];
+    run(&format!(
+        "ip link add eth0 netns {a} type veth peer name eth0 netns {b}"
+    ));
+    for (i, host) in [a, b].iter().enumerate() {
+        run(&format!(
+            "ip -n {host} addr add 192.0.2.{}/24 dev eth0",
+            i + 1
+        ));
+        run(&format!("ip -n {host} link set eth0 up"));
+    }
+    hosts
+}

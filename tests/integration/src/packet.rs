@@ -1,0 +1,98 @@
+//! Packets made by hand, and running a program on one.
+use std::time::Duration;
+
+use aya::{TestRunOptions, programs::TestRun};
+use emu::kernel::bpf::Programs;
+
+/// Offsets in `struct __sk_buff` (uapi/linux/bpf.h).
+const PRIORITY: usize = 32;
+const TSTAMP: usize = 152;
+const CONTEXT_BYTES: usize = 192;
+
+/// Ethernet header with an ethertype.
+pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    frame.extend(ethertype.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// An IPv4 packet of `ip_bytes` in an Ethernet frame.
+///
+/// # Panics
+/// If an address is none.
+pub fn ipv4(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
+    let octets = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();
+    let mut packet = vec![0u8; ip_bytes.max(20)];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&(ip_bytes as u16).to_be_bytes());
+    packet[8] = 64;
+    packet[9] = 17;
+    packet[12..16].copy_from_slice(&octets(source));
+    packet[16..20].copy_from_slice(&octets(destination));
+    ethernet(0x0800, &packet)
+}
+
+/// What a program did to a packet.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its return value: a TC verdict, or a class match.
+    pub verdict: i32,
+    /// The packet afterwards.
+    pub bytes: Vec<u8>,
+    /// Delivery time in `CLOCK_MONOTONIC` nanoseconds; 0 for none.
+    pub due_ns: u64,
+    /// Priority afterwards.
+    pub priority: u32,
+    /// Mean time of a run.
+    pub duration: Duration,
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the clock of the programs.
+///
+/// # Panics
+/// Never on Linux.
+pub fn monotonic_ns() -> u64 {
+    let now: Duration = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
+        .unwrap()
+        .into();
+    now.as_nanos() as u64
+}
+
+/// Runs a program on a frame; none if the kernel refuses such a frame.
+///
+/// # Panics
+/// If the program is missing.
+pub fn try_run(programs: &Programs, name: &str, frame: &[u8]) -> Option<Outcome> {
+    let program = programs.program(name).unwrap();
+    let mut out = vec![0u8; frame.len() + 64];
+    let mut context_in = [0u8; CONTEXT_BYTES];
+    context_in[PRIORITY..PRIORITY + 4].copy_from_slice(&7u32.to_ne_bytes());
+    let mut context_out = [0u8; CONTEXT_BYTES];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context_in),
+            ctx_out: Some(&mut context_out),
+            ..TestRunOptions::default()
+        })
+        .ok()?;
+    out.truncate(result.data_size_out as usize);
+    let word = |at: usize| u32::from_ne_bytes(context_out[at..at + 4].try_into().unwrap());
+    Some(Outcome {
+        verdict: result.return_value as i32,
+        bytes: out,
+        due_ns: u64::from_ne_bytes(context_out[TSTAMP..TSTAMP + 8].try_into().unwrap()),
+        priority: word(PRIORITY),
+        duration: result.duration,
+    })
+}
+
+/// Runs a program on a frame that the kernel takes.
+///
+/// # Panics
+/// If the kernel refuses it.
+pub fn run(programs: &Programs, name: &str, frame: &[u8]) -> Outcome {
+    try_run(programs, name, frame).unwrap_or_else(|| panic!("{name}: the kernel refused the run"))
+}

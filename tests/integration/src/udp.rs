@@ -1,0 +1,132 @@
+//! UDP sockets whose datagrams carry their send time and are stamped by the
+//! kernel when they arrive.
+use std::{
+    io::{self, IoSliceMut},
+    net::{SocketAddr, UdpSocket},
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_gettime},
+};
+
+/// Real time, the clock of receive stamps.
+pub fn now() -> Duration {
+    clock_gettime(ClockId::CLOCK_REALTIME).unwrap().into()
+}
+
+/// A datagram that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Number that its sender gave it.
+    pub tag: u32,
+    /// When it was sent.
+    pub sent: Duration,
+    /// When the kernel took it in.
+    pub arrived: Duration,
+    /// Payload bytes.
+    pub bytes: usize,
+}
+
+impl Arrival {
+    /// How long it was under way, in milliseconds.
+    pub fn delay_ms(&self) -> f64 {
+        (self.arrived.as_secs_f64() - self.sent.as_secs_f64()) * 1e3
+    }
+}
+
+/// A socket bound to an address, at port 7000 unless said.
+///
+/// # Panics
+/// If the address is not local.
+pub fn socket(address: &str) -> UdpSocket {
+    let address: SocketAddr = if address.contains(':') {
+        address.parse().unwrap()
+    } else {
+        SocketAddr::new(address.parse().unwrap(), 7000)
+    };
+    let socket = UdpSocket::bind(address).unwrap_or_else(|e| panic!("bind {address}: {e}"));
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true).unwrap();
+    // Thousands of small datagrams may wait for a slow test.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20));
+    socket
+}
+
+/// Sends a datagram of `bytes` payload bytes with a tag and the time.
+///
+/// # Errors
+/// What the kernel says: an emulated loss must not show here.
+pub fn send(socket: &UdpSocket, to: &str, tag: u32, bytes: usize) -> io::Result<()> {
+    let to: SocketAddr = if to.contains(':') {
+        to.parse().unwrap()
+    } else {
+        SocketAddr::new(to.parse().unwrap(), 7000)
+    };
+    let mut payload = vec![0u8; bytes.max(12)];
+    payload[..4].copy_from_slice(&tag.to_be_bytes());
+    payload[4..12].copy_from_slice(&(now().as_nanos() as u64).to_be_bytes());
+    socket.send_to(&payload, to).map(|_| ())
+}
+
+/// Takes datagrams until none came for `quiet`, or `most` have come.
+///
+/// # Panics
+/// On a socket error.
+pub fn receive(socket: &UdpSocket, most: usize, quiet: Duration) -> Vec<Arrival> {
+    let mut arrivals = Vec::new();
+    let mut buffer = vec![0u8; 65_536];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    socket.set_read_timeout(Some(quiet)).unwrap();
+    while arrivals.len() < most {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let received = recvmsg::<SockaddrIn>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::empty(),
+        );
+        let (bytes, stamp) = match received {
+            Ok(message) => {
+                let stamp = message.cmsgs().unwrap().find_map(|c| match c {
+                    ControlMessageOwned::ScmTimestampns(t) => Some(Duration::from(t)),
+                    _ => None,
+                });
+                (message.bytes, stamp)
+            }
+            Err(nix::errno::Errno::EAGAIN) => break,
+            Err(errno) => panic!("receive: {errno}"),
+        };
+        let number = |range: std::ops::Range<usize>| {
+            buffer[range]
+                .iter()
+                .fold(0u64, |n, b| n << 8 | u64::from(*b))
+        };
+        arrivals.push(Arrival {
+            tag: number(0..4) as u32,
+            sent: Duration::from_nanos(number(4..12)),
+            arrived: stamp.unwrap(),
+            bytes,
+        });
+    }
+    arrivals
+}
+
+/// Sends datagrams at a payload rate for a while; returns how many.
+///
+/// # Panics
+/// If a send fails: an emulated loss is none of the sender's business.
+pub fn blast(socket: &UdpSocket, to: &str, bytes: usize, gap: Duration, time: Duration) -> u32 {
+    let start = Instant::now();
+    let mut sent = 0;
+    while start.elapsed() < time {
+        send(socket, to, sent, bytes).unwrap_or_else(|e| panic!("send {sent}: {e}"));
+        sent += 1;
+        std::thread::sleep((gap * sent).saturating_sub(start.elapsed()));
+    }
+    sent
+}
