@@ -1,0 +1,192 @@
+//! Loading twice, over damage, in turns, and at scale.
+use std::{process::Stdio, time::Instant};
+
+use integration::{
+    command::{TopologyFile, emu, emu_command, emu_json, run, try_emu},
+    netns::isolated,
+};
+
+use crate::{latency::TOPOLOGIES, safety::snapshot};
+
+const SMALL: &str = "
+version: 1
+name: small
+groups: {a: {prefix: 10.1.0.0/24, nodes: 4, up: 1mbit, down: 1mbit, latency: 5ms}}
+";
+
+#[test]
+fn a_second_load_replaces_the_first() {
+    isolated(|| {
+        let before = snapshot();
+        emu(&format!("load {TOPOLOGIES}/p2plab.yaml --no-verify"));
+        let file = TopologyFile::new(SMALL);
+        emu(&format!("load {}", file.path()));
+        let status = emu_json("status");
+        assert_eq!(
+            (&status["name"], &status["vnodes"]),
+            (&"small".into(), &4.into())
+        );
+        emu(&format!("load {}", file.path()));
+        emu("unload");
+        assert_eq!(snapshot(), before);
+    });
+}
+
+/// Somebody removed parts by hand: status says so, verify fails, load repairs,
+/// unload restores.
+#[test]
+fn damage_is_seen_and_repaired() {
+    isolated(|| {
+        let before = snapshot();
+        let file = TopologyFile::new(SMALL);
+        for damage in [
+            "tc qdisc del dev lo root",
+            "tc qdisc del dev lo clsact",
+            "ip link del emu-ifb0",
+            "ip addr flush dev lo scope global",
+            "rm -rf /sys/fs/bpf/emu",
+        ] {
+            file.load();
+            run(damage);
+            let seen = try_emu("status").status.code() == Some(1)
+                || try_emu("verify --samples 2").status.code() == Some(1);
+            assert!(seen || damage.starts_with("rm"), "{damage} went unseen");
+            emu(&format!("load {}", file.path()));
+            run(damage);
+            emu("unload");
+            assert_eq!(snapshot(), before, "after {damage}");
+        }
+    });
+}
+
+#[test]
+fn errors_change_nothing_and_have_their_exit_codes() {
+    isolated(|| {
+        let good = TopologyFile::new(SMALL);
+        good.load();
+        let before = snapshot();
+        let bad = TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 999}}\n");
+        let output = try_emu(&format!("load {}", bad.path()));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(words.contains(&format!("{}:2:46", bad.path())), "{words}");
+
+        let absent = TopologyFile::new(&format!(
+            "{SMALL}hosts: [{{name: h1, interface: nosuch0, groups: [a]}}]\n"
+        ));
+        let output = try_emu(&format!("load {}", absent.path()));
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(words.contains("no interface nosuch0; there are"), "{words}");
+
+        assert_eq!(try_emu("load").status.code(), Some(2));
+        assert_eq!(try_emu("status nosuch").status.code(), Some(1));
+        assert_eq!(snapshot(), before);
+        assert_eq!(emu_json("status")["name"], "small");
+    });
+}
+
+#[test]
+fn without_a_load_commands_say_so() {
+    isolated(|| {
+        for command in ["status", "verify"] {
+            let output = try_emu(command);
+            assert_eq!(output.status.code(), Some(1));
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(words.contains("nothing is loaded"), "{words}");
+        }
+        assert_eq!(emu_json("unload")["was_loaded"], false);
+    });
+}
+
+#[test]
+fn one_writer_at_a_time() {
+    isolated(|| {
+        let file = TopologyFile::new(SMALL);
+        for _ in 0..3 {
+            let children: Vec<_> = (0..6)
+                .map(|_| {
+                    emu_command(&format!("load {} --no-verify", file.path()))
+                        .stdout(Stdio::null())
+                        .stderr(Stdio::piped())
+                        .spawn()
+                        .unwrap()
+                })
+                .collect();
+            let mut won = 0;
+            for child in children {
+                let output = child.wait_with_output().unwrap();
+                let words = String::from_utf8_lossy(&output.stderr).into_owned();
+                won += u32::from(output.status.success());
+                let locked = words.contains("another emu is changing");
+                assert!(output.status.success() || locked, "{words}");
+            }
+            assert!(won >= 1);
+            assert_eq!(emu_json("status")["ok"], true);
+        }
+        emu("verify");
+    });
+}
+
+#[test]
+fn dry_run_shows_and_does_nothing() {
+    isolated(|| {
+        let before = snapshot();
+        let text = emu(&format!("load {TOPOLOGIES}/p2plab.yaml --dry-run"));
+        for part in [
+            "2750 vnodes",
+            "10.1.1.1 to 10.1.1.250",
+            "emu_egress",
+            "flow_limit",
+        ] {
+            assert!(text.contains(part), "{part} not in {text}");
+        }
+        assert_eq!(snapshot(), before);
+    });
+}
+
+/// The largest host: as many vnodes as the flow identifier can tell apart.
+#[test]
+fn sixty_five_thousand_vnodes() {
+    isolated(|| {
+        let before = snapshot();
+        let file = TopologyFile::new(
+            "
+version: 1
+addressing: anyip
+groups:
+  a: {prefix: 10.64.0.0/15, nodes: 65536, up: 1mbit, down: 8mbit, latency: 20ms, queue: 64KB}
+",
+        );
+        let start = Instant::now();
+        file.load();
+        println!("65,536 vnodes loaded in {:?}", start.elapsed());
+        let report = emu_json("verify");
+        assert_eq!(report["ok"], true, "{report}");
+        assert_eq!(emu_json("status 10.65.0.2")["index"], 65_535);
+        emu("unload");
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn doctor_finds_this_kernel_fit() {
+    isolated(|| {
+        let report = emu_json("doctor");
+        assert_eq!(report["ok"], true, "{report}");
+        assert!(report["checks"].as_array().unwrap().len() >= 8);
+    });
+}
+
+/// `--rates` on lines that any machine can fill.
+#[test]
+fn verify_measures_rates() {
+    isolated(|| {
+        let file = TopologyFile::new(SMALL);
+        file.load();
+        let report = emu_json("verify --rates");
+        let rates = report["rates"].as_array().unwrap();
+        assert_eq!(rates.len(), 2);
+        assert_eq!(report["ok"], true, "{report}");
+    });
+}

@@ -1,0 +1,16 @@
+//! End to end on a kernel with `fq`: real sockets, real programs, each test in
+//! network namespaces of its own. `cargo xtask test --e2e` runs them in the VM.
+//!
+//! Bounds are ratios, or shares of a netem measured in the same run; each says
+//! what it leaves room for.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+
+mod fairness;
+mod hosts;
+mod kill;
+mod latency;
+mod lifecycle;
+mod netem;
+mod safety;
+mod tcp;
+mod udp;

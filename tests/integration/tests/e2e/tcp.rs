@@ -1,0 +1,198 @@
+//! One TCP flow against the same line made of netem, at the same time.
+use std::process::{Child, Command, Stdio};
+
+use integration::{
+    command::{TopologyFile, emu},
+    netns::{Host, isolated, two_hosts},
+};
+use serde_json::Value;
+
+use crate::netem;
+
+struct Line {
+    rate: &'static str,
+    rtt_ms: u64,
+    seconds: u32,
+}
+
+const LINES: [Line; 6] = [
+    Line {
+        rate: "10mbit",
+        rtt_ms: 20,
+        seconds: 8,
+    },
+    Line {
+        rate: "10mbit",
+        rtt_ms: 100,
+        seconds: 10,
+    },
+    Line {
+        rate: "10mbit",
+        rtt_ms: 400,
+        seconds: 20,
+    },
+    Line {
+        rate: "10mbit",
+        rtt_ms: 1015,
+        seconds: 40,
+    },
+    Line {
+        rate: "100mbit",
+        rtt_ms: 100,
+        seconds: 10,
+    },
+    Line {
+        rate: "1mbit",
+        rtt_ms: 300,
+        seconds: 15,
+    },
+];
+
+/// Two vnodes with a line each way and a queue that never fills: netem's default
+/// with a large limit.
+fn topology(line: &Line, hosts: &str) -> String {
+    let quarter_us = line.rtt_ms * 1000 / 4;
+    format!(
+        "
+version: 1
+accounting: {{overhead: 14}}
+groups:
+  a: {{prefix: 10.1.0.0/24, nodes: 2, up: {{rate: {}, queue: 60min}}, latency: {quarter_us}us}}
+{hosts}
+",
+        line.rate
+    )
+}
+
+fn program(namespace: Option<&Host>, line: &str) -> Command {
+    let line = match namespace {
+        Some(host) => format!("ip netns exec {} {line}", host.name()),
+        None => line.to_owned(),
+    };
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap());
+    command.args(words).stdout(Stdio::piped());
+    command
+}
+
+/// A running iperf3 client; its server ends with it.
+struct Flow {
+    server: Child,
+    client: Child,
+}
+
+impl Flow {
+    fn start(hosts: [Option<&Host>; 2], from: &str, to: &str, seconds: u32) -> Self {
+        let server = program(hosts[1], &format!("iperf3 -s -1 -B {to}"))
+            .spawn()
+            .unwrap();
+        // Listening takes a moment, and iperf3 has no way of telling.
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        let line =
+            format!("iperf3 -c {to} -B {from} -C cubic -t {seconds} -J --connect-timeout 9000");
+        let client = program(hosts[0], &line).spawn().unwrap();
+        Self { server, client }
+    }
+
+    /// Bits per second that the receiver counted, and retransmissions.
+    fn result(mut self) -> (f64, u64) {
+        let output = self.client.wait_with_output().unwrap();
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let json: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        let sum = |side: &str, key: &str| json["end"][side][key].clone();
+        let rate = sum("sum_received", "bits_per_second").as_f64();
+        let rate = rate.unwrap_or_else(|| panic!("iperf3: {}", json["error"]));
+        (rate, sum("sum_sent", "retransmits").as_u64().unwrap_or(0))
+    }
+}
+
+fn compare(name: &str, line: &Line, ours: Flow, theirs: Flow) {
+    let ((ours, _), (netem, _)) = (ours.result(), theirs.result());
+    let ratio = ours / netem;
+    println!(
+        "{name} {} x {} ms: emu {:.3} Mbit/s, netem {:.3}, ratio {ratio:.3}",
+        line.rate,
+        line.rtt_ms,
+        ours / 1e6,
+        netem / 1e6
+    );
+    assert!(
+        ratio >= 0.95,
+        "{name} {} x {} ms: {ratio}",
+        line.rate,
+        line.rtt_ms
+    );
+}
+
+#[test]
+fn one_flow_fills_the_line_as_with_netem() {
+    for line in LINES {
+        isolated(move || {
+            let hosts = netem::one_stage("tcp", line.rate, line.rtt_ms * 500);
+            let file = TopologyFile::new(&topology(&line, ""));
+            file.load();
+            let ours = Flow::start([None; 2], "10.1.0.1", "10.1.0.2", line.seconds);
+            let [a, b] = [Some(&hosts[0]), Some(&hosts[1])];
+            let theirs = Flow::start([a, b], "192.0.2.1", "192.0.2.2", line.seconds);
+            compare("lo", &line, ours, theirs);
+        });
+    }
+}
+
+#[test]
+fn one_flow_fills_the_line_between_two_hosts() {
+    isolated(|| {
+        let line = Line {
+            rate: "10mbit",
+            rtt_ms: 100,
+            seconds: 10,
+        };
+        let netem = netem::one_stage("tcpn", line.rate, line.rtt_ms * 500);
+        let hosts = two_hosts("tcph");
+        let file = TopologyFile::new(&topology(
+            &line,
+            "hosts:
+  - {name: h1, interface: eth0, address: 192.0.2.1, nodes: [10.1.0.1]}
+  - {name: h2, interface: eth0, address: 192.0.2.2, nodes: [10.1.0.2]}",
+        ));
+        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
+            let path = file.path();
+            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
+        }
+        let ours = Flow::start(
+            [Some(&hosts[0]), Some(&hosts[1])],
+            "10.1.0.1",
+            "10.1.0.2",
+            line.seconds,
+        );
+        let theirs = Flow::start(
+            [Some(&netem[0]), Some(&netem[1])],
+            "192.0.2.1",
+            "192.0.2.2",
+            line.seconds,
+        );
+        compare("veth", &line, ours, theirs);
+        for host in &hosts {
+            host.enter(|| emu("unload"));
+        }
+    });
+}
+
+/// A loss must be one of the network: TCP sees it by missing acknowledgements
+/// and retransmits; a local drop would leave no trace.
+#[test]
+fn a_full_queue_makes_tcp_retransmit() {
+    isolated(|| {
+        let file = TopologyFile::new(
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: {rate: 2mbit, queue: 10 packets}, latency: 20ms}}\n",
+        );
+        file.load();
+        let (rate, retransmits) = Flow::start([None; 2], "10.1.0.1", "10.1.0.2", 6).result();
+        assert!(retransmits > 0, "no retransmission at {rate}");
+        // The buffer is a tenth of the bandwidth-delay product and more: most of
+        // the line is used all the same.
+        assert!(rate > 1.2e6, "{rate}");
+    });
+}

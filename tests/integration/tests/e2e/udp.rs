@@ -1,0 +1,114 @@
+//! Rates and losses of UDP.
+use std::{thread, time::Duration};
+
+use integration::{
+    command::{TopologyFile, emu_json},
+    netns::isolated,
+    udp::{self, Arrival, blast},
+};
+
+/// Payload of 1472 bytes: an IP packet of 1500.
+const PAYLOAD: usize = 1472;
+
+/// IP bits per second between the first and the last arrival.
+fn rate_bits_per_sec(arrivals: &[Arrival]) -> f64 {
+    let times = || arrivals.iter().map(|a| a.arrived);
+    let time = times().max().unwrap() - times().min().unwrap();
+    (arrivals.len() - 1) as f64 * 1500.0 * 8.0 / time.as_secs_f64()
+}
+
+fn drops(vnode: &str, direction: &str) -> u64 {
+    let counters = &emu_json(&format!("status {vnode}"))[direction]["counters"];
+    counters["drops_packets"].as_u64().unwrap() + counters["drops_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn twice_the_rate_is_delivered_at_the_rate_and_the_rest_counted() {
+    isolated(|| {
+        let file = TopologyFile::new(
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: 2mbit, latency: 5ms}}\n",
+        );
+        file.load();
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
+        // 1500 bytes at 2 Mbit/s last 6 ms; a send fails the test if a drop shows.
+        let sent = blast(
+            &from,
+            "10.1.0.2",
+            PAYLOAD,
+            Duration::from_millis(3),
+            Duration::from_secs(6),
+        );
+        let arrivals = receiver.join().unwrap();
+        let rate = rate_bits_per_sec(&arrivals);
+        assert!((rate / 2e6 - 1.0).abs() <= 0.01, "{rate}");
+        assert_eq!(
+            arrivals.len() as u64 + drops("10.1.0.1", "up"),
+            u64::from(sent)
+        );
+        // The steady delay of a full queue of 50 packets: 300 ms.
+        let last = arrivals.last().unwrap().delay_ms();
+        assert!((270.0..330.0).contains(&last), "{last}");
+    });
+}
+
+#[test]
+fn eight_senders_at_once_get_the_one_rate() {
+    isolated(|| {
+        let file = TopologyFile::new(
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: 4mbit}}\n",
+        );
+        file.load();
+        let to = udp::socket("10.1.0.2");
+        let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
+        let senders: Vec<_> = (0..8)
+            .map(|i| {
+                thread::spawn(move || {
+                    let from = udp::socket(&format!("10.1.0.1:{}", 7001 + i));
+                    let gap = Duration::from_millis(12);
+                    blast(&from, "10.1.0.2", PAYLOAD, gap, Duration::from_secs(5))
+                })
+            })
+            .collect();
+        let sent: u32 = senders.into_iter().map(|s| s.join().unwrap()).sum();
+        let arrivals = receiver.join().unwrap();
+        let rate = rate_bits_per_sec(&arrivals);
+        assert!((rate / 4e6 - 1.0).abs() <= 0.01, "{rate}");
+        assert_eq!(
+            arrivals.len() as u64 + drops("10.1.0.1", "up"),
+            u64::from(sent)
+        );
+    });
+}
+
+/// Limits in packets and in bytes: what a burst into an idle line leaves.
+#[test]
+fn a_queue_holds_what_its_limit_says() {
+    isolated(|| {
+        for (queue, taken) in [
+            ("10 packets", 10),
+            ("50 packets", 50),
+            ("15KB", 10),
+            ("120ms", 10),
+        ] {
+            let file = TopologyFile::new(&format!(
+                "version: 1\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 2, up: {{rate: 1mbit, queue: {queue}}}}}}}\n"
+            ));
+            file.load();
+            let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+            for tag in 0..100 {
+                udp::send(&from, "10.1.0.2", tag, PAYLOAD).unwrap();
+            }
+            let arrivals = udp::receive(&to, 100, Duration::from_secs(1));
+            // The line serves a packet each 12 ms while the burst is sent.
+            let served = taken..=taken + 3;
+            assert!(
+                served.contains(&arrivals.len()),
+                "{queue}: {}",
+                arrivals.len()
+            );
+            assert_eq!(drops("10.1.0.1", "up"), 100 - arrivals.len() as u64);
+            assert!(arrivals.windows(2).all(|w| w[0].tag < w[1].tag));
+        }
+    });
+}
