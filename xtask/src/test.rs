@@ -1,4 +1,5 @@
 //! `cargo xtask test`: everything CI runs, one summary at the end.
+#![expect(clippy::print_stdout, reason = "the report of the tests")]
 use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
@@ -123,7 +124,12 @@ fn e2e_tests(object: &PathBuf, filter: &str) -> anyhow::Result<Command> {
     build::succeed(&mut build)?;
     let binary = test_binary(object, "e2e")?;
     // One at a time: the tests measure, and the VM has one processor.
-    let mut argv = vec![binary.display().to_string(), "--test-threads=1".to_owned()];
+    // What the tests print is what they measured.
+    let mut argv = vec![
+        binary.display().to_string(),
+        "--test-threads=1".to_owned(),
+        "--show-output".to_owned(),
+    ];
     if !filter.is_empty() {
         argv.push(filter.to_owned());
     }

@@ -4,7 +4,7 @@ mod tc_egress;
 mod tc_ifb;
 mod tc_ingress;
 
-use aya_ebpf::bindings::{TC_ACT_OK, TC_ACT_STOLEN};
+use aya_ebpf::bindings::{TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use emu_common::reason::Reason;
 
 use crate::maps;
@@ -13,7 +13,8 @@ use crate::maps;
 ///
 /// A loss is `TC_ACT_STOLEN`, never `TC_ACT_SHOT`: the sender must not learn of
 /// it, as it would not on a real network (TCP would take a local drop as
-/// congestion without a retransmission, UDP would see `ENOBUFS`).
+/// congestion without a retransmission, UDP would see `ENOBUFS`). Everything else
+/// is `TC_ACT_UNSPEC`: filters of the user behind ours still see the packet.
 #[inline(always)]
 fn egress_verdict(reason: Reason) -> i32 {
     maps::count(reason);
@@ -29,6 +30,6 @@ fn egress_verdict(reason: Reason) -> i32 {
         | Reason::ShapedDown
         | Reason::ToDownPipe
         | Reason::NoPipe
-        | Reason::Contended => TC_ACT_OK as i32,
+        | Reason::Contended => TC_ACT_UNSPEC,
     }
 }

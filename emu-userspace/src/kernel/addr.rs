@@ -109,7 +109,9 @@ pub fn add_local_route(lo: u32, prefix: IpNet) -> Request {
         message: RouteNetlinkMessage::NewRoute(local_message(prefix, lo)),
         flags: NLM_F_CREATE | NLM_F_EXCL,
         operation: format!("add the local route {prefix}"),
-        tolerate: &[],
+        // The user's own alias has one already; its protocol is another, so that
+        // deleting ours leaves it alone.
+        tolerate: &[libc::EEXIST],
     }
 }
 

@@ -15,8 +15,16 @@ use crate::plan::FqPlan;
 
 /// Handle major of our root qdisc: tells it from one that the user attached.
 pub const FQ_HANDLE_MAJOR: u16 = 0xe30;
-/// Preference of our filters in the clsact hooks.
-const FILTER_PREFERENCE: u16 = 0xe30;
+/// How much later than due a timer of fq may fire, in nanoseconds.
+const TIMER_SLACK_NS: u32 = 1_000;
+/// Preference of our filters in the clsact hooks: before those of the user, which
+/// may end the chain. Ours lets it go on.
+const FILTER_PREFERENCE: u16 = 1;
+/// Handle of our filters, so that only ours are deleted.
+const FILTER_HANDLE: TcHandle = TcHandle {
+    major: 0,
+    minor: 0xe30,
+};
 
 const CLSACT: TcHandle = TcHandle {
     major: 0xffff,
@@ -33,6 +41,7 @@ const TCA_FQ_PLIMIT: u16 = 1;
 const TCA_FQ_FLOW_PLIMIT: u16 = 2;
 const TCA_FQ_BUCKETS_LOG: u16 = 8;
 const TCA_FQ_ORPHAN_MASK: u16 = 10;
+const TCA_FQ_TIMER_SLACK: u16 = 13;
 const TCA_FQ_HORIZON: u16 = 14;
 const TCA_FQ_HORIZON_DROP: u16 = 15;
 const TCA_BPF_ACT: u16 = 1;
@@ -115,6 +124,8 @@ pub fn add_fq(index: u32, name: &str, fq: &FqPlan) -> Request {
             number(TCA_FQ_FLOW_PLIMIT, fq.flow_limit_packets),
             number(TCA_FQ_BUCKETS_LOG, fq.buckets.max(1).ilog2()),
             number(TCA_FQ_ORPHAN_MASK, fq.orphan_mask),
+            // A round trip passes four timers; the default is 10 us each.
+            number(TCA_FQ_TIMER_SLACK, TIMER_SLACK_NS),
             number(TCA_FQ_HORIZON, fq.horizon_us),
             // Beyond the horizon a packet is sent at the horizon, not dropped:
             // only the model drops.
@@ -171,7 +182,7 @@ pub fn delete_clsact(index: u32, name: &str) -> Request {
 }
 
 fn filter(index: u32, hook: Hook) -> TcMessage {
-    let mut m = message(index, hook.parent(), TcHandle { major: 0, minor: 1 }, "bpf");
+    let mut m = message(index, hook.parent(), FILTER_HANDLE, "bpf");
     m.header.info = u32::from(FILTER_PREFERENCE) << 16 | u32::from(ETH_P_ALL.to_be());
     m
 }

@@ -20,7 +20,7 @@ impl fmt::Display for Rate {
             (1_000, "kbit"),
         ];
         for (size, unit) in units {
-            if self.0 >= size && self.0 % (size / 1_000) == 0 {
+            if self.0 >= size && self.0.is_multiple_of(size / 1_000) {
                 return write!(f, "{}{unit}", self.0 as f64 / size as f64);
             }
         }
@@ -235,7 +235,7 @@ impl fmt::Display for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Queue::Packets(packets) => write!(f, "{packets} packets"),
-            Queue::Bytes(bytes) if bytes % 1_000 == 0 => write!(f, "{}KB", bytes / 1_000),
+            Queue::Bytes(bytes) if bytes.is_multiple_of(1_000) => write!(f, "{}KB", bytes / 1_000),
             Queue::Bytes(bytes) => write!(f, "{bytes}B"),
             Queue::Time(time) => write!(f, "{}", humantime::format_duration(*time)),
         }

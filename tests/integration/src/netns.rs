@@ -73,7 +73,20 @@ pub fn two_hosts(name: &str) -> [Host; 2] {
             "ip -n {host} addr add 192.0.2.{}/24 dev eth0",
             i + 1
         ));
+        // No IPv6 address that is tentative for a second: snapshots would differ.
+        run(&format!("ip -n {host} link set eth0 addrgenmode none"));
         run(&format!("ip -n {host} link set eth0 up"));
+    }
+    // The carrier comes up by a kernel worker, a moment after the command.
+    for host in [a, b] {
+        let up = || run(&format!("ip -n {host} link show eth0")).contains("state UP");
+        for _ in 0..200 {
+            if up() {
+                break;
+            }
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(up(), "eth0 of {host} has no carrier");
     }
     hosts
 }

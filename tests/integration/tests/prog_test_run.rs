@@ -16,9 +16,11 @@ use integration::{
     plan,
 };
 
-const TC_ACT_OK: i32 = 0;
+/// The packet goes on, and so does the chain of filters.
+const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_STOLEN: i32 = 4;
 const CLASS_MATCH: i32 = -1;
+const CLASS_NO_MATCH: i32 = 0;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -51,9 +53,9 @@ fn foreign_packets_pass_untouched() {
         let (programs, maps) = load(TOPOLOGY, false);
         let frame = ipv4("192.0.2.1", "192.0.2.2", 100);
         for (name, verdict) in [
-            (PROG_EGRESS, TC_ACT_OK),
+            (PROG_EGRESS, TC_ACT_UNSPEC),
             (PROG_INGRESS, 0),
-            (PROG_IFB, TC_ACT_OK),
+            (PROG_IFB, TC_ACT_UNSPEC),
         ] {
             let outcome = run(&programs, name, &frame);
             assert_eq!(outcome.verdict, verdict, "{name}");
@@ -81,7 +83,7 @@ fn an_idle_pipe_delays_by_serialisation_and_latencies() {
             let before = monotonic_ns();
             let outcome = run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", to, 1000));
             let after = monotonic_ns();
-            assert_eq!((outcome.verdict, outcome.priority), (TC_ACT_OK, 0));
+            assert_eq!((outcome.verdict, outcome.priority), (TC_ACT_UNSPEC, 0));
             let due = outcome.due_ns - expected_ns;
             assert!(
                 before <= due && due <= after,
@@ -145,7 +147,7 @@ fn a_full_queue_drops_in_silence_and_takes_no_time() {
         let verdicts: Vec<i32> = (0..8)
             .map(|_| run(&programs, PROG_EGRESS, &frame).verdict)
             .collect();
-        let expected = [vec![TC_ACT_OK; 5], vec![TC_ACT_STOLEN; 3]].concat();
+        let expected = [vec![TC_ACT_UNSPEC; 5], vec![TC_ACT_STOLEN; 3]].concat();
         assert_eq!(verdicts, expected);
         let up = pipe(&maps, 0, Direction::Up);
         assert_eq!((up.packets, up.drops_packets, up.drops_bytes), (5, 3, 0));
@@ -157,7 +159,7 @@ fn a_full_queue_drops_in_silence_and_takes_no_time() {
 
         let frame = ipv4("10.2.0.1", "10.2.0.2", 1500);
         let taken = (0..10)
-            .filter(|_| run(&programs, PROG_EGRESS, &frame).verdict == TC_ACT_OK)
+            .filter(|_| run(&programs, PROG_EGRESS, &frame).verdict == TC_ACT_UNSPEC)
             .count();
         // 9000 bytes are six packets; one may have left meanwhile.
         assert!((6..=7).contains(&taken), "{taken}");
@@ -235,7 +237,7 @@ fn a_vnode_that_talks_to_itself_is_not_delayed() {
     isolated(|| {
         let (programs, maps) = load(TOPOLOGY, true);
         let outcome = run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", "10.1.0.1", 60));
-        assert_eq!((outcome.verdict, outcome.due_ns), (TC_ACT_OK, 0));
+        assert_eq!((outcome.verdict, outcome.due_ns), (TC_ACT_UNSPEC, 0));
         assert_eq!(count(&maps, Reason::ToSelf), 1);
     });
 }
@@ -295,7 +297,7 @@ fn odd_packets_keep_every_byte() {
             for program in PROGS {
                 let outcome = run(&programs, program, &frame);
                 assert_eq!(outcome.bytes, frame, "{name} in {program}");
-                let passed = [TC_ACT_OK, CLASS_MATCH].contains(&outcome.verdict);
+                let passed = [TC_ACT_UNSPEC, CLASS_NO_MATCH].contains(&outcome.verdict);
                 assert!(passed, "{name} in {program}: {}", outcome.verdict);
             }
         }
@@ -359,7 +361,7 @@ fn random_packets_keep_every_byte() {
             for program in PROGS {
                 let outcome = run(&programs, program, &frame);
                 assert_eq!(outcome.bytes, frame);
-                assert!([TC_ACT_OK, TC_ACT_STOLEN, CLASS_MATCH].contains(&outcome.verdict));
+                assert!([TC_ACT_UNSPEC, TC_ACT_STOLEN, CLASS_NO_MATCH].contains(&outcome.verdict));
             }
         }
     });

@@ -13,7 +13,7 @@ use nix::{
 };
 
 /// What emu needs, and what it is compared with.
-const WANTED: [&str; 16] = [
+const WANTED: [&str; 18] = [
     "sch_fq",
     "sch_ingress",
     "cls_bpf",
@@ -21,12 +21,14 @@ const WANTED: [&str; 16] = [
     "cls_u32",
     "cls_flower",
     "act_mirred",
+    "act_gact",
     "ifb",
     "veth",
     "dummy",
     "bridge",
     "sch_netem",
     "sch_htb",
+    "sch_fq_codel",
     "sch_tbf",
     "sch_prio",
     "tcp_bbr",

@@ -4,6 +4,7 @@
 //! Bounds are ratios, or shares of a netem measured in the same run; each says
 //! what it leaves room for.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+#![expect(clippy::print_stdout, reason = "what a test measured")]
 
 mod fairness;
 mod hosts;
