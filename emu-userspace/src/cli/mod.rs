@@ -1,5 +1,4 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
-#![expect(clippy::print_stdout, reason = "this is where output belongs")]
 
 mod doctor;
 mod load;
