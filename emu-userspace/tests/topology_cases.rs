@@ -1,6 +1,7 @@
 //! Every bad file under `tests/cases` gives exactly the errors that stand beside
 //! it, and every shipped example is good. `UPDATE_GOLDEN=1` writes the errors
 //! anew; read the difference before you commit it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 use std::{
     fs,
     path::{Path, PathBuf},

@@ -6,11 +6,15 @@
 //! is the same for all of them. With `orphan_mask 0xffffffff` the identifier is
 //! used whole (`fq_classify` in the kernel's net/sched/sch_fq.c), so flows never
 //! share by accident.
+use crate::layout::{MAX_GROUPS, MAX_VNODES};
 
 /// Bits for the vnode index.
 pub const VNODE_BITS: u32 = 16;
 /// Bits for the destination group plus one.
 pub const GROUP_BITS: u32 = 11;
+
+// The largest topology fits.
+const _: () = assert!(MAX_VNODES <= 1 << VNODE_BITS && MAX_GROUPS < 1 << GROUP_BITS);
 
 /// Flow of a packet in an up pipe; `group_plus_one` is 0 for a destination
 /// outside all groups.
@@ -30,13 +34,6 @@ pub const fn down(vnode_index: u32, generation: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::{MAX_GROUPS, MAX_VNODES};
-
-    #[test]
-    fn the_largest_topology_fits() {
-        assert!(MAX_VNODES <= 1 << VNODE_BITS);
-        assert!(MAX_GROUPS < 1 << GROUP_BITS);
-    }
 
     #[test]
     fn flows_differ_in_every_part() {

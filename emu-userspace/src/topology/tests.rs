@@ -174,11 +174,11 @@ proptest! {
         let mut bytes = P2PLAB.as_bytes().to_vec();
         let end = (at + length).min(bytes.len());
         bytes.splice(at..end, insert.bytes());
-        if let Ok(text) = String::from_utf8(bytes) {
-            if let Err(errors) = parse(&text, "damaged.yaml") {
-                prop_assert!(!errors.problems.is_empty());
-                prop_assert!(errors.to_string().contains("damaged.yaml"));
-            }
+        if let Ok(text) = String::from_utf8(bytes)
+            && let Err(errors) = parse(&text, "damaged.yaml")
+        {
+            prop_assert!(!errors.problems.is_empty());
+            prop_assert!(errors.to_string().contains("damaged.yaml"));
         }
     }
 
