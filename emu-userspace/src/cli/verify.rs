@@ -28,7 +28,7 @@ pub(super) struct Verify {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     samples: Option<u32>,
     /// Constant part of the allowed error in milliseconds; 0.2 % of the expected
-    /// time comes on top.
+    /// time and five round trips of this machine's own loopback come on top.
     #[arg(long, value_name = "MS")]
     tolerance_ms: Option<f64>,
     /// Print JSON.

@@ -1,5 +1,6 @@
 //! `cargo xtask vm`: a throwaway VM that shares this machine's files.
 pub mod channel;
+pub mod qemu;
 pub mod uml;
 
 use std::{
@@ -22,9 +23,11 @@ Its network is its own: a loopback interface and what the command makes.
 Examples:
   cargo xtask vm
   cargo xtask vm -- tc qdisc show
+  cargo xtask vm --kernel 6.12 -- target/debug/emu load topologies/p2plab.yaml
   cargo xtask vm --timeout 60 -- target/debug/emu doctor")]
 pub struct Vm {
-    /// The kernel: `uml` (User-Mode Linux), or the path of a User-Mode Linux binary.
+    /// The kernel: `uml` (User-Mode Linux), `6.1` or `6.12` (Debian's, in QEMU), or
+    /// the path of a User-Mode Linux binary.
     #[arg(long, default_value = "uml")]
     kernel: String,
     /// Memory of the VM.
@@ -67,15 +70,6 @@ impl Request {
 
 impl Vm {
     pub fn run(self) -> anyhow::Result<u8> {
-        let kernel = match self.kernel.as_str() {
-            "uml" => None,
-            path if path.contains('/') => Some(
-                PathBuf::from(path)
-                    .canonicalize()
-                    .with_context(|| format!("find the kernel {path}"))?,
-            ),
-            other => bail!("no kernel {other:?}: uml, or the path of a User-Mode Linux binary"),
-        };
         let shell = self.command.is_empty();
         if shell && !(stdin().is_terminal() && stdout().is_terminal()) {
             bail!("a shell needs a terminal; give a command: cargo xtask vm -- COMMAND");
@@ -85,13 +79,26 @@ impl Vm {
         } else {
             self.command
         };
-        uml::run(&Request {
-            kernel,
+        let request = Request {
+            argv,
+            kernel: None,
             memory: self.mem,
             timeout: self.timeout.map(Duration::from_secs),
             interactive: shell,
-            ..Request::new(argv)
-        })
+        };
+        match self.kernel.as_str() {
+            "uml" => uml::run(&request),
+            path if path.contains('/') => {
+                let kernel = PathBuf::from(path)
+                    .canonicalize()
+                    .with_context(|| format!("find the kernel {path}"))?;
+                uml::run(&Request {
+                    kernel: Some(kernel),
+                    ..request
+                })
+            }
+            series => qemu::run(&request, series),
+        }
     }
 }
 
