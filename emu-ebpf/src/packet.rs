@@ -3,8 +3,15 @@ use aya_ebpf::programs::TcContext;
 use emu_common::{layout::AddrKey, reason::Reason};
 
 const ETH_HEADER: u32 = 14;
-const ETH_P_IP: u32 = 0x0800;
+const ETH_P_IP: u32 = network_order(0x0800);
+const ETH_P_IPV6: u32 = network_order(0x86dd);
 const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+
+/// An ethertype as `__sk_buff` has it.
+const fn network_order(ethertype: u16) -> u32 {
+    ethertype.to_be() as u32
+}
 
 /// What the programs need to know of an IP packet.
 pub struct Packet {
@@ -22,9 +29,22 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
     let skb = ctx.skb.skb;
     // SAFETY: `skb` is the live context; the fields are readable by TC programs.
     let (protocol, len, wire_len) = unsafe { ((*skb).protocol, (*skb).len, (*skb).wire_len) };
-    if protocol != ETH_P_IP.to_be() >> 16 {
-        return Err(Reason::NotIp);
-    }
+    let (source, destination) = match protocol {
+        ETH_P_IP => v4_addresses(ctx)?,
+        ETH_P_IPV6 => v6_addresses(ctx)?,
+        _ => return Err(Reason::NotIp),
+    };
+    Ok(Packet {
+        source,
+        destination,
+        // Segments of a GSO packet each have headers, which only wire_len counts;
+        // it is 0 where no qdisc has seen the packet yet.
+        ip_bytes: wire_len.max(len).saturating_sub(ETH_HEADER),
+    })
+}
+
+#[inline(always)]
+fn v4_addresses(ctx: &TcContext) -> Result<(AddrKey, AddrKey), Reason> {
     let header: [u8; IPV4_HEADER] = ctx
         .load(ETH_HEADER as usize)
         .map_err(|_| Reason::Truncated)?;
@@ -32,11 +52,30 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
         return Err(Reason::Truncated);
     }
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
-    Ok(Packet {
-        source: AddrKey::from_v4([s0, s1, s2, s3]),
-        destination: AddrKey::from_v4([d0, d1, d2, d3]),
-        // Segments of a GSO packet each have headers, which only wire_len counts;
-        // it is 0 where no qdisc has seen the packet yet.
-        ip_bytes: wire_len.max(len).saturating_sub(ETH_HEADER),
-    })
+    Ok((
+        AddrKey::from_v4([s0, s1, s2, s3]),
+        AddrKey::from_v4([d0, d1, d2, d3]),
+    ))
+}
+
+/// The addresses stand in the fixed header, whatever extension headers follow.
+#[inline(always)]
+fn v6_addresses(ctx: &TcContext) -> Result<(AddrKey, AddrKey), Reason> {
+    #[repr(C)]
+    struct Header {
+        first: [u8; 8],
+        source: [u8; 16],
+        destination: [u8; 16],
+    }
+    const { assert!(size_of::<Header>() == IPV6_HEADER) };
+    let header: Header = ctx
+        .load(ETH_HEADER as usize)
+        .map_err(|_| Reason::Truncated)?;
+    if header.first[0] >> 4 != 6 {
+        return Err(Reason::Truncated);
+    }
+    Ok((
+        AddrKey::from_v6(header.source),
+        AddrKey::from_v6(header.destination),
+    ))
 }

@@ -112,7 +112,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
             "topology": loaded.state.topology, "host": plan.host,
             "loaded_at_unix_s": loaded.state.loaded_at_unix_s,
             "interfaces": plan.interfaces, "vnodes": plan.vnodes.len(),
-            "groups": groups, "reasons": reasons,
+            "pins": loaded.state.pins, "groups": groups, "reasons": reasons,
         }))?;
     } else {
         let mut table = table(

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    address::{AddressAttribute, AddressMessage},
+    address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     route::{
         RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
         RouteType,
@@ -39,6 +39,10 @@ fn alias(index: u32, address: IpAddr) -> AddressMessage {
     message.header.family = family(address);
     message.header.prefix_len = host_bits(address);
     message.header.index = index;
+    if address.is_ipv6() {
+        // Nobody else can have it: no duplicate address detection.
+        message.header.flags = AddressHeaderFlags::Nodad;
+    }
     message.attributes = vec![
         AddressAttribute::Local(address),
         AddressAttribute::Address(address),
@@ -88,7 +92,10 @@ fn route(prefix: IpNet, interface: u32) -> RouteMessage {
 fn local_message(prefix: IpNet, lo: u32) -> RouteMessage {
     let mut message = route(prefix, lo);
     message.header.table = LOCAL_TABLE;
-    message.header.scope = RouteScope::Host;
+    // IPv6 routes have no scope.
+    if prefix.addr().is_ipv4() {
+        message.header.scope = RouteScope::Host;
+    }
     message.header.kind = RouteType::Local;
     message
 }

@@ -54,6 +54,14 @@ pub enum ApplyError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A kernel setting.
+    #[error("set {}: {source}", path.display())]
+    Sysctl {
+        /// Its file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// An interface of the topology does not exist.
     #[error("no interface {name}; there are {}", have.join(", "))]
     NoInterface {
@@ -330,6 +338,14 @@ impl Loader<'_> {
             self.netlink
                 .request(link::set_mtu(link.index, name, self.plan.mtu_bytes))?;
         }
+        if link.gso_max_segments > 1 {
+            self.record(Undo::GsoMaxSegments {
+                interface: interface(),
+                segments: link.gso_max_segments,
+            })?;
+            self.netlink
+                .request(link::set_gso_max_segments(link.index, name, 1))?;
+        }
         let offload_error = |source| ApplyError::Offload {
             interface: link.name.clone(),
             source,
@@ -383,6 +399,9 @@ impl Loader<'_> {
                 self.netlink.batch(requests)?;
             }
             Addressing::AnyIp => {
+                if self.plan.vnodes.iter().any(|v| v.address.is_ipv6()) {
+                    self.allow_v6_bind()?;
+                }
                 let prefixes = plan::covering_prefixes(&self.plan.address_runs);
                 self.record(Undo::LocalRoutes {
                     prefixes: prefixes.clone(),
@@ -412,6 +431,22 @@ impl Loader<'_> {
             self.netlink.batch(requests)?;
         }
         Ok(())
+    }
+
+    /// Lets programs bind to IPv6 addresses that only a route makes local: IPv4
+    /// asks the routing table, IPv6 the list of addresses.
+    fn allow_v6_bind(&mut self) -> Result<(), ApplyError> {
+        let path = Path::new("/proc/sys/net/ipv6/ip_nonlocal_bind");
+        let error = |source| ApplyError::Sysctl {
+            path: path.to_owned(),
+            source,
+        };
+        let before = fs::read_to_string(path).map_err(error)?;
+        self.record(Undo::Sysctl {
+            path: path.to_owned(),
+            before: before.trim().to_owned(),
+        })?;
+        fs::write(path, "1").map_err(error)
     }
 
     fn attach(&mut self, name: &str, ifb: u32, programs: &bpf::Programs) -> Result<(), ApplyError> {

@@ -16,6 +16,8 @@ pub struct Link {
     pub name: String,
     /// Largest IP packet in bytes.
     pub mtu_bytes: u32,
+    /// Segments that TCP may leave in one packet for this interface.
+    pub gso_max_segments: u32,
     /// Whether it is administratively up.
     pub up: bool,
     /// Whether its frames start with an Ethernet header (`lo` counts).
@@ -36,11 +38,12 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
         let RouteNetlinkMessage::NewLink(message) = answer else {
             continue;
         };
-        let (mut name, mut mtu_bytes) = (String::new(), 0);
+        let (mut name, mut mtu_bytes, mut gso_max_segments) = (String::new(), 0, 0);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(n) => name.clone_from(n),
                 LinkAttribute::Mtu(m) => mtu_bytes = *m,
+                LinkAttribute::GsoMaxSegs(s) => gso_max_segments = *s,
                 _ => {}
             }
         }
@@ -48,6 +51,7 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
             index: message.header.index,
             name,
             mtu_bytes,
+            gso_max_segments,
             up: message.header.flags.contains(LinkFlags::Up),
             ethernet: matches!(
                 message.header.link_layer_type,
@@ -87,6 +91,18 @@ pub fn set_mtu(index: u32, name: &str, mtu_bytes: u32) -> Request {
             m.attributes.push(LinkAttribute::Mtu(mtu_bytes));
         },
     )
+}
+
+/// Sets how many segments TCP may leave in one packet.
+///
+/// TCP builds super-packets even where the offload is off (kernel commit
+/// 0a6b2a1dc2a2), and the stack cuts them up behind the qdisc; only this limit
+/// keeps them out.
+pub fn set_gso_max_segments(index: u32, name: &str, segments: u32) -> Request {
+    let operation = format!("set gso_max_segs of {name} to {segments}");
+    set(index, operation, |m| {
+        m.attributes.push(LinkAttribute::GsoMaxSegs(segments));
+    })
 }
 
 /// Sets an interface up or down.

@@ -73,6 +73,13 @@ pub enum Undo {
         /// MTU before, in bytes.
         mtu_bytes: u32,
     },
+    /// Let an interface take super-packets again.
+    GsoMaxSegments {
+        /// Interface.
+        interface: String,
+        /// Segments before.
+        segments: u32,
+    },
     /// Set an interface down again.
     LinkDown {
         /// Interface.
@@ -112,6 +119,13 @@ pub enum Undo {
         runs: Vec<(IpAddr, IpAddr)>,
         /// Addresses that were there before and stay.
         keep: Vec<IpAddr>,
+    },
+    /// Give a kernel setting its value back.
+    Sysctl {
+        /// Its file.
+        path: PathBuf,
+        /// Value before.
+        before: String,
     },
     /// Remove AnyIP routes.
     LocalRoutes {

@@ -266,6 +266,23 @@ pub fn delete_filter(index: u32, name: &str, hook: Hook) -> Request {
     }
 }
 
+/// Whether any filter is attached to either hook of an interface.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkError> {
+    for hook in [Hook::Ingress, Hook::Egress] {
+        let mut query = TcMessage::default();
+        query.header.index = index as i32;
+        query.header.parent = hook.parent();
+        let found = netlink.dump(RouteNetlinkMessage::GetTrafficFilter(query), "list filters")?;
+        if !found.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// A qdisc as the kernel reports it.
 #[derive(Debug, Clone)]
 pub struct Qdisc {

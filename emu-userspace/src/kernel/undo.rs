@@ -63,7 +63,11 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
             }
             _ => Ok(()),
         },
+        Undo::Sysctl { path, before } => {
+            fs::write(path, before).map_err(|e| format!("restore {}: {e}", path.display()))
+        }
         Undo::Mtu { interface, .. }
+        | Undo::GsoMaxSegments { interface, .. }
         | Undo::LinkDown { interface }
         | Undo::RootQdisc { interface, .. }
         | Undo::Clsact { interface }
@@ -88,9 +92,19 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
         Undo::Mtu { mtu_bytes, .. } => {
             text(netlink.request(link::set_mtu(index, name, *mtu_bytes)))
         }
+        Undo::GsoMaxSegments { segments, .. } => {
+            text(netlink.request(link::set_gso_max_segments(index, name, *segments)))
+        }
         Undo::LinkDown { .. } => text(netlink.request(link::set_up(index, name, false))),
         Undo::RootQdisc { recipe, .. } => root_qdisc(netlink, index, name, recipe.as_deref()),
-        Undo::Clsact { .. } => text(netlink.request(tc::delete_clsact(index, name))),
+        Undo::Clsact { .. } => {
+            // Ours are gone by now; what is left somebody added meanwhile. Without
+            // a clsact the listing fails, and there is nothing to delete.
+            if tc::has_filters(netlink, index).unwrap_or(false) {
+                return Ok(());
+            }
+            text(netlink.request(tc::delete_clsact(index, name)))
+        }
         Undo::Filter { hook, .. } => text(netlink.request(tc::delete_filter(index, name, *hook))),
         Undo::Features { features, .. } => {
             offload::set(name, features).map_err(|e| format!("restore the offloads of {name}: {e}"))
@@ -119,7 +133,7 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
                 .collect();
             text(netlink.batch(requests))
         }
-        Undo::DeleteLink { .. } | Undo::Pins { .. } => Ok(()),
+        Undo::DeleteLink { .. } | Undo::Pins { .. } | Undo::Sysctl { .. } => Ok(()),
     }
 }
 

@@ -225,6 +225,15 @@ impl Plan {
         })
     }
 
+    /// Whether a group has IPv4 addresses.
+    pub fn is_ipv4(&self, group: GroupId) -> bool {
+        let of_group = |(_, id): &&(IpNet, GroupId)| *id == group;
+        self.group_prefixes
+            .iter()
+            .find(of_group)
+            .is_some_and(|(prefix, _)| prefix.addr().is_ipv4())
+    }
+
     /// Pipe of a group's vnodes in one direction.
     pub fn pipe(&self, group: GroupId, direction: Direction) -> &Pipe {
         match direction {
@@ -289,7 +298,7 @@ impl fmt::Display for Plan {
         for interface in &self.interfaces {
             writeln!(
                 f,
-                "  {interface}: mtu {}, segmentation offloads off, clsact, filters emu_egress and \
+                "  {interface}: mtu {}, gso_max_segs 1, segmentation offloads off, clsact, filters emu_egress and \
                  emu_ingress",
                 self.mtu_bytes
             )?;
@@ -357,13 +366,20 @@ fn reach(topology: &Topology, host: Option<&str>) -> (Vec<String>, Vec<PlanRoute
         .hosts
         .iter()
         .filter(|other| other.name != own.name)
-        .filter_map(|other| {
-            Some(PlanRoutes {
+        .flat_map(|other| {
+            let vnodes = topology.host_vnodes(&other.name);
+            let prefixes = covering_prefixes(&runs(vnodes.into_iter()));
+            other.addresses.iter().map(move |gateway| PlanRoutes {
                 interface: own.interface.clone(),
-                gateway: other.address?,
-                prefixes: covering_prefixes(&runs(topology.host_vnodes(&other.name).into_iter())),
+                gateway: *gateway,
+                prefixes: prefixes
+                    .iter()
+                    .filter(|p| p.addr().is_ipv4() == gateway.is_ipv4())
+                    .copied()
+                    .collect(),
             })
         })
+        .filter(|routes| !routes.prefixes.is_empty())
         .collect();
     (interfaces, routes)
 }

@@ -9,7 +9,11 @@ use super::{GroupId, Topology, Vnodes};
 fn usable(prefix: IpNet) -> Box<dyn Iterator<Item = IpAddr> + Send> {
     match prefix {
         IpNet::V4(net) => Box::new(net.hosts().map(IpAddr::V4)),
-        IpNet::V6(net) => Box::new(net.hosts().map(IpAddr::V6)),
+        // The first address of an IPv6 subnet means its routers (RFC 4291, 2.6.1).
+        IpNet::V6(net) => {
+            let skip = usize::from(net.prefix_len() < 127);
+            Box::new(net.hosts().skip(skip).map(IpAddr::V6))
+        }
     }
 }
 

@@ -173,8 +173,9 @@ pub struct Host {
     pub name: String,
     /// Its interface towards the other hosts.
     pub interface: String,
-    /// Its address there, which the other hosts route its vnodes to.
-    pub address: Option<IpAddr>,
+    /// Its addresses there, at most one of each family, which the other hosts
+    /// route its vnodes of that family to.
+    pub addresses: Vec<IpAddr>,
     /// Groups of which it carries all vnodes, those of nested groups included.
     pub groups: Vec<GroupId>,
     /// Runs of vnodes that it carries: first and last address.

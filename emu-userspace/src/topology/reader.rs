@@ -143,6 +143,10 @@ impl<'a> Field<'a> {
         matches!(self.node.value, Value::Map(_))
     }
 
+    pub fn is_list(&self) -> bool {
+        matches!(self.node.value, Value::List(_))
+    }
+
     pub fn text(&self) -> Option<&'a str> {
         match &self.node.value {
             Value::Scalar(text) => Some(text),
@@ -196,7 +200,7 @@ impl<'a> Field<'a> {
     pub fn address(&self) -> Option<IpAddr> {
         let text = self.text()?;
         match text.parse::<IpAddr>() {
-            Ok(address) => self.only_v4(address.is_ipv4()).then_some(address),
+            Ok(address) => Some(address),
             Err(_) => {
                 self.report(
                     self.problem(format!("`{text}` is no IP address"))
@@ -205,17 +209,6 @@ impl<'a> Field<'a> {
                 None
             }
         }
-    }
-
-    /// Until the data path reads IPv6 headers, a v6 vnode would pass unshaped.
-    fn only_v4(&self, is_v4: bool) -> bool {
-        if !is_v4 {
-            self.report(
-                self.problem("IPv6 is not supported yet")
-                    .expected("an IPv4 address or prefix"),
-            );
-        }
-        is_v4
     }
 
     /// A prefix whose host bits are zero.
@@ -242,24 +235,27 @@ impl<'a> Field<'a> {
             );
             return None;
         }
-        self.only_v4(net.addr().is_ipv4()).then_some(net)
+        Some(net)
     }
 }
 
 /// Why no vnode can have an address of this prefix.
 fn unusable(net: IpNet) -> Option<&'static str> {
-    let IpNet::V4(net) = net else { return None };
     let overlaps = |other: &str| {
         other
-            .parse::<ipnet::Ipv4Net>()
+            .parse::<IpNet>()
             .is_ok_and(|o| o.contains(&net) || net.contains(&o))
     };
     if net.prefix_len() == 0 {
         Some("is every address there is")
-    } else if overlaps("127.0.0.0/8") {
+    } else if overlaps("127.0.0.0/8") || overlaps("::1/128") {
         Some("is the machine's own loopback")
-    } else if overlaps("224.0.0.0/4") {
+    } else if overlaps("224.0.0.0/4") || overlaps("ff00::/8") {
         Some("is multicast")
+    } else if overlaps("fe80::/10") {
+        Some("is link-local: it means another node on each interface")
+    } else if overlaps("::ffff:0:0/96") {
+        Some("is the IPv6 form of IPv4 addresses; write those")
     } else if overlaps("0.0.0.0/8") || overlaps("240.0.0.0/4") {
         Some("is reserved")
     } else {

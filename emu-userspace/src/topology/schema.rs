@@ -186,12 +186,20 @@ struct Host {
     name: String,
     /// Interface towards the other hosts.
     interface: String,
-    /// Address there, which the other hosts route this one's vnodes to.
-    address: Option<String>,
+    /// Address there, which the other hosts route this one's vnodes to; a list has
+    /// one of each family.
+    address: Option<OneOrTwo>,
     /// Groups of which it carries all vnodes.
     groups: Option<Vec<String>>,
     /// Vnodes by address (`10.1.0.1`) or run (`10.1.0.1-10.1.0.80`).
     nodes: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum OneOrTwo {
+    One(String),
+    Two(Vec<String>),
 }
 
 /// The JSON Schema of a topology file.

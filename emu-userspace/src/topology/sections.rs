@@ -405,7 +405,7 @@ fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
         }
         fits.then_some(text)
     });
-    let address = record.get("address").and_then(|f| f.address());
+    let addresses = host_addresses(&record);
     let carried = record
         .get("groups")
         .and_then(|f| f.list())
@@ -417,10 +417,35 @@ fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
     Some(Host {
         name: name?.to_owned(),
         interface: interface?.to_owned(),
-        address,
+        addresses,
         groups: carried.iter().filter_map(|f| groups.resolve(f)).collect(),
         nodes: nodes.iter().filter_map(run).collect(),
     })
+}
+
+/// One address, or a list with one of each family.
+fn host_addresses(record: &Record<'_>) -> Vec<IpAddr> {
+    let Some(field) = record.get("address") else {
+        return Vec::new();
+    };
+    if !field.is_list() {
+        return field.address().into_iter().collect();
+    }
+    let addresses: Vec<IpAddr> = field
+        .list()
+        .unwrap_or_default()
+        .iter()
+        .filter_map(Field::address)
+        .collect();
+    let v4 = addresses.iter().filter(|a| a.is_ipv4()).count();
+    if v4 > 1 || addresses.len() - v4 > 1 {
+        field.report(
+            field
+                .problem("a host has one address of each family")
+                .expected("`address: 192.168.7.1` or `address: [192.168.7.1, fd07::1]`"),
+        );
+    }
+    addresses
 }
 
 /// An address, or the first and last of a run: `10.1.0.1-10.1.0.80`.

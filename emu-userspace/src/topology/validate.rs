@@ -93,30 +93,28 @@ fn room(topology: &Topology, group: usize) -> u128 {
     let prefix = topology.groups[group].prefix;
     let bits = prefix.max_prefix_len() - prefix.prefix_len();
     let all = 1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX);
-    // As for Ipv4Net::hosts: no network and broadcast address above /31.
-    let ends = if prefix.addr().is_ipv4() && bits > 1 {
-        2
-    } else {
-        0
+    // No network and broadcast address, or subnet-router address, of a prefix
+    // that is longer than two addresses.
+    let reserved: Vec<IpAddr> = match (bits > 1, prefix.addr().is_ipv4()) {
+        (true, true) => vec![prefix.network(), prefix.broadcast()],
+        (true, false) => vec![prefix.network()],
+        (false, _) => Vec::new(),
     };
     let usable = |net: &IpNet| {
         let bits = net.max_prefix_len() - net.prefix_len();
         1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX)
     };
-    let (first, last) = (prefix.network(), prefix.broadcast());
     let nested: u128 = topology
         .groups
         .iter()
         .filter(|g| g.parent == Some(group) && prefix.contains(&g.prefix))
         .map(|g| {
-            let shared = [first, last]
-                .iter()
-                .filter(|a| ends > 0 && g.prefix.contains(*a))
-                .count();
+            let shared = reserved.iter().filter(|a| g.prefix.contains(*a)).count();
             usable(&g.prefix) - shared as u128
         })
         .sum();
-    all.saturating_sub(ends).saturating_sub(nested)
+    all.saturating_sub(reserved.len() as u128)
+        .saturating_sub(nested)
 }
 
 fn vnodes(topology: &Topology, groups: &Groups<'_>) {

@@ -17,8 +17,14 @@ pub use pairs::{Pair, choose};
 
 use crate::{plan::Plan, topology::Topology};
 
-/// IP length of a probe: what `ping` sends by default (56 bytes of data).
-pub const PROBE_IP_BYTES: u32 = 84;
+/// IP length of a probe to an address: what `ping` sends by default (56 bytes of
+/// data and 8 of ICMP).
+pub const fn probe_ip_bytes(to: IpAddr) -> u32 {
+    match to {
+        IpAddr::V4(_) => 84,
+        IpAddr::V6(_) => 104,
+    }
+}
 
 /// How often a pair that is off is measured.
 const ATTEMPTS: u32 = 4;
@@ -220,7 +226,8 @@ fn judge(
     options: &Options,
 ) -> PairReport {
     rtts_ms.sort_unstable_by(f64::total_cmp);
-    let expected_rtt_ms = plan.idle_rtt_ns(pair.from, pair.to, PROBE_IP_BYTES) as f64 / 1e6;
+    let expected_rtt_ms =
+        plan.idle_rtt_ns(pair.from, pair.to, probe_ip_bytes(pair.dst)) as f64 / 1e6;
     let rtt_ms = match (rtts_ms.first(), rtts_ms.last()) {
         (Some(min), Some(max)) => Some(RttMs {
             min: *min,

@@ -35,7 +35,7 @@ impl Turns {
     }
 }
 
-/// Every pair of groups of which one has vnodes on this host; at most `most`,
+/// Every pair of groups of one family of which one has vnodes on this host; at most `most`,
 /// evenly spread.
 pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
     let mut local: Vec<Vec<IpAddr>> = vec![Vec::new(); plan.groups.len()];
@@ -47,7 +47,8 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
     for from in &here {
         for to in 0..local.len() {
             let twice = here.contains(&to) && to < *from;
-            if !twice && (here.contains(&to) || topology.vnode_count(to) > 0) {
+            let reachable = plan.is_ipv4(*from) == plan.is_ipv4(to);
+            if !twice && reachable && (here.contains(&to) || topology.vnode_count(to) > 0) {
                 wanted.push((*from, to));
             }
         }

@@ -14,9 +14,9 @@ use crate::{plan::Plan, topology::GroupId};
 
 /// Payload of the UDP probes in bytes.
 const UDP_PAYLOAD: usize = 1200;
-const UDP_HEADERS: u32 = 28;
-/// IP and TCP header with timestamps.
-const TCP_HEADERS: u32 = 52;
+const UDP_HEADER: u32 = 8;
+/// TCP header with timestamps.
+const TCP_HEADER: u32 = 32;
 /// Packets that a measurement should see.
 const PACKETS: u32 = 200;
 const SHORTEST_UDP: Duration = Duration::from_secs(3);
@@ -86,6 +86,11 @@ fn samples(plan: &Plan) -> Vec<Sample> {
 }
 
 impl Sample {
+    /// Header bytes of a packet: IP and transport.
+    fn headers(&self, transport: u32) -> u32 {
+        transport + if self.dst.is_ipv4() { 20 } else { 40 }
+    }
+
     fn goodput(&self, payload: u32, headers: u32) -> u64 {
         let charged = rate::charged_bytes(payload + headers, self.overhead_bytes);
         self.rate_bits_per_sec * u64::from(payload) / u64::from(charged.max(1))
@@ -122,7 +127,7 @@ impl Sample {
         let sender = UdpSocket::bind(SocketAddr::new(self.src, 0))?;
         let duration = self.duration(SHORTEST_UDP);
         let gap = Duration::from_secs_f64(
-            (UDP_PAYLOAD as f64 + f64::from(UDP_HEADERS)) * 8.0
+            (UDP_PAYLOAD as f64 + f64::from(self.headers(UDP_HEADER))) * 8.0
                 / (2.0 * self.rate_bits_per_sec as f64),
         );
         let sending = thread::spawn(move || -> io::Result<()> {
@@ -150,7 +155,7 @@ impl Sample {
             .map_err(|_| io::Error::other("the sending thread panicked"))??;
         let seconds = first.map_or(0.0, |f| (last - f).as_secs_f64());
         let bits = packets.saturating_sub(1) as f64 * UDP_PAYLOAD as f64 * 8.0;
-        let expected = self.goodput(UDP_PAYLOAD as u32, UDP_HEADERS);
+        let expected = self.goodput(UDP_PAYLOAD as u32, self.headers(UDP_HEADER));
         let measured = if seconds > 0.0 { bits / seconds } else { 0.0 };
         Ok(self.report("udp", expected, measured, UDP_SHARE))
     }
@@ -199,7 +204,8 @@ impl Sample {
             .join()
             .map_err(|_| io::Error::other("the sending thread panicked"))??;
         let seconds = first.map_or(0.0, |f: Instant| (last - f).as_secs_f64());
-        let expected = self.goodput(mtu_bytes.saturating_sub(TCP_HEADERS).max(1), TCP_HEADERS);
+        let headers = self.headers(TCP_HEADER);
+        let expected = self.goodput(mtu_bytes.saturating_sub(headers).max(1), headers);
         let measured = if seconds > 0.0 {
             bytes as f64 * 8.0 / seconds
         } else {

@@ -33,6 +33,23 @@ pub fn ipv4(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
     ethernet(0x0800, &packet)
 }
 
+/// An IPv6 packet of `ip_bytes` in an Ethernet frame, its first extension header
+/// being a fragment header.
+///
+/// # Panics
+/// If an address is none.
+pub fn ipv6(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
+    let octets = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
+    let mut packet = vec![0u8; ip_bytes.max(40)];
+    packet[0] = 0x60;
+    packet[4..6].copy_from_slice(&(ip_bytes.saturating_sub(40) as u16).to_be_bytes());
+    packet[6] = 44;
+    packet[7] = 64;
+    packet[8..24].copy_from_slice(&octets(source));
+    packet[24..40].copy_from_slice(&octets(destination));
+    ethernet(0x86dd, &packet)
+}
+
 /// What a program did to a packet.
 #[derive(Debug, Clone)]
 pub struct Outcome {

@@ -2,14 +2,14 @@
 //! kernel when they arrive.
 use std::{
     io::{self, IoSliceMut},
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
     time::{Duration, Instant},
 };
 
 use nix::{
     sys::{
-        socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
+        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt},
         time::TimeSpec,
     },
     time::{ClockId, clock_gettime},
@@ -40,16 +40,18 @@ impl Arrival {
     }
 }
 
+/// An address with a port, or with port 7000.
+fn end(text: &str) -> SocketAddr {
+    text.parse::<IpAddr>()
+        .map_or_else(|_| text.parse().unwrap(), |ip| SocketAddr::new(ip, 7000))
+}
+
 /// A socket bound to an address, at port 7000 unless said.
 ///
 /// # Panics
 /// If the address is not local.
 pub fn socket(address: &str) -> UdpSocket {
-    let address: SocketAddr = if address.contains(':') {
-        address.parse().unwrap()
-    } else {
-        SocketAddr::new(address.parse().unwrap(), 7000)
-    };
+    let address = end(address);
     let socket = UdpSocket::bind(address).unwrap_or_else(|e| panic!("bind {address}: {e}"));
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).unwrap();
     // Thousands of small datagrams may wait for a slow test.
@@ -62,11 +64,7 @@ pub fn socket(address: &str) -> UdpSocket {
 /// # Errors
 /// What the kernel says: an emulated loss must not show here.
 pub fn send(socket: &UdpSocket, to: &str, tag: u32, bytes: usize) -> io::Result<()> {
-    let to: SocketAddr = if to.contains(':') {
-        to.parse().unwrap()
-    } else {
-        SocketAddr::new(to.parse().unwrap(), 7000)
-    };
+    let to = end(to);
     let mut payload = vec![0u8; bytes.max(12)];
     payload[..4].copy_from_slice(&tag.to_be_bytes());
     payload[4..12].copy_from_slice(&(now().as_nanos() as u64).to_be_bytes());
@@ -84,7 +82,7 @@ pub fn receive(socket: &UdpSocket, most: usize, quiet: Duration) -> Vec<Arrival>
     socket.set_read_timeout(Some(quiet)).unwrap();
     while arrivals.len() < most {
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        let received = recvmsg::<SockaddrIn>(
+        let received = recvmsg::<()>(
             socket.as_raw_fd(),
             &mut parts,
             Some(&mut control),

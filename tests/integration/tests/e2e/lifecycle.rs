@@ -1,9 +1,13 @@
 //! Loading twice, over damage, in turns, and at scale.
-use std::{process::Stdio, time::Instant};
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use integration::{
     command::{TopologyFile, emu, emu_command, emu_json, run, try_emu},
     netns::isolated,
+    udp,
 };
 
 use crate::{latency::TOPOLOGIES, safety::snapshot};
@@ -166,6 +170,50 @@ groups:
         assert_eq!(emu_json("status 10.65.0.0")["index"], 65_535);
         emu("unload");
         assert_eq!(snapshot(), before);
+    });
+}
+
+/// As many groups as the tables hold, each pair with its own latency.
+#[test]
+fn a_thousand_and_twenty_four_groups() {
+    isolated(|| {
+        let mut text = String::from("version: 1\ngroups:\n");
+        for i in 0..1024 {
+            text += &format!(
+                "  g{i}: {{prefix: 10.{}.{}.0/24, nodes: 2}}\n",
+                i / 256,
+                i % 256
+            );
+        }
+        text += "latencies:\n";
+        for i in 0..512 {
+            text += &format!(
+                "  - {{between: [g{i}, g{}], latency: {}ms}}\n",
+                1023 - i,
+                10 + i % 50
+            );
+        }
+        let file = TopologyFile::new(&text);
+        file.load();
+        for i in [0, 49, 511] {
+            let (from, to) = (format!("10.0.{i}.1"), 1023 - i);
+            let (from, to) = if i < 256 {
+                (from, format!("10.{}.{}.2", to / 256, to % 256))
+            } else {
+                (
+                    format!("10.{}.{}.1", i / 256, i % 256),
+                    format!("10.{}.{}.2", to / 256, to % 256),
+                )
+            };
+            let (here, there) = (udp::socket(&from), udp::socket(&to));
+            udp::send(&here, &to, 0, 100).unwrap();
+            let delay = udp::receive(&there, 1, Duration::from_secs(2))[0].delay_ms();
+            let expected = f64::from(10 + i % 50);
+            assert!(
+                (expected..expected + 10.0).contains(&delay),
+                "g{i}: {delay}"
+            );
+        }
     });
 }
 

@@ -2,7 +2,7 @@
 use std::process::{Child, Command, Stdio};
 
 use integration::{
-    command::{TopologyFile, emu},
+    command::{TopologyFile, emu, emu_json},
     netns::{Host, isolated, two_hosts},
 };
 use serde_json::Value;
@@ -191,6 +191,11 @@ fn a_full_queue_makes_tcp_retransmit() {
         file.load();
         let (rate, retransmits) = Flow::start([None; 2], "10.1.0.1", "10.1.0.2", 6).result();
         assert!(retransmits > 0, "no retransmission at {rate}");
+        // Packets, not 64 KiB super-packets, went through the pipe.
+        let counters = &emu_json("status 10.1.0.1")["up"]["counters"];
+        let number = |key: &str| counters[key].as_u64().unwrap();
+        assert!(number("packets") > 900, "{counters}");
+        assert!(number("bytes") <= number("packets") * 1500, "{counters}");
         // The buffer is a tenth of the bandwidth-delay product and more: most of
         // the line is used all the same.
         assert!(rate > 1.2e6, "{rate}");

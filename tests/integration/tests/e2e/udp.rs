@@ -6,6 +6,7 @@ use integration::{
     netns::isolated,
     udp::{self, Arrival, blast},
 };
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// Payload of 1472 bytes: an IP packet of 1500.
 const PAYLOAD: usize = 1472;
@@ -109,6 +110,51 @@ fn a_queue_holds_what_its_limit_says() {
             );
             assert_eq!(drops("10.1.0.1", "up"), 100 - arrivals.len() as u64);
             assert!(arrivals.windows(2).all(|w| w[0].tag < w[1].tag));
+        }
+    });
+}
+
+/// What is in flight must not count against the sender's socket: 40 Mbit/s for
+/// 400 ms are 2 MB, ten times the default send buffer.
+#[test]
+fn a_long_path_does_not_throttle_the_sender() {
+    isolated(|| {
+        let file = TopologyFile::new(
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: {rate: 40mbit, queue: 1000 packets}, latency: 200ms}}\n",
+        );
+        file.load();
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
+        blast(
+            &from,
+            "10.1.0.2",
+            PAYLOAD,
+            Duration::from_micros(200),
+            Duration::from_secs(4),
+        );
+        let rate = rate_bits_per_sec(&receiver.join().unwrap());
+        // A send buffer's worth each round trip would be 4 Mbit/s.
+        assert!((rate / 40e6 - 1.0).abs() <= 0.02, "{rate}");
+    });
+}
+
+/// fq sends control-priority packets at once; a vnode's must wait all the same.
+#[test]
+fn no_priority_bypasses_the_line() {
+    isolated(|| {
+        let file = TopologyFile::new(
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, latency: 60ms}}\n",
+        );
+        file.load();
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        for priority in [0, 6, 7] {
+            setsockopt(&from, sockopt::Priority, &priority).unwrap();
+            udp::send(&from, "10.1.0.2", 0, 100).unwrap();
+            let delay = udp::receive(&to, 1, Duration::from_secs(2))[0].delay_ms();
+            assert!(
+                (120.0..135.0).contains(&delay),
+                "priority {priority}: {delay} ms"
+            );
         }
     });
 }
