@@ -4,8 +4,9 @@ use std::path::Path;
 
 use crate::{
     kernel::{
-        apply::{self, ApplyError},
+        apply,
         bpf::{BpfError, Maps},
+        error::ApplyError,
         state::{State, StateDir, StateError, WriterLock},
         undo::{self, UndoError},
     },

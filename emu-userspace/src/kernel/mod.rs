@@ -8,6 +8,7 @@
 pub mod addr;
 pub mod apply;
 pub mod bpf;
+pub mod error;
 pub mod link;
 pub mod netlink;
 pub mod offload;

@@ -6,6 +6,7 @@
 //! pipe + source latency + latency between the groups + wait and serialisation
 //! in the destination's down pipe + destination latency.
 mod error;
+mod hosts;
 mod lookup;
 mod node;
 mod parse;

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 use super::{
     Accounting, Addressing, FqSettings, Topology,
     error::{Position, Problem, TopologyErrors},
-    node,
+    hosts, node,
     reader::{Field, Problems, Record},
     sections, units, validate,
 };
@@ -95,7 +95,7 @@ fn read(root: &Field<'_>) -> Option<Topology> {
     let profiles = sections::profiles(&record);
     let groups = sections::groups(&record, &profiles);
     let links = sections::links(&record, &groups);
-    let hosts = sections::hosts(&record, &groups);
+    let hosts = hosts::hosts(&record, &groups);
     let topology = Topology {
         name: record
             .get("name")

@@ -212,7 +212,7 @@ pub fn json_schema() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{parse, sections};
+    use crate::topology::{hosts, parse, sections};
 
     #[test]
     fn the_schema_has_the_keys_that_are_read() {
@@ -240,6 +240,6 @@ mod tests {
         assert_eq!(keys(&definitions["Group"]), read(sections::GROUP_KEYS));
         assert_eq!(keys(&definitions["Link"]), read(sections::LINK_KEYS));
         assert_eq!(keys(&definitions["Matrix"]), read(sections::MATRIX_KEYS));
-        assert_eq!(keys(&definitions["Host"]), read(sections::HOST_KEYS));
+        assert_eq!(keys(&definitions["Host"]), read(hosts::HOST_KEYS));
     }
 }

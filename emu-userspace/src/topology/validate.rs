@@ -6,8 +6,9 @@ use ipnet::IpNet;
 
 use super::{
     Queue, Topology, Vnodes,
+    hosts::ReadHost,
     reader::Field,
-    sections::{Groups, ReadHost, most_ring_slots},
+    sections::{Groups, most_ring_slots},
 };
 
 pub(super) fn check(

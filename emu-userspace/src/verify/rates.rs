@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emu_common::{layout::Direction, model::rate};
+use emu_common::{
+    layout::{Direction, Pipe},
+    model::rate,
+};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -25,10 +28,12 @@ const SHORTEST_TCP: Duration = Duration::from_secs(12);
 const LONGEST: Duration = Duration::from_secs(20);
 /// Lines faster than this are limited by the host, not by the line.
 const FASTEST_BITS_PER_SEC: u64 = 200_000_000;
-/// Least share of the expected goodput: UDP fills the line, TCP needs time to
-/// find its rate on a long path.
+/// What the kernel lets a socket receive ahead, by default.
+const LARGEST_WINDOW: u64 = 4 << 20;
+/// Least and largest share of the expected goodput. TCP has retransmissions and
+/// delayed acknowledgements to lose a little by.
 const UDP_SHARE: (f64, f64) = (0.98, 1.02);
-const TCP_SHARE: (f64, f64) = (0.85, 1.05);
+const TCP_SHARE: (f64, f64) = (0.93, 1.03);
 
 /// Goodput of one pair of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -53,6 +58,39 @@ struct Sample {
     rate_bits_per_sec: u64,
     overhead_bytes: i32,
     rtt: Duration,
+    /// Bytes that TCP may have under way: enough to fill the path, too few to
+    /// overflow a queue. After a loss the receiver gets at once what waited for
+    /// the missing packet, and a few seconds' goodput would be that of no line.
+    window_bytes: usize,
+}
+
+/// Bytes that a pipe's queue holds.
+fn queue_bytes(pipe: &Pipe, mtu_bytes: u32) -> u64 {
+    if pipe.limit_packets > 0 {
+        u64::from(pipe.limit_packets) * u64::from(mtu_bytes)
+    } else {
+        let ns = u128::from(pipe.limit_ns) << 20;
+        let bytes = ns.checked_div(u128::from(pipe.ns_per_byte_q20));
+        bytes.map_or(LARGEST_WINDOW, |b| u64::try_from(b).unwrap_or(u64::MAX))
+    }
+}
+
+/// Window for a path: what it holds, a quarter more, and half a queue.
+fn window_bytes(plan: &Plan, from: GroupId, to: GroupId, rate_bits_per_sec: u64) -> u64 {
+    let mtu = plan.mtu_bytes;
+    let rtt_ns = u128::from(plan.idle_rtt_ns(from, to, mtu));
+    let path = u128::from(rate_bits_per_sec) * rtt_ns / 8_000_000_000;
+    let queue = [
+        plan.pipe(from, Direction::Up),
+        plan.pipe(to, Direction::Down),
+    ]
+    .iter()
+    .map(|pipe| queue_bytes(pipe, mtu))
+    .min()
+    .unwrap_or(0);
+    let path = u64::try_from(path).unwrap_or(u64::MAX).saturating_mul(5) / 4;
+    path.saturating_add(queue / 2)
+        .clamp(4 * u64::from(mtu), LARGEST_WINDOW)
 }
 
 /// The rate of the slower pipe from a group to another; none if unlimited.
@@ -80,6 +118,7 @@ fn samples(plan: &Plan) -> Vec<Sample> {
                 rate_bits_per_sec,
                 overhead_bytes: plan.pipe(group, Direction::Up).overhead_bytes,
                 rtt: Duration::from_nanos(plan.idle_rtt_ns(group, group, 1500)),
+                window_bytes: window_bytes(plan, group, group, rate_bits_per_sec) as usize,
             })
         })
         .collect()
@@ -162,7 +201,12 @@ impl Sample {
 
     /// One TCP flow; what arrives in the second half of the time counts.
     fn tcp(&self, mtu_bytes: u32) -> io::Result<RateReport> {
-        let listener = TcpListener::bind(SocketAddr::new(self.dst, 0))?;
+        let address = SocketAddr::new(self.dst, 0);
+        let listener = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        listener.set_recv_buffer_size(self.window_bytes)?;
+        listener.bind(&address.into())?;
+        listener.listen(1)?;
+        let listener: TcpListener = listener.into();
         let to = listener.local_addr()?;
         let (src, duration) = (self.src, self.duration(SHORTEST_TCP));
         let sending = thread::spawn(move || -> io::Result<()> {
