@@ -11,7 +11,9 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// Requests sent in one write. Each refused one is answered in a buffer of its
 /// own, and the socket's default receive buffer holds some 270 of these.
-const BATCH: usize = 200;
+const BATCH: usize = 100;
+/// Receive buffer asked for; the kernel doubles it for its own bookkeeping.
+const RECEIVE_BYTES: libc::c_int = 212_992;
 
 /// A netlink operation that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +78,8 @@ impl Netlink {
         socket
             .connect(&SocketAddr::new(0, 0))
             .map_err(NetlinkError::Socket)?;
+        // Twice the default; an answer that finds no room is lost for good.
+        let _ = socket.set_rx_buf_sz(RECEIVE_BYTES);
         // Without it the kernel sends every failed request back in full.
         let _ = socket.set_cap_ack(true);
         Ok(Self {

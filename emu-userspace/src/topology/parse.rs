@@ -182,7 +182,17 @@ fn fq(record: &Record<'_>) -> FqSettings {
     FqSettings {
         limit_packets: number("limit", 1, i64::from(u32::MAX)),
         flow_limit_packets: number("flow_limit", 1, i64::from(u32::MAX)),
-        horizon: record.get("horizon").and_then(|f| f.unit(units::time)),
+        horizon: record.get("horizon").and_then(|field| {
+            let horizon = field.unit(units::time)?;
+            if horizon.is_zero() {
+                field.report(
+                    field
+                        .problem("a horizon of 0 holds no packet back")
+                        .expected("a time longer than any packet waits, as in `20s`"),
+                );
+            }
+            Some(horizon)
+        }),
         buckets,
         orphan_mask: number("orphan_mask", 0, i64::from(u32::MAX)),
     }

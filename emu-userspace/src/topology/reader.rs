@@ -1,5 +1,9 @@
 //! Walking the tree: typed access to maps, with every mistake collected.
-use std::{cell::RefCell, collections::BTreeSet, net::IpAddr};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -101,12 +105,26 @@ impl<'a> Field<'a> {
 
     fn entries(&self) -> Option<&'a [Entry]> {
         match &self.node.value {
-            Value::Map(entries) => Some(entries),
+            Value::Map(entries) => {
+                self.report_duplicates(entries);
+                Some(entries)
+            }
             Value::Nothing => Some(&[]),
             _ => {
                 self.wrong_kind("a map");
                 None
             }
+        }
+    }
+
+    fn report_duplicates(&self, entries: &'a [Entry]) {
+        let mut seen = HashSet::new();
+        for entry in entries.iter().filter(|e| !seen.insert(e.key.as_str())) {
+            let path = self.child(&entry.key, &entry.value).path;
+            let message = format!("the key `{}` stands here a second time", entry.key);
+            self.report(
+                Problem::new(entry.key_at, path, message).expected("each key once in a map"),
+            );
         }
     }
 

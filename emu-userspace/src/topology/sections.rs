@@ -1,8 +1,9 @@
 //! The sections of a file: profiles, groups, latencies, hosts.
 
+use std::collections::HashMap;
+
 use super::{
     Group, GroupId, GroupLink, Pipe, Vnodes,
-    error::Position,
     reader::{Field, Record, resolve},
     units::{self, MOST_QUEUED_PACKETS},
 };
@@ -30,7 +31,7 @@ pub(super) const LINK_KEYS: &[&str] = &["between", "from", "to", "latency"];
 pub(super) const MATRIX_KEYS: &[&str] = &["groups", "rows"];
 
 const MOST_NODES: i64 = 16_777_216;
-const DEEPEST: usize = 32;
+const DEEPEST: usize = 12;
 
 /// Both pipes of an access line.
 #[derive(Clone, Copy, Default)]
@@ -150,6 +151,7 @@ fn read_groups<'a>(
         section.report(section.problem(format!("groups are nested deeper than {DEEPEST}")));
         return;
     }
+    let mut here: Vec<&str> = Vec::new();
     for (name, name_at, field) in section.named() {
         if !name_is_usable(name) {
             field.report(
@@ -161,7 +163,10 @@ fn read_groups<'a>(
                 .expected("letters, digits, `-`, `_` and `.`, at most 63"),
             );
         }
-        if groups.names.iter().any(|(n, _)| *n == name) {
+        // A second time in one map is a duplicate key, which is reported as such.
+        let elsewhere = groups.names.iter().any(|(n, _)| *n == name) && !here.contains(&name);
+        here.push(name);
+        if elsewhere {
             field.report(
                 super::error::Problem::new(
                     name_at,
@@ -253,35 +258,50 @@ impl<'a> Groups<'a> {
 }
 
 pub(super) fn links(record: &Record<'_>, groups: &Groups<'_>) -> Vec<GroupLink> {
-    let mut links: Vec<(GroupLink, Field<'_>)> = Vec::new();
+    let mut links = Links::default();
     if let Some(list) = record.get("latencies").and_then(|f| f.list()) {
         for entry in list {
             if let Some(link) = read_link(&entry, groups) {
-                add_link(&mut links, link, entry);
+                links.add(link, &entry);
             }
         }
     }
     if let Some(section) = record.get("latency_matrix") {
         read_matrix(&section, groups, &mut links);
     }
-    links.into_iter().map(|(link, _)| link).collect()
+    links.list
 }
 
-fn add_link<'a>(links: &mut Vec<(GroupLink, Field<'a>)>, link: GroupLink, field: Field<'a>) {
-    let covers = |l: &GroupLink, a, b| (l.a, l.b) == (a, b) || (!l.one_way && (l.b, l.a) == (a, b));
-    let first = links
-        .iter()
-        .find(|(l, _)| covers(l, link.a, link.b) || (!link.one_way && covers(l, link.b, link.a)));
-    if let Some((_, first)) = first {
-        let Position { line, .. } = first.at();
-        field.report(
-            field
-                .problem("this pair of groups already has a latency")
-                .hint(format!("the first one is in line {line}")),
-        );
-        return;
+/// Links with the line of each directed pair, to find those given twice.
+#[derive(Default)]
+struct Links {
+    list: Vec<GroupLink>,
+    lines: HashMap<(GroupId, GroupId), u32>,
+}
+
+impl Links {
+    fn add(&mut self, link: GroupLink, field: &Field<'_>) {
+        let there = (link.a, link.b);
+        let back = (!link.one_way && link.a != link.b).then_some((link.b, link.a));
+        let first = [Some(there), back]
+            .into_iter()
+            .flatten()
+            .find_map(|pair| self.lines.get(&pair));
+        if let Some(line) = first {
+            field.report(
+                field
+                    .problem("this pair of groups already has a latency")
+                    .hint(format!("the first one is in line {line}")),
+            );
+            return;
+        }
+        let line = field.at().line;
+        self.lines.insert(there, line);
+        if let Some(back) = back {
+            self.lines.insert(back, line);
+        }
+        self.list.push(link);
     }
-    links.push((link, field));
 }
 
 fn read_link(entry: &Field<'_>, groups: &Groups<'_>) -> Option<GroupLink> {
@@ -321,11 +341,7 @@ fn read_link(entry: &Field<'_>, groups: &Groups<'_>) -> Option<GroupLink> {
     })
 }
 
-fn read_matrix<'a>(
-    section: &Field<'a>,
-    groups: &Groups<'a>,
-    links: &mut Vec<(GroupLink, Field<'a>)>,
-) -> Option<()> {
+fn read_matrix(section: &Field<'_>, groups: &Groups<'_>, links: &mut Links) -> Option<()> {
     let record = section.record(MATRIX_KEYS)?;
     let names = record.need("groups", "[a, b]")?.list()?;
     let ids: Vec<Option<GroupId>> = names.iter().map(|f| groups.resolve(f)).collect();
@@ -364,7 +380,7 @@ fn read_matrix<'a>(
                     one_way: true,
                     latency,
                 };
-                add_link(links, link, cell);
+                links.add(link, &cell);
             }
         }
     }

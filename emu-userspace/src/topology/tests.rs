@@ -161,6 +161,35 @@ fn large_topologies_are_checked_quickly() {
     );
 }
 
+/// The largest matrix: every pair of as many groups as there may be.
+#[test]
+fn a_full_matrix_is_read() {
+    let groups = 1024;
+    let mut text = String::from("version: 1\ngroups:\n");
+    for i in 0..groups {
+        text += &format!(
+            "  g{i}: {{prefix: 10.{}.{}.0/24, nodes: 2}}\n",
+            i / 256,
+            i % 256
+        );
+    }
+    let names: Vec<String> = (0..groups).map(|i| format!("g{i}")).collect();
+    text += &format!(
+        "latency_matrix:\n  groups: [{}]\n  rows:\n",
+        names.join(", ")
+    );
+    for i in 0..groups {
+        let row: Vec<String> = (0..groups)
+            .map(|j| format!("{}ms", (i + j) % 100))
+            .collect();
+        text += &format!("    - [{}]\n", row.join(", "));
+    }
+    let topology = parse(&text, "t").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(topology.links.len(), groups * groups);
+    let latencies = topology.pair_latencies();
+    assert_eq!(latencies[3 * groups + 40], Duration::from_millis(43));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 

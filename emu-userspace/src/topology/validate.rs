@@ -1,5 +1,8 @@
 //! Checks that need the whole topology: prefixes, counts, hosts.
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use emu_common::layout::MAX_GROUPS;
 use ipnet::IpNet;
@@ -89,18 +92,23 @@ fn is_inside(topology: &Topology, group: usize, around: usize) -> bool {
     .any(|g| g == around)
 }
 
+/// Addresses of a prefix that no vnode has: network and broadcast, or the
+/// subnet's routers; none of a prefix of one or two addresses.
+fn reserved(prefix: IpNet) -> Vec<IpAddr> {
+    let bits = prefix.max_prefix_len() - prefix.prefix_len();
+    match (bits > 1, prefix.addr().is_ipv4()) {
+        (true, true) => vec![prefix.network(), prefix.broadcast()],
+        (true, false) => vec![prefix.network()],
+        (false, _) => Vec::new(),
+    }
+}
+
 /// Usable addresses of a prefix, without those of nested groups.
 fn room(topology: &Topology, group: usize) -> u128 {
     let prefix = topology.groups[group].prefix;
     let bits = prefix.max_prefix_len() - prefix.prefix_len();
     let all = 1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX);
-    // No network and broadcast address, or subnet-router address, of a prefix
-    // that is longer than two addresses.
-    let reserved: Vec<IpAddr> = match (bits > 1, prefix.addr().is_ipv4()) {
-        (true, true) => vec![prefix.network(), prefix.broadcast()],
-        (true, false) => vec![prefix.network()],
-        (false, _) => Vec::new(),
-    };
+    let reserved = reserved(prefix);
     let usable = |net: &IpNet| {
         let bits = net.max_prefix_len() - net.prefix_len();
         1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX)
@@ -162,6 +170,11 @@ fn listed(topology: &Topology, id: usize, field: &Field<'_>, owner: &mut HashMap
                 ))
                 .expected(format!("addresses inside {}", group.prefix)),
         );
+    } else if reserved(group.prefix).contains(&address) {
+        field.report(field.problem(format!(
+            "{address} is the first or last address of {}, which no node can have",
+            group.prefix
+        )));
     } else if let Some(inner) = topology.group_of(address).filter(|g| *g != id) {
         field.report(field.problem(format!(
             "{address} belongs to the nested group `{}`",
@@ -220,15 +233,34 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
                     .expected("`groups: [...]` or `nodes: [...]` that have vnodes"),
             );
         }
+        let mut clashes: Vec<(IpAddr, usize)> = Vec::new();
         for address in mine {
             if let Some(other) = owner.insert(address, id).filter(|o| *o != id) {
-                read.field.report(read.field.problem(format!(
-                    "the vnode {address} is on two hosts, `{}` and `{}`",
-                    hosts[other].host.name, read.host.name
-                )));
-                // One is enough: a whole group would repeat it for each vnode.
-                break;
+                clashes.push((address, other));
             }
+        }
+        // One message for all of them: a whole group would fill the screen.
+        if let Some((address, other)) = clashes.first() {
+            let more = match clashes.len() {
+                1 => String::new(),
+                n => format!(", and {} more", n - 1),
+            };
+            read.field.report(read.field.problem(format!(
+                "the vnode {address} is on two hosts, `{}` and `{}`{more}",
+                hosts[*other].host.name, read.host.name
+            )));
+        }
+    }
+    let vnodes: HashSet<IpAddr> = (0..topology.groups.len())
+        .flat_map(|g| topology.vnode_addresses(g))
+        .collect();
+    for read in hosts {
+        let mut ends = read.host.nodes.iter().flat_map(|(a, b)| [a, b]);
+        if let Some(address) = ends.find(|a| !vnodes.contains(a)) {
+            read.field.report(read.field.problem(format!(
+                "`nodes` of the host `{}` names {address}, which is no vnode",
+                read.host.name
+            )));
         }
     }
     let missing = (0..topology.groups.len())
