@@ -8,12 +8,18 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::{TimeVal, TimeValLike},
+};
 
 /// Requests sent in one write. Each refused one is answered in a buffer of its
 /// own, and the socket's default receive buffer holds some 270 of these.
 const BATCH: usize = 100;
 /// Receive buffer asked for; the kernel doubles it for its own bookkeeping.
 const RECEIVE_BYTES: libc::c_int = 212_992;
+/// The kernel answers in milliseconds; an answer that takes longer was lost.
+const ANSWER_SECONDS: i64 = 60;
 
 /// A netlink operation that the kernel refused.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,12 @@ pub enum NetlinkError {
     /// The socket itself failed.
     #[error("netlink socket: {0}")]
     Socket(#[source] io::Error),
+    /// The kernel did not answer at all.
+    #[error("{operation}: no answer of the kernel within {ANSWER_SECONDS} s")]
+    Silent {
+        /// What was asked.
+        operation: String,
+    },
     /// The kernel answered with an error.
     #[error("{operation}: {source}")]
     Refused {
@@ -44,7 +56,9 @@ impl NetlinkError {
     pub fn errno(&self) -> Option<i32> {
         match self {
             NetlinkError::Refused { source, .. } => source.raw_os_error(),
-            NetlinkError::Socket(_) | NetlinkError::Answer { .. } => None,
+            NetlinkError::Socket(_) | NetlinkError::Silent { .. } | NetlinkError::Answer { .. } => {
+                None
+            }
         }
     }
 }
@@ -80,6 +94,8 @@ impl Netlink {
             .map_err(NetlinkError::Socket)?;
         // Twice the default; an answer that finds no room is lost for good.
         let _ = socket.set_rx_buf_sz(RECEIVE_BYTES);
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))
+            .map_err(|errno| NetlinkError::Socket(errno.into()))?;
         // Without it the kernel sends every failed request back in full.
         let _ = socket.set_cap_ack(true);
         Ok(Self {
@@ -213,7 +229,15 @@ impl Netlink {
         &mut self,
         operation: &str,
     ) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, NetlinkError> {
-        let (bytes, _) = self.socket.recv_from_full().map_err(NetlinkError::Socket)?;
+        let (bytes, _) = self
+            .socket
+            .recv_from_full()
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => NetlinkError::Silent {
+                    operation: operation.to_owned(),
+                },
+                _ => NetlinkError::Socket(error),
+            })?;
         let mut found = Vec::new();
         let mut rest = &bytes[..];
         while rest.len() >= 16 {

@@ -1,22 +1,62 @@
 //! Scratch network namespaces: one for each test, gone with its thread.
-use std::{fs::File, os::fd::AsFd, panic, thread};
+use std::{
+    fs::{self, File},
+    os::fd::AsFd,
+    panic, process,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::command::run;
 
+/// Longest time of one test. A test that takes longer hangs.
+const HANG: Duration = Duration::from_secs(600);
+
 /// Runs a test in a network namespace of its own with `lo` up. Child processes
-/// inherit it.
+/// inherit it. A test that hangs ends the whole run, after a list of what every
+/// process waits for.
 ///
 /// # Panics
 /// With the test's own words, or if the user may not make namespaces.
 pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, watched) = mpsc::channel::<()>();
+    thread::spawn(move || {
+        if watched.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
+            eprintln!("a test hangs; what the processes wait for:\n{}", waits());
+            process::exit(101);
+        }
+    });
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| panic!("make a namespace: {e}"));
         run("ip link set lo up");
         test()
     });
-    thread.join().unwrap_or_else(|e| panic::resume_unwind(e))
+    let outcome = thread.join();
+    drop(done);
+    outcome.unwrap_or_else(|e| panic::resume_unwind(e))
+}
+
+/// Command line, state and kernel stack of every user process.
+fn waits() -> String {
+    let read = |pid: &str, file: &str| {
+        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    };
+    let mut text = String::new();
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let pid = entry.file_name().to_string_lossy().into_owned();
+        let line = read(&pid, "cmdline");
+        if pid.bytes().all(|b| b.is_ascii_digit()) && !line.is_empty() {
+            let state = read(&pid, "status");
+            let state = state.lines().find(|l| l.starts_with("State")).unwrap_or("");
+            let (call, stack) = (read(&pid, "syscall"), read(&pid, "stack"));
+            text += &format!("{pid} {line}\n  {state}, system call {call}{stack}");
+        }
+    }
+    text
 }
 
 /// A named namespace that stands for a host; deleted when dropped.

@@ -3,6 +3,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use integration::{
     command::TopologyFile,
+    median,
     netns::isolated,
     udp::{self, blast},
 };
@@ -26,24 +27,30 @@ fn no_slow_path_blocks_a_fast_one() {
         let file = TopologyFile::new(&topology());
         file.load();
         let sink = udp::socket("10.9.0.1");
-        // One small packet each, at once: they arrive in the order of their paths.
+        // One small packet each, at once, the farthest first.
         let senders: Vec<_> = (0..8)
             .map(|i| udp::socket(&format!("10.{}.0.1", i + 1)))
             .collect();
-        for (i, sender) in senders.iter().enumerate().rev() {
-            udp::send(sender, "10.9.0.1", i as u32, 97).unwrap();
+        let mut late: [Vec<f64>; 8] = Default::default();
+        for _ in 0..5 {
+            for (i, sender) in senders.iter().enumerate().rev() {
+                udp::send(sender, "10.9.0.1", i as u32, 97).unwrap();
+            }
+            for arrival in udp::receive(&sink, 8, Duration::from_secs(2)) {
+                // 125 bytes at 1 Mbit/s: 1 ms after the path's latency.
+                let expected = f64::from(5u32 << arrival.tag) + 1.0;
+                late[arrival.tag as usize].push(arrival.delay_ms() - expected);
+            }
         }
-        let arrivals = udp::receive(&sink, 8, Duration::from_secs(2));
-        let order: Vec<u32> = arrivals.iter().map(|a| a.tag).collect();
-        assert_eq!(order, [0, 1, 2, 3, 4, 5, 6, 7]);
-        for arrival in &arrivals {
-            // 125 bytes at 1 Mbit/s: 1 ms after the path's latency.
-            let expected = f64::from(5u32 << arrival.tag) + 1.0;
-            let late = arrival.delay_ms() - expected;
+        for (path, late) in late.iter().enumerate() {
+            assert_eq!(late.len(), 5, "path {path}");
+            // A pipe reserved before the propagation delay would hold the nearest
+            // back for 640 ms, its neighbour for 320; half the least distance
+            // between two paths is left to the machine.
+            let typical = median(late);
             assert!(
-                (-0.5..10.0).contains(&late),
-                "{}: {late} ms late",
-                arrival.tag
+                (-0.5..10.0).contains(&typical),
+                "path {path}: {late:?} ms late"
             );
         }
     });
@@ -94,7 +101,7 @@ fn eight_paths_fill_one_down_pipe() {
             .windows(2)
             .map(|w| (w[1].arrived - w[0].arrived).as_secs_f64() * 1e3)
             .collect();
-        let typical = integration::median(&gaps);
+        let typical = median(&gaps);
         assert!((11.5..12.5).contains(&typical), "{typical}");
     });
 }

@@ -70,6 +70,23 @@ fn a_load_killed_in_each_phase_is_undone_by_unload() {
 }
 
 #[test]
+fn a_killed_load_is_undone_by_unload() {
+    isolated(|| {
+        let load = format!("load {TOPOLOGIES}/p2plab.yaml --no-verify");
+        let before = snapshot();
+        let whole = load_time(&load);
+        let mut broken_off = 0;
+        for i in 0..KILLS {
+            kill_after(&load, whole * i / KILLS);
+            broken_off += u32::from(snapshot() != before);
+            emu("unload");
+            assert_eq!(snapshot(), before, "killed after {:?}", whole * i / KILLS);
+        }
+        println!("{broken_off} of {KILLS} kills struck after the first change");
+    });
+}
+
+#[test]
 fn a_killed_load_is_completed_by_load() {
     isolated(|| {
         let load = format!("load {TOPOLOGIES}/p2plab.yaml --no-verify");

@@ -111,9 +111,10 @@ fn the_error_is_not_larger_than_that_of_netem() {
         let (expected, expected_netem) = (850.0 + 84.0 * bits, 850.0 + 98.0 * bits);
         let (error, error_netem) = (median(&ours) - expected, median(&netem) - expected_netem);
         println!("error: emu {error:+.3} ms, netem {error_netem:+.3} ms");
-        // Two hiccups of a shared machine must not fail a good run.
+        // Two medians of 12 on a shared machine differ by so much when nothing is
+        // wrong; the smallest stage is 5 ms.
         assert!(
-            error.abs() <= error_netem.abs() + 0.2,
+            error.abs() <= error_netem.abs() + 0.5,
             "{error} against {error_netem}"
         );
     });
@@ -127,10 +128,12 @@ fn an_idle_pipe_delays_its_first_packet_by_its_serialisation() {
         );
         file.load();
         let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
-        udp::send(&from, "10.1.0.2", 1, 1472).unwrap();
-        let arrivals = udp::receive(&to, 1, Duration::from_secs(3));
+        let delays = [1, 2, 3].map(|tag| {
+            udp::send(&from, "10.1.0.2", tag, 1472).unwrap();
+            udp::receive(&to, 1, Duration::from_secs(3))[0].delay_ms()
+        });
         // 1500 bytes: 357.1 ms at 33.6 kbit/s and 214.3 ms at 56 kbit/s.
-        let delay = arrivals[0].delay_ms();
+        let delay = median(&delays);
         assert!((571.4..571.4 + 15.0).contains(&delay), "{delay}");
     });
 }

@@ -206,8 +206,11 @@ fn a_thousand_and_twenty_four_groups() {
                 )
             };
             let (here, there) = (udp::socket(&from), udp::socket(&to));
-            udp::send(&here, &to, 0, 100).unwrap();
-            let delay = udp::receive(&there, 1, Duration::from_secs(2))[0].delay_ms();
+            let delays = [0; 3].map(|tag| {
+                udp::send(&here, &to, tag, 100).unwrap();
+                udp::receive(&there, 1, Duration::from_secs(2))[0].delay_ms()
+            });
+            let delay = integration::median(&delays);
             let expected = f64::from(10 + i % 50);
             assert!(
                 (expected..expected + 10.0).contains(&delay),
