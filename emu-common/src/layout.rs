@@ -67,12 +67,156 @@ impl VnodeRef {
     }
 }
 
-/// Link between two leaf groups, in one direction.
+/// Link between two leaf groups, in one direction. Written by user space only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct PairLink {
     /// One-way latency in nanoseconds.
     pub latency_ns: u64,
+    /// Its [`Stage`] plus one, 0 for none; [`PairLink::CUT`] on top.
+    pub stage: u32,
+    /// Index of the pipe that all its flows share, 0 for none (pipe 0 is a
+    /// vnode's).
+    pub pipe: u32,
+}
+
+impl PairLink {
+    /// Bit of [`PairLink::stage`]: the groups cannot reach each other.
+    pub const CUT: u32 = 1 << 31;
+}
+
+/// Bits of the read-only global that names the features in use.
+pub mod feature {
+    /// Some pipe or link has a stage.
+    pub const STAGES: u32 = 1 << 0;
+    /// Some queue is actively managed.
+    pub const AQM: u32 = 1 << 1;
+    /// Some stage duplicates or corrupts.
+    pub const COPIES: u32 = 1 << 2;
+    /// Some link has a capacity.
+    pub const CAPACITY: u32 = 1 << 3;
+    /// Some vnode filters what comes in.
+    pub const FILTERS: u32 = 1 << 4;
+    /// Every feature.
+    pub const ALL: u32 = STAGES | AQM | COPIES | CAPACITY | FILTERS;
+}
+
+/// Bits of [`Pipe::flags`].
+pub mod pipe_flag {
+    /// The vnode is down: nothing passes.
+    pub const DOWN: u32 = 1 << 0;
+    /// Packets are charged in whole ATM cells.
+    pub const CELLS: u32 = 1 << 1;
+    /// Where the filter class stands, [`crate::model::filter`], two bits.
+    pub const FILTER_SHIFT: u32 = 2;
+    /// Its mask, shifted.
+    pub const FILTER_MASK: u32 = 3;
+}
+
+/// Bits of [`Stage::flags`].
+pub mod stage_flag {
+    /// Jittered packets may overtake each other.
+    pub const OVERTAKE: u32 = 1 << 0;
+    /// Congestion is marked in packets that allow it (ECN), not dropped.
+    pub const ECN: u32 = 1 << 1;
+}
+
+/// What happens to packets on a pipe or a link beside delay and rate.
+///
+/// The first 128 bytes are settings and written by user space only, the others
+/// state and counters, written by the kernel only. Probabilities are fractions of
+/// 2^32, the largest value is certainty. `sequence` and the counters change by
+/// atomic addition; the rest of the state by plain stores, where two CPUs at the
+/// same moment may lose one step of a chain, never break it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Stage {
+    /// Seed of all its random decisions.
+    pub seed: u64,
+    /// Spread of the jitter in nanoseconds, 0 for none.
+    pub jitter_ns: u64,
+    /// Distribution of the jitter, [`crate::model::jitter`].
+    pub jitter_table: u32,
+    /// [`stage_flag`] bits.
+    pub flags: u32,
+    /// Correlations: jitter, loss, duplication, corruption, reordering.
+    pub rho: [u32; 5],
+    /// Model of losses, [`crate::model::loss`].
+    pub loss_kind: u32,
+    /// Its probabilities.
+    pub loss: [u32; 5],
+    /// Probability of a second copy.
+    pub duplicate: u32,
+    /// Probability of a changed bit.
+    pub corrupt: u32,
+    /// Probability that a packet skips the latency and so overtakes.
+    pub reorder: u32,
+    /// Packets that must be delayed before one may overtake; 0 or 1: none.
+    pub reorder_gap: u32,
+    /// Active management of the queue, [`crate::model::aqm`].
+    pub aqm_kind: u32,
+    /// Target of CoDel or lower threshold of RED, nanoseconds of waiting.
+    pub aqm_low_ns: u64,
+    /// Interval of CoDel or upper threshold of RED, nanoseconds.
+    pub aqm_high_ns: u64,
+    /// Probability at RED's upper threshold.
+    pub red_probability: u32,
+    /// RED's average moves by 2^-this with each packet.
+    pub red_weight_bits: u32,
+    /// Keeps the state in cache lines of its own.
+    pub reserved: [u64; 2],
+
+    /// Packets seen: the number of the next packet's random draws.
+    pub sequence: u64,
+    /// Last correlated numbers, in the order of `rho`.
+    pub last: [u32; 5],
+    /// State of the loss chain.
+    pub loss_state: u32,
+    /// Packets delayed since the last one that overtook.
+    pub reorder_count: u32,
+    /// State of CoDel, [`crate::model::aqm::Codel`].
+    pub codel_dropping: u32,
+    /// As above.
+    pub codel_first_above_ns: u64,
+    /// As above.
+    pub codel_drop_next_ns: u64,
+    /// As above.
+    pub codel_count: u32,
+    /// As above.
+    pub codel_last_count: u32,
+    /// RED's average wait in 1/256 ns.
+    pub red_average_q8: u64,
+    /// Packets lost by the loss model.
+    pub losses: u64,
+    /// Packets dropped by active queue management.
+    pub aqm_drops: u64,
+    /// Packets marked instead.
+    pub marks: u64,
+    /// Copies made.
+    pub duplicates: u64,
+    /// Packets with a changed bit.
+    pub corruptions: u64,
+    /// Packets that skipped the latency.
+    pub overtakes: u64,
+    /// Keeps the stage a multiple of the cache line.
+    pub reserved_state: u64,
+}
+
+/// Key of an opening in a vnode's filter: what the vnode has sent to. Parts that
+/// its class does not keep are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Opening {
+    /// Remote address.
+    pub remote: AddrKey,
+    /// Index of the vnode.
+    pub vnode: u32,
+    /// Port of the vnode, network order; the identifier of an ICMP echo.
+    pub local_port: u16,
+    /// Remote port, network order.
+    pub remote_port: u16,
+    /// IP protocol.
+    pub protocol: u32,
 }
 
 /// One direction of a vnode's access line: settings, state and counters.
@@ -100,8 +244,12 @@ pub struct Pipe {
     pub overhead_bytes: i32,
     /// Distinguishes fq flows before and after a latency decrease (5 bits used).
     pub generation: u32,
-    /// Room for the link model to grow without moving the state.
-    pub reserved: [u64; 2],
+    /// Its [`Stage`] plus one, 0 for none.
+    pub stage: u32,
+    /// [`pipe_flag`] bits.
+    pub flags: u32,
+    /// How long the vnode's filter stays open after it sent, nanoseconds.
+    pub filter_timeout_ns: u64,
 
     /// When the line is free again, `CLOCK_MONOTONIC` nanoseconds.
     pub next_free_ns: u64,
@@ -117,31 +265,42 @@ pub struct Pipe {
     pub drops_bytes: u64,
     /// Bytes of all dropped packets.
     pub dropped_bytes: u64,
-    /// Keeps the pipe a multiple of the cache line.
-    pub reserved_state: u64,
+    /// Packets dropped because the vnode is down, its group cut off, or its filter
+    /// closed.
+    pub drops_closed: u64,
 }
 
 const _: () = {
     assert!(size_of::<AddrKey>() == 16 && align_of::<AddrKey>() == 1);
     assert!(size_of::<VnodeRef>() == 8 && offset_of!(VnodeRef, pair_row) == 4);
-    assert!(size_of::<PairLink>() == 8);
+    assert!(size_of::<PairLink>() == 16 && offset_of!(PairLink, pipe) == 12);
+    assert!(size_of::<Opening>() == 28 && offset_of!(Opening, protocol) == 24);
+    assert!(size_of::<Stage>() == 256 && align_of::<Stage>() == 8);
+    assert!(offset_of!(Stage, loss) == 48 && offset_of!(Stage, aqm_low_ns) == 88);
+    assert!(offset_of!(Stage, sequence) == 128 && offset_of!(Stage, reserved_state) == 248);
     assert!(size_of::<Pipe>() == 128 && align_of::<Pipe>() == 8);
     assert!(offset_of!(Pipe, ring_base) == 32);
     assert!(offset_of!(Pipe, overhead_bytes) == 40);
     assert!(offset_of!(Pipe, next_free_ns) == 64);
     assert!(offset_of!(Pipe, packets) == 80);
-    assert!(offset_of!(Pipe, reserved_state) == 120);
+    assert!(offset_of!(Pipe, stage) == 48 && offset_of!(Pipe, drops_closed) == 120);
 };
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddrKey, PairLink, Pipe, VnodeRef};
+    use super::{AddrKey, Opening, PairLink, Pipe, Stage, VnodeRef};
 
     // SAFETY: repr(C), a byte array alone: no padding, every bit pattern valid.
     unsafe impl aya::Pod for AddrKey {}
     // SAFETY: repr(C), two u32: no padding, every bit pattern valid.
     unsafe impl aya::Pod for VnodeRef {}
-    // SAFETY: repr(C), one u64: no padding, every bit pattern valid.
+    // SAFETY: repr(C), integers whose sizes add up to the asserted 28 bytes: no
+    // padding, every bit pattern valid.
+    unsafe impl aya::Pod for Opening {}
+    // SAFETY: repr(C), integers whose sizes add up to the asserted 256 bytes: no
+    // padding, every bit pattern valid.
+    unsafe impl aya::Pod for Stage {}
+    // SAFETY: repr(C), a u64 and two u32: no padding, every bit pattern valid.
     unsafe impl aya::Pod for PairLink {}
     // SAFETY: repr(C), integers whose sizes add up to the asserted 128 bytes:
     // no padding, every bit pattern valid.

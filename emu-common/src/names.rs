@@ -17,16 +17,26 @@ pub const MAP_PAIRS: &str = "EMU_PAIRS";
 pub const MAP_PIPES: &str = "EMU_PIPES";
 /// Array: departure times of the last packets of each pipe.
 pub const MAP_RING: &str = "EMU_RING";
+/// Array: [`crate::layout::Stage`], one for each pipe or link with impairments.
+pub const MAP_STAGES: &str = "EMU_STAGES";
+/// Array: quantiles of the jitter distributions; see
+/// [`crate::model::jitter::table_slot`].
+pub const MAP_TABLES: &str = "EMU_TABLES";
+/// Least-recently-used hash: [`crate::layout::Opening`] to when it was made.
+pub const MAP_OPENINGS: &str = "EMU_OPENINGS";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";
 
 /// All maps, in the order in which they are pinned.
-pub const MAPS: [&str; 6] = [
+pub const MAPS: [&str; 9] = [
     MAP_VNODES,
     MAP_GROUPS,
     MAP_PAIRS,
     MAP_PIPES,
     MAP_RING,
+    MAP_STAGES,
+    MAP_TABLES,
+    MAP_OPENINGS,
     MAP_REASONS,
 ];
 /// All programs.
@@ -35,6 +45,10 @@ pub const PROGS: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
 /// Read-only global of the object: 0 makes the egress program treat every
 /// packet as already free of its socket. Only unit tests of the bytecode set it.
 pub const GLOBAL_ORPHAN: &str = "EMU_ORPHAN";
+
+/// Read-only global of the object: which of [`crate::layout::feature`] the
+/// topology uses. The verifier removes the code of all others.
+pub const GLOBAL_FEATURES: &str = "EMU_FEATURES";
 
 /// Name of the device that carries arriving packets to their down pipe.
 pub const IFB: &str = "emu-ifb0";

@@ -6,7 +6,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Reason {
-    /// Not an IP packet (ARP, VLAN-tagged, …): passed untouched.
+    /// Not an IP packet (ARP, …): passed untouched.
     NotIp = 0,
     /// Too short for its headers: passed untouched.
     Truncated = 1,
@@ -33,11 +33,29 @@ pub enum Reason {
     /// Other CPUs changed the pipe's clock at every attempt: sent on the last
     /// clock seen.
     Contended = 12,
+    /// Dropped: a loss of the link.
+    Loss = 13,
+    /// Dropped: the queue's active management.
+    Aqm = 14,
+    /// Dropped: the two groups cannot reach each other.
+    Partitioned = 15,
+    /// Dropped: the vnode is down.
+    Down = 16,
+    /// Dropped: unsolicited, and the vnode's filter is closed.
+    Filtered = 17,
+    /// Dropped: the queue in front of the capacity between two groups is full.
+    CoreQueue = 18,
+    /// Sent twice, as the link duplicates.
+    Duplicated = 19,
+    /// One bit was changed.
+    Corrupted = 20,
+    /// Congestion was marked instead of a drop (ECN).
+    Marked = 21,
 }
 
 impl Reason {
     /// Number of reasons, the size of the counter array.
-    pub const COUNT: u32 = 13;
+    pub const COUNT: u32 = 22;
 
     /// All reasons in index order.
     pub const ALL: [Reason; Self::COUNT as usize] = [
@@ -54,6 +72,15 @@ impl Reason {
         Reason::QueueBytes,
         Reason::NoPipe,
         Reason::Contended,
+        Reason::Loss,
+        Reason::Aqm,
+        Reason::Partitioned,
+        Reason::Down,
+        Reason::Filtered,
+        Reason::CoreQueue,
+        Reason::Duplicated,
+        Reason::Corrupted,
+        Reason::Marked,
     ];
 
     /// Stable name for tables, JSON and metrics.
@@ -72,6 +99,15 @@ impl Reason {
             Reason::QueueBytes => "queue_bytes",
             Reason::NoPipe => "no_pipe",
             Reason::Contended => "contended",
+            Reason::Loss => "loss",
+            Reason::Aqm => "aqm",
+            Reason::Partitioned => "partitioned",
+            Reason::Down => "down",
+            Reason::Filtered => "filtered",
+            Reason::CoreQueue => "core_queue",
+            Reason::Duplicated => "duplicated",
+            Reason::Corrupted => "corrupted",
+            Reason::Marked => "marked",
         }
     }
 
@@ -79,7 +115,15 @@ impl Reason {
     pub const fn drops(self) -> bool {
         matches!(
             self,
-            Reason::CloneFailed | Reason::QueuePackets | Reason::QueueBytes
+            Reason::CloneFailed
+                | Reason::QueuePackets
+                | Reason::QueueBytes
+                | Reason::Loss
+                | Reason::Aqm
+                | Reason::Partitioned
+                | Reason::Down
+                | Reason::Filtered
+                | Reason::CoreQueue
         )
     }
 }

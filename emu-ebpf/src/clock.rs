@@ -1,6 +1,6 @@
-//! Time and the delivery time of a packet.
+//! Time, the delivery time of a packet, and chance that need not be repeatable.
 use aya_ebpf::{
-    helpers::{bpf_ktime_get_ns, bpf_set_hash, bpf_skb_set_tstamp},
+    helpers::{bpf_get_prandom_u32, bpf_ktime_get_ns, bpf_set_hash, bpf_skb_set_tstamp},
     programs::TcContext,
 };
 
@@ -13,6 +13,13 @@ const DELIVERY_MONO: u32 = 1;
 pub fn now_ns() -> u64 {
     // SAFETY: the helper takes no argument and only reads a clock.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// A random number for what no seed decides.
+#[inline(always)]
+pub fn random() -> u32 {
+    // SAFETY: the helper takes no argument.
+    unsafe { bpf_get_prandom_u32() }
 }
 
 /// Tells `fq` when to release the packet and which flow it belongs to.

@@ -2,8 +2,8 @@
 //!
 //! `emu_egress` delays what a vnode sends, `emu_ingress` picks what arrives for
 //! a vnode, `emu_ifb` delays that. The programs parse, look up, call
-//! `emu_common::model` and store; they hold no arithmetic of their own and never
-//! change a byte of a packet.
+//! `emu_common::model` and store; they hold no arithmetic of their own. The only
+//! bytes of a packet that they change are those of a corruption or an ECN mark.
 //!
 //! # Minimum kernel version
 //! 5.18, for `bpf_skb_set_tstamp` (kernel commit 8d21ec0e46ed).
@@ -16,9 +16,13 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod aqm;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod clock;
+#[cfg(target_arch = "bpf")]
+mod filter;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
@@ -27,6 +31,8 @@ mod packet;
 mod pipe;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod stage;
 
 /// The kernel checks this before it gives a program the GPL helpers.
 #[cfg(target_arch = "bpf")]

@@ -3,10 +3,11 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use emu_common::{
-    layout::{AddrKey, PairLink, Pipe, V4_MAPPED_BITS, VnodeRef},
+    layout::{AddrKey, Opening, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
+    model::jitter,
     reason::Reason,
 };
 
@@ -27,6 +28,15 @@ static PIPES: Array<Pipe> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 #[map(name = "EMU_RING")]
 static RING: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
+#[map(name = "EMU_STAGES")]
+static STAGES: Array<Stage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_TABLES")]
+static TABLES: Array<i32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_OPENINGS")]
+static OPENINGS: LruHashMap<Opening, u64> = LruHashMap::with_max_entries(1, 0);
+
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
 
@@ -41,6 +51,18 @@ pub fn orphan() -> bool {
     // SAFETY: a reference to a static is valid; volatile because the loader
     // changes the section behind the compiler's back.
     unsafe { core::ptr::read_volatile(&EMU_ORPHAN) != 0 }
+}
+
+/// Features that the topology uses; see [`emu_common::names::GLOBAL_FEATURES`].
+#[unsafe(no_mangle)]
+static EMU_FEATURES: u32 = feature::ALL;
+
+/// Reads the read-only global that the loader may have patched. The verifier
+/// knows its value and drops the code of features that are off.
+#[inline(always)]
+pub fn features() -> u32 {
+    // SAFETY: as for `orphan`.
+    unsafe { core::ptr::read_volatile(&EMU_FEATURES) }
 }
 
 /// The local vnode that has an address.
@@ -60,10 +82,44 @@ pub fn group(address: &AddrKey) -> Option<u32> {
 
 /// The link from the group of `row` to a group.
 #[inline(always)]
-pub fn pair_latency_ns(row: u32, group: u32) -> u64 {
+pub fn pair(row: u32, group: u32) -> PairLink {
     PAIRS
         .get(row.wrapping_add(group))
-        .map_or(0, |link| link.latency_ns)
+        .copied()
+        .unwrap_or_default()
+}
+
+/// A stage, shared with all CPUs: see [`Stage`].
+#[inline(always)]
+pub fn stage(index: u32) -> Option<*mut Stage> {
+    STAGES.get_ptr_mut(index)
+}
+
+/// The entry of a jitter distribution that a random number picks.
+#[inline(always)]
+pub fn table_entry(table: u32, random: u32) -> i32 {
+    TABLES
+        .get(jitter::table_slot(table, random))
+        .copied()
+        .unwrap_or(0)
+}
+
+/// When an opening of a filter was made.
+#[inline(always)]
+pub fn opening(key: &Opening) -> Option<u64> {
+    let found = OPENINGS.get_ptr(key)?;
+    Some(atomic::read(found))
+}
+
+/// Makes or renews an opening.
+#[inline(always)]
+pub fn set_opening(key: &Opening, now_ns: u64) {
+    match OPENINGS.get_ptr_mut(key) {
+        // SAFETY: a live, aligned map value; a plain aligned store.
+        Some(opened) => unsafe { opened.write_volatile(now_ns) },
+        // Full: the least recently used opening is closed instead.
+        None => drop(OPENINGS.insert(key, &now_ns, 0)),
+    }
 }
 
 /// A pipe, shared with all CPUs: see the field groups of [`Pipe`].

@@ -1,56 +1,108 @@
 //! Sending a packet through a pipe: admission, reservation, counters.
+use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{NO_LIMIT_NS, Pipe},
+    layout::{NO_LIMIT_NS, Pipe, feature, pipe_flag},
     model::{queue, rate},
     reason::Reason,
 };
 
-use crate::{atomic, maps};
+use crate::{aqm, atomic, maps};
 
 /// Attempts at the pipe's clock before the last value seen is used as it is.
 const ATTEMPTS: u32 = 16;
 
-/// A packet that the pipe accepted.
-pub struct Passage {
-    /// When its last bit leaves the line.
-    pub departure_ns: u64,
+/// A pipe of a local vnode, or the capacity between two groups.
+pub struct Line {
+    pipe: *mut Pipe,
+    /// [`pipe_flag`] bits.
+    pub flags: u32,
+    /// Stage plus one.
+    pub stage: u32,
+}
+
+/// The settings of a line that the caller needs for a packet.
+pub struct After {
     /// Latency of the access line.
     pub latency_ns: u64,
     /// Generation for the flow identifier.
     pub generation: u32,
 }
 
+/// A pipe by its index.
+#[inline(always)]
+pub fn line(index: u32) -> Result<Line, Reason> {
+    let pipe: *mut Pipe = maps::pipe(index).ok_or(Reason::NoPipe)?;
+    // SAFETY: `pipe` points to a live map value.
+    let (flags, stage) = unsafe { ((*pipe).flags, (*pipe).stage) };
+    Ok(Line { pipe, flags, stage })
+}
+
+impl Line {
+    /// Drops what a vnode that is down would send or receive.
+    #[inline(always)]
+    pub fn check_up(&self) -> Result<(), Reason> {
+        if self.flags & pipe_flag::DOWN != 0 {
+            return Err(self.closed(Reason::Down));
+        }
+        Ok(())
+    }
+
+    /// Counts a packet that never reached the queue, and passes its reason on.
+    #[inline(always)]
+    pub fn closed(&self, reason: Reason) -> Reason {
+        // SAFETY: `pipe` points to a live map value.
+        atomic::fetch_add(unsafe { &raw mut (*self.pipe).drops_closed }, 1);
+        reason
+    }
+
+    /// How long a filter stays open.
+    #[inline(always)]
+    pub fn filter_timeout_ns(&self) -> u64 {
+        // SAFETY: `pipe` points to a live map value.
+        unsafe { (*self.pipe).filter_timeout_ns }
+    }
+
+    /// What follows the pipe.
+    #[inline(always)]
+    pub fn after(&self) -> After {
+        // SAFETY: `pipe` points to a live map value.
+        unsafe {
+            After {
+                latency_ns: (*self.pipe).latency_ns,
+                generation: (*self.pipe).generation,
+            }
+        }
+    }
+}
+
 /// Takes a packet into the pipe, or drops and counts it.
 ///
 /// The decision to drop comes before the reservation, so that a dropped packet
 /// takes no time of the line. Two CPUs that decide at the same moment may both
-/// take the last place of a queue; the rate is exact all the same.
+/// take the last place of a queue; the rate is exact all the same. Returns when
+/// the packet's last bit leaves the line.
 #[inline(always)]
-pub fn pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<Passage, Reason> {
-    let pipe: *mut Pipe = maps::pipe(index).ok_or(Reason::NoPipe)?;
+pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
+    let pipe = line.pipe;
     // SAFETY: `pipe` points to a live map value; the configuration fields are
     // written by user space with aligned stores, so a read sees old or new.
-    let (ns_per_byte, latency_ns, limit_ns, burst_ns) = unsafe {
+    let (ns_per_byte, limit_ns, burst_ns, ring_base, limit_packets, overhead_bytes) = unsafe {
         (
             (*pipe).ns_per_byte_q20,
-            (*pipe).latency_ns,
             (*pipe).limit_ns,
             (*pipe).burst_ns,
-        )
-    };
-    // SAFETY: as above.
-    let (ring_base, limit_packets, overhead_bytes, generation) = unsafe {
-        (
             (*pipe).ring_base,
             (*pipe).limit_packets,
             (*pipe).overhead_bytes,
-            (*pipe).generation,
         )
     };
     // SAFETY: taking the addresses of fields of a live map value.
     let (clock, sequence) = unsafe { (&raw mut (*pipe).next_free_ns, &raw mut (*pipe).sequence) };
 
-    let bytes = rate::charged_bytes(ip_bytes, overhead_bytes);
+    let mut bytes = rate::charged_bytes(ip_bytes, overhead_bytes);
+    if line.flags & pipe_flag::CELLS != 0 {
+        bytes = rate::in_cells(bytes);
+    }
     let serialisation_ns = rate::serialisation_ns(ns_per_byte, bytes);
 
     if limit_packets != 0 {
@@ -59,6 +111,13 @@ pub fn pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<Passage, Reason> {
             && queue::full_of_packets(atomic::read(slot), now_ns)
         {
             return Err(drop_packet(pipe, bytes, Reason::QueuePackets));
+        }
+    }
+
+    if maps::features() & feature::AQM != 0 && line.stage != 0 {
+        let free_ns = atomic::read(clock);
+        if aqm::drops(ctx, line.stage, now_ns, free_ns, serialisation_ns) {
+            return Err(drop_packet(pipe, bytes, Reason::Aqm));
         }
     }
 
@@ -95,22 +154,19 @@ pub fn pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<Passage, Reason> {
         atomic::fetch_add(&raw mut (*pipe).packets, 1);
         atomic::fetch_add(&raw mut (*pipe).bytes, bytes as u64);
     }
-    Ok(Passage {
-        departure_ns,
-        latency_ns,
-        generation,
-    })
+    Ok(departure_ns)
 }
 
 #[inline(always)]
 fn drop_packet(pipe: *mut Pipe, bytes: u32, reason: Reason) -> Reason {
     // SAFETY: `pipe` points to a live map value (see `pass`).
     unsafe {
-        let counter = match reason {
-            Reason::QueuePackets => &raw mut (*pipe).drops_packets,
-            _ => &raw mut (*pipe).drops_bytes,
+        match reason {
+            Reason::QueuePackets => atomic::fetch_add(&raw mut (*pipe).drops_packets, 1),
+            Reason::QueueBytes => atomic::fetch_add(&raw mut (*pipe).drops_bytes, 1),
+            // The stage counts those of its active management.
+            _ => 0,
         };
-        atomic::fetch_add(counter, 1);
         atomic::fetch_add(&raw mut (*pipe).dropped_bytes, bytes as u64);
     }
     reason

@@ -68,7 +68,8 @@ impl Loaded {
                 SessionError::NotLoaded
             });
         };
-        let (topology, plan) = plan_text(&text, &state.topology, state.host.as_deref())?;
+        let (topology, mut plan) = plan_text(&text, &state.topology, state.host.as_deref())?;
+        plan.seed = state.seed;
         Ok(Self {
             state,
             topology,

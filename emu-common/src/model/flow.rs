@@ -6,7 +6,8 @@
 //! is the same for all of them. With `orphan_mask 0xffffffff` the identifier is
 //! used whole (`fq_classify` in the kernel's net/sched/sch_fq.c), so flows never
 //! share by accident.
-use crate::layout::{MAX_GROUPS, MAX_VNODES};
+use super::random::mix;
+use crate::layout::{AddrKey, MAX_GROUPS, MAX_VNODES};
 
 /// Bits for the vnode index.
 pub const VNODE_BITS: u32 = 16;
@@ -15,6 +16,27 @@ pub const GROUP_BITS: u32 = 11;
 
 // The largest topology fits.
 const _: () = assert!(MAX_VNODES <= 1 << VNODE_BITS && MAX_GROUPS < 1 << GROUP_BITS);
+
+/// Generations of a pipe; the last value marks packets that may overtake.
+pub const GENERATIONS: u32 = 31;
+
+/// A flow of its own for a packet that may overtake others of its vnode. Two such
+/// packets share one flow once in 2^27.
+#[inline(always)]
+pub const fn alone(random: u32) -> u32 {
+    (GENERATIONS << (VNODE_BITS + GROUP_BITS)) | (random >> 5)
+}
+
+/// Flow of the packets of one vnode to one address, for paths with jitter: none
+/// overtakes another, and none waits for one that goes elsewhere.
+#[inline(always)]
+pub const fn to_peer(vnode_index: u32, peer: &AddrKey, generation: u32) -> u32 {
+    let [a, b, c, d, e, f, g, h, rest @ ..] = peer.octets;
+    let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+    let low = u64::from_ne_bytes(rest);
+    let own = (vnode_index as u64) << 32 | generation as u64;
+    alone((mix(low ^ mix(high ^ mix(own))) >> 32) as u32)
+}
 
 /// Flow of a packet in an up pipe; `group_plus_one` is 0 for a destination
 /// outside all groups.
@@ -41,8 +63,10 @@ mod tests {
             up(0, 0, 0),
             up(65_535, 0, 0),
             up(0, 1_024, 0),
-            up(0, 0, 31),
-            up(65_535, 1_024, 31),
+            up(0, 0, 30),
+            up(65_535, 1_024, 30),
+            alone(0),
+            alone(u32::MAX),
         ];
         for (i, a) in all.iter().enumerate() {
             for b in &all[i + 1..] {

@@ -1,6 +1,12 @@
 //! Arithmetic of the emulation: pure functions of integers, run by the kernel
 //! programs and by the host tests alike.
+pub mod aqm;
+pub mod checksum;
 pub mod delay;
+pub mod filter;
 pub mod flow;
+pub mod jitter;
+pub mod loss;
 pub mod queue;
+pub mod random;
 pub mod rate;

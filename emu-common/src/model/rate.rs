@@ -66,6 +66,16 @@ pub const fn charged_bytes(ip_bytes: u32, overhead_bytes: i32) -> u32 {
     if sum < 0 { 0 } else { sum as u32 }
 }
 
+/// Payload bytes of an ATM cell, and the bytes it takes on the line.
+const CELL: (u32, u32) = (48, 53);
+
+/// Bytes that so many take on a line that carries them in ATM cells (AAL5): whole
+/// cells of 53 bytes for 48 each.
+#[inline(always)]
+pub const fn in_cells(bytes: u32) -> u32 {
+    bytes.div_ceil(CELL.0).saturating_mul(CELL.1)
+}
+
 /// Outcome of [`reserve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
@@ -155,6 +165,9 @@ mod tests {
     fn overhead_is_added_and_never_wraps() {
         assert_eq!(charged_bytes(84, 38), 122);
         assert_eq!(charged_bytes(20, -40), 0);
+        // A TCP acknowledgement in PPPoE over ATM: 40 + 40 bytes in two cells.
+        assert_eq!(in_cells(charged_bytes(40, 40)), 106);
+        assert_eq!(in_cells(0), 0);
     }
 
     proptest! {

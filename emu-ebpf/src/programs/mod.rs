@@ -19,9 +19,16 @@ use crate::maps;
 fn egress_verdict(reason: Reason) -> i32 {
     maps::count(reason);
     match reason {
-        Reason::Orphaned | Reason::CloneFailed | Reason::QueuePackets | Reason::QueueBytes => {
-            TC_ACT_STOLEN as i32
-        }
+        Reason::Orphaned
+        | Reason::CloneFailed
+        | Reason::QueuePackets
+        | Reason::QueueBytes
+        | Reason::Loss
+        | Reason::Aqm
+        | Reason::Partitioned
+        | Reason::Down
+        | Reason::Filtered
+        | Reason::CoreQueue => TC_ACT_STOLEN as i32,
         Reason::NotIp
         | Reason::Truncated
         | Reason::NotVnode
@@ -30,6 +37,9 @@ fn egress_verdict(reason: Reason) -> i32 {
         | Reason::ShapedDown
         | Reason::ToDownPipe
         | Reason::NoPipe
-        | Reason::Contended => TC_ACT_UNSPEC,
+        | Reason::Contended
+        | Reason::Duplicated
+        | Reason::Corrupted
+        | Reason::Marked => TC_ACT_UNSPEC,
     }
 }

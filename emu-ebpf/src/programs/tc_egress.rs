@@ -2,13 +2,13 @@
 //! groups.
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use emu_common::{
-    layout::Direction,
+    layout::{Direction, PairLink, feature},
     model::{delay, flow},
     reason::Reason,
 };
 
 use super::egress_verdict;
-use crate::{clock, maps, packet, pipe};
+use crate::{clock, filter, maps, packet, pipe, stage};
 
 /// TC egress of every interface that carries vnode traffic.
 ///
@@ -34,17 +34,55 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
         return orphan(ctx);
     }
     let now_ns = clock::now_ns();
-    let passage = pipe::pass(vnode.pipe_index(Direction::Up), packet.ip_bytes, now_ns)?;
-    let (pair_ns, group_plus_one) = match maps::group(&packet.destination) {
-        Some(group) => (maps::pair_latency_ns(vnode.pair_row, group), group + 1),
-        None => (0, 0),
+    let line = pipe::line(vnode.pipe_index(Direction::Up))?;
+    line.check_up()?;
+    let (link, group_plus_one) = match maps::group(&packet.destination) {
+        Some(group) => (maps::pair(vnode.pair_row, group), group + 1),
+        None => (PairLink::default(), 0),
     };
-    let due_ns = delay::due_ns(passage.departure_ns, passage.latency_ns, pair_ns);
-    clock::release_at(
-        ctx,
-        due_ns,
-        flow::up(vnode.index, group_plus_one, passage.generation),
-    );
+    if link.stage & PairLink::CUT != 0 {
+        return Err(line.closed(Reason::Partitioned));
+    }
+    filter::open(ctx, &packet, vnode.index, line.flags, now_ns);
+    let may_copy = !stage::is_copy(ctx);
+    let own = stage::enter(line.stage);
+    if let Some(own) = &own {
+        own.copy(ctx, &packet, may_copy);
+        if own.loses() {
+            return Err(Reason::Loss);
+        }
+    }
+    let mut departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
+    let between = stage::enter(link.stage);
+    if let Some(between) = &between {
+        between.copy(ctx, &packet, may_copy);
+        if between.loses() {
+            return Err(Reason::Loss);
+        }
+    }
+    if maps::features() & feature::CAPACITY != 0 && link.pipe != 0 {
+        let core = pipe::line(link.pipe)?;
+        let core_ns = pipe::pass(ctx, &core, packet.ip_bytes, now_ns).map_err(|reason| {
+            // A drop of the core is none of the vnode's queue.
+            if reason.drops() {
+                Reason::CoreQueue
+            } else {
+                reason
+            }
+        })?;
+        departure_ns = departure_ns.max(core_ns);
+    }
+    let after = line.after();
+    let access = stage::latency(&own, after.latency_ns);
+    let core = stage::latency(&between, link.latency_ns);
+    let flow = if access.overtakes || core.overtakes {
+        flow::alone(clock::random())
+    } else if access.varies || core.varies {
+        flow::to_peer(vnode.index, &packet.destination, after.generation)
+    } else {
+        flow::up(vnode.index, group_plus_one, after.generation)
+    };
+    clock::release_at(ctx, delay::due_ns(departure_ns, access.ns, core.ns), flow);
     Ok(Reason::ShapedUp)
 }
 

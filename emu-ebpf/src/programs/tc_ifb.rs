@@ -7,7 +7,7 @@ use emu_common::{
 };
 
 use super::egress_verdict;
-use crate::{clock, maps, packet, pipe};
+use crate::{clock, filter, maps, packet, pipe, stage};
 
 /// TC egress of the ifb device.
 ///
@@ -26,8 +26,30 @@ fn try_ifb(ctx: &TcContext) -> Result<Reason, Reason> {
     let packet = packet::parse(ctx)?;
     let vnode = maps::vnode(&packet.destination).ok_or(Reason::NotVnode)?;
     let now_ns = clock::now_ns();
-    let passage = pipe::pass(vnode.pipe_index(Direction::Down), packet.ip_bytes, now_ns)?;
-    let due_ns = delay::due_ns(passage.departure_ns, passage.latency_ns, 0);
-    clock::release_at(ctx, due_ns, flow::down(vnode.index, passage.generation));
+    let line = pipe::line(vnode.pipe_index(Direction::Down))?;
+    line.check_up()?;
+    let timeout_ns = line.filter_timeout_ns();
+    if !filter::lets_in(ctx, &packet, vnode.index, line.flags, timeout_ns, now_ns) {
+        return Err(line.closed(Reason::Filtered));
+    }
+    let may_copy = !stage::is_copy(ctx);
+    let own = stage::enter(line.stage);
+    if let Some(own) = &own {
+        own.copy(ctx, &packet, may_copy);
+        if own.loses() {
+            return Err(Reason::Loss);
+        }
+    }
+    let departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
+    let after = line.after();
+    let access = stage::latency(&own, after.latency_ns);
+    let flow = if access.overtakes {
+        flow::alone(clock::random())
+    } else if access.varies {
+        flow::to_peer(vnode.index, &packet.source, after.generation)
+    } else {
+        flow::down(vnode.index, after.generation)
+    };
+    clock::release_at(ctx, delay::due_ns(departure_ns, access.ns, 0), flow);
     Ok(Reason::ShapedDown)
 }

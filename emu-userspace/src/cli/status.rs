@@ -8,7 +8,7 @@ use emu::{
     session::Loaded,
 };
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, Pipe},
+    layout::{Direction, NO_LIMIT_NS, Pipe, Stage, pipe_flag},
     model::rate,
 };
 use serde::Serialize;
@@ -33,27 +33,42 @@ pub(super) struct Status {
     json: bool,
 }
 
-/// Counters of one or more pipes.
+/// Counters of one or more pipes and of their stages.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 struct Counters {
     packets: u64,
     bytes: u64,
     drops_packets: u64,
     drops_bytes: u64,
+    drops_aqm: u64,
+    drops_closed: u64,
+    losses: u64,
     dropped_bytes: u64,
+    marks: u64,
+    duplicates: u64,
+    corruptions: u64,
+    overtakes: u64,
 }
 
 impl Counters {
-    fn add(&mut self, pipe: &Pipe) {
+    fn add(&mut self, (pipe, stage): &(Pipe, Stage)) {
         self.packets += pipe.packets;
         self.bytes += pipe.bytes;
         self.drops_packets += pipe.drops_packets;
         self.drops_bytes += pipe.drops_bytes;
+        self.drops_aqm += stage.aqm_drops;
+        self.drops_closed += pipe.drops_closed;
+        self.losses += stage.losses;
         self.dropped_bytes += pipe.dropped_bytes;
+        self.marks += stage.marks;
+        self.duplicates += stage.duplicates;
+        self.corruptions += stage.corruptions;
+        self.overtakes += stage.overtakes;
     }
 
     fn drops(&self) -> u64 {
-        self.drops_packets + self.drops_bytes
+        let queue = self.drops_packets + self.drops_bytes + self.drops_aqm;
+        queue + self.drops_closed + self.losses
     }
 }
 
@@ -78,9 +93,20 @@ impl Status {
     }
 }
 
-fn pipe(maps: &Maps, vnode: usize, direction: Direction) -> Pipe {
-    maps.pipes
+/// A pipe of a vnode, and its stage.
+fn pipe(maps: &Maps, vnode: usize, direction: Direction) -> (Pipe, Stage) {
+    let pipe = maps
+        .pipes
         .get(vnode * 2 + direction as usize)
+        .unwrap_or_default();
+    (pipe, stage(maps, &pipe))
+}
+
+/// The stage of a pipe; one without counts where there is none.
+fn stage(maps: &Maps, pipe: &Pipe) -> Stage {
+    (pipe.stage as usize)
+        .checked_sub(1)
+        .and_then(|index| maps.stages.get(index))
         .unwrap_or_default()
 }
 
@@ -110,7 +136,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
         print_json(&json!({
             "ok": missing.is_empty(), "missing": missing, "name": plan.name,
             "topology": loaded.state.topology, "host": plan.host,
-            "loaded_at_unix_s": loaded.state.loaded_at_unix_s,
+            "loaded_at_unix_s": loaded.state.loaded_at_unix_s, "seed": loaded.plan.seed,
             "interfaces": plan.interfaces, "vnodes": plan.vnodes.len(),
             "pins": loaded.state.pins, "groups": groups, "reasons": reasons,
         }))?;
@@ -155,10 +181,11 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
 }
 
 /// A pipe's settings and counters.
-fn pipe_json(pipe: &Pipe) -> Value {
+fn pipe_json(both: &(Pipe, Stage)) -> Value {
+    let (pipe, stage) = both;
     let rate = rate::rate_bits_per_sec(pipe.ns_per_byte_q20);
     let mut counters = Counters::default();
-    counters.add(pipe);
+    counters.add(both);
     json!({
         "rate_bits_per_sec": rate,
         "latency_ns": pipe.latency_ns,
@@ -167,6 +194,9 @@ fn pipe_json(pipe: &Pipe) -> Value {
         "burst_ns": pipe.burst_ns,
         "overhead_bytes": pipe.overhead_bytes,
         "backlog_ns": backlog_ns(pipe),
+        "down": pipe.flags & pipe_flag::DOWN != 0,
+        "jitter_ns": (stage.jitter_ns > 0).then_some(stage.jitter_ns),
+        "impaired": pipe.stage != 0,
         "counters": counters,
     })
 }

@@ -167,6 +167,7 @@ impl Loader<'_> {
                 .map_or(0, |d| d.as_secs()),
             map_ids: programs.map_ids()?,
             pins,
+            seed: self.plan.seed,
         })
     }
 
@@ -256,7 +257,12 @@ impl Loader<'_> {
             interface: link.name.clone(),
             source,
         };
-        let features = offload::segmentation_on(name).map_err(offload_error)?;
+        let kind = if self.plan.corrupts() {
+            offload::Kind::SegmentationAndChecksums
+        } else {
+            offload::Kind::Segmentation
+        };
+        let features = offload::on(name, kind).map_err(offload_error)?;
         let off: Vec<_> = features
             .iter()
             .map(|f| offload::Feature {

@@ -18,12 +18,12 @@ use aya::{
 };
 use emu_common::{
     Reason,
-    layout::{AddrKey, PairLink, Pipe, V4_MAPPED_BITS, VnodeRef},
+    layout::{AddrKey, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
     names,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::plan::Plan;
+use crate::plan::{Entries, Plan, TableError, jitter_tables};
 
 /// The compiled programs.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/emu.bpf.o"));
@@ -44,6 +44,9 @@ pub enum BpfError {
         /// Where the verifier's log is.
         log: String,
     },
+    /// A jitter distribution's file.
+    #[error(transparent)]
+    Table(#[from] TableError),
     /// A map or program is missing from the object.
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
@@ -218,9 +221,11 @@ impl Programs {
 
     fn map(&self, name: &'static str) -> Result<&MapData, BpfError> {
         match self.ebpf.map(name).ok_or(BpfError::Missing(name))? {
-            Map::Array(data) | Map::HashMap(data) | Map::LpmTrie(data) | Map::PerCpuArray(data) => {
-                Ok(data)
-            }
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LpmTrie(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data) => Ok(data),
             _ => Err(BpfError::Missing(name)),
         }
     }
@@ -248,6 +253,8 @@ pub struct Maps {
     pub pipes: Mapped<Pipe>,
     /// Links between leaf groups, row by row.
     pub pairs: Mapped<PairLink>,
+    /// Impairments of pipes and links.
+    pub stages: Mapped<Stage>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -274,6 +281,7 @@ impl Maps {
         Ok(Self {
             pipes: Mapped::new(&open(names::MAP_PIPES)?, names::MAP_PIPES)?,
             pairs: Mapped::new(&open(names::MAP_PAIRS)?, names::MAP_PAIRS)?,
+            stages: Mapped::new(&open(names::MAP_STAGES)?, names::MAP_STAGES)?,
             reasons: PerCpuArray::try_from(reasons)
                 .map_err(map_error("open", names::MAP_REASONS))?,
         })
@@ -314,13 +322,22 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let groups = plan.groups.len().max(1) as u32;
     let vnodes = plan.vnodes.len().max(1) as u32;
     let orphan = u32::from(orphan);
+    let entries = Entries::of(plan);
+    let tables = match plan.features() & feature::STAGES {
+        0 => Vec::new(),
+        _ => jitter_tables(plan)?,
+    };
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(names::MAP_VNODES, vnodes)
         .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
         .map_max_entries(names::MAP_PAIRS, groups * groups)
-        .map_max_entries(names::MAP_PIPES, vnodes * 2)
+        .map_max_entries(names::MAP_PIPES, plan.pipe_count().max(2))
+        .map_max_entries(names::MAP_STAGES, entries.stages.len().max(1) as u32)
+        .map_max_entries(names::MAP_TABLES, tables.len().max(1) as u32)
+        .map_max_entries(names::MAP_OPENINGS, openings(plan))
         .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
+        .override_global(names::GLOBAL_FEATURES, &plan.features(), true)
         .load(OBJECT)
         .map_err(Box::new)?;
     for name in names::PROGS {
@@ -339,16 +356,18 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     fill_groups(&mut ebpf, plan)?;
     let programs = Programs { ebpf };
     let mut maps = programs.maps()?;
-    for (index, latency) in plan.pair_latency_ns.iter().enumerate() {
-        maps.pairs.set(
-            index,
-            PairLink {
-                latency_ns: *latency,
-            },
-        );
+    for (index, link) in entries.links.into_iter().enumerate() {
+        maps.pairs.set(index, link);
     }
-    for (index, pipe) in plan.pipes().enumerate() {
+    for (index, pipe) in entries.pipes.into_iter().enumerate() {
         maps.pipes.set(index, pipe);
+    }
+    for (index, stage) in entries.stages.into_iter().enumerate() {
+        maps.stages.set(index, stage);
+    }
+    let mut table = Mapped::new(programs.map(names::MAP_TABLES)?, names::MAP_TABLES)?;
+    for (index, entry) in tables.into_iter().enumerate() {
+        table.set(index, i64::from(entry));
     }
     Ok(programs)
 }
@@ -363,6 +382,16 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
         Ok(()) => format!(" (verifier log: {})", path.display()),
         Err(_) => String::new(),
     }
+}
+
+/// Room for what filters have opened: 64 peers for each filtered vnode.
+fn openings(plan: &Plan) -> u32 {
+    if plan.features() & feature::FILTERS == 0 {
+        return 1;
+    }
+    (plan.vnodes.len() as u32)
+        .saturating_mul(64)
+        .clamp(4_096, 4 << 20)
 }
 
 fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {

@@ -32,6 +32,27 @@ fn is_segmentation(name: &str) -> bool {
         )
 }
 
+/// Features that leave checksums to a device, which would compute them over
+/// corrupted bytes, or not at all on lo.
+fn is_checksum(name: &str) -> bool {
+    name.starts_with("tx-checksum-ip")
+}
+
+/// Which features are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// What makes or merges super-packets.
+    Segmentation,
+    /// That, and checksums of packets that are sent.
+    SegmentationAndChecksums,
+}
+
+impl Kind {
+    fn has(self, name: &str) -> bool {
+        is_segmentation(name) || (self == Kind::SegmentationAndChecksums && is_checksum(name))
+    }
+}
+
 /// A feature and the state the user had asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
@@ -135,11 +156,11 @@ impl Device {
     }
 }
 
-/// The segmentation features of an interface that can be changed and are on.
+/// The features of a kind that can be changed on an interface and are on.
 ///
 /// # Errors
 /// What the kernel refused.
-pub fn segmentation_on(interface: &str) -> io::Result<Vec<Feature>> {
+pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
     let device = Device::open(interface)?;
     let names = device.feature_names()?;
     let blocks = device.blocks(names.len())?;
@@ -149,10 +170,7 @@ pub fn segmentation_on(interface: &str) -> io::Result<Vec<Feature>> {
         .filter(|(bit, name)| {
             let [available, _requested, active, never] = blocks[bit / 32];
             let mask = 1u32 << (bit % 32);
-            is_segmentation(name)
-                && available & mask != 0
-                && never & mask == 0
-                && active & mask != 0
+            kind.has(name) && available & mask != 0 && never & mask == 0 && active & mask != 0
         })
         .map(|(_, name)| Feature { name, wanted: true })
         .collect())

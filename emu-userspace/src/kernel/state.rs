@@ -161,6 +161,9 @@ pub struct State {
     pub map_ids: Vec<(String, u32)>,
     /// Where the maps are pinned.
     pub pins: PathBuf,
+    /// Seed of all random decisions: that of the topology, or one of this load.
+    #[serde(default)]
+    pub seed: u64,
 }
 
 /// Proof that no other `emu` changes this namespace.

@@ -3,13 +3,13 @@
 //! Its defaults (100 packets a flow, 10,000 in all, a horizon of 10 s) are made
 //! for pacing; an emulated line holds its queue *and* what is in flight.
 use emu_common::{
-    layout::{NO_LIMIT_NS, Pipe},
-    model::rate,
+    layout::{NO_LIMIT_NS, Pipe, Stage},
+    model::{jitter, rate},
 };
 use serde::Serialize;
 
-use super::PlanGroup;
-use crate::topology::FqSettings;
+use super::{PlanGroup, entries::PlanLink, tables};
+use crate::topology::{FqSettings, LinkWay};
 
 /// Smallest packet that the sizes assume: an IPv4 header with a TCP header.
 const SMALLEST_PACKET_BYTES: u64 = 40;
@@ -63,12 +63,35 @@ fn held_packets(pipe: &Pipe, mtu_bytes: u32, pair_ns: u64) -> u64 {
     waiting + pipe.latency_ns.saturating_add(pair_ns) / smallest_ns + 100
 }
 
+/// Most standard deviations that a jitter's table reaches.
+const FARTHEST: u64 = tables::FARTHEST as u64;
+
+/// How far a stage's jitter moves a packet: the spread of the uniform
+/// distribution, `deviations` of the others.
+pub(super) fn jitter_reach_ns(stage: &Stage, deviations: u64) -> u64 {
+    if stage.jitter_table == jitter::UNIFORM {
+        stage.jitter_ns
+    } else {
+        stage.jitter_ns.saturating_mul(deviations)
+    }
+}
+
+/// The longest that a packet is held for a link between groups: its latency, its
+/// jitter and the wait for its capacity.
+fn link_ns(link: &PlanLink, mtu_bytes: u32) -> u64 {
+    let jitter_ns = link.stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
+    let wait_ns = link.pipe.map_or(0, |p| queue_ns(&p, mtu_bytes));
+    link.latency_ns
+        .saturating_add(jitter_ns)
+        .saturating_add(wait_ns)
+}
+
 impl FqPlan {
     /// Sizes for the vnodes of these groups; what the user set wins.
     pub(super) fn for_groups(
         settings: &FqSettings,
         groups: &[PlanGroup],
-        pair_latency_ns: &[u64],
+        (links, ways): (&[PlanLink], &[Option<LinkWay>]),
         mtu_bytes: u32,
     ) -> Self {
         let (mut limit, mut flow_limit, mut horizon_ns, mut vnodes) = (0u64, 0u64, 0u64, 0usize);
@@ -77,10 +100,20 @@ impl FqPlan {
             .enumerate()
             .filter(|(_, g)| g.local_vnodes > 0)
         {
-            let row = &pair_latency_ns[id * groups.len()..(id + 1) * groups.len()];
-            let pair_ns = row.iter().copied().max().unwrap_or(0);
+            let row = &ways[id * groups.len()..(id + 1) * groups.len()];
+            let pair_ns = row
+                .iter()
+                .flatten()
+                .map(|way| link_ns(&links[way.link], mtu_bytes))
+                .max()
+                .unwrap_or(0);
             vnodes += group.local_vnodes;
-            for (pipe, pair_ns) in [(&group.up, pair_ns), (&group.down, 0)] {
+            for (pipe, stage, pair_ns) in [
+                (&group.up, &group.up_stage, pair_ns),
+                (&group.down, &group.down_stage, 0),
+            ] {
+                let jitter_ns = stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
+                let pair_ns = pair_ns.saturating_add(jitter_ns);
                 let held = held_packets(pipe, mtu_bytes, pair_ns);
                 flow_limit = flow_limit.max(held);
                 limit = limit.saturating_add(held.saturating_mul(group.local_vnodes as u64));

@@ -1,22 +1,27 @@
 //! What one host must do for a topology: pure data, made without touching the
 //! kernel, printable with `--dry-run`.
+mod entries;
 mod fq;
 mod runs;
+mod tables;
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use emu_common::{
-    layout::{Direction, MAX_GROUPS, MAX_VNODES, NO_LIMIT_NS, Pipe},
-    model::{delay, queue, rate},
+    layout::{Direction, MAX_GROUPS, MAX_VNODES, Pipe, Stage, pipe_flag},
+    model::{delay, filter, loss, random, rate},
     names::IFB,
 };
 use ipnet::IpNet;
 use serde::Serialize;
 
+pub use entries::Entries;
 pub use fq::FqPlan;
 pub use runs::{addresses, covering_prefixes, runs};
+pub use tables::{TableError, jitter_tables};
 
-use crate::topology::{Addressing, GroupId, Queue, Topology};
+use self::entries::{PlanLink, Service};
+use crate::topology::{Accounting, Addressing, GroupId, LinkWay, Topology};
 
 /// A topology that this host cannot carry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -71,6 +76,33 @@ pub struct PlanGroup {
     up: Pipe,
     #[serde(skip)]
     down: Pipe,
+    #[serde(skip)]
+    up_stage: Option<Stage>,
+    #[serde(skip)]
+    down_stage: Option<Stage>,
+}
+
+impl PlanGroup {
+    fn new(group: &crate::topology::Group, accounting: &Accounting) -> Self {
+        let pipe = |pipe: &crate::topology::Pipe| {
+            let service = Service {
+                rate: pipe.rate,
+                queue: pipe.queue,
+                burst_bytes: pipe.burst_bytes,
+            };
+            let mut entry = entries::pipe(&service, pipe.latency, accounting);
+            entries::filtering(&mut entry, &group.filtering);
+            entry
+        };
+        Self {
+            name: group.name.clone(),
+            local_vnodes: 0,
+            up: pipe(&group.up),
+            down: pipe(&group.down),
+            up_stage: entries::stage(&group.up.impairments),
+            down_stage: entries::stage(&group.down.impairments),
+        }
+    }
 }
 
 /// Routes to the vnodes of another host.
@@ -108,9 +140,15 @@ pub struct Plan {
     pub groups: Vec<PlanGroup>,
     /// Prefix of every group, for the longest-prefix match.
     pub group_prefixes: Vec<(IpNet, GroupId)>,
-    /// One-way latency from each group to each group in nanoseconds, row by row.
+    /// Seed of all random decisions.
+    pub seed: u64,
+    /// Files of the topology's own jitter distributions.
+    pub distributions: Vec<PathBuf>,
     #[serde(skip)]
-    pub pair_latency_ns: Vec<u64>,
+    links: Vec<PlanLink>,
+    /// The link from each group to each group, row by row.
+    #[serde(skip)]
+    pair_ways: Vec<Option<LinkWay>>,
     /// Local vnodes.
     #[serde(skip)]
     pub vnodes: Vec<PlanVnode>,
@@ -118,27 +156,6 @@ pub struct Plan {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-/// The map entry of a pipe, without its place in the ring.
-fn pipe_entry(pipe: &crate::topology::Pipe, overhead_bytes: i32) -> Pipe {
-    let ns_per_byte_q20 = pipe.rate.map_or(0, |r| rate::ns_per_byte_q20(r.0));
-    let (limit_packets, limit_ns) = match pipe.queue {
-        // An unlimited line has no queue to fill.
-        _ if pipe.rate.is_none() => (0, NO_LIMIT_NS),
-        Queue::Packets(packets) => (packets, NO_LIMIT_NS),
-        Queue::Bytes(bytes) => (0, queue::bytes_as_ns(ns_per_byte_q20, bytes)),
-        Queue::Time(time) => (0, nanoseconds(time)),
-    };
-    Pipe {
-        ns_per_byte_q20,
-        latency_ns: nanoseconds(pipe.latency),
-        limit_ns,
-        limit_packets,
-        burst_ns: queue::bytes_as_ns(ns_per_byte_q20, pipe.burst_bytes),
-        overhead_bytes,
-        ..Pipe::default()
-    }
 }
 
 impl Plan {
@@ -159,27 +176,31 @@ impl Plan {
                 count: vnodes.len(),
             });
         }
-        let overhead_bytes = topology.accounting.overhead_bytes();
+        let accounting = &topology.accounting;
         let mut groups: Vec<PlanGroup> = topology
             .groups
             .iter()
-            .map(|group| PlanGroup {
-                name: group.name.clone(),
-                local_vnodes: 0,
-                up: pipe_entry(&group.up, overhead_bytes),
-                down: pipe_entry(&group.down, overhead_bytes),
-            })
+            .map(|group| PlanGroup::new(group, accounting))
             .collect();
         for vnode in &vnodes {
             groups[vnode.group].local_vnodes += 1;
         }
-        let pair_latency_ns = topology
-            .pair_latencies()
-            .into_iter()
-            .map(nanoseconds)
-            .collect::<Vec<u64>>();
+        let links: Vec<PlanLink> = topology
+            .links
+            .iter()
+            .map(|link| {
+                let ends = [link.a, link.b].map(|g| topology.groups[g].name.as_str());
+                PlanLink::new(link, ends, accounting)
+            })
+            .collect();
+        let pair_ways = topology.pair_links();
         let (interfaces, routes) = reach(topology, host.as_deref());
-        let fq = FqPlan::for_groups(&topology.fq, &groups, &pair_latency_ns, topology.mtu_bytes);
+        let fq = FqPlan::for_groups(
+            &topology.fq,
+            &groups,
+            (&links, &pair_ways),
+            topology.mtu_bytes,
+        );
         Ok(Self {
             name: topology.name.clone(),
             host,
@@ -196,27 +217,40 @@ impl Plan {
                 .enumerate()
                 .map(|(id, group)| (group.prefix, id))
                 .collect(),
-            pair_latency_ns,
+            seed: topology.seed.unwrap_or_else(fresh_seed),
+            distributions: topology.distributions.clone(),
+            links,
+            pair_ways,
             vnodes,
         })
     }
 
-    /// Pipe entries in map order: up and down of vnode 0, of vnode 1, …
-    pub fn pipes(&self) -> impl Iterator<Item = Pipe> + '_ {
-        let mut ring_base = 0;
-        self.vnodes.iter().flat_map(move |vnode| {
-            let group = &self.groups[vnode.group];
-            [group.up, group.down].map(|mut pipe| {
-                pipe.ring_base = ring_base;
-                ring_base += pipe.limit_packets;
-                pipe
-            })
-        })
+    /// The features of the data path that the plan needs,
+    /// [`emu_common::layout::feature`] bits.
+    pub fn features(&self) -> u32 {
+        entries::features(self)
+    }
+
+    /// Pipes in the maps: two for each vnode, and the capacities between groups.
+    pub fn pipe_count(&self) -> u32 {
+        let capacities = self.links.iter().filter(|l| l.pipe.is_some()).count();
+        (self.vnodes.len() * 2 + capacities * 2) as u32
+    }
+
+    /// Whether some vnode or link corrupts packets.
+    pub fn corrupts(&self) -> bool {
+        let stages = self.groups.iter().flat_map(|g| [g.up_stage, g.down_stage]);
+        let links = self.links.iter().map(|l| l.stage);
+        stages.chain(links).flatten().any(|s| s.corrupt != 0)
     }
 
     /// Slots that the departure ring needs: the packet limits of all pipes.
     pub fn ring_slots(&self) -> u32 {
-        self.groups.iter().fold(0u32, |sum, group| {
+        let capacities = self.links.iter().filter_map(|l| l.pipe);
+        let shared = capacities.fold(0u32, |sum, pipe| {
+            sum.saturating_add(pipe.limit_packets.saturating_mul(2))
+        });
+        self.groups.iter().fold(shared, |sum, group| {
             let each = group
                 .up
                 .limit_packets
@@ -244,7 +278,43 @@ impl Plan {
 
     /// Latency between two groups, one way, in nanoseconds.
     pub fn pair_ns(&self, from: GroupId, to: GroupId) -> u64 {
-        self.pair_latency_ns[from * self.groups.len() + to]
+        self.pair_ways[from * self.groups.len() + to]
+            .map_or(0, |way| self.links[way.link].latency_ns)
+    }
+
+    /// Stages that a packet passes from one group to another.
+    fn stages(&self, from: GroupId, to: GroupId) -> impl Iterator<Item = Stage> {
+        let between = self.pair_ways[from * self.groups.len() + to]
+            .and_then(|way| self.links[way.link].stage);
+        let ends = [self.groups[from].up_stage, self.groups[to].down_stage];
+        ends.into_iter().chain([between]).flatten()
+    }
+
+    /// Whether packets from one group to another may be lost on idle lines, or
+    /// arrive damaged.
+    pub fn loses(&self, from: GroupId, to: GroupId) -> bool {
+        self.stages(from, to)
+            .any(|stage| stage.loss_kind != loss::NONE || stage.corrupt != 0)
+    }
+
+    /// Largest random offset of a packet's one-way latency between two groups, in
+    /// nanoseconds; four standard deviations where there is no largest one.
+    pub fn jitter_ns(&self, from: GroupId, to: GroupId) -> u64 {
+        self.stages(from, to)
+            .map(|stage| {
+                let skipped = if stage.reorder != 0 {
+                    self.pair_ns(from, to)
+                } else {
+                    0
+                };
+                fq::jitter_reach_ns(&stage, 4).saturating_add(skipped)
+            })
+            .sum()
+    }
+
+    /// Whether the vnodes of a group let in nothing unsolicited.
+    pub fn filters(&self, group: GroupId) -> bool {
+        self.groups[group].up.flags >> pipe_flag::FILTER_SHIFT != filter::OPEN
     }
 
     /// One-way time of a packet of `ip_bytes` through idle lines, in nanoseconds.
@@ -318,6 +388,15 @@ impl fmt::Display for Plan {
         }
         Ok(())
     }
+}
+
+/// Another seed with each load.
+fn fresh_seed() -> u64 {
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
+    // Kept to what a file can say, so that it can be repeated.
+    random::mix(time ^ u64::from(std::process::id())) >> 1
 }
 
 fn pick_host(topology: &Topology, host: Option<&str>) -> Result<Option<String>, PlanError> {

@@ -40,7 +40,7 @@ fn p2plab_round_trip_times() {
 fn every_pipe_has_its_own_part_of_the_ring() {
     let plan = plan(P2PLAB, None);
     assert_eq!(plan.ring_slots(), 2 * 50 * 2750);
-    let pipes: Vec<Pipe> = plan.pipes().collect();
+    let pipes = Entries::of(&plan).pipes;
     assert_eq!(pipes.len(), 2 * 2750);
     for (i, pipe) in pipes.iter().enumerate() {
         assert_eq!(pipe.ring_base, 50 * i as u32);

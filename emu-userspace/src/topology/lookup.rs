@@ -17,6 +17,22 @@ fn usable(prefix: IpNet) -> Box<dyn Iterator<Item = IpAddr> + Send> {
     }
 }
 
+/// One direction of a link between groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkWay {
+    /// Index in [`Topology::links`].
+    pub link: usize,
+    /// From its `b` to its `a`.
+    pub is_back: bool,
+}
+
+impl LinkWay {
+    /// A number for each direction of each link.
+    pub const fn number(self) -> usize {
+        self.link * 2 + self.is_back as usize
+    }
+}
+
 impl Topology {
     /// The group with a name.
     pub fn group_named(&self, name: &str) -> Option<GroupId> {
@@ -100,15 +116,19 @@ impl Topology {
         Duration::ZERO
     }
 
-    /// Latency of every pair of groups, row by row of the source: as
+    /// For every pair of groups, row by row of the source, the link that counts: as
     /// [`Topology::pair_latency`], but fast for many groups.
-    pub fn pair_latencies(&self) -> Vec<Duration> {
+    pub fn pair_links(&self) -> Vec<Option<LinkWay>> {
         let groups = self.groups.len();
         let mut direct = std::collections::HashMap::new();
-        for link in &self.links {
-            direct.entry((link.a, link.b)).or_insert(link.latency);
+        for (index, link) in self.links.iter().enumerate() {
+            let way = |is_back| LinkWay {
+                link: index,
+                is_back,
+            };
+            direct.entry((link.a, link.b)).or_insert(way(false));
             if !link.one_way {
-                direct.entry((link.b, link.a)).or_insert(link.latency);
+                direct.entry((link.b, link.a)).or_insert(way(true));
             }
         }
         let chains: Vec<Vec<GroupId>> = (0..groups).map(|g| self.chain(g)).collect();
@@ -127,7 +147,15 @@ impl Topology {
             })
         };
         (0..groups * groups)
-            .map(|i| find(i / groups, i % groups).unwrap_or_default())
+            .map(|i| find(i / groups, i % groups))
+            .collect()
+    }
+
+    /// Latency of every pair of groups, row by row of the source.
+    pub fn pair_latencies(&self) -> Vec<Duration> {
+        self.pair_links()
+            .into_iter()
+            .map(|link| link.map_or(Duration::ZERO, |way| self.links[way.link].latency))
             .collect()
     }
 

@@ -7,6 +7,7 @@
 //! in the destination's down pipe + destination latency.
 mod error;
 mod hosts;
+mod impair;
 mod lookup;
 mod node;
 mod parse;
@@ -16,14 +17,16 @@ mod sections;
 mod units;
 mod validate;
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
 pub use error::{Position, Problem, TopologyErrors};
+pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
+pub use lookup::LinkWay;
 pub use parse::{load, parse};
 pub use schema::json_schema;
-pub use units::{Queue, Rate, UnitError, rate, size, time};
+pub use units::{Queue, Rate, UnitError, probability, rate, size, time};
 
 /// Index of a group in [`Topology::groups`].
 pub type GroupId = usize;
@@ -39,6 +42,11 @@ pub struct Topology {
     pub accounting: Accounting,
     /// Largest IP packet in bytes on the interfaces that carry vnodes.
     pub mtu_bytes: u32,
+    /// Seed of all random decisions; none: another one with each load.
+    pub seed: Option<u64>,
+    /// Files of the topology's own jitter distributions, in the order of their
+    /// numbers.
+    pub distributions: Vec<PathBuf>,
     /// Settings of `fq` that the user wants different from the computed ones.
     pub fq: FqSettings,
     /// Groups in the order of the file, parents before children.
@@ -71,6 +79,8 @@ pub enum Accounting {
     Ethernet,
     /// The IP packet and so many bytes; may be negative.
     Overhead(i32),
+    /// The IP packet and so many bytes, in whole ATM cells.
+    Cells(i32),
 }
 
 impl Accounting {
@@ -79,8 +89,13 @@ impl Accounting {
         match self {
             Accounting::Ip => 0,
             Accounting::Ethernet => 38,
-            Accounting::Overhead(bytes) => *bytes,
+            Accounting::Overhead(bytes) | Accounting::Cells(bytes) => *bytes,
         }
+    }
+
+    /// Whether packets travel in ATM cells.
+    pub const fn in_cells(&self) -> bool {
+        matches!(self, Accounting::Cells(_))
     }
 }
 
@@ -114,6 +129,8 @@ pub struct Group {
     pub up: Pipe,
     /// From the network to a vnode.
     pub down: Pipe,
+    /// What its vnodes' filters let in.
+    pub filtering: Filtering,
 }
 
 /// The vnodes of a group, those of nested groups not included.
@@ -139,6 +156,8 @@ pub struct Pipe {
     pub queue: Queue,
     /// Bytes that may pass at once after the line was idle.
     pub burst_bytes: u64,
+    /// Losses, jitter and their like.
+    pub impairments: Impairments,
 }
 
 impl Default for Pipe {
@@ -150,11 +169,12 @@ impl Default for Pipe {
             latency: Duration::ZERO,
             queue: Queue::Packets(50),
             burst_bytes: 0,
+            impairments: Impairments::default(),
         }
     }
 }
 
-/// Latency between two groups.
+/// The link between two groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupLink {
     /// One side; the source of a one-way link.
@@ -165,6 +185,12 @@ pub struct GroupLink {
     pub one_way: bool,
     /// One-way latency.
     pub latency: Duration,
+    /// Losses, jitter and their like, for each direction on its own.
+    pub impairments: Impairments,
+    /// Capacity of each direction, which all vnodes of a host share.
+    pub rate: Option<Rate>,
+    /// Limit of the queue in front of it.
+    pub queue: Queue,
 }
 
 /// A machine that carries vnodes.

@@ -4,8 +4,8 @@ use std::{fs, path::Path};
 use super::{
     Accounting, Addressing, FqSettings, Topology,
     error::{Position, Problem, TopologyErrors},
-    hosts, node,
-    reader::{Field, Problems, Record},
+    hosts, impair, node,
+    reader::{Field, Problems, Record, resolve},
     sections, units, validate,
 };
 
@@ -16,7 +16,9 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "addressing",
     "accounting",
     "mtu",
+    "seed",
     "fq",
+    "distributions",
     "profiles",
     "groups",
     "latencies",
@@ -25,6 +27,23 @@ pub(super) const TOP_KEYS: &[&str] = &[
 ];
 /// Keys of `fq`.
 pub(super) const FQ_KEYS: &[&str] = &["limit", "flow_limit", "horizon", "buckets", "orphan_mask"];
+
+/// Keys of the long form of `accounting`.
+pub(super) const OVERHEAD_KEYS: &[&str] = &["overhead", "cells"];
+
+/// Accountings with a name. Those of DSL are named and sized as in the manual of
+/// tc-cake(8).
+pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
+    ("ip", Accounting::Ip),
+    ("ethernet", Accounting::Ethernet),
+    ("docsis", Accounting::Overhead(18)),
+    ("pppoe-ptm", Accounting::Overhead(30)),
+    ("bridged-ptm", Accounting::Overhead(22)),
+    ("pppoa-vcmux", Accounting::Cells(10)),
+    ("pppoa-llc", Accounting::Cells(14)),
+    ("pppoe-vcmux", Accounting::Cells(32)),
+    ("pppoe-llcsnap", Accounting::Cells(40)),
+];
 
 /// Largest file that is read; a topology of a million named addresses is smaller.
 const MOST_BYTES: u64 = 64 << 20;
@@ -75,7 +94,10 @@ pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
 pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
     let problems = Problems::default();
     let topology = match node::document(text) {
-        Ok(root) => read(&Field::root(&root, &problems)),
+        Ok(root) => {
+            let folder = Path::new(file).parent().unwrap_or(Path::new(""));
+            read(&Field::root(&root, &problems), folder)
+        }
         Err(problem) => {
             problems.add(problem);
             None
@@ -87,14 +109,16 @@ pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
     }
 }
 
-fn read(root: &Field<'_>) -> Option<Topology> {
+fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     let record = root.record(TOP_KEYS)?;
     if let Some(version) = record.need("version", "1") {
         version.number(1, 1);
     }
-    let profiles = sections::profiles(&record);
-    let groups = sections::groups(&record, &profiles);
-    let links = sections::links(&record, &groups);
+    let distributions = impair::distributions(&record);
+    let own: Vec<&str> = distributions.iter().map(|(name, _)| *name).collect();
+    let profiles = sections::profiles(&record, &own);
+    let groups = sections::groups(&record, &profiles, &own);
+    let links = sections::links(&record, &groups, &own);
     let hosts = hosts::hosts(&record, &groups);
     let topology = Topology {
         name: record
@@ -108,6 +132,14 @@ fn read(root: &Field<'_>) -> Option<Topology> {
             .get("mtu")
             .and_then(|f| f.number(576, 65_535))
             .unwrap_or(1500) as u32,
+        seed: record
+            .get("seed")
+            .and_then(|f| f.number(0, i64::MAX))
+            .map(i64::cast_unsigned),
+        distributions: distributions
+            .iter()
+            .map(|(_, file)| folder.join(file))
+            .collect(),
         fq: fq(&record),
         groups: groups.list.iter().map(|g| g.group.clone()).collect(),
         links,
@@ -140,24 +172,22 @@ fn accounting(record: &Record<'_>) -> Accounting {
         return Accounting::default();
     };
     if field.is_map() {
-        let overhead = field
-            .record(&["overhead"])
-            .and_then(|r| r.need("overhead", "48"))
-            .and_then(|f| f.number(-64, 1_024));
-        return Accounting::Overhead(overhead.unwrap_or(0) as i32);
+        let Some(record) = field.record(OVERHEAD_KEYS) else {
+            return Accounting::default();
+        };
+        let overhead = record
+            .need("overhead", "48")
+            .and_then(|f| f.number(-64, 1_024))
+            .unwrap_or(0) as i32;
+        let cells = record.get("cells").and_then(|f| f.boolean());
+        return if cells == Some(true) {
+            Accounting::Cells(overhead)
+        } else {
+            Accounting::Overhead(overhead)
+        };
     }
-    match field.text() {
-        Some("ip") | None => Accounting::Ip,
-        Some("ethernet") => Accounting::Ethernet,
-        Some(other) => {
-            field.report(
-                field
-                    .problem(format!("`{other}` is no accounting"))
-                    .expected("ip, ethernet, or `{overhead: BYTES}`"),
-            );
-            Accounting::Ip
-        }
-    }
+    let names = ACCOUNTINGS.iter().map(|(name, _)| *name);
+    resolve(&field, "accounting", names).map_or(Accounting::Ip, |i| ACCOUNTINGS[i].1)
 }
 
 fn fq(record: &Record<'_>) -> FqSettings {

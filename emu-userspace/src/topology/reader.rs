@@ -215,6 +215,21 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// `true` or `false`.
+    pub fn boolean(&self) -> Option<bool> {
+        match self.text()? {
+            "true" => Some(true),
+            "false" => Some(false),
+            other => {
+                self.report(
+                    self.problem(format!("`{other}` is neither yes nor no"))
+                        .expected("true or false"),
+                );
+                None
+            }
+        }
+    }
+
     pub fn address(&self) -> Option<IpAddr> {
         let text = self.text()?;
         match text.parse::<IpAddr>() {

@@ -21,11 +21,17 @@ struct File {
     /// run of vnodes.
     addressing: Option<Addressing>,
     /// Which bytes of a packet a pipe charges: `ip` (default), `ethernet` (+38
-    /// bytes), or an explicit overhead.
+    /// bytes), a DSL or cable encapsulation, or an explicit overhead.
     accounting: Option<Accounting>,
     /// Largest IP packet on the interfaces that carry vnodes, in bytes.
     #[schemars(range(min = 576, max = 65_535))]
     mtu: Option<u32>,
+    /// Seed of all random decisions; another one with each load when left out.
+    #[schemars(range(min = 0, max = 9_223_372_036_854_775_807i64))]
+    seed: Option<i64>,
+    /// Jitter distributions of the file's own: name and file of quantiles, in the
+    /// form of iproute2's .dist files.
+    distributions: Option<BTreeMap<String, String>>,
     /// Settings of the fq qdiscs; computed from the pipes when left out.
     fq: Option<Fq>,
     /// Named access lines to reuse.
@@ -59,6 +65,19 @@ enum Accounting {
 enum AccountingName {
     Ip,
     Ethernet,
+    Docsis,
+    #[serde(rename = "pppoe-ptm")]
+    PppoePtm,
+    #[serde(rename = "bridged-ptm")]
+    BridgedPtm,
+    #[serde(rename = "pppoa-vcmux")]
+    PppoaVcmux,
+    #[serde(rename = "pppoa-llc")]
+    PppoaLlc,
+    #[serde(rename = "pppoe-vcmux")]
+    PppoeVcmux,
+    #[serde(rename = "pppoe-llcsnap")]
+    PppoeLlcsnap,
 }
 
 /// Bytes added to the IP length of each packet.
@@ -67,6 +86,8 @@ enum AccountingName {
 struct Overhead {
     #[schemars(range(min = -64, max = 1_024))]
     overhead: i32,
+    /// Whether packets travel in whole ATM cells.
+    cells: Option<bool>,
 }
 
 #[derive(JsonSchema)]
@@ -118,6 +139,176 @@ struct PipeRecord {
     latency: Option<Time>,
     queue: Option<Queue>,
     burst: Option<Size>,
+    jitter: Option<Jitter>,
+    loss: Option<Loss>,
+    duplicate: Option<Chance>,
+    corrupt: Option<Chance>,
+    reorder: Option<Reorder>,
+    aqm: Option<Aqm>,
+}
+
+/// A time (uniform jitter), or jitter in its long form.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Jitter {
+    Short(Time),
+    Long(JitterRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct JitterRecord {
+    /// Half the width of the uniform distribution, one standard deviation of the
+    /// others.
+    spread: Time,
+    /// `uniform`, `normal`, `pareto`, `paretonormal`, or one of `distributions`.
+    distribution: Option<String>,
+    correlation: Option<Percent>,
+    /// Whether packets may overtake each other.
+    overtake: Option<bool>,
+}
+
+/// A probability in percent.
+#[derive(JsonSchema)]
+struct Percent(#[schemars(regex(pattern = r"^[0-9][0-9_.]* ?%$"))] String);
+
+/// A probability (independent losses), or a loss model.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Loss {
+    Short(Percent),
+    Long(LossRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct LossRecord {
+    random: Option<Percent>,
+    correlation: Option<Percent>,
+    gilbert_elliott: Option<GilbertElliott>,
+    markov: Option<Markov>,
+}
+
+/// A good and a bad state.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct GilbertElliott {
+    to_bad: Percent,
+    to_good: Percent,
+    /// 100% when left out.
+    loss_in_bad: Option<Percent>,
+    /// 0% when left out.
+    loss_in_good: Option<Percent>,
+}
+
+/// 1: received in a gap, 2: received in a burst, 3: lost in a burst, 4: lost in a
+/// gap.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Markov {
+    p13: Option<Percent>,
+    p31: Option<Percent>,
+    p32: Option<Percent>,
+    p23: Option<Percent>,
+    p14: Option<Percent>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Chance {
+    Short(Percent),
+    Long(ChanceRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ChanceRecord {
+    chance: Percent,
+    correlation: Option<Percent>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Reorder {
+    Short(Percent),
+    Long(ReorderRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ReorderRecord {
+    chance: Percent,
+    correlation: Option<Percent>,
+    /// Packets between two that skip the latency.
+    gap: Option<u32>,
+}
+
+/// `codel`, or a record.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Aqm {
+    Short(AqmName),
+    Long(AqmRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum AqmName {
+    Codel,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct AqmRecord {
+    codel: Option<Codel>,
+    red: Option<Red>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Codel {
+    target: Option<Time>,
+    interval: Option<Time>,
+    /// Marks instead of drops where a packet allows it.
+    ecn: Option<bool>,
+}
+
+/// RED on the average wait in the queue.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Red {
+    min: Time,
+    max: Time,
+    probability: Option<Percent>,
+    /// The average moves by 2^-weight with each packet.
+    #[schemars(range(min = 0, max = 16))]
+    weight: Option<u32>,
+    ecn: Option<bool>,
+}
+
+/// A filtering behaviour of RFC 4787, or a record.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Filtering {
+    Short(Behaviour),
+    Long(FilteringRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Behaviour {
+    Open,
+    EndpointIndependent,
+    AddressDependent,
+    AddressAndPortDependent,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FilteringRecord {
+    behaviour: Behaviour,
+    /// How long an opening lasts after the last packet sent; 5min when left out.
+    timeout: Option<Time>,
 }
 
 /// An access line.
@@ -134,6 +325,14 @@ struct Profile {
     queue: Option<Queue>,
     /// Bytes that may pass at once after the line was idle.
     burst: Option<Size>,
+    jitter: Option<Jitter>,
+    loss: Option<Loss>,
+    duplicate: Option<Chance>,
+    corrupt: Option<Chance>,
+    reorder: Option<Reorder>,
+    aqm: Option<Aqm>,
+    /// Which unsolicited packets come in.
+    filtering: Option<Filtering>,
 }
 
 /// A prefix with its vnodes.
@@ -153,6 +352,13 @@ struct Group {
     latency: Option<Time>,
     queue: Option<Queue>,
     burst: Option<Size>,
+    jitter: Option<Jitter>,
+    loss: Option<Loss>,
+    duplicate: Option<Chance>,
+    corrupt: Option<Chance>,
+    reorder: Option<Reorder>,
+    aqm: Option<Aqm>,
+    filtering: Option<Filtering>,
     /// Nested groups, with longer prefixes inside this one's.
     groups: Option<BTreeMap<String, Group>>,
 }
@@ -168,7 +374,17 @@ struct Link {
     /// Destination of a one-way link.
     to: Option<String>,
     /// One-way latency.
-    latency: Time,
+    latency: Option<Time>,
+    /// Capacity of each direction, which all vnodes of a host share.
+    rate: Option<Rate>,
+    /// Limit of the queue in front of it.
+    queue: Option<Queue>,
+    jitter: Option<Jitter>,
+    loss: Option<Loss>,
+    duplicate: Option<Chance>,
+    corrupt: Option<Chance>,
+    reorder: Option<Reorder>,
+    aqm: Option<Aqm>,
 }
 
 #[derive(JsonSchema)]
@@ -212,7 +428,7 @@ pub fn json_schema() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{hosts, parse, sections};
+    use crate::topology::{hosts, impair, parse, sections};
 
     #[test]
     fn the_schema_has_the_keys_that_are_read() {
@@ -241,5 +457,27 @@ mod tests {
         assert_eq!(keys(&definitions["Link"]), read(sections::LINK_KEYS));
         assert_eq!(keys(&definitions["Matrix"]), read(sections::MATRIX_KEYS));
         assert_eq!(keys(&definitions["Host"]), read(hosts::HOST_KEYS));
+        for (name, expected) in [
+            ("Overhead", parse::OVERHEAD_KEYS),
+            ("JitterRecord", impair::JITTER_KEYS),
+            ("LossRecord", impair::LOSS_KEYS),
+            ("GilbertElliott", impair::GILBERT_KEYS),
+            ("Markov", impair::MARKOV_KEYS),
+            ("ChanceRecord", impair::CHANCE_KEYS),
+            ("ReorderRecord", impair::REORDER_KEYS),
+            ("AqmRecord", impair::AQM_KEYS),
+            ("Codel", impair::CODEL_KEYS),
+            ("Red", impair::RED_KEYS),
+            ("FilteringRecord", impair::FILTER_KEYS),
+        ] {
+            assert_eq!(keys(&definitions[name]), read(expected), "{name}");
+        }
+        for keys in [
+            sections::LINE_KEYS,
+            sections::PIPE_KEYS,
+            sections::LINK_KEYS,
+        ] {
+            assert!(impair::IMPAIR_KEYS.iter().all(|key| keys.contains(key)));
+        }
     }
 }

@@ -1,17 +1,42 @@
 //! The sections of a file: profiles, groups, latencies, hosts.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use super::{
-    Group, GroupId, GroupLink, Pipe, Vnodes,
+    Filtering, Group, GroupId, GroupLink, Impairments, Pipe, Vnodes,
+    impair::{self, IMPAIR_KEYS},
     reader::{Field, Record, resolve},
     units::{self, MOST_QUEUED_PACKETS},
 };
 
 /// Keys of a profile, which a group has too.
-pub(super) const LINE_KEYS: &[&str] = &["up", "down", "latency", "queue", "burst"];
+pub(super) const LINE_KEYS: &[&str] = &[
+    "up",
+    "down",
+    "latency",
+    "queue",
+    "burst",
+    "jitter",
+    "loss",
+    "duplicate",
+    "corrupt",
+    "reorder",
+    "aqm",
+    "filtering",
+];
 /// Keys of the long form of a pipe.
-pub(super) const PIPE_KEYS: &[&str] = &["rate", "latency", "queue", "burst"];
+pub(super) const PIPE_KEYS: &[&str] = &[
+    "rate",
+    "latency",
+    "queue",
+    "burst",
+    "jitter",
+    "loss",
+    "duplicate",
+    "corrupt",
+    "reorder",
+    "aqm",
+];
 /// Keys of a group.
 pub(super) const GROUP_KEYS: &[&str] = &[
     "prefix",
@@ -23,10 +48,30 @@ pub(super) const GROUP_KEYS: &[&str] = &[
     "latency",
     "queue",
     "burst",
+    "jitter",
+    "loss",
+    "duplicate",
+    "corrupt",
+    "reorder",
+    "aqm",
+    "filtering",
     "groups",
 ];
 /// Keys of an entry of `latencies`.
-pub(super) const LINK_KEYS: &[&str] = &["between", "from", "to", "latency"];
+pub(super) const LINK_KEYS: &[&str] = &[
+    "between",
+    "from",
+    "to",
+    "latency",
+    "rate",
+    "queue",
+    "jitter",
+    "loss",
+    "duplicate",
+    "corrupt",
+    "reorder",
+    "aqm",
+];
 /// Keys of `latency_matrix`.
 pub(super) const MATRIX_KEYS: &[&str] = &["groups", "rows"];
 
@@ -38,6 +83,7 @@ const DEEPEST: usize = 12;
 pub(super) struct Line {
     up: Pipe,
     down: Pipe,
+    filtering: Filtering,
 }
 
 /// Profiles by name.
@@ -60,8 +106,13 @@ pub(super) struct ReadGroup<'a> {
 }
 
 /// What a line's keys say, on top of what was inherited.
-fn line(record: &Record<'_>, base: Line) -> Line {
+fn line(record: &Record<'_>, base: Line, own: &[&str]) -> Line {
     let mut line = base;
+    line.up.impairments.read(record, own);
+    line.down.impairments.read(record, own);
+    if let Some(filtering) = record.get("filtering").and_then(|f| impair::filtering(&f)) {
+        line.filtering = filtering;
+    }
     if let Some(latency) = record.get("latency").and_then(|f| f.unit(units::time)) {
         (line.up.latency, line.down.latency) = (latency, latency);
     }
@@ -73,13 +124,13 @@ fn line(record: &Record<'_>, base: Line) -> Line {
     }
     for (key, pipe) in [("up", &mut line.up), ("down", &mut line.down)] {
         if let Some(field) = record.get(key) {
-            read_pipe(&field, pipe);
+            read_pipe(&field, pipe, own);
         }
     }
     line
 }
 
-fn read_pipe(field: &Field<'_>, pipe: &mut Pipe) {
+fn read_pipe(field: &Field<'_>, pipe: &mut Pipe, own: &[&str]) {
     if !field.is_map() {
         pipe.rate = field.unit(units::rate).or(pipe.rate);
         return;
@@ -87,6 +138,7 @@ fn read_pipe(field: &Field<'_>, pipe: &mut Pipe) {
     let Some(record) = field.record(PIPE_KEYS) else {
         return;
     };
+    pipe.impairments.read(&record, own);
     if let Some(rate) = record.get("rate").and_then(|f| f.unit(units::rate)) {
         pipe.rate = Some(rate);
     }
@@ -101,7 +153,7 @@ fn read_pipe(field: &Field<'_>, pipe: &mut Pipe) {
     }
 }
 
-pub(super) fn profiles<'a>(record: &Record<'a>) -> Profiles<'a> {
+pub(super) fn profiles<'a>(record: &Record<'a>, own: &[&str]) -> Profiles<'a> {
     let Some(section) = record.get("profiles") else {
         return Vec::new();
     };
@@ -112,20 +164,27 @@ pub(super) fn profiles<'a>(record: &Record<'a>) -> Profiles<'a> {
             let read = field.record(LINE_KEYS);
             (
                 name,
-                read.map_or_else(Line::default, |r| line(&r, Line::default())),
+                read.map_or_else(Line::default, |r| line(&r, Line::default(), own)),
             )
         })
         .collect()
 }
 
-pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>) -> Groups<'a> {
+pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>, own: &[&str]) -> Groups<'a> {
     let mut groups = Groups {
         list: Vec::new(),
         complete: true,
         names: Vec::new(),
     };
     if let Some(section) = record.need("groups", "{peers: {prefix: 10.1.0.0/16, nodes: 10}}") {
-        read_groups(&section, profiles, None, Line::default(), 0, &mut groups);
+        let around = Around {
+            profiles,
+            own,
+            parent: None,
+            line: Line::default(),
+            depth: 0,
+        };
+        read_groups(&section, &around, &mut groups);
         if section.named().is_empty() {
             section.report(
                 section
@@ -139,15 +198,20 @@ pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>) -> Groups
     groups
 }
 
-fn read_groups<'a>(
-    section: &Field<'a>,
-    profiles: &Profiles<'a>,
+/// What surrounds a map of groups.
+struct Around<'a, 'p> {
+    profiles: &'p Profiles<'a>,
+    /// Names of the file's own distributions.
+    own: &'p [&'p str],
     parent: Option<GroupId>,
-    inherited: Line,
+    /// The line that the groups inherit.
+    line: Line,
     depth: usize,
-    groups: &mut Groups<'a>,
-) {
-    if depth >= DEEPEST {
+}
+
+fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Groups<'a>) {
+    let (profiles, own) = (around.profiles, around.own);
+    if around.depth >= DEEPEST {
         section.report(section.problem(format!("groups are nested deeper than {DEEPEST}")));
         return;
     }
@@ -184,13 +248,20 @@ fn read_groups<'a>(
         let base = record
             .get("profile")
             .and_then(|f| resolve(&f, "profile", profiles.iter().map(|(n, _)| *n)))
-            .map_or(inherited, |i| profiles[i].1);
-        let line = line(&record, base);
-        let id = read_group(name, &record, parent, line, groups);
+            .map_or(around.line, |i| profiles[i].1);
+        let line = line(&record, base, own);
+        let id = read_group(name, &record, around.parent, line, groups);
         groups.names.push((name, id));
         groups.complete &= id.is_some();
         if let Some(nested) = record.get("groups") {
-            read_groups(&nested, profiles, id.or(parent), line, depth + 1, groups);
+            let inside = Around {
+                profiles,
+                own,
+                parent: id.or(around.parent),
+                line,
+                depth: around.depth + 1,
+            };
+            read_groups(&nested, &inside, groups);
         }
     }
 }
@@ -238,6 +309,7 @@ fn read_group<'a>(
         vnodes,
         up: line.up,
         down: line.down,
+        filtering: line.filtering,
     };
     groups.list.push(ReadGroup {
         group,
@@ -257,11 +329,11 @@ impl<'a> Groups<'a> {
     }
 }
 
-pub(super) fn links(record: &Record<'_>, groups: &Groups<'_>) -> Vec<GroupLink> {
+pub(super) fn links(record: &Record<'_>, groups: &Groups<'_>, own: &[&str]) -> Vec<GroupLink> {
     let mut links = Links::default();
     if let Some(list) = record.get("latencies").and_then(|f| f.list()) {
         for entry in list {
-            if let Some(link) = read_link(&entry, groups) {
+            if let Some(link) = read_link(&entry, groups, own) {
                 links.add(link, &entry);
             }
         }
@@ -304,11 +376,31 @@ impl Links {
     }
 }
 
-fn read_link(entry: &Field<'_>, groups: &Groups<'_>) -> Option<GroupLink> {
+fn read_link(entry: &Field<'_>, groups: &Groups<'_>, own: &[&str]) -> Option<GroupLink> {
     let record = entry.record(LINK_KEYS)?;
-    let latency = record
-        .need("latency", "100ms")
-        .and_then(|f| f.unit(units::time));
+    // A link may be there for its losses or its capacity alone.
+    let says_more = IMPAIR_KEYS
+        .iter()
+        .chain(&["rate"])
+        .any(|key| record.get(key).is_some());
+    let latency = if says_more && record.get("latency").is_none() {
+        Some(Duration::ZERO)
+    } else {
+        record
+            .need("latency", "100ms")
+            .and_then(|f| f.unit(units::time))
+    };
+    let mut impairments = Impairments::default();
+    impairments.read(&record, own);
+    let rate = record.get("rate").and_then(|f| f.unit(units::rate));
+    let queue = record.get("queue").and_then(|f| f.unit(units::queue));
+    if let (Some(field), None) = (record.get("queue"), record.get("rate")) {
+        field.report(
+            field
+                .problem("a link without a rate has no queue")
+                .hint("add `rate: 100mbit`, or leave the queue out"),
+        );
+    }
     let (between, from, to) = (record.get("between"), record.get("from"), record.get("to"));
     let (a, b, one_way) = match (between, from, to) {
         (Some(between), None, None) => {
@@ -338,6 +430,9 @@ fn read_link(entry: &Field<'_>, groups: &Groups<'_>) -> Option<GroupLink> {
         b: b?,
         one_way,
         latency: latency?,
+        impairments,
+        rate,
+        queue: queue.unwrap_or(Pipe::default().queue),
     })
 }
 
@@ -379,6 +474,9 @@ fn read_matrix(section: &Field<'_>, groups: &Groups<'_>, links: &mut Links) -> O
                     b,
                     one_way: true,
                     latency,
+                    impairments: Impairments::default(),
+                    rate: None,
+                    queue: Pipe::default().queue,
                 };
                 links.add(link, &cell);
             }

@@ -6,6 +6,8 @@ use std::{fmt, time::Duration};
 
 use emu_common::model::rate::{MAX_RATE_BITS_PER_SEC, MIN_RATE_BITS_PER_SEC};
 
+use super::Probability;
+
 /// A rate in bits per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rate(pub u64);
@@ -42,6 +44,7 @@ pub struct UnitError {
 const RATE_EXPECTED: &str = "a rate with its unit: bit, kbit, mbit or gbit, as in `33.6kbit`";
 const TIME_EXPECTED: &str = "a time with its unit: ns, us, ms, s or min, as in `100ms`";
 const SIZE_EXPECTED: &str = "a size with its unit: B, KB, MB, KiB or MiB, as in `64KB`";
+const CHANCE_EXPECTED: &str = "a probability in percent, from 0% to 100%, as in `0.5%`";
 const QUEUE_EXPECTED: &str =
     "a queue limit in packets, bytes or time, as in `50 packets`, `64KB` or `100ms`";
 
@@ -220,6 +223,29 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
     Ok(bytes as u64)
 }
 
+/// Parses a probability in percent.
+///
+/// # Errors
+/// [`UnitError`] without a percent sign, or outside 0% to 100%.
+pub fn probability(text: &str) -> Result<Probability, UnitError> {
+    let (value, unit) = quantity(text, CHANCE_EXPECTED, "%")?;
+    if unit != "%" {
+        return Err(error(
+            format!("`{unit}` is no unit of a probability"),
+            CHANCE_EXPECTED,
+            None,
+        ));
+    }
+    if value > 100.0 {
+        return Err(error(
+            format!("`{text}` is more than certain"),
+            CHANCE_EXPECTED,
+            None,
+        ));
+    }
+    Ok(Probability::new(value / 100.0))
+}
+
 /// How much a pipe queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
@@ -312,6 +338,16 @@ mod tests {
                 .contains("`100ms`")
         );
         assert_eq!(rate("8 elephants").unwrap_err().hint, None);
+    }
+
+    #[test]
+    fn probabilities_need_their_percent_sign() {
+        assert_eq!(probability("100%"), Ok(Probability::CERTAIN));
+        assert_eq!(probability("50 %"), Ok(Probability(1 << 31)));
+        assert_eq!(probability("0%"), Ok(Probability(0)));
+        let hint = probability("0.5").unwrap_err().hint.unwrap_or_default();
+        assert!(hint.contains("`0.5%`"));
+        assert!(probability("101%").is_err() && probability("-1%").is_err());
     }
 
     #[test]

@@ -47,7 +47,9 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
     for from in &here {
         for to in 0..local.len() {
             let twice = here.contains(&to) && to < *from;
-            let reachable = plan.is_ipv4(*from) == plan.is_ipv4(to);
+            // Of two filtered vnodes neither lets the other's probe in.
+            let reachable = plan.is_ipv4(*from) == plan.is_ipv4(to)
+                && !(plan.filters(to) && (plan.filters(*from) || !here.contains(&to)));
             if !twice && reachable && (here.contains(&to) || topology.vnode_count(to) > 0) {
                 wanted.push((*from, to));
             }
@@ -73,6 +75,13 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
         .into_iter()
         .step_by(step)
         .filter_map(|(from, to)| {
+            // A filter lets in the answers to what its vnode sends, so the probes
+            // go out from it.
+            let (from, to) = if plan.filters(to) && here.contains(&to) {
+                (to, from)
+            } else {
+                (from, to)
+            };
             let (src, dst) = (turns.take(from)?, turns.take(to)?);
             // A group of one vnode has no pair of its own.
             (src != dst).then_some(Pair { from, to, src, dst })

@@ -113,3 +113,17 @@ pub fn try_run(programs: &Programs, name: &str, frame: &[u8]) -> Option<Outcome>
 pub fn run(programs: &Programs, name: &str, frame: &[u8]) -> Outcome {
     try_run(programs, name, frame).unwrap_or_else(|| panic!("{name}: the kernel refused the run"))
 }
+
+/// Runs a program on a frame many times over.
+///
+/// # Panics
+/// If the kernel refuses it.
+pub fn repeat(programs: &Programs, name: &str, frame: &[u8], times: u32) -> Duration {
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        repeat: times,
+        ..TestRunOptions::default()
+    };
+    let result = programs.program(name).unwrap().test_run(options);
+    result.unwrap_or_else(|e| panic!("{name}: {e}")).duration
+}

@@ -6,7 +6,7 @@ use aya::{TestRunOptions, programs::TestRun};
 use emu::kernel::bpf::{self, Maps, Programs};
 use emu_common::{
     Reason,
-    layout::{Direction, Pipe},
+    layout::{Direction, PairLink, Pipe, Stage},
     model::rate,
     names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS, PROGS},
 };
@@ -21,6 +21,8 @@ const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_STOLEN: i32 = 4;
 const CLASS_MATCH: i32 = -1;
 const CLASS_NO_MATCH: i32 = 0;
+
+mod impair;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -292,6 +294,13 @@ fn accounting_charges_the_overhead() {
 }
 
 /// Packets that a parser may stumble over.
+/// A frame with one more VLAN tag inside.
+fn tagged(ethertype: u16, vlan: u16, frame: &[u8]) -> Vec<u8> {
+    let mut inner = vlan.to_be_bytes().to_vec();
+    inner.extend(&frame[12..]);
+    ethernet(ethertype, &inner)
+}
+
 fn odd_frames() -> Vec<(&'static str, Vec<u8>)> {
     let vnode = ipv4("10.1.0.1", "10.1.0.2", 60);
     let edit = |at: usize, bytes: &[u8]| {
@@ -304,11 +313,16 @@ fn odd_frames() -> Vec<(&'static str, Vec<u8>)> {
     options.splice(20..20, [1u8; 40]);
     vec![
         ("arp", ethernet(0x0806, &[0u8; 28])),
-        ("vlan", {
-            let mut inner = vec![0, 42, 8, 0];
-            inner.extend(&vnode[14..]);
-            ethernet(0x8100, &inner)
-        }),
+        ("vlan", tagged(0x8100, 42, &vnode)),
+        ("two tags", tagged(0x88a8, 7, &tagged(0x8100, 42, &vnode))),
+        (
+            "three tags",
+            tagged(0x88a8, 7, &tagged(0x8100, 1, &tagged(0x8100, 2, &vnode))),
+        ),
+        (
+            "tagged arp",
+            tagged(0x8100, 1, &ethernet(0x0806, &[0u8; 28])),
+        ),
         ("ipv6", ethernet(0x86dd, &[0x60; 40])),
         ("short ipv6", ethernet(0x86dd, &[0x60; 39])),
         ("version 4 in an IPv6 frame", ethernet(0x86dd, &[0x45; 60])),
@@ -342,10 +356,11 @@ fn odd_packets_keep_every_byte() {
                 assert!(passed, "{name} in {program}: {}", outcome.verdict);
             }
         }
-        assert!(count(&maps, Reason::NotIp) >= 3 * 3);
+        // ARP, an unknown ethertype, and behind three tags.
+        assert_eq!(count(&maps, Reason::NotIp), 4 * 3);
         assert!(count(&maps, Reason::Truncated) >= 2 * 3);
-        // Fragments and options still belong to a vnode.
-        assert!(pipe(&maps, 0, Direction::Up).packets >= 4);
+        // Tagged frames, fragments and options still belong to a vnode.
+        assert!(pipe(&maps, 0, Direction::Up).packets >= 6);
     });
 }
 
@@ -458,7 +473,9 @@ fn map_values_have_the_layout_of_the_library() {
             let info = aya::maps::MapInfo::from_id(id).unwrap();
             let value = match name.as_str() {
                 "EMU_PIPES" => size_of::<Pipe>(),
-                "EMU_GROUPS" => 4,
+                "EMU_PAIRS" => size_of::<PairLink>(),
+                "EMU_STAGES" => size_of::<Stage>(),
+                "EMU_GROUPS" | "EMU_TABLES" => 4,
                 _ => 8,
             };
             assert_eq!(info.value_size() as usize, value, "{name}");

@@ -1,0 +1,468 @@
+//! What happens to packets on a line or a link beside delay and rate: its types
+//! and their keys in the file.
+use std::time::Duration;
+
+use emu_common::model::random;
+
+use super::{
+    reader::{Field, Record, resolve},
+    units,
+};
+
+/// Keys of every pipe and link.
+pub(super) const IMPAIR_KEYS: &[&str] =
+    &["jitter", "loss", "duplicate", "corrupt", "reorder", "aqm"];
+/// Keys of the long form of `jitter`.
+pub(super) const JITTER_KEYS: &[&str] = &["spread", "distribution", "correlation", "overtake"];
+/// Keys of the long form of `loss`.
+pub(super) const LOSS_KEYS: &[&str] = &["random", "correlation", "gilbert_elliott", "markov"];
+/// Keys of `gilbert_elliott`.
+pub(super) const GILBERT_KEYS: &[&str] = &["to_bad", "to_good", "loss_in_bad", "loss_in_good"];
+/// Keys of `markov`.
+pub(super) const MARKOV_KEYS: &[&str] = &["p13", "p31", "p32", "p23", "p14"];
+/// Keys of the long form of `duplicate` and `corrupt`.
+pub(super) const CHANCE_KEYS: &[&str] = &["chance", "correlation"];
+/// Keys of the long form of `reorder`.
+pub(super) const REORDER_KEYS: &[&str] = &["chance", "correlation", "gap"];
+/// Keys of `aqm`.
+pub(super) const AQM_KEYS: &[&str] = &["codel", "red"];
+/// Keys of `codel`.
+pub(super) const CODEL_KEYS: &[&str] = &["target", "interval", "ecn"];
+/// Keys of `red`.
+pub(super) const RED_KEYS: &[&str] = &["min", "max", "probability", "weight", "ecn"];
+/// Keys of `filtering`.
+pub(super) const FILTER_KEYS: &[&str] = &["behaviour", "timeout"];
+
+/// Distributions that need no file.
+const BUILT_IN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];
+
+/// A probability as a fraction of 2^32; the largest value is certainty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Probability(pub u32);
+
+impl Probability {
+    /// Certainty.
+    pub const CERTAIN: Self = Self(u32::MAX);
+
+    /// As a fraction of 1.
+    pub fn fraction(self) -> f64 {
+        match self {
+            Self::CERTAIN => 1.0,
+            Self(value) => f64::from(value) / 4_294_967_296.0,
+        }
+    }
+
+    /// From a fraction of 1.
+    pub fn new(fraction: f64) -> Self {
+        Self(random::probability(fraction))
+    }
+}
+
+/// Random delays around a latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Jitter {
+    /// Half the width of the uniform distribution, one standard deviation of all
+    /// others.
+    pub spread: Duration,
+    /// Number of the distribution, [`emu_common::model::jitter`].
+    pub distribution: u32,
+    /// How far a packet's delay resembles that of the packet before.
+    pub correlation: Probability,
+    /// Whether packets may overtake each other.
+    pub overtake: bool,
+}
+
+/// Which packets are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Each with the same probability.
+    Random(Chance),
+    /// A good and a bad state, [`emu_common::model::loss::gilbert_elliott`].
+    GilbertElliott {
+        /// From the good state to the bad one, with each packet.
+        to_bad: Probability,
+        /// From the bad state to the good one.
+        to_good: Probability,
+        /// Loss in the bad state.
+        in_bad: Probability,
+        /// Loss in the good state.
+        in_good: Probability,
+    },
+    /// Four states, [`emu_common::model::loss::markov4`]: p13, p31, p32, p23, p14.
+    Markov([Probability; 5]),
+}
+
+/// A probability with a correlation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chance {
+    /// Probability.
+    pub chance: Probability,
+    /// How far each random number resembles the one before.
+    pub correlation: Probability,
+}
+
+/// Packets that skip the latency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reorder {
+    /// How many.
+    pub chance: Chance,
+    /// Packets that are delayed between two that are not, one included.
+    pub gap: u32,
+}
+
+/// Active management of a pipe's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aqm {
+    /// CoDel (RFC 8289).
+    Codel {
+        /// Longest standing wait.
+        target: Duration,
+        /// How long the wait may be longer.
+        interval: Duration,
+        /// Marks instead of drops where a packet allows it.
+        ecn: bool,
+    },
+    /// RED, gentle, on the wait in the queue.
+    Red {
+        /// Average wait from which packets are dropped.
+        min: Duration,
+        /// Average wait at which `probability` is reached.
+        max: Duration,
+        /// Probability at `max`.
+        probability: Probability,
+        /// The average moves by 2^-weight with each packet.
+        weight_bits: u32,
+        /// Marks instead of drops where a packet allows it.
+        ecn: bool,
+    },
+}
+
+/// All impairments of one pipe or link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Impairments {
+    /// Random delays.
+    pub jitter: Option<Jitter>,
+    /// Losses.
+    pub loss: Option<Loss>,
+    /// Second copies.
+    pub duplicate: Option<Chance>,
+    /// Changed bits.
+    pub corrupt: Option<Chance>,
+    /// Packets that skip the latency.
+    pub reorder: Option<Reorder>,
+    /// Management of the queue.
+    pub aqm: Option<Aqm>,
+}
+
+impl Impairments {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Reads the impairments that a record names, on top of those before.
+    pub(super) fn read(&mut self, record: &Record<'_>, own: &[&str]) {
+        if let Some(field) = record.get("jitter") {
+            self.jitter = jitter(&field, own);
+        }
+        if let Some(field) = record.get("loss") {
+            self.loss = loss(&field);
+        }
+        if let Some(field) = record.get("duplicate") {
+            self.duplicate = chance(&field);
+        }
+        if let Some(field) = record.get("corrupt") {
+            self.corrupt = chance(&field);
+        }
+        if let Some(field) = record.get("reorder") {
+            self.reorder = reorder(&field);
+        }
+        if let Some(field) = record.get("aqm") {
+            self.aqm = aqm(&field);
+        }
+    }
+}
+
+/// What a vnode's filter lets in, RFC 4787 section 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filtering {
+    /// Class, [`emu_common::model::filter`].
+    pub class: u32,
+    /// How long an opening lasts after the last packet sent.
+    pub timeout: Duration,
+}
+
+impl Default for Filtering {
+    /// Everything comes in; five minutes, as RFC 4787 REQ-5 recommends.
+    fn default() -> Self {
+        Self {
+            class: emu_common::model::filter::OPEN,
+            timeout: Duration::from_secs(300),
+        }
+    }
+}
+
+fn probability(field: &Field<'_>) -> Option<Probability> {
+    field.unit(units::probability)
+}
+
+/// A probability under a key, or a default.
+fn under(record: &Record<'_>, key: &str, default: Probability) -> Option<Probability> {
+    match record.get(key) {
+        Some(field) => probability(&field),
+        None => Some(default),
+    }
+}
+
+fn needed(record: &Record<'_>, key: &str) -> Option<Probability> {
+    record.need(key, "1%").and_then(|f| probability(&f))
+}
+
+fn flag(record: &Record<'_>, key: &str) -> Option<bool> {
+    record.get(key).map_or(Some(false), |f| f.boolean())
+}
+
+fn jitter(field: &Field<'_>, own: &[&str]) -> Option<Jitter> {
+    if !field.is_map() {
+        return Some(Jitter {
+            spread: field.unit(units::time)?,
+            distribution: emu_common::model::jitter::UNIFORM,
+            correlation: Probability::default(),
+            overtake: false,
+        });
+    }
+    let record = field.record(JITTER_KEYS)?;
+    let spread = record.need("spread", "5ms")?.unit(units::time)?;
+    let known = BUILT_IN.iter().chain(own).copied();
+    let distribution = match record.get("distribution") {
+        Some(field) => resolve(&field, "distribution", known)? as u32,
+        None => emu_common::model::jitter::UNIFORM,
+    };
+    Some(Jitter {
+        spread,
+        distribution,
+        correlation: under(&record, "correlation", Probability::default())?,
+        overtake: flag(&record, "overtake")?,
+    })
+}
+
+fn loss(field: &Field<'_>) -> Option<Loss> {
+    if !field.is_map() {
+        let chance = probability(field)?;
+        return Some(Loss::Random(Chance {
+            chance,
+            correlation: Probability::default(),
+        }));
+    }
+    let record = field.record(LOSS_KEYS)?;
+    let (random, ge, markov) = (
+        record.get("random"),
+        record.get("gilbert_elliott"),
+        record.get("markov"),
+    );
+    match (random, ge, markov) {
+        (Some(random), None, None) => Some(Loss::Random(Chance {
+            chance: probability(&random)?,
+            correlation: under(&record, "correlation", Probability::default())?,
+        })),
+        (None, Some(field), None) => {
+            let record = field.record(GILBERT_KEYS)?;
+            Some(Loss::GilbertElliott {
+                to_bad: needed(&record, "to_bad")?,
+                to_good: needed(&record, "to_good")?,
+                in_bad: under(&record, "loss_in_bad", Probability::CERTAIN)?,
+                in_good: under(&record, "loss_in_good", Probability::default())?,
+            })
+        }
+        (None, None, Some(field)) => markov_chain(&field),
+        _ => {
+            field.report(
+                field
+                    .problem("the loss model is not clear")
+                    .expected("one of `random`, `gilbert_elliott` and `markov`, or `loss: 1%`"),
+            );
+            None
+        }
+    }
+}
+
+fn markov_chain(field: &Field<'_>) -> Option<Loss> {
+    let record = field.record(MARKOV_KEYS)?;
+    let mut p = [Probability::default(); 5];
+    for (key, p) in MARKOV_KEYS.iter().zip(&mut p) {
+        *p = under(&record, key, Probability::default())?;
+    }
+    let [p13, p31, p32, _, p14] = p.map(Probability::fraction);
+    for (a, b, names) in [(p13, p14, "p13 and p14"), (p31, p32, "p31 and p32")] {
+        if a + b > 1.0 {
+            field.report(
+                field
+                    .problem(format!("{names} together are more than 100%"))
+                    .expected("probabilities of the ways out of one state"),
+            );
+            return None;
+        }
+    }
+    Some(Loss::Markov(p))
+}
+
+fn chance(field: &Field<'_>) -> Option<Chance> {
+    if !field.is_map() {
+        return Some(Chance {
+            chance: probability(field)?,
+            correlation: Probability::default(),
+        });
+    }
+    let record = field.record(CHANCE_KEYS)?;
+    Some(Chance {
+        chance: needed(&record, "chance")?,
+        correlation: under(&record, "correlation", Probability::default())?,
+    })
+}
+
+fn reorder(field: &Field<'_>) -> Option<Reorder> {
+    if !field.is_map() {
+        return Some(Reorder {
+            chance: chance(field)?,
+            gap: 1,
+        });
+    }
+    let record = field.record(REORDER_KEYS)?;
+    Some(Reorder {
+        chance: Chance {
+            chance: needed(&record, "chance")?,
+            correlation: under(&record, "correlation", Probability::default())?,
+        },
+        gap: match record.get("gap") {
+            Some(field) => field.number(1, i64::from(u32::MAX))? as u32,
+            None => 1,
+        },
+    })
+}
+
+fn time_or(record: &Record<'_>, key: &str, default: Duration) -> Option<Duration> {
+    match record.get(key) {
+        Some(field) => field.unit(units::time),
+        None => Some(default),
+    }
+}
+
+fn codel(record: Option<&Record<'_>>) -> Option<Aqm> {
+    let time = |key, ms| {
+        let default = Duration::from_millis(ms);
+        record.map_or(Some(default), |r| time_or(r, key, default))
+    };
+    Some(Aqm::Codel {
+        target: time("target", 5)?,
+        interval: time("interval", 100)?,
+        ecn: record.map_or(Some(false), |r| flag(r, "ecn"))?,
+    })
+}
+
+fn aqm(field: &Field<'_>) -> Option<Aqm> {
+    if !field.is_map() {
+        return match field.text()? {
+            "codel" => codel(None),
+            other => {
+                field.report(
+                    field
+                        .problem(format!("`{other}` is no management of a queue"))
+                        .expected(
+                            "`codel`, `{codel: {target: 5ms}}` or `{red: {min: 20ms, max: 60ms}}`",
+                        ),
+                );
+                None
+            }
+        };
+    }
+    let record = field.record(AQM_KEYS)?;
+    match (record.get("codel"), record.get("red")) {
+        (Some(field), None) => codel(Some(&field.record(CODEL_KEYS)?)),
+        (None, Some(field)) => red(&field),
+        _ => {
+            field.report(
+                field
+                    .problem("the management of the queue is not clear")
+                    .expected("one of `codel` and `red`"),
+            );
+            None
+        }
+    }
+}
+
+fn red(field: &Field<'_>) -> Option<Aqm> {
+    let record = field.record(RED_KEYS)?;
+    let min = record.need("min", "20ms")?.unit(units::time)?;
+    let max = record.need("max", "60ms")?.unit(units::time)?;
+    if max <= min {
+        field.report(
+            field
+                .problem("`max` is not longer than `min`")
+                .expected("two average waits, the second longer"),
+        );
+        return None;
+    }
+    Some(Aqm::Red {
+        min,
+        max,
+        probability: under(&record, "probability", Probability::new(0.1))?,
+        weight_bits: match record.get("weight") {
+            Some(field) => field.number(0, 16)? as u32,
+            None => 9,
+        },
+        ecn: flag(&record, "ecn")?,
+    })
+}
+
+/// Reads `filtering`.
+pub(super) fn filtering(field: &Field<'_>) -> Option<Filtering> {
+    const CLASSES: [&str; 4] = [
+        "open",
+        "endpoint-independent",
+        "address-dependent",
+        "address-and-port-dependent",
+    ];
+    let class = |field: &Field<'_>| {
+        resolve(field, "filtering behaviour", CLASSES.iter().copied()).map(|i| i as u32)
+    };
+    let default = Filtering::default();
+    if !field.is_map() {
+        return Some(Filtering {
+            class: class(field)?,
+            ..default
+        });
+    }
+    let record = field.record(FILTER_KEYS)?;
+    Some(Filtering {
+        class: class(&record.need("behaviour", "address-dependent")?)?,
+        timeout: time_or(&record, "timeout", default.timeout)?,
+    })
+}
+
+/// Reads `distributions`: names of tables and their files.
+pub(super) fn distributions<'a>(record: &Record<'a>) -> Vec<(&'a str, &'a str)> {
+    let Some(section) = record.get("distributions") else {
+        return Vec::new();
+    };
+    let most = emu_common::model::jitter::TABLES as usize - BUILT_IN.len();
+    let own = section.named();
+    if own.len() > most {
+        section.report(
+            section
+                .problem(format!("there are {} distributions", own.len()))
+                .expected(format!("at most {most}")),
+        );
+    }
+    own.into_iter()
+        .filter_map(|(name, _, field)| {
+            if BUILT_IN.contains(&name) {
+                field.report(
+                    field
+                        .problem(format!("`{name}` is a distribution that is built in"))
+                        .expected("another name"),
+                );
+            }
+            Some((name, field.text()?))
+        })
+        .collect()
+}

@@ -1,0 +1,295 @@
+//! Impairments, filters and cuts, as the bytecode carries them out.
+use emu::kernel::bpf::{Maps, Programs};
+use emu_common::{
+    Reason,
+    layout::{Direction, PairLink, Stage, pipe_flag},
+    model::{
+        loss,
+        random::{self, Purpose},
+    },
+    names::{PROG_EGRESS, PROG_IFB},
+};
+use integration::{
+    netns::isolated,
+    packet::{ipv4, monotonic_ns, repeat, run},
+};
+
+use super::{TC_ACT_STOLEN, TC_ACT_UNSPEC, count, load, pipe};
+
+/// One group whose lines have these keys.
+fn topology(line: &str) -> String {
+    format!(
+        "version: 1\nseed: 7\ngroups: {{a: {{prefix: 10.1.0.0/16, nodes: 4, latency: 100ms, {line}}}}}\n"
+    )
+}
+
+fn stage(maps: &Maps, vnode: usize, direction: Direction) -> Stage {
+    let number = pipe(maps, vnode, direction).stage;
+    maps.stages.get(number as usize - 1).unwrap()
+}
+
+/// Whether each of so many packets is lost.
+fn losses(programs: &Programs, packets: usize) -> Vec<bool> {
+    let frame = ipv4("10.1.0.1", "10.1.0.2", 100);
+    (0..packets)
+        .map(|_| run(programs, PROG_EGRESS, &frame).verdict == TC_ACT_STOLEN)
+        .collect()
+}
+
+#[test]
+fn losses_are_those_of_the_model_and_its_seed() {
+    isolated(|| {
+        let text = topology("loss: 20%");
+        let (programs, maps) = load(&text, false);
+        let seen = losses(&programs, 400);
+        let seed = stage(&maps, 0, Direction::Up).seed;
+        let expected: Vec<bool> = (0..400)
+            .map(|n| {
+                random::happens(
+                    random::probability(0.2),
+                    random::draw(seed, n, Purpose::Loss).0,
+                )
+            })
+            .collect();
+        assert_eq!(seen, expected);
+        let lost = seen.iter().filter(|l| **l).count() as u64;
+        assert_eq!(stage(&maps, 0, Direction::Up).losses, lost);
+        assert_eq!(count(&maps, Reason::Loss), lost);
+        // A lost packet takes no time of the line.
+        assert_eq!(pipe(&maps, 0, Direction::Up).packets, 400 - lost);
+        let (again, _) = load(&text, false);
+        assert_eq!(losses(&again, 400), seen);
+        let (other, _) = load(&text.replace("seed: 7", "seed: 8"), false);
+        assert_ne!(losses(&other, 400), seen);
+    });
+}
+
+#[test]
+fn loss_chains_settle_at_their_rates() {
+    isolated(|| {
+        let frame = ipv4("10.1.0.1", "10.1.0.2", 100);
+        for (line, expected) in [
+            ("loss: 1%", 0.01),
+            (
+                "loss: {gilbert_elliott: {to_bad: 1%, to_good: 20%, loss_in_bad: 80%, loss_in_good: 0.1%}}",
+                loss::gilbert_elliott_rate(0.01, 0.2, 0.8, 0.001),
+            ),
+            // x3 = p13/p31, x2 = x3 p32/p23, x4 = p14, over their sum with x1 = 1.
+            (
+                "loss: {markov: {p13: 1%, p31: 30%, p32: 10%, p23: 30%, p14: 2%}}",
+                (0.01 / 0.3 + 0.02) / (1.0 + 0.01 / 0.3 * (1.0 + 0.1 / 0.3) + 0.02),
+            ),
+        ] {
+            let (programs, maps) = load(&topology(line), false);
+            let packets = 400_000u32;
+            repeat(&programs, PROG_EGRESS, &frame, packets);
+            let share = stage(&maps, 0, Direction::Up).losses as f64 / f64::from(packets);
+            // Bursts of some five packets: six standard errors of a mean of as many
+            // fewer samples.
+            let error = (expected / f64::from(packets) * 10.0).sqrt();
+            assert!(
+                (share - expected).abs() < 6.0 * error,
+                "{line}: {share} for {expected}"
+            );
+        }
+    });
+}
+
+/// One-way delays less the latency, in multiples of the spread.
+fn offsets(line: &str, packets: usize) -> Vec<f64> {
+    let (programs, _) = load(&topology(line), false);
+    let frame = ipv4("10.1.0.1", "10.1.0.2", 100);
+    (0..packets)
+        .map(|_| {
+            let before = monotonic_ns();
+            let due = run(&programs, PROG_EGRESS, &frame).due_ns;
+            let after = monotonic_ns();
+            // The run itself takes microseconds of the 10 ms spread.
+            (due as f64 - (before + (after - before) / 2) as f64 - 100e6) / 10e6
+        })
+        .collect()
+}
+
+/// Largest distance between the samples' and the model's distribution functions
+/// (Kolmogorov-Smirnov), in units of its 0.1 % bound, 1.95 / sqrt(n).
+fn distance(mut samples: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
+    samples.sort_unstable_by(f64::total_cmp);
+    let n = samples.len() as f64;
+    let farthest = samples
+        .iter()
+        .enumerate()
+        .map(|(i, x)| {
+            let p = cdf(*x);
+            (p - i as f64 / n).abs().max((p - (i + 1) as f64 / n).abs())
+        })
+        .fold(0.0, f64::max);
+    farthest * n.sqrt() / 1.95
+}
+
+#[test]
+fn jitter_has_the_distribution_asked_for() {
+    isolated(|| {
+        let uniform = offsets("jitter: 10ms", 4_000);
+        assert!(distance(uniform.clone(), |x| ((x + 1.0) / 2.0).clamp(0.0, 1.0)) < 1.0);
+        let normal = offsets("jitter: {spread: 10ms, distribution: normal}", 4_000);
+        let cdf = |x: f64| libm::erfc(-x / std::f64::consts::SQRT_2) / 2.0;
+        assert!(distance(normal, cdf) < 1.0);
+        // The test can fail: uniform samples are not normal.
+        assert!(distance(uniform, cdf) > 1.0);
+        let pareto = offsets("jitter: {spread: 10ms, distribution: pareto}", 4_000);
+        // Shape 3 from 1 on, mean 1.5, variance 3/4.
+        let cdf = |x: f64| 1.0 - (x * 0.75f64.sqrt() + 1.5).max(1.0).powi(-3);
+        assert!(distance(pareto, cdf) < 1.0);
+    });
+}
+
+#[test]
+fn a_corrupted_packet_differs_in_one_bit() {
+    isolated(|| {
+        let (programs, maps) = load(&topology("up: {corrupt: 100%}"), false);
+        let frame = ipv4("10.1.0.1", "10.1.0.2", 200);
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 0..300 {
+            let bytes = run(&programs, PROG_EGRESS, &frame).bytes;
+            assert_eq!(bytes.len(), frame.len());
+            let changed: Vec<(usize, u8)> = (0..frame.len())
+                .filter_map(|i| Some((i, bytes[i] ^ frame[i])).filter(|(_, bits)| *bits != 0))
+                .collect();
+            let bits: u32 = changed.iter().map(|(_, bits)| bits.count_ones()).sum();
+            assert_eq!(bits, 1, "{changed:?}");
+            assert!(changed[0].0 >= 14, "the Ethernet header was changed");
+            places.insert(changed[0].0);
+        }
+        assert!(places.len() > 80, "always the same places: {places:?}");
+        assert_eq!(count(&maps, Reason::Corrupted), 300);
+    });
+}
+
+#[test]
+fn reordered_packets_skip_the_latency() {
+    isolated(|| {
+        let (programs, maps) = load(&topology("up: {reorder: {chance: 50%, gap: 3}}"), false);
+        let frame = ipv4("10.1.0.1", "10.1.0.2", 100);
+        let early: Vec<bool> = (0..600)
+            .map(|_| {
+                let now = monotonic_ns();
+                run(&programs, PROG_EGRESS, &frame).due_ns < now + 50_000_000
+            })
+            .collect();
+        // At least two delayed packets between two early ones, then half of them:
+        // one in four.
+        let places: Vec<usize> = (0..600).filter(|i| early[*i]).collect();
+        assert!(places.windows(2).all(|w| w[1] - w[0] >= 3));
+        assert!((110..190).contains(&places.len()), "{}", places.len());
+        assert_eq!(
+            stage(&maps, 0, Direction::Up).overtakes,
+            places.len() as u64
+        );
+    });
+}
+
+#[test]
+fn a_cut_and_a_node_that_is_down_let_nothing_through() {
+    isolated(|| {
+        let text = "version: 1\ngroups:\n  a: {prefix: 10.1.0.0/16, nodes: 2}\n  b: {prefix: 10.2.0.0/16, nodes: 2}\n";
+        let (programs, mut maps) = load(text, false);
+        let verdict =
+            |from: &str, to: &str| run(&programs, PROG_EGRESS, &ipv4(from, to, 100)).verdict;
+        let mut link = maps.pairs.get(1).unwrap();
+        link.stage |= PairLink::CUT;
+        maps.pairs.set(1, link);
+        assert_eq!(verdict("10.1.0.1", "10.2.0.1"), TC_ACT_STOLEN);
+        assert_eq!(verdict("10.2.0.1", "10.1.0.1"), TC_ACT_UNSPEC);
+        assert_eq!(verdict("10.1.0.1", "10.1.0.2"), TC_ACT_UNSPEC);
+        assert_eq!(count(&maps, Reason::Partitioned), 1);
+        for index in [0, 1] {
+            let mut pipe = maps.pipes.get(index).unwrap();
+            pipe.flags |= pipe_flag::DOWN;
+            maps.pipes.set(index, pipe);
+        }
+        assert_eq!(verdict("10.1.0.1", "10.1.0.2"), TC_ACT_STOLEN);
+        let frame = ipv4("10.1.0.2", "10.1.0.1", 100);
+        assert_eq!(run(&programs, PROG_IFB, &frame).verdict, TC_ACT_STOLEN);
+        assert_eq!(count(&maps, Reason::Down), 2);
+        assert_eq!(pipe(&maps, 0, Direction::Up).drops_closed, 2);
+    });
+}
+
+/// The packet's ports, as UDP.
+fn udp(from: (&str, u16), to: (&str, u16)) -> Vec<u8> {
+    let mut frame = ipv4(from.0, to.0, 60);
+    frame[34..36].copy_from_slice(&from.1.to_be_bytes());
+    frame[36..38].copy_from_slice(&to.1.to_be_bytes());
+    frame
+}
+
+#[test]
+fn filters_let_in_what_their_class_says() {
+    isolated(|| {
+        let (home, peer, other) = (("10.1.0.1", 4000), ("192.0.2.7", 53), ("192.0.2.8", 53));
+        for (class, same, other_port, other_address) in [
+            ("endpoint-independent", true, true, true),
+            ("address-dependent", true, true, false),
+            ("address-and-port-dependent", true, false, false),
+        ] {
+            let (programs, maps) = load(&topology(&format!("filtering: {class}")), false);
+            let enters = |from| run(&programs, PROG_IFB, &udp(from, home)).verdict == TC_ACT_UNSPEC;
+            assert!(!enters(peer), "{class}: unsolicited");
+            run(&programs, PROG_EGRESS, &udp(home, peer));
+            assert_eq!(enters(peer), same, "{class}");
+            assert_eq!(enters(("192.0.2.7", 54)), other_port, "{class}");
+            assert_eq!(enters(other), other_address, "{class}");
+            // Another port of the vnode stays closed, and so does the other vnode.
+            let to = |to| run(&programs, PROG_IFB, &udp(peer, to)).verdict;
+            assert_eq!(to(("10.1.0.1", 4001)), TC_ACT_STOLEN, "{class}");
+            assert_eq!(to(("10.1.0.2", 4000)), TC_ACT_STOLEN, "{class}");
+            assert!(count(&maps, Reason::Filtered) >= 3, "{class}");
+        }
+        let (programs, _) = load(
+            &topology("filtering: {behaviour: address-dependent, timeout: 50ms}"),
+            false,
+        );
+        run(&programs, PROG_EGRESS, &udp(home, peer));
+        std::thread::sleep(std::time::Duration::from_millis(80));
+        let verdict = run(&programs, PROG_IFB, &udp(peer, home)).verdict;
+        assert_eq!(verdict, TC_ACT_STOLEN, "an opening that ran out");
+    });
+}
+
+#[test]
+fn flows_of_a_pair_share_its_capacity() {
+    isolated(|| {
+        let text = "
+version: 1
+groups:
+  a: {prefix: 10.1.0.0/16, nodes: 4, up: 100mbit, down: 100mbit}
+  b: {prefix: 10.2.0.0/16, nodes: 4}
+latencies:
+  - {between: [a, b], latency: 10ms, rate: 1mbit, queue: 4 packets}
+";
+        let (programs, maps) = load(text, false);
+        let now = monotonic_ns();
+        let due = |from: &str, to: &str| {
+            let outcome = run(&programs, PROG_EGRESS, &ipv4(from, to, 1250));
+            (
+                outcome.verdict,
+                (outcome.due_ns.saturating_sub(now)) as f64 / 1e6,
+            )
+        };
+        // 1250 bytes at 1 Mbit/s: 10 ms each, whoever sends; then 10 ms of latency.
+        for (i, from) in ["10.1.0.1", "10.1.0.2", "10.1.0.3", "10.1.0.4"]
+            .iter()
+            .enumerate()
+        {
+            let (verdict, ms) = due(from, "10.2.0.1");
+            assert_eq!(verdict, TC_ACT_UNSPEC);
+            let expected = 10.0 * (i + 1) as f64 + 10.0;
+            assert!((expected..expected + 5.0).contains(&ms), "{i}: {ms}");
+        }
+        assert_eq!(due("10.1.0.1", "10.2.0.1").0, TC_ACT_STOLEN);
+        assert_eq!(count(&maps, Reason::CoreQueue), 1);
+        // The other direction and other pairs have nothing to do with it.
+        assert!(due("10.2.0.1", "10.1.0.1").1 < 25.0);
+        assert!(due("10.1.0.1", "10.1.0.2").1 < 5.0);
+    });
+}
