@@ -198,8 +198,10 @@ pub struct Stage {
     pub corruptions: u64,
     /// Packets that skipped the latency.
     pub overtakes: u64,
+    /// As the other fields of CoDel.
+    pub codel_inverse_root: u32,
     /// Keeps the stage a multiple of the cache line.
-    pub reserved_state: u64,
+    pub reserved_state: u32,
 }
 
 /// Key of an opening in a vnode's filter: what the vnode has sent to. Parts that
@@ -277,7 +279,7 @@ const _: () = {
     assert!(size_of::<Opening>() == 28 && offset_of!(Opening, protocol) == 24);
     assert!(size_of::<Stage>() == 256 && align_of::<Stage>() == 8);
     assert!(offset_of!(Stage, loss) == 48 && offset_of!(Stage, aqm_low_ns) == 88);
-    assert!(offset_of!(Stage, sequence) == 128 && offset_of!(Stage, reserved_state) == 248);
+    assert!(offset_of!(Stage, sequence) == 128 && offset_of!(Stage, reserved_state) == 252);
     assert!(size_of::<Pipe>() == 128 && align_of::<Pipe>() == 8);
     assert!(offset_of!(Pipe, ring_base) == 32);
     assert!(offset_of!(Pipe, overhead_bytes) == 40);

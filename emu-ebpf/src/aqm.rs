@@ -1,7 +1,7 @@
 //! Active management of a pipe's queue: the state of CoDel and RED in its stage.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{Stage, stage_flag},
+    layout::{Stage, feature, stage_flag},
     model::{
         aqm::{self, Codel, Red},
         random::{self, Purpose},
@@ -9,41 +9,68 @@ use emu_common::{
     reason::Reason,
 };
 
-use crate::{atomic, maps, packet};
+use crate::{
+    atomic, maps, packet,
+    pipe::{self, Line},
+};
 
-/// Whether the queue's active management drops the packet that would join it
-/// now. A packet that allows it is marked instead where the stage says so.
+/// Drops the packet that would join the line's queue now, if the queue's active
+/// management says so. One that allows it is marked instead where the stage says
+/// so.
 #[inline(always)]
-pub fn drops(
-    ctx: &TcContext,
-    stage_plus_one: u32,
-    now_ns: u64,
-    free_ns: u64,
-    serialisation_ns: u64,
-) -> bool {
-    let Some(stage) = maps::stage(stage_plus_one - 1) else {
-        return false;
+pub fn manage(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<(), Reason> {
+    if maps::features() & feature::AQM == 0 || line.stage == 0 {
+        return Ok(());
+    }
+    let (wait_ns, serialisation_ns) = pipe::outlook(line, ip_bytes, now_ns);
+    let departure_ns = now_ns + wait_ns + serialisation_ns;
+    let hit = emu_aqm(line.stage, wait_ns, departure_ns);
+    if hit == 0 {
+        return Ok(());
+    }
+    let marked = hit == HIT_ECN && packet::mark_congestion(ctx);
+    if let Some(stage) = maps::stage(line.stage - 1) {
+        // SAFETY: `stage` points to a live map value.
+        let counter = unsafe {
+            if marked {
+                &raw mut (*stage).marks
+            } else {
+                &raw mut (*stage).aqm_drops
+            }
+        };
+        atomic::fetch_add(counter, 1);
+    }
+    if !marked {
+        return Err(Reason::Aqm);
+    }
+    maps::count(Reason::Marked);
+    Ok(())
+}
+
+/// Result of [`emu_aqm`]: drop.
+const HIT: u32 = 1;
+/// Result of [`emu_aqm`]: mark, or drop.
+const HIT_ECN: u32 = 2;
+
+/// A function of its own, which the verifier checks once for all callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_aqm(stage_plus_one: u32, wait_ns: u64, departure_ns: u64) -> u32 {
+    let Some(stage) = maps::stage(stage_plus_one.wrapping_sub(1)) else {
+        return 0;
     };
     // SAFETY: `stage` points to a live map value.
     let (kind, flags) = unsafe { ((*stage).aqm_kind, (*stage).flags) };
-    let wait_ns = free_ns.saturating_sub(now_ns);
     let hit = match kind {
-        aqm::CODEL => codel(stage, now_ns + wait_ns + serialisation_ns, wait_ns),
+        aqm::CODEL => codel(stage, departure_ns, wait_ns),
         aqm::RED => red(stage, wait_ns),
-        _ => return false,
+        _ => false,
     };
-    if !hit {
-        return false;
+    match (hit, flags & stage_flag::ECN != 0) {
+        (false, _) => 0,
+        (true, false) => HIT,
+        (true, true) => HIT_ECN,
     }
-    if flags & stage_flag::ECN != 0 && packet::mark_congestion(ctx) {
-        maps::count(Reason::Marked);
-        // SAFETY: as above.
-        atomic::fetch_add(unsafe { &raw mut (*stage).marks }, 1);
-        return false;
-    }
-    // SAFETY: as above.
-    atomic::fetch_add(unsafe { &raw mut (*stage).aqm_drops }, 1);
-    true
 }
 
 #[inline(always)]
@@ -57,6 +84,7 @@ fn codel(stage: *mut Stage, departure_ns: u64, wait_ns: u64) -> bool {
             count: (*stage).codel_count,
             last_count: (*stage).codel_last_count,
             dropping: (*stage).codel_dropping,
+            inverse_root: (*stage).codel_inverse_root,
         };
         let (target_ns, interval_ns) = ((*stage).aqm_low_ns, (*stage).aqm_high_ns);
         let (next, hit) = aqm::codel(before, departure_ns, wait_ns, target_ns, interval_ns);
@@ -65,6 +93,7 @@ fn codel(stage: *mut Stage, departure_ns: u64, wait_ns: u64) -> bool {
         (*stage).codel_count = next.count;
         (*stage).codel_last_count = next.last_count;
         (*stage).codel_dropping = next.dropping;
+        (*stage).codel_inverse_root = next.inverse_root;
         hit
     }
 }

@@ -139,14 +139,25 @@ fn v6_addresses(ctx: &TcContext, ip_at: u32) -> Result<(AddrKey, AddrKey), Reaso
 /// has no ports.
 #[inline(always)]
 fn transport(ctx: &TcContext, packet: &Packet) -> Option<(u8, u32)> {
-    if !packet.is_v6 {
-        let header: [u8; 12] = load(ctx, packet.ip_at).ok()?;
-        let is_later = (header[6] & 0x1f) | header[7] != 0;
-        let bytes = u32::from(header[0] & 0xf) * 4;
-        return (!is_later).then_some((header[9], packet.ip_at + bytes));
+    if packet.is_v6 {
+        v6_transport(ctx, packet.ip_at)
+    } else {
+        v4_transport(ctx, packet.ip_at)
     }
-    let mut next: u8 = load(ctx, packet.ip_at + 6).ok()?;
-    let mut at = packet.ip_at + IPV6_HEADER;
+}
+
+#[inline(always)]
+fn v4_transport(ctx: &TcContext, ip_at: u32) -> Option<(u8, u32)> {
+    let header: [u8; 12] = load(ctx, ip_at).ok()?;
+    let is_later = (header[6] & 0x1f) | header[7] != 0;
+    let bytes = u32::from(header[0] & 0xf) * 4;
+    (!is_later).then_some((header[9], ip_at + bytes))
+}
+
+#[inline(always)]
+fn v6_transport(ctx: &TcContext, ip_at: u32) -> Option<(u8, u32)> {
+    let mut next: u8 = load(ctx, ip_at + 6).ok()?;
+    let mut at = ip_at + IPV6_HEADER;
     for _ in 0..MOST_EXTENSIONS {
         let bytes = match next {
             // Hop-by-hop, routing, destination options; fragment; authentication.
@@ -205,8 +216,7 @@ pub fn mark_congestion(ctx: &TcContext) -> bool {
 /// device has yet to compute does not hide it.
 #[inline(always)]
 pub fn corrupt(ctx: &TcContext, packet: &Packet, random: (u32, u32)) {
-    let bytes = packet.ip_bytes.max(1);
-    let at = packet.ip_at + random.0 % bytes;
+    let at = packet.ip_at + random.0 % packet.ip_bytes.max(1);
     let Ok(old) = load::<u8>(ctx, at) else { return };
     let new = old ^ (1 << (random.1 & 7));
     if let Some((protocol, transport_at)) = transport(ctx, packet) {

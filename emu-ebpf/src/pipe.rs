@@ -1,7 +1,7 @@
 //! Sending a packet through a pipe: admission, reservation, counters.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{NO_LIMIT_NS, Pipe, feature, pipe_flag},
+    layout::{NO_LIMIT_NS, Pipe, pipe_flag},
     model::{queue, rate},
     reason::Reason,
 };
@@ -11,8 +11,13 @@ use crate::{aqm, atomic, maps};
 /// Attempts at the pipe's clock before the last value seen is used as it is.
 const ATTEMPTS: u32 = 16;
 
+/// Result of [`emu_pass`]: the packet was not accepted; the reason is in the
+/// lower half.
+const REFUSED: u64 = 1 << 63;
+
 /// A pipe of a local vnode, or the capacity between two groups.
 pub struct Line {
+    index: u32,
     pipe: *mut Pipe,
     /// [`pipe_flag`] bits.
     pub flags: u32,
@@ -34,7 +39,12 @@ pub fn line(index: u32) -> Result<Line, Reason> {
     let pipe: *mut Pipe = maps::pipe(index).ok_or(Reason::NoPipe)?;
     // SAFETY: `pipe` points to a live map value.
     let (flags, stage) = unsafe { ((*pipe).flags, (*pipe).stage) };
-    Ok(Line { pipe, flags, stage })
+    Ok(Line {
+        index,
+        pipe,
+        flags,
+        stage,
+    })
 }
 
 impl Line {
@@ -83,6 +93,35 @@ impl Line {
 /// the packet's last bit leaves the line.
 #[inline(always)]
 pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
+    aqm::manage(ctx, line, ip_bytes, now_ns)?;
+    let result = emu_pass(line.index, ip_bytes, now_ns);
+    if result & REFUSED == 0 {
+        return Ok(result);
+    }
+    const PACKETS: u32 = Reason::QueuePackets as u32;
+    const BYTES: u32 = Reason::QueueBytes as u32;
+    Err(match result as u32 {
+        PACKETS => Reason::QueuePackets,
+        BYTES => Reason::QueueBytes,
+        _ => Reason::NoPipe,
+    })
+}
+
+/// A function of its own, which the verifier checks once for all callers: the
+/// departure time, or [`REFUSED`] and why. Such functions take numbers only: a
+/// packet as an argument would need a kernel with type information.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_pass(index: u32, ip_bytes: u32, now_ns: u64) -> u64 {
+    match try_pass(index, ip_bytes, now_ns) {
+        Ok(departure_ns) => departure_ns & !REFUSED,
+        Err(reason) => REFUSED | u64::from(reason as u32),
+    }
+}
+
+#[inline(always)]
+fn try_pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
+    let line = line(index)?;
     let pipe = line.pipe;
     // SAFETY: `pipe` points to a live map value; the configuration fields are
     // written by user space with aligned stores, so a read sees old or new.
@@ -99,10 +138,7 @@ pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<
     // SAFETY: taking the addresses of fields of a live map value.
     let (clock, sequence) = unsafe { (&raw mut (*pipe).next_free_ns, &raw mut (*pipe).sequence) };
 
-    let mut bytes = rate::charged_bytes(ip_bytes, overhead_bytes);
-    if line.flags & pipe_flag::CELLS != 0 {
-        bytes = rate::in_cells(bytes);
-    }
+    let bytes = charged_bytes(ip_bytes, overhead_bytes, line.flags);
     let serialisation_ns = rate::serialisation_ns(ns_per_byte, bytes);
 
     if limit_packets != 0 {
@@ -111,13 +147,6 @@ pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<
             && queue::full_of_packets(atomic::read(slot), now_ns)
         {
             return Err(drop_packet(pipe, bytes, Reason::QueuePackets));
-        }
-    }
-
-    if maps::features() & feature::AQM != 0 && line.stage != 0 {
-        let free_ns = atomic::read(clock);
-        if aqm::drops(ctx, line.stage, now_ns, free_ns, serialisation_ns) {
-            return Err(drop_packet(pipe, bytes, Reason::Aqm));
         }
     }
 
@@ -158,15 +187,43 @@ pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<
 }
 
 #[inline(always)]
+fn charged_bytes(ip_bytes: u32, overhead_bytes: i32, flags: u32) -> u32 {
+    let bytes = rate::charged_bytes(ip_bytes, overhead_bytes);
+    if flags & pipe_flag::CELLS != 0 {
+        rate::in_cells(bytes)
+    } else {
+        bytes
+    }
+}
+
+/// How long a packet that arrives now would wait, and how long it would then take,
+/// in nanoseconds.
+#[inline(always)]
+pub fn outlook(line: &Line, ip_bytes: u32, now_ns: u64) -> (u64, u64) {
+    // SAFETY: `pipe` points to a live map value.
+    let (ns_per_byte, overhead_bytes, free_ns) = unsafe {
+        (
+            (*line.pipe).ns_per_byte_q20,
+            (*line.pipe).overhead_bytes,
+            atomic::read(&raw const (*line.pipe).next_free_ns),
+        )
+    };
+    let bytes = charged_bytes(ip_bytes, overhead_bytes, line.flags);
+    (
+        free_ns.saturating_sub(now_ns),
+        rate::serialisation_ns(ns_per_byte, bytes),
+    )
+}
+
+#[inline(always)]
 fn drop_packet(pipe: *mut Pipe, bytes: u32, reason: Reason) -> Reason {
     // SAFETY: `pipe` points to a live map value (see `pass`).
     unsafe {
-        match reason {
-            Reason::QueuePackets => atomic::fetch_add(&raw mut (*pipe).drops_packets, 1),
-            Reason::QueueBytes => atomic::fetch_add(&raw mut (*pipe).drops_bytes, 1),
-            // The stage counts those of its active management.
-            _ => 0,
+        let counter = match reason {
+            Reason::QueuePackets => &raw mut (*pipe).drops_packets,
+            _ => &raw mut (*pipe).drops_bytes,
         };
+        atomic::fetch_add(counter, 1);
         atomic::fetch_add(&raw mut (*pipe).dropped_bytes, bytes as u64);
     }
     reason

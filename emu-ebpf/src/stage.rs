@@ -27,8 +27,27 @@ enum Correlated {
     Reorder = 4,
 }
 
+/// Result of [`emu_stage`]: the packet is lost.
+const LOST: u64 = 1 << 63;
+/// Result of [`emu_stage`]: a second copy is to be sent.
+const DUPLICATE: u64 = 1 << 62;
+/// Result of [`emu_stage`]: a bit is to be changed.
+const CORRUPT: u64 = 1 << 61;
+const FLAGS: u64 = LOST | DUPLICATE | CORRUPT;
+/// Result of [`emu_latency`]: the latency differs from packet to packet.
+const VARIES: u64 = 1 << 63;
+/// Result of [`emu_latency`]: the packet may overtake others.
+const OVERTAKES: u64 = 1 << 62;
+
+/// A packet that has come through a stage; without a number where there is none.
+#[derive(Clone, Copy)]
+pub struct Passage {
+    stage_plus_one: u32,
+    packet: u64,
+}
+
 /// One packet at a stage.
-pub struct Passing {
+struct Passing {
     stage: *mut Stage,
     seed: u64,
     packet: u64,
@@ -57,29 +76,114 @@ impl Latency {
     }
 }
 
-/// Begins with the stage whose number plus one this is; none for 0.
+/// Takes a packet through a stage, given by its number plus one, 0 for none: a
+/// second copy is sent from here, a loss ends it.
 #[inline(always)]
-pub fn enter(stage_plus_one: u32) -> Option<Passing> {
+pub fn pass(ctx: &TcContext, stage_plus_one: u32, may_copy: bool) -> Result<Passage, Reason> {
     if maps::features() & feature::STAGES == 0 || stage_plus_one == 0 {
-        return None;
+        return Ok(Passage {
+            stage_plus_one: 0,
+            packet: 0,
+        });
     }
-    let stage = maps::stage(stage_plus_one - 1)?;
+    let result = emu_stage(stage_plus_one, u32::from(may_copy));
+    if maps::features() & feature::COPIES != 0 && result & DUPLICATE != 0 && send_copy(ctx) {
+        maps::count(Reason::Duplicated);
+    }
+    if result & LOST != 0 {
+        return Err(Reason::Loss);
+    }
+    Ok(Passage {
+        stage_plus_one,
+        packet: result,
+    })
+}
+
+/// A function of its own, which the verifier checks once for all callers: the
+/// packet's number at the stage, with [`FLAGS`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_stage(stage_plus_one: u32, may_copy: u32) -> u64 {
+    let Some(stage) = maps::stage(stage_plus_one.wrapping_sub(1)) else {
+        return 0;
+    };
     // SAFETY: `stage` points to a live map value.
     let (seed, sequence) = unsafe { ((*stage).seed, &raw mut (*stage).sequence) };
-    Some(Passing {
+    let passing = Passing {
         stage,
         seed,
-        packet: atomic::fetch_add(sequence, 1),
-    })
+        packet: atomic::fetch_add(sequence, 1) & !FLAGS,
+    };
+    let lost = if passing.loses() { LOST } else { 0 };
+    passing.packet | passing.copies(may_copy != 0) | lost
+}
+
+/// Changes the bit that the stages that a packet has come through ask for.
+#[inline(always)]
+pub fn corrupt(ctx: &TcContext, packet: &Packet, passages: [Passage; 2]) {
+    if maps::features() & feature::COPIES == 0 {
+        return;
+    }
+    let [first, second] = passages;
+    let passage = if first.packet & CORRUPT != 0 {
+        first
+    } else {
+        second
+    };
+    if passage.packet & CORRUPT == 0 {
+        return;
+    }
+    let bit = emu_bit(passage.stage_plus_one, passage.packet & !FLAGS);
+    packet::corrupt(ctx, packet, ((bit >> 32) as u32, bit as u32));
+    maps::count(Reason::Corrupted);
+}
+
+/// A function of its own, as [`emu_stage`]: which bit is changed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_bit(stage_plus_one: u32, packet: u64) -> u64 {
+    let Some(stage) = maps::stage(stage_plus_one.wrapping_sub(1)) else {
+        return 0;
+    };
+    // SAFETY: `stage` points to a live map value.
+    let (first, second) = random::draw(unsafe { (*stage).seed }, packet, Purpose::Bit);
+    u64::from(first) << 32 | u64::from(second)
 }
 
 /// The latency of a packet at a stage, or of all packets where there is none.
 #[inline(always)]
-pub fn latency(passing: &Option<Passing>, latency_ns: u64) -> Latency {
-    match passing {
-        Some(passing) => passing.latency(latency_ns),
-        None => Latency::fixed(latency_ns),
+pub fn latency(passage: Passage, latency_ns: u64) -> Latency {
+    if maps::features() & feature::STAGES == 0 || passage.stage_plus_one == 0 {
+        return Latency::fixed(latency_ns);
     }
+    let packet = passage.packet & !FLAGS;
+    let result = emu_latency(passage.stage_plus_one, packet, latency_ns);
+    Latency {
+        ns: result & !(VARIES | OVERTAKES),
+        overtakes: result & OVERTAKES != 0,
+        varies: result & VARIES != 0,
+    }
+}
+
+/// A function of its own, as [`emu_stage`]: the latency in nanoseconds, with
+/// [`VARIES`] and [`OVERTAKES`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_latency(stage_plus_one: u32, packet: u64, latency_ns: u64) -> u64 {
+    let Some(stage) = maps::stage(stage_plus_one.wrapping_sub(1)) else {
+        return latency_ns;
+    };
+    let passing = Passing {
+        stage,
+        // SAFETY: `stage` points to a live map value.
+        seed: unsafe { (*stage).seed },
+        packet,
+    };
+    let latency = passing.latency(latency_ns);
+    let flags = [(latency.varies, VARIES), (latency.overtakes, OVERTAKES)];
+    flags.iter().fold(latency.ns, |bits, (set, flag)| {
+        bits | if *set { *flag } else { 0 }
+    })
 }
 
 impl Passing {
@@ -105,7 +209,7 @@ impl Passing {
 
     /// Whether the packet is lost here.
     #[inline(always)]
-    pub fn loses(&self) -> bool {
+    fn loses(&self) -> bool {
         // SAFETY: `stage` points to a live map value.
         let (kind, state, p) = unsafe {
             (
@@ -138,31 +242,31 @@ impl Passing {
         lost
     }
 
-    /// Sends a second copy through the same programs, and changes a bit, each
-    /// with its probability.
+    /// Whether a second copy is sent and a bit changed, as [`DUPLICATE`] and
+    /// [`CORRUPT`].
     #[inline(always)]
-    pub fn copy(&self, ctx: &TcContext, packet: &Packet, may_copy: bool) {
+    fn copies(&self, may_copy: bool) -> u64 {
         // SAFETY: `stage` points to a live map value.
         let (duplicate, corrupt) = unsafe { ((*self.stage).duplicate, (*self.stage).corrupt) };
         if maps::features() & feature::COPIES == 0 || duplicate | corrupt == 0 {
-            return;
+            return 0;
         }
         let (first, second) = self.draw(Purpose::Copy);
+        let mut flags = 0;
         if duplicate != 0
             && may_copy
             && random::happens(duplicate, self.correlate(Correlated::Duplicate, first))
-            && send_copy(ctx)
         {
-            maps::count(Reason::Duplicated);
+            flags |= DUPLICATE;
             // SAFETY: as above.
             atomic::fetch_add(unsafe { &raw mut (*self.stage).duplicates }, 1);
         }
         if corrupt != 0 && random::happens(corrupt, self.correlate(Correlated::Corrupt, second)) {
-            packet::corrupt(ctx, packet, self.draw(Purpose::Bit));
-            maps::count(Reason::Corrupted);
+            flags |= CORRUPT;
             // SAFETY: as above.
             atomic::fetch_add(unsafe { &raw mut (*self.stage).corruptions }, 1);
         }
+        flags
     }
 
     #[inline(always)]

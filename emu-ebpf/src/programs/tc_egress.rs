@@ -45,21 +45,9 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     }
     filter::open(ctx, &packet, vnode.index, line.flags, now_ns);
     let may_copy = !stage::is_copy(ctx);
-    let own = stage::enter(line.stage);
-    if let Some(own) = &own {
-        own.copy(ctx, &packet, may_copy);
-        if own.loses() {
-            return Err(Reason::Loss);
-        }
-    }
+    let own = stage::pass(ctx, line.stage, may_copy)?;
     let mut departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
-    let between = stage::enter(link.stage);
-    if let Some(between) = &between {
-        between.copy(ctx, &packet, may_copy);
-        if between.loses() {
-            return Err(Reason::Loss);
-        }
-    }
+    let between = stage::pass(ctx, link.stage & !PairLink::CUT, may_copy)?;
     if maps::features() & feature::CAPACITY != 0 && link.pipe != 0 {
         let core = pipe::line(link.pipe)?;
         let core_ns = pipe::pass(ctx, &core, packet.ip_bytes, now_ns).map_err(|reason| {
@@ -72,9 +60,10 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
         })?;
         departure_ns = departure_ns.max(core_ns);
     }
+    stage::corrupt(ctx, &packet, [own, between]);
     let after = line.after();
-    let access = stage::latency(&own, after.latency_ns);
-    let core = stage::latency(&between, link.latency_ns);
+    let access = stage::latency(own, after.latency_ns);
+    let core = stage::latency(between, link.latency_ns);
     let flow = if access.overtakes || core.overtakes {
         flow::alone(clock::random())
     } else if access.varies || core.varies {

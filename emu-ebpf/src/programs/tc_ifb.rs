@@ -33,16 +33,11 @@ fn try_ifb(ctx: &TcContext) -> Result<Reason, Reason> {
         return Err(line.closed(Reason::Filtered));
     }
     let may_copy = !stage::is_copy(ctx);
-    let own = stage::enter(line.stage);
-    if let Some(own) = &own {
-        own.copy(ctx, &packet, may_copy);
-        if own.loses() {
-            return Err(Reason::Loss);
-        }
-    }
+    let own = stage::pass(ctx, line.stage, may_copy)?;
     let departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
+    stage::corrupt(ctx, &packet, [own, own]);
     let after = line.after();
-    let access = stage::latency(&own, after.latency_ns);
+    let access = stage::latency(own, after.latency_ns);
     let flow = if access.overtakes {
         flow::alone(clock::random())
     } else if access.varies {
