@@ -22,7 +22,8 @@ pub const MAP_STAGES: &str = "EMU_STAGES";
 /// Array: quantiles of the jitter distributions; see
 /// [`crate::model::jitter::table_slot`].
 pub const MAP_TABLES: &str = "EMU_TABLES";
-/// Least-recently-used hash: [`crate::layout::Opening`] to when it was made.
+/// Least-recently-used hash: key of a [`crate::layout::Opening`] to when it was
+/// made.
 pub const MAP_OPENINGS: &str = "EMU_OPENINGS";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";

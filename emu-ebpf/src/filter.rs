@@ -42,7 +42,7 @@ fn opening(
         } else {
             0
         },
-        protocol: u32::from(protocol),
+        protocol,
     }
 }
 

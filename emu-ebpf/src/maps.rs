@@ -35,7 +35,7 @@ static STAGES: Array<Stage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 static TABLES: Array<i32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map(name = "EMU_OPENINGS")]
-static OPENINGS: LruHashMap<Opening, u64> = LruHashMap::with_max_entries(1, 0);
+static OPENINGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
@@ -106,19 +106,20 @@ pub fn table_entry(table: u32, random: u32) -> i32 {
 
 /// When an opening of a filter was made.
 #[inline(always)]
-pub fn opening(key: &Opening) -> Option<u64> {
-    let found = OPENINGS.get_ptr(key)?;
+pub fn opening(opening: &Opening) -> Option<u64> {
+    let found = OPENINGS.get_ptr(opening.key())?;
     Some(atomic::read(found))
 }
 
 /// Makes or renews an opening.
 #[inline(always)]
-pub fn set_opening(key: &Opening, now_ns: u64) {
+pub fn set_opening(opening: &Opening, now_ns: u64) {
+    let key = opening.key();
     match OPENINGS.get_ptr_mut(key) {
         // SAFETY: a live, aligned map value; a plain aligned store.
         Some(opened) => unsafe { opened.write_volatile(now_ns) },
         // Full: the least recently used opening is closed instead.
-        None => drop(OPENINGS.insert(key, &now_ns, 0)),
+        None => drop(OPENINGS.insert(key, now_ns, 0)),
     }
 }
 

@@ -42,8 +42,15 @@ pub struct Packet {
     pub ip_bytes: u32,
     /// Where the IP header begins.
     ip_at: u32,
+    /// Where what follows the fixed IPv6 header or the whole IPv4 header begins.
+    next_at: u32,
+    /// Its protocol, or [`LATER`].
+    next: u32,
     is_v6: bool,
 }
+
+/// A fragment after the first, which has no transport header.
+const LATER: u32 = 256;
 
 /// What a filter looks at.
 pub struct Ends {
@@ -66,14 +73,16 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
         _ => behind_tags(ctx, outer)?,
     };
     let is_v6 = protocol == ETH_P_IPV6;
-    let (source, destination) = match protocol {
-        ETH_P_IP => v4_addresses(ctx, ip_at)?,
-        ETH_P_IPV6 => v6_addresses(ctx, ip_at)?,
+    let fixed = match protocol {
+        ETH_P_IP => v4_header(ctx, ip_at)?,
+        ETH_P_IPV6 => v6_header(ctx, ip_at)?,
         _ => return Err(Reason::NotIp),
     };
     Ok(Packet {
-        source,
-        destination,
+        source: fixed.source,
+        destination: fixed.destination,
+        next_at: ip_at + fixed.bytes,
+        next: fixed.next,
         // Segments of a GSO packet each have headers, which only wire_len counts;
         // it is 0 where no qdisc has seen the packet yet.
         ip_bytes: wire_len.max(len).saturating_sub(ip_at),
@@ -102,22 +111,37 @@ fn load<T>(ctx: &TcContext, at: u32) -> Result<T, Reason> {
     ctx.load(at as usize).map_err(|_| Reason::Truncated)
 }
 
+/// What the IP header says.
+struct Fixed {
+    source: AddrKey,
+    destination: AddrKey,
+    bytes: u32,
+    next: u32,
+}
+
 #[inline(always)]
-fn v4_addresses(ctx: &TcContext, ip_at: u32) -> Result<(AddrKey, AddrKey), Reason> {
+fn v4_header(ctx: &TcContext, ip_at: u32) -> Result<Fixed, Reason> {
     let header: [u8; IPV4_HEADER] = load(ctx, ip_at)?;
     if header[0] >> 4 != 4 || header[0] & 0xf < 5 {
         return Err(Reason::Truncated);
     }
+    let is_later = (header[6] & 0x1f) | header[7] != 0;
     let [.., s0, s1, s2, s3, d0, d1, d2, d3] = header;
-    Ok((
-        AddrKey::from_v4([s0, s1, s2, s3]),
-        AddrKey::from_v4([d0, d1, d2, d3]),
-    ))
+    Ok(Fixed {
+        source: AddrKey::from_v4([s0, s1, s2, s3]),
+        destination: AddrKey::from_v4([d0, d1, d2, d3]),
+        bytes: u32::from(header[0] & 0xf) * 4,
+        next: if is_later {
+            LATER
+        } else {
+            u32::from(header[9])
+        },
+    })
 }
 
 /// The addresses stand in the fixed header, whatever extension headers follow.
 #[inline(always)]
-fn v6_addresses(ctx: &TcContext, ip_at: u32) -> Result<(AddrKey, AddrKey), Reason> {
+fn v6_header(ctx: &TcContext, ip_at: u32) -> Result<Fixed, Reason> {
     #[repr(C)]
     struct Header {
         first: [u8; 8],
@@ -129,35 +153,26 @@ fn v6_addresses(ctx: &TcContext, ip_at: u32) -> Result<(AddrKey, AddrKey), Reaso
     if header.first[0] >> 4 != 6 {
         return Err(Reason::Truncated);
     }
-    Ok((
-        AddrKey::from_v6(header.source),
-        AddrKey::from_v6(header.destination),
-    ))
+    Ok(Fixed {
+        source: AddrKey::from_v6(header.source),
+        destination: AddrKey::from_v6(header.destination),
+        bytes: IPV6_HEADER,
+        next: u32::from(header.first[6]),
+    })
 }
 
 /// Protocol and place of the transport header; none for a later fragment, which
 /// has no ports.
 #[inline(always)]
 fn transport(ctx: &TcContext, packet: &Packet) -> Option<(u8, u32)> {
-    if packet.is_v6 {
-        v6_transport(ctx, packet.ip_at)
-    } else {
-        v4_transport(ctx, packet.ip_at)
+    if packet.next == LATER {
+        return None;
     }
-}
-
-#[inline(always)]
-fn v4_transport(ctx: &TcContext, ip_at: u32) -> Option<(u8, u32)> {
-    let header: [u8; 12] = load(ctx, ip_at).ok()?;
-    let is_later = (header[6] & 0x1f) | header[7] != 0;
-    let bytes = u32::from(header[0] & 0xf) * 4;
-    (!is_later).then_some((header[9], ip_at + bytes))
-}
-
-#[inline(always)]
-fn v6_transport(ctx: &TcContext, ip_at: u32) -> Option<(u8, u32)> {
-    let mut next: u8 = load(ctx, ip_at + 6).ok()?;
-    let mut at = ip_at + IPV6_HEADER;
+    let mut next = packet.next as u8;
+    if !packet.is_v6 {
+        return Some((next, packet.next_at));
+    }
+    let mut at = packet.next_at;
     for _ in 0..MOST_EXTENSIONS {
         let bytes = match next {
             // Hop-by-hop, routing, destination options; fragment; authentication.

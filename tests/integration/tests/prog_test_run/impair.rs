@@ -326,34 +326,3 @@ fn everything_on_costs_at_most_twice_the_plain_pipe() {
         assert!(all <= 2.0 * plain, "{all} ns against {plain} ns");
     });
 }
-
-#[test]
-fn verifier_effort() {
-    isolated(|| {
-        for (name, line, links) in [
-            ("plain", "up: 1mbit", ""),
-            ("loss", "up: {loss: 1%}", ""),
-            ("jitter", "jitter: 1ms", ""),
-            ("dup", "duplicate: 1%", ""),
-            ("corrupt", "corrupt: 1%", ""),
-            ("codel", "up: {rate: 1mbit, aqm: codel}", ""),
-            ("filter", "filtering: address-dependent", ""),
-            (
-                "capacity",
-                "up: 1mbit",
-                "latencies: [{between: [a, a], rate: 1mbit}]\n",
-            ),
-            (
-                "all but corrupt",
-                "up: {rate: 1mbit, aqm: codel}, filtering: address-dependent",
-                "latencies: [{between: [a, a], rate: 1mbit}]\n",
-            ),
-        ] {
-            let (programs, _) = load(&(topology(line) + links), false);
-            for program in [PROG_EGRESS, PROG_IFB] {
-                let info = programs.program(program).unwrap().info().unwrap();
-                println!("{name} {program}: {:?}", info.verified_instruction_count());
-            }
-        }
-    });
-}
