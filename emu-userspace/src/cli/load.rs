@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use emu::{
-    plan::Plan,
+    plan::{self, Plan},
     session::{Session, SessionError},
     topology::{self, Topology},
 };
@@ -108,7 +108,12 @@ pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
             "ok": true, "name": topology.name,
             "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
         })),
-        Ok(topology) => groups(&topology),
+        Ok(topology) => {
+            for file in &topology.distributions {
+                plan::read_distribution(file)?;
+            }
+            groups(&topology)
+        }
         Err(errors) if as_json => {
             print(&errors.to_json())?;
             Ok(USAGE)

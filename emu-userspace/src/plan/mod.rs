@@ -18,7 +18,7 @@ use serde::Serialize;
 pub use entries::Entries;
 pub use fq::FqPlan;
 pub use runs::{addresses, covering_prefixes, runs};
-pub use tables::{TableError, jitter_tables};
+pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::{PlanLink, Service};
 use crate::topology::{Accounting, Addressing, GroupId, LinkWay, Topology};

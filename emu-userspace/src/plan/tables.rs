@@ -1,6 +1,9 @@
 //! Jitter distributions as tables of quantiles, in the form of iproute2's: one
 //! entry is a multiple of 1/8192 of the standard deviation.
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use emu_common::model::jitter::{
     FIRST_OWN, NORMAL, PARETO, PARETONORMAL, TABLE_ENTRIES, TABLE_SCALE_BITS, table_slot,
@@ -100,10 +103,14 @@ fn built_in(table: u32) -> Vec<f64> {
     }
 }
 
-/// A file of whole numbers between blanks, `#` before a comment.
-fn own(path: &PathBuf) -> Result<Vec<f64>, TableError> {
+/// Reads a distribution's file: whole numbers between blanks, `#` before a comment.
+/// Returns a table's entries in standard deviations.
+///
+/// # Errors
+/// [`TableError`].
+pub fn read_distribution(path: &Path) -> Result<Vec<f64>, TableError> {
     let text = fs::read_to_string(path).map_err(|source| TableError::Read {
-        path: path.clone(),
+        path: path.to_owned(),
         source,
     })?;
     let mut values = Vec::new();
@@ -111,7 +118,7 @@ fn own(path: &PathBuf) -> Result<Vec<f64>, TableError> {
         let words = words.split('#').next().unwrap_or("");
         for word in words.split_whitespace() {
             let entry: i32 = word.parse().map_err(|_| TableError::Entry {
-                path: path.clone(),
+                path: path.to_owned(),
                 line: line + 1,
                 word: word.to_owned(),
             })?;
@@ -119,7 +126,9 @@ fn own(path: &PathBuf) -> Result<Vec<f64>, TableError> {
         }
     }
     if values.is_empty() {
-        return Err(TableError::Empty { path: path.clone() });
+        return Err(TableError::Empty {
+            path: path.to_owned(),
+        });
     }
     // Stretched or thinned evenly to the length of a table.
     Ok((0..ENTRIES)
@@ -145,7 +154,7 @@ pub fn jitter_tables(plan: &Plan) -> Result<Vec<i32>, TableError> {
         put(table, built_in(table));
     }
     for (table, path) in (FIRST_OWN..).zip(&plan.distributions) {
-        put(table, own(path)?);
+        put(table, read_distribution(path)?);
     }
     Ok(slots)
 }
@@ -183,14 +192,17 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_owned();
         fs::write(&path, "# two halves\n-8192 8192\n").unwrap();
-        let values = own(&path).unwrap();
+        let values = read_distribution(&path).unwrap();
         assert_eq!(values[0], -1.0);
         assert_eq!(values[ENTRIES - 1], 1.0);
         assert_eq!(values.iter().filter(|v| **v < 0.0).count(), ENTRIES / 2);
         fs::write(&path, "1 2\n3 x\n").unwrap();
-        let message = own(&path).unwrap_err().to_string();
+        let message = read_distribution(&path).unwrap_err().to_string();
         assert!(message.contains(":2: `x`"), "{message}");
         fs::write(&path, "# nothing\n").unwrap();
-        assert!(matches!(own(&path), Err(TableError::Empty { .. })));
+        assert!(matches!(
+            read_distribution(&path),
+            Err(TableError::Empty { .. })
+        ));
     }
 }

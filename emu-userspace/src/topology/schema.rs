@@ -3,6 +3,10 @@
 //! The file itself is read through a located tree (see `node`), which reports
 //! every mistake at once; a test holds the keys of both equal.
 #![expect(dead_code, reason = "the fields exist for the schema alone")]
+#![expect(
+    clippy::large_enum_variant,
+    reason = "no value of these types is ever made"
+)]
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, schema_for};

@@ -250,6 +250,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
             .and_then(|f| resolve(&f, "profile", profiles.iter().map(|(n, _)| *n)))
             .map_or(around.line, |i| profiles[i].1);
         let line = line(&record, base, own);
+        managed_lines_have_rates(&record, &line);
         let id = read_group(name, &record, around.parent, line, groups);
         groups.names.push((name, id));
         groups.complete &= id.is_some();
@@ -262,6 +263,25 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
                 depth: around.depth + 1,
             };
             read_groups(&nested, &inside, groups);
+        }
+    }
+}
+
+/// A line without a rate has no queue that could be managed.
+fn managed_lines_have_rates(record: &Record<'_>, line: &Line) {
+    for (key, pipe) in [("up", &line.up), ("down", &line.down)] {
+        if pipe.impairments.aqm.is_some() && pipe.rate.is_none() {
+            let field = record.get(key).or_else(|| record.get("aqm"));
+            let field = field.as_ref().unwrap_or(record.field());
+            field.report(
+                field
+                    .problem(format!(
+                        "`aqm` manages the queue of the {key} pipe, which has no rate"
+                    ))
+                    .hint(format!(
+                        "give it one, as in `{key}: 10mbit`, or leave `aqm` to the other pipe"
+                    )),
+            );
         }
     }
 }
@@ -394,12 +414,14 @@ fn read_link(entry: &Field<'_>, groups: &Groups<'_>, own: &[&str]) -> Option<Gro
     impairments.read(&record, own);
     let rate = record.get("rate").and_then(|f| f.unit(units::rate));
     let queue = record.get("queue").and_then(|f| f.unit(units::queue));
-    if let (Some(field), None) = (record.get("queue"), record.get("rate")) {
-        field.report(
-            field
-                .problem("a link without a rate has no queue")
-                .hint("add `rate: 100mbit`, or leave the queue out"),
-        );
+    for key in ["queue", "aqm"] {
+        if let (Some(field), None) = (record.get(key), record.get("rate")) {
+            field.report(
+                field
+                    .problem("a link without a rate has no queue")
+                    .hint(format!("add `rate: 100mbit`, or leave `{key}` out")),
+            );
+        }
     }
     let (between, from, to) = (record.get("between"), record.get("from"), record.get("to"));
     let (a, b, one_way) = match (between, from, to) {
