@@ -2,5 +2,6 @@
 //! programs and by the host tests alike.
 pub mod delay;
 pub mod flow;
+pub mod identity;
 pub mod queue;
 pub mod rate;
