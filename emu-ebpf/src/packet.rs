@@ -1,6 +1,9 @@
 //! Reading the addresses of a packet. The only place that looks at its bytes.
-use aya_ebpf::programs::TcContext;
-use emu_common::{layout::AddrKey, reason::Reason};
+use aya_ebpf::programs::{SkBuffContext, TcContext};
+use emu_common::{
+    layout::{AddrKey, SocketAddress},
+    reason::Reason,
+};
 
 const ETH_HEADER: u32 = 14;
 const ETH_P_IP: u32 = network_order(0x0800);
@@ -41,6 +44,18 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
         // it is 0 where no qdisc has seen the packet yet.
         ip_bytes: wire_len.max(len).saturating_sub(ETH_HEADER),
     })
+}
+
+/// Source of a packet of a socket, which begins with its IP header.
+#[inline(always)]
+pub fn source(ctx: &SkBuffContext) -> Option<SocketAddress> {
+    const IPV4_SOURCE: usize = 12;
+    const IPV6_SOURCE: usize = 8;
+    match ctx.skb.protocol() {
+        ETH_P_IP => ctx.load(IPV4_SOURCE).ok().map(SocketAddress::from_v4),
+        ETH_P_IPV6 => ctx.load(IPV6_SOURCE).ok().map(SocketAddress::from_v6),
+        _ => None,
+    }
 }
 
 #[inline(always)]
