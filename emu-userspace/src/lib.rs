@@ -15,7 +15,7 @@
 //! let session = emu::session::Session::open()?;
 //! session.load(&plan, file, &text)?;
 //! // … run programs that bind to the vnodes' addresses …
-//! session.unload()?;
+//! session.unload(emu::kernel::undo::Processes::Refuse)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

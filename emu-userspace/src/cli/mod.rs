@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
 
 mod doctor;
+mod exec;
 mod load;
 mod status;
 mod verify;
@@ -27,6 +28,7 @@ const EXAMPLES: &str = "\
 Examples:
   emu load topologies/p2plab.yaml            load, and check every pair of groups
   emu load topo.yaml --dry-run               show what would be done
+  emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
   emu status 10.1.1.7                        the pipes of one vnode
   emu verify --rates --json | jq .ok         check latencies and rates
   emu unload                                 put everything back
@@ -48,10 +50,15 @@ enum Command {
     Load(load::Load),
     /// Put everything back as it was before `load`.
     Unload {
+        /// Kill the processes that `emu exec` started and that still run.
+        #[arg(long)]
+        kill: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Run a program as a vnode: its sockets get the vnode's address.
+    Exec(exec::Exec),
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
     /// Measure every pair of groups with real packets.
@@ -94,7 +101,8 @@ pub(crate) fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
-        Command::Unload { json } => load::unload(json),
+        Command::Unload { json, kill } => load::unload(json, kill),
+        Command::Exec(exec) => return exec.run(),
         Command::Status(status) => status.run(),
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
