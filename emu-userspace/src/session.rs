@@ -7,7 +7,7 @@ use crate::{
         apply,
         bpf::{BpfError, Maps},
         error::ApplyError,
-        identity::{self, IdentityError},
+        identity::{self, IdentityError, Summary},
         state::{State, StateDir, StateError, WriterLock},
         undo::{self, Processes, UndoError},
     },
@@ -129,6 +129,15 @@ impl Loaded {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
         identity::enter(&dir, vnode, vnodes).map_err(|e| SessionError::Identity(Box::new(e)))
+    }
+
+    /// What runs as vnodes; none if nothing ever did.
+    ///
+    /// # Errors
+    /// [`SessionError::Identity`].
+    pub fn processes(&self) -> Result<Option<Summary>, SessionError> {
+        let dir = StateDir::here()?;
+        identity::summary(&dir).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
     /// The maps of the running programs.

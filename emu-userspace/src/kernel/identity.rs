@@ -6,6 +6,8 @@
 //! in a hash. They are attached without links, whose pins would not outlive an
 //! `ip netns exec`: they live and go with the cgroup.
 use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
     fs::File,
     io,
     net::IpAddr,
@@ -211,11 +213,41 @@ pub fn assign(map_id: u32, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError
         .map_err(bpf::map_error("fill", MAP_IDENTITY))
 }
 
-/// How often each event was counted, over all CPUs.
+/// What runs as vnodes, and what the hooks counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Processes that run.
+    pub processes: usize,
+    /// Vnodes that have one.
+    pub vnodes: usize,
+    /// How often each event was counted, over all CPUs.
+    pub events: Vec<(Event, u64)>,
+}
+
+/// The summary of a network namespace; none before its first process.
 ///
 /// # Errors
-/// [`BpfError::Map`].
-pub fn events(record: &Record) -> Result<Vec<(Event, u64)>, BpfError> {
+/// [`IdentityError`].
+pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
+    let Some(record) = dir.identity() else {
+        return Ok(None);
+    };
+    let folder = Tree::find()?.folder(&dir.name());
+    let mut vnodes = BTreeSet::new();
+    let mut processes = 0;
+    for (path, ids) in cgroup::processes(&folder) {
+        let below = path.strip_prefix(&folder).unwrap_or(&path);
+        vnodes.extend(below.iter().next().map(OsStr::to_owned));
+        processes += ids.len();
+    }
+    Ok(Some(Summary {
+        processes,
+        vnodes: vnodes.len(),
+        events: events(&record)?,
+    }))
+}
+
+fn events(record: &Record) -> Result<Vec<(Event, u64)>, BpfError> {
     let open = bpf::map_error("open", MAP_EVENTS);
     let map = MapData::from_id(record.events_map_id).map_err(open)?;
     let map: PerCpuArray<_, u64> =
