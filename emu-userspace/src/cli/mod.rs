@@ -1,5 +1,6 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
 
+mod bench;
 mod doctor;
 mod exec;
 mod load;
@@ -63,6 +64,9 @@ enum Command {
     Status(status::Status),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
+    /// Measure what emu itself costs, against doing without it.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Say what this kernel and user can do, by trying it.
     Doctor {
         /// Print JSON.
@@ -105,6 +109,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Exec(exec) => return exec.run(),
         Command::Status(status) => status.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Check { file, json } => load::check(&file, json),
         Command::Schema => print(&emu::topology::json_schema()),
