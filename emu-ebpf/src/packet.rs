@@ -52,10 +52,25 @@ pub fn source(ctx: &SkBuffContext) -> Option<SocketAddress> {
     const IPV4_SOURCE: usize = 12;
     const IPV6_SOURCE: usize = 8;
     match ctx.skb.protocol() {
-        ETH_P_IP => ctx.load(IPV4_SOURCE).ok().map(SocketAddress::from_v4),
-        ETH_P_IPV6 => ctx.load(IPV6_SOURCE).ok().map(SocketAddress::from_v6),
+        ETH_P_IP => peek(ctx, IPV4_SOURCE).map(SocketAddress::from_v4),
+        ETH_P_IPV6 => peek(ctx, IPV6_SOURCE).map(SocketAddress::from_v6),
         _ => None,
     }
+}
+
+/// Reads from a packet in place, which is faster than through the helper that
+/// takes any packet.
+#[inline(always)]
+fn peek<T>(ctx: &SkBuffContext, offset: usize) -> Option<T> {
+    let skb = ctx.skb.skb;
+    // SAFETY: `skb` is the live context; the fields are readable by this program.
+    let (start, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let at = start + offset;
+    if at + size_of::<T>() > end {
+        return ctx.load(offset).ok();
+    }
+    // SAFETY: between start and end (checked above), which the verifier tracks.
+    Some(unsafe { (at as *const T).read_unaligned() })
 }
 
 #[inline(always)]

@@ -92,13 +92,18 @@ pub struct Case {
 /// What is measured.
 #[derive(Debug, Clone, Copy)]
 enum Work {
-    /// connect and close of a TCP socket; opening it is not counted.
+    /// A TCP connection from its socket(2) to its end, with the peer's accept and
+    /// close: what P2PLab measured.
+    Cycle,
+    /// Of that, connect and close alone.
     Connect,
     /// sendto of a UDP socket that was never bound.
     Datagram,
 }
 
-const CASES: [(&str, Work, Ends); 3] = [
+const CASES: [(&str, Work, Ends); 5] = [
+    ("tcp4 cycle", Work::Cycle, V4),
+    ("tcp6 cycle", Work::Cycle, V6),
     ("tcp4 connect, close", Work::Connect, V4),
     ("tcp6 connect, close", Work::Connect, V6),
     ("udp4 sendto", Work::Datagram, V4),
@@ -160,12 +165,12 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
 fn answer(work: Work, address: IpAddr) -> io::Result<(Socket, SocketAddr)> {
     let any_port = SocketAddr::new(address, 0);
     let kind = match work {
-        Work::Connect => Type::STREAM,
+        Work::Cycle | Work::Connect => Type::STREAM,
         Work::Datagram => Type::DGRAM,
     };
     let socket = Socket::new(Domain::for_address(any_port), kind, None)?;
     socket.bind(&any_port.into())?;
-    if matches!(work, Work::Connect) {
+    if kind == Type::STREAM {
         socket.listen(16)?;
     }
     let bound = socket.local_addr()?.as_socket().unwrap_or(any_port);
@@ -282,7 +287,7 @@ impl Series {
         let mut times = Vec::with_capacity(self.operations as usize);
         for i in 0..self.operations + warm_up {
             let time = match self.work {
-                Work::Connect => self.connect(peer, address, hooked)?,
+                Work::Cycle | Work::Connect => self.connect(peer, address, hooked)?,
                 Work::Datagram => self.datagram(peer, address)?,
             };
             if i >= warm_up {
@@ -294,12 +299,18 @@ impl Series {
 
     fn connect(&self, peer: &Socket, address: SocketAddr, hooked: bool) -> io::Result<f64> {
         let to = address.into();
+        let whole = Instant::now();
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        let start = Instant::now();
+        let part = Instant::now();
         socket.connect(&to)?;
         drop(socket);
-        let time = start.elapsed().as_nanos() as f64;
-        let (_, from) = peer.accept()?;
+        let part = part.elapsed();
+        let (accepted, from) = peer.accept()?;
+        drop(accepted);
+        let time = match self.work {
+            Work::Cycle => whole.elapsed(),
+            Work::Connect | Work::Datagram => part,
+        };
         let seen = from.as_socket().map(|from| from.ip());
         // A measurement of hooks that do nothing would be a fine one.
         if hooked && seen != Some(self.vnode) {
@@ -307,7 +318,7 @@ impl Series {
                 "the peer saw {seen:?} and not the vnode"
             )));
         }
-        Ok(time)
+        Ok(time.as_nanos() as f64)
     }
 
     fn datagram(&self, peer: &Socket, address: SocketAddr) -> io::Result<f64> {

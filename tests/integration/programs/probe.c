@@ -77,6 +77,8 @@ int main(int argc, char **argv)
 		puts(buffer);
 		return 0;
 	}
+	/* Like most servers: the last one's connections may linger. */
+	check(setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){stream}, sizeof(int)));
 	check(bind(fd, &address.head, length));
 	check(getsockname(fd, &address.head, &length));
 	if (stream && !strcmp(way, "serve"))

@@ -16,6 +16,8 @@ try:
         one.sendto(b"?", peer)
         print(one.recv(256).decode())
     else:
+        # Like most servers: the last one's connections may linger.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, stream)
         one.bind(peer)
         if stream and way == "serve":
             one.listen(16)

@@ -23,7 +23,7 @@ pub(in crate::cli) struct Identity {
     /// Operations in a block.
     #[arg(long, default_value_t = Options::default().operations, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     operations: u32,
-    /// Fail if the median ratio of a TCP connect is higher.
+    /// Fail if the median ratio of a TCP cycle is higher.
     #[arg(long, value_name = "RATIO")]
     at_most: Option<f64>,
     /// Print JSON.
@@ -40,7 +40,7 @@ impl Identity {
         let limit = self.at_most.unwrap_or(f64::INFINITY);
         let ok = cases
             .iter()
-            .filter(|case| case.name.starts_with("tcp"))
+            .filter(|case| case.name.ends_with("cycle"))
             .all(|case| case.ratio.median <= limit);
         if self.json {
             print_json(&json!({

@@ -16,7 +16,7 @@ groups:
 ";
 /// Vnodes whose processes run, and the peers that see them, which run outside.
 const OLD: (&str, &str) = ("10.1.0.7", "10.1.0.100");
-const NEW: (&str, &str) = ("fd10::7", "fd10::100");
+const NEW: (&str, &str) = ("fd10::7", "fd10::64");
 
 /// Runs a test with the topology loaded and the probe in all languages.
 fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
@@ -86,7 +86,7 @@ fn wildcard_servers_answer_as_the_vnode() {
                 for ((vnode, other), wildcard, bound, seen) in [
                     (OLD, "0.0.0.0", "10.1.0.7", "10.1.0.100"),
                     (OLD, "::", "::ffff:10.1.0.7", "::ffff:10.1.0.100"),
-                    (NEW, "::", "fd10::7", "fd10::100"),
+                    (NEW, "::", "fd10::7", "fd10::64"),
                 ] {
                     let what = format!("{} {kind} {wildcard} in {vnode}", probe.language);
                     let server = probe.serve(vnode, kind, wildcard, 7001);

@@ -19,15 +19,22 @@ use crate::{
     safety::snapshot,
 };
 
-const TREE: &str = "/sys/fs/cgroup/emu";
+/// Cgroups of this namespace's vnodes, once something is loaded.
+fn cgroups() -> PathBuf {
+    let status = emu_json("status");
+    let pins = Path::new(status["pins"].as_str().unwrap()).to_owned();
+    Path::new("/sys/fs/cgroup/emu").join(pins.file_name().unwrap())
+}
 
 fn loaded(test: impl FnOnce() + Send + 'static) {
     isolated(|| {
         let file = TopologyFile::new(TOPOLOGY);
         file.load();
+        let cgroups = cgroups();
         test();
+        assert!(cgroups.exists());
         emu("unload");
-        assert!(!Path::new(TREE).exists(), "cgroups are left");
+        assert!(!cgroups.exists(), "cgroups are left");
     });
 }
 
@@ -176,7 +183,7 @@ fn exec_it_gives_a_shell() {
 fn exec_identity_reaches_nested_cgroups() {
     loaded(|| {
         let nest = "d=/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup)/one/two && mkdir -p $d \
-                    && echo $$ > $d/cgroup.procs && exec";
+                    && echo $$ > $d/cgroup.procs &&";
         let probe = env!("CARGO_BIN_EXE_probe");
         for way in ["tcp bind 0.0.0.0 7010", "udp bind :: 7010"] {
             assert!(shell(&format!("{nest} {probe} {way}")).ends_with("10.1.0.7"));
@@ -212,7 +219,7 @@ fn unload_waits_for_processes_or_kills_them() {
             (&exec["processes"], &exec["vnodes"]),
             (&7.into(), &7.into())
         );
-        let loaded = snapshot();
+        let (loaded, cgroups) = (snapshot(), cgroups());
         let load = format!("load {} --no-verify", file.path());
         for command in ["unload", &load] {
             let output = try_emu(command);
@@ -230,7 +237,7 @@ fn unload_waits_for_processes_or_kills_them() {
             assert_eq!(child.wait().unwrap().signal(), Some(9));
         }
         assert_eq!(snapshot(), before);
-        assert!(!Path::new(TREE).exists(), "cgroups are left");
+        assert!(!cgroups.exists(), "cgroups are left");
     });
 }
 
@@ -248,10 +255,9 @@ fn unload_cleans_up_after_a_killed_exec() {
         let file = TopologyFile::new(TOPOLOGY);
         for round in 0..12u64 {
             file.load();
-            let pins = PathBuf::from(emu_json("status")["pins"].as_str().unwrap());
-            let journal = Path::new("/run/emu")
-                .join(pins.file_name().unwrap())
-                .join("journal.jsonl");
+            let cgroups = cgroups();
+            let name = cgroups.file_name().unwrap();
+            let journal = Path::new("/run/emu").join(name).join("journal.jsonl");
             let steps = recorded(&journal);
             let mut child = emu_command("exec old/0 -- sleep 1000").spawn().unwrap();
             while recorded(&journal) == steps {
@@ -266,7 +272,7 @@ fn unload_cleans_up_after_a_killed_exec() {
             }
             emu("unload");
             assert_eq!(snapshot(), before, "round {round}");
-            assert!(!Path::new(TREE).exists(), "round {round}: cgroups are left");
+            assert!(!cgroups.exists(), "round {round}: cgroups are left");
         }
     });
 }
