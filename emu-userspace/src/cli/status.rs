@@ -151,7 +151,9 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
         }
         if let Some(processes) = &processes {
             let (count, vnodes) = (processes.processes, processes.vnodes);
-            print(&format!("{count} processes run as {vnodes} vnodes"))?;
+            print(&format!(
+                "emu exec: {count} running, on {vnodes} of the vnodes"
+            ))?;
             for (event, count) in processes.events.iter().filter(|(_, count)| *count > 0) {
                 print(&format!("{:>14} {}", count, event.name()))?;
             }

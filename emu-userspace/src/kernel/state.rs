@@ -15,6 +15,7 @@ use std::{
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 
 use super::{identity::Record, offload::Feature, tc::Hook};
 
@@ -201,7 +202,8 @@ fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 /// A number that names the network namespace of the calling thread, never used
 /// again until the next boot.
 fn netns_cookie() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // Not bound: a process of a vnode may not bind to every wildcard.
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the buffer is a live u64 and `length` is its size; the kernel

@@ -31,7 +31,7 @@ pub enum UndoError {
     Cgroup(#[from] CgroupError),
     /// Processes of vnodes would lose their network.
     #[error(
-        "{count} processes still run as {}; end them, or kill them with `emu unload --kill`",
+        "still running: {count} of `emu exec`, as {}; end them, or kill them with `emu unload --kill`",
         some(vnodes)
     )]
     Busy {

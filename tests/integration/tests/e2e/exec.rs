@@ -240,9 +240,12 @@ local.bind(('127.0.0.1', 0))
 attempt(lambda: local.sendto(b'x', other))
 attempt(lambda: local.connect(other))
 attempt(lambda: udp.connect(other))
+six = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+attempt(lambda: six.bind(('::', 0)))
 ";
         if let Some(found) = python(OLD.0, program) {
-            assert_eq!(found, "99\nok\n99\n1\nok\n22\n22\n99");
+            assert_eq!(found, "99\nok\n99\n1\nok\n22\n22\n99\n22");
         }
     });
 }

@@ -197,6 +197,23 @@ fn exec_identity_reaches_nested_cgroups() {
     });
 }
 
+/// emu itself works as a vnode, and root's programs may become another one.
+#[test]
+fn exec_inside_exec() {
+    loaded(|| {
+        let emu_path = emu_path().display().to_string();
+        let status = as_vnode("new/6", &[&emu_path, "status", "--json"]);
+        let text = String::from_utf8_lossy(&status.stdout).into_owned();
+        assert!(text.contains("\"processes\": 1"), "{text}");
+        let other = ["exec", "old/6", "--", env!("CARGO_BIN_EXE_probe")];
+        let mut words = vec![emu_path.as_str()];
+        words.extend(other);
+        words.extend(["udp", "bind", "0.0.0.0", "7011"]);
+        let output = as_vnode("new/6", &words);
+        assert_eq!(output.stdout, b"10.1.0.7\n");
+    });
+}
+
 /// Children have the identity too, and the line's latency is theirs.
 #[test]
 fn exec_shapes_what_children_send() {
@@ -226,7 +243,7 @@ fn unload_waits_for_processes_or_kills_them() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{command}");
             assert!(
-                words.contains("7 processes still run as 10.1.0.1, 10.1.0.2"),
+                words.contains("still running: 7 of `emu exec`, as 10.1.0.1, 10.1.0.2"),
                 "{words}"
             );
             assert!(words.contains("and 2 other vnodes"), "{words}");
