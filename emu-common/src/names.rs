@@ -28,7 +28,7 @@ pub const MAP_OPENINGS: &str = "EMU_OPENINGS";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";
 
-/// All maps, in the order in which they are pinned.
+/// The maps of the TC programs, in the order in which they are pinned.
 pub const MAPS: [&str; 9] = [
     MAP_VNODES,
     MAP_GROUPS,
@@ -40,8 +40,23 @@ pub const MAPS: [&str; 9] = [
     MAP_OPENINGS,
     MAP_REASONS,
 ];
-/// All programs.
+/// All TC programs.
 pub const PROGS: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
+
+/// Cgroup programs that give the processes of a vnode its address.
+pub const PROGS_IDENTITY: [&str; 7] = [
+    "emu_bind4",
+    "emu_bind6",
+    "emu_connect4",
+    "emu_connect6",
+    "emu_sendmsg4",
+    "emu_sendmsg6",
+    "emu_guard",
+];
+/// Hash: cgroup identifier to the [`crate::layout::SocketAddress`] of its vnode.
+pub const MAP_IDENTITY: &str = "EMU_IDENTITY";
+/// Per-CPU array: one counter for each [`crate::model::identity::Event`].
+pub const MAP_EVENTS: &str = "EMU_EVENTS";
 
 /// Read-only global of the object: 0 makes the egress program treat every
 /// packet as already free of its socket. Only unit tests of the bytecode set it.
@@ -58,12 +73,20 @@ pub const IFB: &str = "emu-ifb0";
 mod tests {
     use super::*;
 
+    fn objects() -> impl Iterator<Item = &'static str> {
+        let identity = [MAP_IDENTITY, MAP_EVENTS];
+        MAPS.into_iter()
+            .chain(PROGS)
+            .chain(PROGS_IDENTITY)
+            .chain(identity)
+    }
+
     #[test]
     fn names_fit_the_kernel() {
-        for name in MAPS.iter().chain(&PROGS).chain(&[IFB]) {
+        for name in objects().chain([IFB]) {
             assert!(name.len() <= 15, "{name} is longer than 15 bytes");
         }
-        for name in MAPS.iter().chain(&PROGS) {
+        for name in objects() {
             assert!(
                 name.bytes()
                     .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'.'),

@@ -1,12 +1,16 @@
-//! The TC programs of the emulator.
+//! The TC and cgroup programs of the emulator.
 //!
 //! `emu_egress` delays what a vnode sends, `emu_ingress` picks what arrives for
 //! a vnode, `emu_ifb` delays that. The programs parse, look up, call
 //! `emu_common::model` and store; they hold no arithmetic of their own. The only
 //! bytes of a packet that they change are those of a corruption or an ECN mark.
 //!
+//! `emu_bind4` and its like give the sockets of a vnode's processes its address;
+//! `emu_guard` drops what would leave from another.
+//!
 //! # Minimum kernel version
-//! 5.18, for `bpf_skb_set_tstamp` (kernel commit 8d21ec0e46ed).
+//! 5.18, for `bpf_skb_set_tstamp` (kernel commit 8d21ec0e46ed); the cgroup
+//! programs 6.1 (see sockaddr.rs).
 #![cfg_attr(
     target_arch = "bpf",
     no_std,
@@ -24,6 +28,8 @@ mod clock;
 #[cfg(target_arch = "bpf")]
 mod filter;
 #[cfg(target_arch = "bpf")]
+mod identity;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod packet;
@@ -31,6 +37,8 @@ mod packet;
 mod pipe;
 #[cfg(target_arch = "bpf")]
 mod programs;
+#[cfg(target_arch = "bpf")]
+mod sockaddr;
 #[cfg(target_arch = "bpf")]
 mod stage;
 

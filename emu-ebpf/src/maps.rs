@@ -6,8 +6,10 @@ use aya_ebpf::{
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, lpm_trie::Key},
 };
 use emu_common::{
-    layout::{AddrKey, Opening, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
-    model::jitter,
+    layout::{
+        AddrKey, Opening, PairLink, Pipe, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef, feature,
+    },
+    model::{identity::Event, jitter},
     reason::Reason,
 };
 
@@ -39,6 +41,12 @@ static OPENINGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+
+#[map(name = "EMU_IDENTITY")]
+static IDENTITY: HashMap<u64, SocketAddress> = HashMap::with_max_entries(1, 0);
+
+#[map(name = "EMU_EVENTS")]
+static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Event::COUNT, 0);
 
 /// Whether packets with a socket are replaced by a clone; see
 /// [`emu_common::names::GLOBAL_ORPHAN`].
@@ -140,6 +148,23 @@ pub fn ring_slot(index: u32) -> Option<*mut u64> {
 pub fn count(reason: Reason) {
     if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
         // Atomic although per CPU: a softirq may interrupt a process that sends.
+        atomic::fetch_add(counter, 1);
+    }
+}
+
+/// The address of the vnode that a cgroup belongs to.
+#[inline(always)]
+pub fn identity(cgroup: u64) -> Option<SocketAddress> {
+    let found = IDENTITY.get_ptr(cgroup)?;
+    // SAFETY: the pointer is to a live map value of this type; entries are
+    // replaced whole by user space and never changed in place.
+    Some(unsafe { *found })
+}
+
+/// Counts what a hook did.
+#[inline(always)]
+pub fn count_event(event: Event) {
+    if let Some(counter) = EVENTS.get_ptr_mut(event as u32) {
         atomic::fetch_add(counter, 1);
     }
 }

@@ -2,9 +2,13 @@
 //! The only place that looks at its bytes.
 use aya_ebpf::{
     helpers::generated::{bpf_csum_level, bpf_l4_csum_replace, bpf_skb_ecn_set_ce},
-    programs::TcContext,
+    programs::{SkBuffContext, TcContext},
 };
-use emu_common::{layout::AddrKey, model::checksum, reason::Reason};
+use emu_common::{
+    layout::{AddrKey, SocketAddress},
+    model::checksum,
+    reason::Reason,
+};
 
 const ETH_HEADER: u32 = 14;
 const ETH_P_IP: u32 = network_order(0x0800);
@@ -89,6 +93,33 @@ pub fn parse(ctx: &TcContext) -> Result<Packet, Reason> {
         ip_at,
         is_v6,
     })
+}
+
+/// Source of a packet of a socket, which begins with its IP header.
+#[inline(always)]
+pub fn source(ctx: &SkBuffContext) -> Option<SocketAddress> {
+    const IPV4_SOURCE: usize = 12;
+    const IPV6_SOURCE: usize = 8;
+    match ctx.skb.protocol() {
+        ETH_P_IP => peek(ctx, IPV4_SOURCE).map(SocketAddress::from_v4),
+        ETH_P_IPV6 => peek(ctx, IPV6_SOURCE).map(SocketAddress::from_v6),
+        _ => None,
+    }
+}
+
+/// Reads from a packet in place, which is faster than through the helper that
+/// takes any packet.
+#[inline(always)]
+fn peek<T>(ctx: &SkBuffContext, offset: usize) -> Option<T> {
+    let skb = ctx.skb.skb;
+    // SAFETY: `skb` is the live context; the fields are readable by this program.
+    let (start, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    let at = start + offset;
+    if at + size_of::<T>() > end {
+        return ctx.load(offset).ok();
+    }
+    // SAFETY: between start and end (checked above), which the verifier tracks.
+    Some(unsafe { (at as *const T).read_unaligned() })
 }
 
 /// The ethertype and the place of what is behind VLAN tags inside the frame.

@@ -15,10 +15,11 @@
 //! let session = emu::session::Session::open()?;
 //! session.load(&plan, file, &text)?;
 //! // … run programs that bind to the vnodes' addresses …
-//! session.unload()?;
+//! session.unload(emu::kernel::undo::Processes::Refuse)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod bench;
 pub mod kernel;
 pub mod plan;
 pub mod session;

@@ -1,14 +1,15 @@
 //! Loading, finding and taking back an emulated network: what the command and
 //! other programs call.
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use crate::{
     kernel::{
         apply,
         bpf::{BpfError, Maps},
         error::ApplyError,
+        identity::{self, IdentityError, Summary},
         state::{State, StateDir, StateError, WriterLock},
-        undo::{self, UndoError},
+        undo::{self, Processes, UndoError},
     },
     plan::{Plan, PlanError},
     topology::{self, Topology, TopologyErrors},
@@ -35,6 +36,25 @@ pub enum SessionError {
     /// The maps.
     #[error(transparent)]
     Bpf(#[from] Box<BpfError>),
+    /// Making a process a vnode's.
+    #[error(transparent)]
+    Identity(#[from] Box<IdentityError>),
+    /// No vnode has that name.
+    #[error("no vnode {name:?}; name one by its address, or as group/index, the first being {}", example.as_deref().unwrap_or("GROUP/0"))]
+    UnknownVnode {
+        /// What was asked for.
+        name: String,
+        /// A good name.
+        example: Option<String>,
+    },
+    /// The vnode is another host's.
+    #[error("{vnode} is no vnode of this host{}", host.as_ref().map(|h| format!(" but of {h}")).unwrap_or_default())]
+    Elsewhere {
+        /// Its address.
+        vnode: IpAddr,
+        /// The host that carries it, if any.
+        host: Option<String>,
+    },
     /// Nothing is loaded in this network namespace.
     #[error("nothing is loaded in this network namespace (emu load FILE)")]
     NotLoaded,
@@ -75,6 +95,50 @@ impl Loaded {
             topology,
             plan,
         })
+    }
+
+    /// The local vnode with a name: an address, or `group/index`.
+    ///
+    /// # Errors
+    /// [`SessionError::UnknownVnode`], [`SessionError::Elsewhere`].
+    pub fn vnode(&self, name: &str) -> Result<IpAddr, SessionError> {
+        let Some(vnode) = self.topology.vnode_named(name) else {
+            let first = self.plan.groups.iter().find(|g| g.local_vnodes > 0);
+            return Err(SessionError::UnknownVnode {
+                name: name.to_owned(),
+                example: first.map(|g| format!("{}/0", g.name)),
+            });
+        };
+        if self.plan.vnodes.iter().any(|v| v.address == vnode) {
+            return Ok(vnode);
+        }
+        let carries = |name: &&str| self.topology.host_vnodes(name).contains(&vnode);
+        let mut hosts = self.topology.hosts.iter().map(|h| h.name.as_str());
+        Err(SessionError::Elsewhere {
+            vnode,
+            host: hosts.find(carries).map(str::to_owned),
+        })
+    }
+
+    /// Makes the calling process a local vnode's, with all that it starts: their
+    /// sockets get the vnode's address, and no other. Sockets that are open
+    /// already stay as they are.
+    ///
+    /// # Errors
+    /// [`SessionError::Identity`].
+    pub fn enter(&self, vnode: IpAddr) -> Result<(), SessionError> {
+        let dir = StateDir::here()?;
+        let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
+        identity::enter(&dir, vnode, vnodes).map_err(|e| SessionError::Identity(Box::new(e)))
+    }
+
+    /// What runs as vnodes; none if nothing ever did.
+    ///
+    /// # Errors
+    /// [`SessionError::Identity`].
+    pub fn processes(&self) -> Result<Option<Summary>, SessionError> {
+        let dir = StateDir::here()?;
+        identity::summary(&dir).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
     /// The maps of the running programs.
@@ -137,8 +201,9 @@ impl Session {
     /// Takes everything back; returns whether there was anything.
     ///
     /// # Errors
-    /// [`UndoError`].
-    pub fn unload(&self) -> Result<bool, SessionError> {
-        Ok(undo::unload(&self.dir, &self.lock)? > 0)
+    /// [`UndoError`]; [`UndoError::Busy`], with nothing changed, when processes of
+    /// vnodes still run and are not to be killed.
+    pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
+        Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
     }
 }

@@ -5,6 +5,7 @@ pub mod checksum;
 pub mod delay;
 pub mod filter;
 pub mod flow;
+pub mod identity;
 pub mod jitter;
 pub mod loss;
 pub mod queue;

@@ -1,5 +1,9 @@
 //! Entry points: thin wrappers, and the one place where a reason becomes a
 //! verdict.
+mod cgroup_bind;
+mod cgroup_connect;
+mod cgroup_guard;
+mod cgroup_sendmsg;
 mod tc_egress;
 mod tc_ifb;
 mod tc_ingress;

@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use emu::{
+    kernel::undo::Processes,
     plan::{self, Plan},
     session::{Session, SessionError},
     topology::{self, Topology},
@@ -89,8 +90,13 @@ fn dry_run(plan: &Plan, as_json: bool) -> Outcome {
 }
 
 /// `emu unload`.
-pub(super) fn unload(as_json: bool) -> Outcome {
-    let had = Session::open()?.unload()?;
+pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
+    let processes = if kill {
+        Processes::Kill
+    } else {
+        Processes::Refuse
+    };
+    let had = Session::open()?.unload(processes)?;
     if as_json {
         return print_json(&json!({"ok": true, "was_loaded": had}));
     }

@@ -1,6 +1,8 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
 
+mod bench;
 mod doctor;
+mod exec;
 mod load;
 mod status;
 mod verify;
@@ -27,6 +29,7 @@ const EXAMPLES: &str = "\
 Examples:
   emu load topologies/p2plab.yaml            load, and check every pair of groups
   emu load topo.yaml --dry-run               show what would be done
+  emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
   emu status 10.1.1.7                        the pipes of one vnode
   emu verify --rates --json | jq .ok         check latencies and rates
   emu unload                                 put everything back
@@ -48,14 +51,22 @@ enum Command {
     Load(load::Load),
     /// Put everything back as it was before `load`.
     Unload {
+        /// Kill the processes that `emu exec` started and that still run.
+        #[arg(long)]
+        kill: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
+    /// Run a program as a vnode: its sockets get the vnode's address.
+    Exec(exec::Exec),
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
+    /// Measure what emu itself costs, against doing without it.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Say what this kernel and user can do, by trying it.
     Doctor {
         /// Print JSON.
@@ -94,9 +105,11 @@ pub(crate) fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
-        Command::Unload { json } => load::unload(json),
+        Command::Unload { json, kill } => load::unload(json, kill),
+        Command::Exec(exec) => return exec.run(),
         Command::Status(status) => status.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Check { file, json } => load::check(&file, json),
         Command::Schema => print(&emu::topology::json_schema()),

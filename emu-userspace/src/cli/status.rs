@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use emu::{
-    kernel::{apply, bpf::Maps},
+    kernel::{apply, bpf::Maps, identity::Summary},
     plan::PlanGroup,
     session::Loaded,
 };
@@ -120,6 +120,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     }
     let reasons = maps.reasons()?;
     let missing = apply::missing(plan)?;
+    let processes = loaded.processes()?;
     if as_json {
         let groups: Vec<Value> = plan
             .groups
@@ -139,6 +140,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
             "loaded_at_unix_s": loaded.state.loaded_at_unix_s, "seed": loaded.plan.seed,
             "interfaces": plan.interfaces, "vnodes": plan.vnodes.len(),
             "pins": loaded.state.pins, "groups": groups, "reasons": reasons,
+            "exec": processes.as_ref().map(processes_json),
         }))?;
     } else {
         let mut table = table(
@@ -173,11 +175,30 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
         for (reason, count) in reasons.iter().filter(|(_, count)| *count > 0) {
             print(&format!("{:>14} {}", count, reason.name()))?;
         }
+        if let Some(processes) = &processes {
+            let (count, vnodes) = (processes.processes, processes.vnodes);
+            print(&format!(
+                "emu exec: {count} running, on {vnodes} of the vnodes"
+            ))?;
+            for (event, count) in processes.events.iter().filter(|(_, count)| *count > 0) {
+                print(&format!("{:>14} {}", count, event.name()))?;
+            }
+        }
         for what in &missing {
             print(&format!("MISSING: {what}; load the topology again"))?;
         }
     }
     Ok(if missing.is_empty() { OK } else { FAILED })
+}
+
+/// What runs as vnodes, and what the hooks counted.
+fn processes_json(summary: &Summary) -> Value {
+    let events: serde_json::Map<String, Value> = summary
+        .events
+        .iter()
+        .map(|(event, count)| (event.name().to_owned(), json!(count)))
+        .collect();
+    json!({"processes": summary.processes, "vnodes": summary.vnodes, "events": events})
 }
 
 /// A pipe's settings and counters.

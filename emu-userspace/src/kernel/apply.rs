@@ -18,7 +18,7 @@ use super::{
     offload,
     state::{State, StateDir, Undo, WriterLock},
     tc::{self, Hook},
-    undo,
+    undo::{self, Processes},
 };
 use crate::{
     plan::{self, Plan},
@@ -57,14 +57,14 @@ pub fn load(
     loader.check()?;
     // The verifier and the memory limits speak before anything is changed.
     let programs = bpf::load(plan)?;
-    undo::unload(dir, lock)?;
+    undo::unload(dir, lock, Processes::Refuse)?;
     let made = loader.make(&programs, file).and_then(|state| {
         dir.store(lock, &state, topology)?;
         Ok(state)
     });
     if made.is_err() {
         // The first error is the one to report; the journal stays if this fails.
-        let _ = undo::unload(dir, lock);
+        let _ = undo::unload(dir, lock, Processes::Refuse);
     }
     made
 }

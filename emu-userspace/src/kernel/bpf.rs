@@ -26,7 +26,8 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use crate::plan::{Entries, Plan, TableError, jitter_tables};
 
 /// The compiled programs.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/emu.bpf.o"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/emu.bpf.o"));
 
 /// The object could not be loaded or its maps not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,7 @@ pub enum BpfError {
     },
 }
 
-fn map_error(
+pub(super) fn map_error(
     operation: &'static str,
     map: &'static str,
 ) -> impl FnOnce(aya::maps::MapError) -> BpfError {
@@ -346,11 +347,9 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
             .ok_or(BpfError::Missing(name))?
             .try_into()
             .map_err(|_| BpfError::Missing(name))?;
-        program.load().map_err(|source| BpfError::Program {
-            program: name,
-            log: verifier_log(name, &source),
-            source: Box::new(source),
-        })?;
+        program
+            .load()
+            .map_err(|source| program_error(name, source))?;
     }
     fill_vnodes(&mut ebpf, plan)?;
     fill_groups(&mut ebpf, plan)?;
@@ -370,6 +369,15 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         table.set(index, i64::from(entry));
     }
     Ok(programs)
+}
+
+/// What the verifier said of a program.
+pub(super) fn program_error(program: &'static str, source: ProgramError) -> BpfError {
+    BpfError::Program {
+        program,
+        log: verifier_log(program, &source),
+        source: Box::new(source),
+    }
 }
 
 /// Keeps the verifier's words in a file: they fill screens.

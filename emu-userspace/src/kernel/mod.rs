@@ -8,7 +8,9 @@
 pub mod addr;
 pub mod apply;
 pub mod bpf;
+pub mod cgroup;
 pub mod error;
+pub mod identity;
 pub mod link;
 pub mod netlink;
 pub mod offload;
@@ -16,3 +18,4 @@ pub mod probe;
 pub mod state;
 pub mod tc;
 pub mod undo;
+pub mod user;

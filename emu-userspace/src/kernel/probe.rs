@@ -7,7 +7,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 
 use super::{
-    bpf, link,
+    bpf, cgroup, identity, link,
     netlink::{Netlink, NetlinkError},
     tc::{self, Hook},
 };
@@ -107,7 +107,20 @@ fn in_scratch_namespace() -> Vec<Check> {
         "a kernel with CONFIG_BPF_SYSCALL",
         found,
     );
+    prober.add(
+        "emu exec",
+        false,
+        "kernel 6.1 or newer with CONFIG_CGROUP_BPF, and a cgroup2 file system",
+        exec(),
+    );
     prober.checks
+}
+
+/// What `emu exec` needs on top.
+fn exec() -> Result<String, String> {
+    cgroup::Tree::find().map_err(|e| e.to_string())?;
+    identity::Hooks::load(1).map_err(|e| e.to_string())?;
+    Ok("the verifier took the hooks".to_owned())
 }
 
 fn network(prober: &mut Prober) -> Result<(), NetlinkError> {

@@ -15,12 +15,14 @@ use std::{
 use ipnet::IpNet;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 
-use super::{offload::Feature, tc::Hook};
+use super::{identity::Record, offload::Feature, tc::Hook};
 
 const ROOT: &str = "/run/emu";
 const JOURNAL: &str = "journal.jsonl";
 const STATE: &str = "state.json";
+const IDENTITY: &str = "identity.json";
 const TOPOLOGY: &str = "topology.yaml";
 /// Socket option that names the network namespace (uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -139,6 +141,12 @@ pub enum Undo {
         /// Prefix and gateway.
         routes: Vec<(IpNet, IpAddr)>,
     },
+    /// Remove the cgroups of vnodes' processes, and with them the programs
+    /// attached there.
+    Cgroup {
+        /// Folder of the namespace below ours.
+        name: String,
+    },
     /// Remove a folder of pinned maps.
     Pins {
         /// The folder.
@@ -172,6 +180,12 @@ pub struct WriterLock {
     _lock: Flock<File>,
 }
 
+/// Proof that no `emu` changes this namespace as a whole.
+#[derive(Debug)]
+pub struct SharedLock {
+    _lock: Flock<File>,
+}
+
 /// The state folder of one network namespace.
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -191,7 +205,8 @@ fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
 /// A number that names the network namespace of the calling thread, never used
 /// again until the next boot.
 fn netns_cookie() -> io::Result<u64> {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+    // Not bound: a process of a vnode may not bind to every wildcard.
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     let mut cookie = 0u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the buffer is a live u64 and `length` is its size; the kernel
@@ -235,6 +250,29 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Locked`] when another process has it.
     pub fn lock(&self) -> Result<WriterLock, StateError> {
+        let lock = self.flock(FlockArg::LockExclusiveNonblock)?;
+        Ok(WriterLock { _lock: lock })
+    }
+
+    /// As [`StateDir::lock`], but waits for the other process.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn wait(&self) -> Result<WriterLock, StateError> {
+        let lock = self.flock(FlockArg::LockExclusive)?;
+        Ok(WriterLock { _lock: lock })
+    }
+
+    /// Keeps writers out, but not others that share; waits for a writer.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn share(&self) -> Result<SharedLock, StateError> {
+        let lock = self.flock(FlockArg::LockShared)?;
+        Ok(SharedLock { _lock: lock })
+    }
+
+    fn flock(&self, how: FlockArg) -> Result<Flock<File>, StateError> {
         fs::create_dir_all(ROOT).map_err(file_error("create", Path::new(ROOT)))?;
         let path = Path::new(ROOT).join(format!("ns-{}.lock", self.cookie));
         let file = OpenOptions::new()
@@ -243,8 +281,8 @@ impl StateDir {
             .write(true)
             .open(&path)
             .map_err(file_error("open", &path))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(WriterLock { _lock: lock }),
+        match Flock::lock(file, how) {
+            Ok(lock) => Ok(lock),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Locked { path }),
             Err((_, errno)) => Err(file_error("lock", &path)(errno.into())),
         }
@@ -314,6 +352,34 @@ impl StateDir {
         let (new, path) = (self.path.join("state.json.new"), self.path.join(STATE));
         fs::write(&new, bytes).map_err(file_error("write", &new))?;
         fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// Stores what later commands must know of the processes' programs.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
+        let (new, path) = (
+            self.path.join("identity.json.new"),
+            self.path.join(IDENTITY),
+        );
+        let bytes = serde_json::to_vec(record).map_err(|e| StateError::Damaged {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
+        fs::write(&new, bytes).map_err(file_error("write", &new))?;
+        fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// What was stored of the processes' programs, if they were ever attached.
+    pub fn identity(&self) -> Option<Record> {
+        let bytes = fs::read(self.path.join(IDENTITY)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Whether there is a finished load.
+    pub fn is_loaded(&self) -> bool {
+        self.path.join(STATE).exists()
     }
 
     /// The finished load and its topology, if there is one.

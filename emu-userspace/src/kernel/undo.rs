@@ -7,7 +7,9 @@ use std::{collections::BTreeSet, fs, io};
 use netlink_packet_route::tc::TcHandle;
 
 use super::{
-    addr, link,
+    addr,
+    cgroup::{self, CgroupError, Tree},
+    link,
     netlink::{Netlink, NetlinkError},
     offload,
     state::{StateDir, StateError, Undo, WriterLock},
@@ -24,6 +26,20 @@ pub enum UndoError {
     /// The netlink socket.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Processes of vnodes would lose their network.
+    #[error(
+        "still running: {count} of `emu exec`, as {}; end them, or kill them with `emu unload --kill`",
+        some(vnodes)
+    )]
+    Busy {
+        /// How many.
+        count: usize,
+        /// Their vnodes.
+        vnodes: Vec<String>,
+    },
     /// Some steps failed.
     #[error("not everything could be restored: {}", failures.join("; "))]
     Steps {
@@ -32,13 +48,62 @@ pub enum UndoError {
     },
 }
 
+/// What to do with processes of vnodes that still run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processes {
+    /// Change nothing.
+    Refuse,
+    /// Kill them.
+    Kill,
+}
+
+/// The first names of a list.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} other vnodes", names.len() - SHOWN);
+    }
+    text
+}
+
+/// Ends what runs in our cgroups, or refuses to go on.
+fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoError> {
+    let is_cgroup = |step: &&Undo| matches!(step, Undo::Cgroup { .. });
+    let Some(Undo::Cgroup { name }) = journal.iter().find(is_cgroup) else {
+        return Ok(());
+    };
+    // Without a tree there are no cgroups, and removing them will say so.
+    let Ok(tree) = Tree::find() else {
+        return Ok(());
+    };
+    let folder = tree.folder(name);
+    if processes == Processes::Kill {
+        cgroup::kill_all(&folder)?;
+    }
+    let mut vnodes = BTreeSet::new();
+    let mut count = 0;
+    for (path, ids) in cgroup::processes(&folder) {
+        let below = path.strip_prefix(&folder).unwrap_or(&path);
+        let vnode = below.iter().next().unwrap_or_default();
+        vnodes.insert(vnode.to_string_lossy().into_owned());
+        count += ids.len();
+    }
+    if count > 0 {
+        let vnodes = vnodes.into_iter().collect();
+        return Err(UndoError::Busy { count, vnodes });
+    }
+    Ok(())
+}
+
 /// Undoes everything in the journal, last change first, and clears the state.
 /// Returns how many steps there were; 0 means nothing was loaded.
 ///
 /// # Errors
 /// [`UndoError`]; the journal is kept, so that a second try is possible.
-pub fn unload(dir: &StateDir, lock: &WriterLock) -> Result<usize, UndoError> {
+pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
     let journal = dir.journal()?;
+    clear_processes(&journal, processes)?;
     dir.forget_load(lock)?;
     let mut netlink = Netlink::open()?;
     let mut failures = Vec::new();
@@ -63,6 +128,9 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
             }
             _ => Ok(()),
         },
+        Undo::Cgroup { name } => Tree::find()
+            .and_then(|tree| tree.remove(name))
+            .map_err(|e| e.to_string()),
         Undo::Sysctl { path, before } => {
             fs::write(path, before).map_err(|e| format!("restore {}: {e}", path.display()))
         }
@@ -133,7 +201,9 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
                 .collect();
             text(netlink.batch(requests))
         }
-        Undo::DeleteLink { .. } | Undo::Pins { .. } | Undo::Sysctl { .. } => Ok(()),
+        Undo::DeleteLink { .. } | Undo::Pins { .. } | Undo::Sysctl { .. } | Undo::Cgroup { .. } => {
+            Ok(())
+        }
     }
 }
 

@@ -82,6 +82,18 @@ impl Topology {
         }
     }
 
+    /// The vnode with a name: its address, or its group's name, a slash and its
+    /// index in the group from 0.
+    pub fn vnode_named(&self, name: &str) -> Option<IpAddr> {
+        if let Ok(address) = name.parse::<IpAddr>() {
+            let group = self.group_of(address)?;
+            return self.vnode_addresses(group).find(|a| *a == address);
+        }
+        let (group, index) = name.rsplit_once('/')?;
+        let group = self.group_named(group)?;
+        self.vnode_addresses(group).nth(index.parse().ok()?)
+    }
+
     /// A group and those around it, from the inside out.
     fn chain(&self, group: GroupId) -> Vec<GroupId> {
         std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()

@@ -29,6 +29,25 @@ fn p2plab_has_2750_vnodes_in_five_leaf_groups() {
 }
 
 #[test]
+fn vnodes_have_two_names() {
+    let topology = p2plab();
+    let named = |name| topology.vnode_named(name).map(|a| a.to_string());
+    for (name, address) in [
+        ("modem/0", Some("10.1.1.1")),
+        ("modem/249", Some("10.1.1.250")),
+        ("modem/250", None),
+        ("modem/-1", None),
+        ("modem", None),
+        ("nosuch/0", None),
+        ("10.1.1.250", Some("10.1.1.250")),
+        ("10.1.1.251", None),
+        ("10.9.0.1", None),
+    ] {
+        assert_eq!(named(name).as_deref(), address, "{name}");
+    }
+}
+
+#[test]
 fn the_most_specific_link_counts() {
     let topology = p2plab();
     let latency = |a: &str, b: &str| {

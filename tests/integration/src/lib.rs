@@ -6,6 +6,7 @@
 pub mod command;
 pub mod netns;
 pub mod packet;
+pub mod probe;
 pub mod udp;
 
 /// A topology, checked and planned for this host.

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
+mod exec;
+mod exec_process;
 mod fairness;
 mod hosts;
 mod ipv6;

@@ -2,6 +2,7 @@
 //! delivery time, counters. Needs root; changes nothing outside a scratch
 //! namespace.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+#![expect(clippy::print_stdout, reason = "what a test measured")]
 use aya::{TestRunOptions, programs::TestRun};
 use emu::kernel::bpf::{self, Maps, Programs};
 use emu_common::{

@@ -1,0 +1,70 @@
+//! The middle of a sample and how sure it is.
+use serde::Serialize;
+
+/// Median of a sample, with an interval that holds the true median with at least
+/// 95 % confidence whatever the distribution (order statistics).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Median.
+    pub median: f64,
+    /// Lower end of the interval.
+    pub low: f64,
+    /// Upper end of the interval.
+    pub high: f64,
+    /// Size of the sample.
+    pub samples: usize,
+}
+
+impl Spread {
+    /// Of a sample that is not empty; of fewer than six values the interval is
+    /// their range, which is less sure.
+    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_unstable_by(f64::total_cmp);
+        let n = values.len();
+        let at = |i: usize| values.get(i).copied();
+        let median = f64::midpoint(at(n.checked_sub(1)? / 2)?, at(n / 2)?);
+        let outside = outside(n);
+        Some(Self {
+            median,
+            low: at(outside)?,
+            high: at(n - 1 - outside)?,
+            samples: n,
+        })
+    }
+}
+
+/// How many values at each end of `n` sorted ones lie outside the interval: the
+/// chance that so few of `n` fair coins show heads must be 2.5 % at most.
+fn outside(n: usize) -> usize {
+    let mut chance = 0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
+    let mut sum = chance;
+    let mut k = 0;
+    while sum <= 0.025 && k < n / 2 {
+        chance *= (n - k) as f64 / (k + 1) as f64;
+        sum += chance;
+        k += 1;
+    }
+    k.saturating_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_those_of_the_tables() {
+        // Ranks of the 95 % interval of a median, from the binomial distribution.
+        for (n, rank) in [(6, 1), (8, 1), (9, 2), (20, 6), (30, 10), (50, 18)] {
+            let values = (1..=n).map(f64::from).collect();
+            let spread = Spread::of(values).unwrap();
+            assert_eq!(spread.low, f64::from(rank), "{n}");
+            assert_eq!(spread.high, f64::from(n + 1 - rank), "{n}");
+            assert_eq!(spread.median, f64::from(n + 1) / 2.0);
+        }
+        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(
+            Spread::of(vec![3.0, 1.0]).map(|s| (s.low, s.high)),
+            Some((1.0, 3.0))
+        );
+    }
+}

@@ -1,0 +1,133 @@
+//! Becoming the user who called `sudo`, or a named one.
+use std::{ffi::CString, path::PathBuf};
+
+use nix::{
+    errno::Errno,
+    unistd::{Gid, Uid, User, geteuid, initgroups, setgid, setgroups, setuid},
+};
+
+/// A user cannot be found or become.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// No such name.
+    #[error("no user {name:?} on this machine")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The user database failed.
+    #[error("look up the user {name}: {source}")]
+    LookUp {
+        /// Name or number.
+        name: String,
+        /// Why.
+        source: Errno,
+    },
+    /// The kernel refused.
+    #[error("become the user {name}: {source}")]
+    Become {
+        /// Name or number.
+        name: String,
+        /// Why.
+        source: Errno,
+    },
+}
+
+/// Somebody to run a program as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Name, if the number has one.
+    pub name: Option<String>,
+    /// Home folder, if known.
+    pub home: Option<PathBuf>,
+    /// Login shell, if known.
+    pub shell: Option<PathBuf>,
+    uid: Uid,
+    gid: Gid,
+}
+
+impl From<User> for Person {
+    fn from(user: User) -> Self {
+        Self {
+            name: Some(user.name),
+            home: Some(user.dir),
+            shell: Some(user.shell),
+            uid: user.uid,
+            gid: user.gid,
+        }
+    }
+}
+
+/// Whether this process has a root's rights.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// The user with a name.
+///
+/// # Errors
+/// [`UserError`].
+pub fn named(name: &str) -> Result<Person, UserError> {
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.into()),
+        Ok(None) => Err(UserError::Unknown {
+            name: name.to_owned(),
+        }),
+        Err(source) => Err(UserError::LookUp {
+            name: name.to_owned(),
+            source,
+        }),
+    }
+}
+
+/// Who called `sudo`, by what it left in the environment; none if nobody did.
+///
+/// # Errors
+/// [`UserError::LookUp`].
+pub fn behind_sudo() -> Result<Option<Person>, UserError> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) else {
+        return Ok(None);
+    };
+    if !is_root() || uid == 0 {
+        return Ok(None);
+    }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    let user = User::from_uid(uid).map_err(|source| UserError::LookUp {
+        name: uid.to_string(),
+        source,
+    })?;
+    Ok(Some(match user {
+        Some(user) => Person {
+            gid,
+            ..Person::from(user)
+        },
+        None => Person {
+            name: None,
+            home: None,
+            shell: None,
+            uid,
+            gid,
+        },
+    }))
+}
+
+/// Gives up this process's rights for those of a user, for good.
+///
+/// # Errors
+/// [`UserError::Become`].
+pub fn become_user(person: &Person) -> Result<(), UserError> {
+    let text = person
+        .name
+        .clone()
+        .unwrap_or_else(|| person.uid.to_string());
+    let switch = || {
+        match person.name.as_deref().map(CString::new) {
+            Some(Ok(name)) => initgroups(&name, person.gid)?,
+            _ => setgroups(&[person.gid])?,
+        }
+        setgid(person.gid)?;
+        setuid(person.uid)
+    };
+    switch().map_err(|source| UserError::Become { name: text, source })
+}

@@ -1,0 +1,172 @@
+//! The probe in three languages, run as vnodes, and a peer that tells it which
+//! address it sees.
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use socket2::{Domain, Socket, Type};
+
+use crate::command::emu_path;
+
+/// Longest wait for a peer.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
+
+/// A probe: its language and how to start it.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Language.
+    pub language: &'static str,
+    words: Vec<String>,
+}
+
+/// The probe in every language that this machine has; others are skipped aloud.
+///
+/// # Panics
+/// If a compiler fails.
+#[expect(clippy::print_stdout, reason = "what a test leaves out")]
+pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
+    let mut probes = vec![Probe {
+        language: "Rust",
+        words: vec![rust.to_owned()],
+    }];
+    match c_probe(folder) {
+        Some(probe) => probes.push(probe),
+        None => println!("SKIPPED C programs: no gcc"),
+    }
+    let python = Command::new("python3").arg("--version").output();
+    if python.is_ok_and(|o| o.status.success()) {
+        probes.push(Probe {
+            language: "Python",
+            words: vec!["python3".into(), format!("{PROGRAMS}/probe.py")],
+        });
+    } else {
+        println!("SKIPPED Python programs: no python3");
+    }
+    probes
+}
+
+/// The C probe, linked statically if the machine has the library for it.
+fn c_probe(folder: &Path) -> Option<Probe> {
+    let binary = folder.join("probe").display().to_string();
+    let compile = |options: &[&str]| {
+        Command::new("gcc")
+            .args(options)
+            .args(["-Wall", "-O1", "-o", &binary])
+            .arg(format!("{PROGRAMS}/probe.c"))
+            .output()
+    };
+    let mut output = compile(&["-static"]).ok()?;
+    if !output.status.success() {
+        output = compile(&[]).ok()?;
+    }
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    Some(Probe {
+        language: "C",
+        words: vec![binary],
+    })
+}
+
+impl Probe {
+    fn command(&self, vnode: &str, arguments: &str) -> Command {
+        let mut command = Command::new(emu_path());
+        command.args(["exec", vnode, "--"]).args(&self.words);
+        command.args(arguments.split_whitespace());
+        command
+    }
+
+    /// Runs it as a vnode to its end; what it printed.
+    ///
+    /// # Panics
+    /// If emu fails.
+    pub fn run(&self, vnode: &str, arguments: &str) -> String {
+        let output = self.command(vnode, arguments).output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(words.is_empty(), "{} {arguments}: {words}", self.language);
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Starts a server as a vnode and waits until it is bound.
+    ///
+    /// # Panics
+    /// If it does not get so far.
+    pub fn serve(&self, vnode: &str, kind: &str, address: &str, port: u16) -> Server {
+        let mut child = self
+            .command(vnode, &format!("{kind} serve {address} {port}"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut bound = String::new();
+        output.read_line(&mut bound).unwrap();
+        Server {
+            bound: bound.trim().to_owned(),
+            child,
+            _output: output,
+        }
+    }
+}
+
+/// A server that runs; killed when dropped.
+pub struct Server {
+    /// The address that it is bound to, as it sees it.
+    pub bound: String,
+    child: Child,
+    _output: BufReader<ChildStdout>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Answers everybody who asks at an address, TCP and UDP, which address it sees;
+/// ends with the process.
+///
+/// # Panics
+/// If the address is not local.
+pub fn peer(address: &str) {
+    let end: SocketAddr = address.parse().unwrap();
+    let listener = TcpListener::bind(end).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let seen = stream.peer_addr().unwrap().ip();
+            let _ = stream.read(&mut [0; 8]);
+            let _ = stream.write_all(seen.to_string().as_bytes());
+        }
+    });
+    let socket = UdpSocket::bind(end).unwrap();
+    thread::spawn(move || {
+        while let Ok((_, from)) = socket.recv_from(&mut [0; 8]) {
+            let _ = socket.send_to(from.ip().to_string().as_bytes(), from);
+        }
+    });
+}
+
+/// Asks a server, from an address, which address it sees; none if nobody answers.
+///
+/// # Panics
+/// If the own address is not local.
+pub fn ask(kind: &str, from: &str, to: &str) -> Option<String> {
+    let from: IpAddr = from.parse().unwrap();
+    let to: SocketAddr = to.parse().unwrap();
+    let stream = kind == "tcp";
+    let form = if stream { Type::STREAM } else { Type::DGRAM };
+    let socket = Socket::new(Domain::for_address(to), form, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect_timeout(&to.into(), PATIENCE).ok()?;
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"?").ok()?;
+    let mut answer = [0; 256];
+    let length = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+}
