@@ -1,5 +1,6 @@
 //! Running the one command with the host's environment, folder and streams.
 use std::{
+    env,
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
@@ -37,12 +38,14 @@ fn parts(path: &Path) -> anyhow::Result<Vec<OsString>> {
         .collect())
 }
 
-/// A console of the VM, without any translation of what passes.
-fn console(name: &str, raw: bool) -> anyhow::Result<File> {
+/// A console of the VM, without any translation of what passes: the one that a
+/// variable names, or one of User-Mode Linux.
+fn console(variable: &str, default: &str, raw: bool) -> anyhow::Result<File> {
+    let name = env::var(variable).unwrap_or_else(|_| default.to_owned());
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .open(name)
+        .open(&name)
         .with_context(|| format!("open {name}"))?;
     if raw {
         let mut modes = tcgetattr(&file).with_context(|| format!("read modes of {name}"))?;
@@ -79,11 +82,11 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
     if let Some(cwd) = cwd.first() {
         command.current_dir(cwd);
     }
-    let out = console("/dev/tty1", !interactive)?;
+    let out = console("EMU_OUT", "/dev/tty1", !interactive)?;
     let error = if interactive {
         out.try_clone().context("clone the console")?
     } else {
-        console("/dev/tty2", true)?
+        console("EMU_ERR", "/dev/tty2", true)?
     };
     let input = match (interactive, folder.join("stdin").exists()) {
         (true, _) => Stdio::from(out.try_clone().context("clone the console")?),
