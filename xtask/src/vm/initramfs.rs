@@ -17,9 +17,7 @@ const CONSOLE: (u32, u32) = (5, 1);
 
 /// Packs `init` and the modules that it loads to reach the host.
 pub fn pack(init: &Path, modules: &Path, release: &str) -> anyhow::Result<Vec<u8>> {
-    let read = |path: PathBuf| {
-        fs::read(&path).with_context(|| format!("read {}", path.display()))
-    };
+    let read = |path: PathBuf| fs::read(&path).with_context(|| format!("read {}", path.display()));
     let mut archive = Archive::default();
     archive.add("init", PROGRAM, (0, 0), &read(init.to_owned())?);
     archive.add("dev", FOLDER, (0, 0), &[]);
@@ -103,6 +101,9 @@ mod tests {
         assert!(at("a\0") < at("a/b\0") && at("a/b\0") < at("a/b/c\0"));
         assert_eq!(text.matches("070701").count(), 4);
         assert_eq!(archive.bytes.len() % 4, 0);
-        assert_eq!(&text[at("a/b/c") - 110 + 14..][..8], format!("{PROGRAM:08x}"));
+        assert_eq!(
+            &text[at("a/b/c") - 110 + 14..][..8],
+            format!("{PROGRAM:08x}")
+        );
     }
 }

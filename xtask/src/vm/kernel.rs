@@ -116,7 +116,9 @@ impl Kernel {
                     .with_context(|| format!("{package} has no kernel {series} in /boot"))?;
                 qemu::run(request, &Image::new(path)?)
             }
-            Self::File(path) if self.is_emulated() => qemu::run(request, &Image::new(path.clone())?),
+            Self::File(path) if self.is_emulated() => {
+                qemu::run(request, &Image::new(path.clone())?)
+            }
             Self::File(path) => uml::run(request, path),
         }
     }
@@ -126,7 +128,10 @@ impl Image {
     fn new(path: PathBuf) -> anyhow::Result<Self> {
         let release = release(&path)?;
         // An unpacked package has its modules beside its boot folder.
-        let beside = path.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+        let beside = path
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("/"));
         let modules = [beside.join("lib/modules"), "/lib/modules".into()]
             .map(|base| base.join(&release))
             .into_iter()

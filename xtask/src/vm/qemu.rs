@@ -59,10 +59,18 @@ pub fn run(request: &Request, image: &Image) -> anyhow::Result<u8> {
             .arg("-initrd")
             .arg(folder.path().join("initramfs"))
             .args(["-append", &words.join(" ")])
-            .args(["-fsdev", "local,id=root,path=/,security_model=none,multidevs=remap"])
+            .args([
+                "-fsdev",
+                "local,id=root,path=/,security_model=none,multidevs=remap",
+            ])
             .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=emu-root"])
             // The kernel's own words go to a log, the command's streams to ours.
-            .args(["-chardev", &file("log", streams.log), "-serial", "chardev:log"])
+            .args([
+                "-chardev",
+                &file("log", streams.log),
+                "-serial",
+                "chardev:log",
+            ])
             .args(["-device", "virtio-serial-pci"])
             .args(["-chardev", &out, "-device", "virtconsole,chardev=out"])
             .args(["-chardev", &file("error", streams.error)])

@@ -1,5 +1,8 @@
 //! User-Mode Linux: a kernel that runs as an ordinary process of any user.
-use std::{path::Path, process::{Command, Stdio}};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use super::{Request, guest};
 use crate::build;
