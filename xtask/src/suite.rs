@@ -163,10 +163,9 @@ fn test_binary(object: &Path, name: &str) -> anyhow::Result<PathBuf> {
         .filter_map(|line| line.split("\"executable\":\"").nth(1))
         .filter_map(|rest| rest.split('"').next())
         .map(PathBuf::from)
-        .filter(|path| {
+        .rfind(|path| {
             path.file_name()
                 .is_some_and(|file| file.to_string_lossy().starts_with(name))
         })
-        .next_back()
         .with_context(|| format!("cargo names no binary of {name}"))
 }
