@@ -82,6 +82,11 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
     if let Some(cwd) = cwd.first() {
         command.current_dir(cwd);
     }
+    if interactive {
+        // The leader of a session gets the console that it opens next as its
+        // terminal, and with it job control and the interrupt key.
+        let _ = setsid();
+    }
     let out = console("EMU_OUT", "/dev/tty1", !interactive)?;
     let error = if interactive {
         out.try_clone().context("clone the console")?
@@ -93,10 +98,6 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
         (false, true) => Stdio::from(File::open(folder.join("stdin"))?),
         (false, false) => Stdio::null(),
     };
-    if interactive {
-        // A session of its own makes the console the shell's terminal.
-        let _ = setsid();
-    }
     if !interactive {
         command.process_group(0);
     }

@@ -14,10 +14,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use nix::{
-    sys::{
-        signal::{Signal, killpg},
-        termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr},
-    },
+    sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 use signal_hook::{consts::TERM_SIGNALS, flag};
@@ -26,35 +23,13 @@ use super::{
     Request,
     channel::{Output, Pulse},
     folder::Folder,
+    terminal::Raw,
 };
 
 /// Exit status when the VM itself failed.
 const VM_FAILED: u8 = 125;
 /// Exit status when the time was up, as timeout(1) has it.
 pub const TIMED_OUT: u8 = 124;
-
-/// Puts a terminal's modes back when it goes.
-struct RawTerminal(Option<Termios>);
-
-impl RawTerminal {
-    fn enter(wanted: bool) -> Self {
-        let before = wanted.then(|| tcgetattr(io::stdin()).ok()).flatten();
-        if let Some(before) = &before {
-            let mut raw = before.clone();
-            cfmakeraw(&mut raw);
-            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
-        }
-        Self(before)
-    }
-}
-
-impl Drop for RawTerminal {
-    fn drop(&mut self) {
-        if let Some(before) = &self.0 {
-            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, before);
-        }
-    }
-}
 
 /// Where a VM's streams go, as numbers of files that it inherits.
 pub struct Streams {
@@ -77,7 +52,7 @@ pub fn run(
     for signal in TERM_SIGNALS {
         flag::register(*signal, Arc::clone(&stop))?;
     }
-    let _terminal = RawTerminal::enter(request.interactive);
+    let terminal = Raw::enter(request.interactive);
     let pulse = Pulse::new();
     let mut log = Output::to(fs::File::create(folder.console())?, &Pulse::new())?;
     let mut out = Output::to(io::stdout(), &pulse)?;
@@ -88,10 +63,12 @@ pub fn run(
         error: error.number(),
     };
     let mut child = start(command(&folder, &streams)?, request.interactive)?;
+    terminal.give_to(group(&child)?);
     for stream in [&mut log, &mut out, &mut error] {
         stream.started();
     }
     let end = wait(&mut child, request, &pulse, &stop);
+    drop(terminal);
     for stream in [log, out, error] {
         stream.finish();
     }
@@ -107,6 +84,10 @@ fn start(mut command: Command, interactive: bool) -> anyhow::Result<Child> {
     command
         .spawn()
         .with_context(|| format!("start {}", command.get_program().display()))
+}
+
+fn group(child: &Child) -> anyhow::Result<Pid> {
+    Ok(Pid::from_raw(i32::try_from(child.id())?))
 }
 
 /// How a VM ended.
@@ -141,8 +122,7 @@ fn wait(
         thread::sleep(Duration::from_millis(10));
     };
     // The guest's processes are processes of ours too; none may stay behind.
-    let group = Pid::from_raw(i32::try_from(child.id())?);
-    let _ = killpg(group, Signal::SIGKILL);
+    let _ = killpg(group(child)?, Signal::SIGKILL);
     let _ = child.wait();
     Ok(end)
 }

@@ -5,6 +5,7 @@ pub mod guest;
 mod initramfs;
 pub mod kernel;
 mod qemu;
+mod terminal;
 mod uml;
 
 use std::{
