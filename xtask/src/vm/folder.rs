@@ -82,6 +82,7 @@ impl Folder {
         let log = self.read("console.log").unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(25)..].join("\n");
+        let _ = fs::remove_file(self.path().join("initramfs"));
         (tail, self.0.keep().join("console.log"))
     }
 }

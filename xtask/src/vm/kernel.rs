@@ -183,7 +183,7 @@ fn numbers(name: &str) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kernel, numbers};
+    use super::{Kernel, numbers, release};
 
     #[test]
     fn versions_are_ordered_by_their_numbers() {
@@ -198,5 +198,20 @@ mod tests {
         }
         assert!("5.4".parse::<Kernel>().unwrap_err().contains("6.12"));
         assert!("/nonexistent/linux".parse::<Kernel>().is_err());
+    }
+
+    #[test]
+    fn an_image_names_its_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("vmlinuz");
+        let mut bytes = vec![0; 0x400];
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes[0x20e..0x210].copy_from_slice(&0x100u16.to_le_bytes());
+        bytes[0x300..0x316].copy_from_slice(b"6.6.13-amd64 (someone)");
+        std::fs::write(&image, &bytes).unwrap();
+        assert_eq!(release(&image).unwrap(), "6.6.13-amd64");
+        bytes[0x202] = b'?';
+        std::fs::write(&image, &bytes).unwrap();
+        assert!(release(&image).is_err());
     }
 }
