@@ -82,6 +82,11 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
     if let Some(cwd) = cwd.first() {
         command.current_dir(cwd);
     }
+    if env::var_os("EMU_ROOT").is_some() {
+        // Programs such as iperf3 delete a temporary file and go on using it; 9p
+        // has no such files.
+        command.env("TMPDIR", "/dev/shm");
+    }
     if interactive {
         // The leader of a session gets the console that it opens next as its
         // terminal, and with it job control and the interrupt key.

@@ -23,7 +23,8 @@ use kernel::Kernel;
 #[command(after_help = "\
 The command sees this machine's files as they are, and has the exit status of the command.
 Standard input reaches a shell on a terminal, or a command if it is a file; not from a pipe.
-Its network is its own: a loopback interface and what the command makes.
+Its network is its own: a loopback interface and what the command makes. In QEMU, so are
+its temporary files.
 
 Examples:
   cargo xtask vm
