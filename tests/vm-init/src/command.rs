@@ -20,9 +20,10 @@ use anyhow::Context;
 use nix::{
     sys::{
         resource::{Resource, setrlimit},
+        signal::{Signal, kill},
         termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr},
     },
-    unistd::setsid,
+    unistd::{Pid, setsid},
 };
 
 /// Open files of the command: thousands of vnodes in one process.
@@ -120,6 +121,9 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
         child.stderr.take().map(|from| copy(from, &error)),
     ];
     let status = child.wait().context("wait for the command")?;
+    // What it left behind would hold its streams open, and the VM with them. To
+    // the first process, -1 is everybody else.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     for copy in copies.into_iter().flatten() {
         let _ = copy?.join();
     }
