@@ -48,6 +48,23 @@ pub fn packages(packages: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target().join("debug"))
 }
 
+/// Builds a package that runs without this machine's libraries, and returns its
+/// binary.
+pub fn static_package(package: &str) -> anyhow::Result<PathBuf> {
+    const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let folder = target().join("static");
+    let mut command = cargo();
+    command
+        .args(["build", "--quiet", "--package", package, "--target", TARGET])
+        .arg("--target-dir")
+        .arg(&folder)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env_remove("RUSTFLAGS")
+        .stdout(Stdio::null());
+    succeed(&mut command)?;
+    Ok(folder.join(TARGET).join("debug").join(package))
+}
+
 /// Whether a program is on the path.
 pub fn on_path(program: &str) -> bool {
     env::var_os("PATH")

@@ -7,7 +7,11 @@ mod build;
 mod check;
 mod install;
 mod run;
+mod suite;
+mod tally;
 mod test;
+mod test_vm;
+mod verifier;
 mod vm;
 
 use std::process::ExitCode;
@@ -41,6 +45,10 @@ enum Verb {
     Vm(vm::Vm),
     /// Everything CI runs: style, fresh BPF object, host tests, kernel tests in the VM.
     Test(test::Test),
+    /// The tests on several kernels: this one, User-Mode Linux, 6.1 and 6.12 in QEMU.
+    TestVm(test_vm::TestVm),
+    /// Hold the verifier's work for each program against the table, or renew it.
+    Verifier(verifier::Verifier),
     /// Style only: fmt, clippy, documentation, licences.
     Check,
     /// Compile the eBPF programs and renew the committed object.
@@ -52,6 +60,8 @@ fn main() -> ExitCode {
         Verb::Run { args } => run::run(&args),
         Verb::Vm(vm) => vm.run(),
         Verb::Test(test) => test.run(),
+        Verb::TestVm(test) => test.run(),
+        Verb::Verifier(verifier) => verifier.run(),
         Verb::Check => check::run(),
         Verb::BuildEbpf(build) => build.run(),
     };

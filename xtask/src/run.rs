@@ -32,7 +32,7 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     let mut argv = vec![emu.display().to_string()];
     argv.extend_from_slice(args);
     vm::announce("emu");
-    vm::uml::run(&vm::Request::new(argv))
+    vm::kernel::Kernel::Uml.run(&vm::Request::new(argv))
 }
 
 /// What emu itself says of this kernel and user, without a word.

@@ -320,27 +320,13 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
 /// # Errors
 /// As for [`load`].
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
-    let groups = plan.groups.len().max(1) as u32;
-    let vnodes = plan.vnodes.len().max(1) as u32;
-    let orphan = u32::from(orphan);
     let entries = Entries::of(plan);
     let tables = match plan.features() & feature::STAGES {
         0 => Vec::new(),
         _ => jitter_tables(plan)?,
     };
-    let mut ebpf = EbpfLoader::new()
-        .map_max_entries(names::MAP_VNODES, vnodes)
-        .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
-        .map_max_entries(names::MAP_PAIRS, groups * groups)
-        .map_max_entries(names::MAP_PIPES, plan.pipe_count().max(2))
-        .map_max_entries(names::MAP_STAGES, entries.stages.len().max(1) as u32)
-        .map_max_entries(names::MAP_TABLES, tables.len().max(1) as u32)
-        .map_max_entries(names::MAP_OPENINGS, openings(plan))
-        .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
-        .override_global(names::GLOBAL_ORPHAN, &orphan, true)
-        .override_global(names::GLOBAL_FEATURES, &plan.features(), true)
-        .load(OBJECT)
-        .map_err(Box::new)?;
+    let room = [entries.stages.len(), tables.len()];
+    let mut ebpf = open_with(plan, orphan, plan.features(), room)?;
     for name in names::PROGS {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
@@ -378,6 +364,40 @@ pub(super) fn program_error(program: &'static str, source: ProgramError) -> BpfE
         log: verifier_log(program, &source),
         source: Box::new(source),
     }
+}
+
+/// The object as for a plan with these [`feature`]s: its maps are made, and its
+/// programs not yet seen by the verifier. Only to measure what that costs.
+///
+/// # Errors
+/// [`BpfError::Load`].
+pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
+    open_with(plan, true, features, [0, 0])
+}
+
+fn open_with(
+    plan: &Plan,
+    orphan: bool,
+    features: u32,
+    [stages, tables]: [usize; 2],
+) -> Result<Ebpf, BpfError> {
+    let groups = plan.groups.len().max(1) as u32;
+    let vnodes = plan.vnodes.len().max(1) as u32;
+    let orphan = u32::from(orphan);
+    let ebpf = EbpfLoader::new()
+        .map_max_entries(names::MAP_VNODES, vnodes)
+        .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
+        .map_max_entries(names::MAP_PAIRS, groups * groups)
+        .map_max_entries(names::MAP_PIPES, plan.pipe_count().max(2))
+        .map_max_entries(names::MAP_STAGES, stages.max(1) as u32)
+        .map_max_entries(names::MAP_TABLES, tables.max(1) as u32)
+        .map_max_entries(names::MAP_OPENINGS, openings(plan))
+        .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
+        .override_global(names::GLOBAL_ORPHAN, &orphan, true)
+        .override_global(names::GLOBAL_FEATURES, &features, true)
+        .load(OBJECT)
+        .map_err(Box::new)?;
+    Ok(ebpf)
 }
 
 /// Keeps the verifier's words in a file: they fill screens.

@@ -1,6 +1,7 @@
 //! Scratch network namespaces: one for each test, gone with its thread.
 use std::{
     fs::{self, File},
+    io::{self, Write},
     os::fd::AsFd,
     panic, process,
     sync::mpsc,
@@ -25,7 +26,9 @@ pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) ->
     let (done, watched) = mpsc::channel::<()>();
     thread::spawn(move || {
         if watched.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("a test hangs; what the processes wait for:\n{}", waits());
+            // Not by eprintln, which libtest keeps for the end that never comes.
+            let words = format!("a test hangs; what the processes wait for:\n{}", waits());
+            let _ = io::stderr().write_all(words.as_bytes());
             process::exit(101);
         }
     });

@@ -1,5 +1,6 @@
 //! Running the one command with the host's environment, folder and streams.
 use std::{
+    env,
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io,
@@ -19,9 +20,10 @@ use anyhow::Context;
 use nix::{
     sys::{
         resource::{Resource, setrlimit},
+        signal::{Signal, kill},
         termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr},
     },
-    unistd::setsid,
+    unistd::{Pid, setsid},
 };
 
 /// Open files of the command: thousands of vnodes in one process.
@@ -37,12 +39,14 @@ fn parts(path: &Path) -> anyhow::Result<Vec<OsString>> {
         .collect())
 }
 
-/// A console of the VM, without any translation of what passes.
-fn console(name: &str, raw: bool) -> anyhow::Result<File> {
+/// A console of the VM, without any translation of what passes: the one that a
+/// variable names, or one of User-Mode Linux.
+fn console(variable: &str, default: &str, raw: bool) -> anyhow::Result<File> {
+    let name = env::var(variable).unwrap_or_else(|_| default.to_owned());
     let file = OpenOptions::new()
         .read(true)
         .write(true)
-        .open(name)
+        .open(&name)
         .with_context(|| format!("open {name}"))?;
     if raw {
         let mut modes = tcgetattr(&file).with_context(|| format!("read modes of {name}"))?;
@@ -79,21 +83,27 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
     if let Some(cwd) = cwd.first() {
         command.current_dir(cwd);
     }
-    let out = console("/dev/tty1", !interactive)?;
+    if env::var_os("EMU_ROOT").is_some() {
+        // Programs such as iperf3 delete a temporary file and go on using it; 9p
+        // has no such files.
+        command.env("TMPDIR", "/dev/shm");
+    }
+    if interactive {
+        // The leader of a session gets the console that it opens next as its
+        // terminal, and with it job control and the interrupt key.
+        let _ = setsid();
+    }
+    let out = console("EMU_OUT", "/dev/tty1", !interactive)?;
     let error = if interactive {
         out.try_clone().context("clone the console")?
     } else {
-        console("/dev/tty2", true)?
+        console("EMU_ERR", "/dev/tty2", true)?
     };
     let input = match (interactive, folder.join("stdin").exists()) {
         (true, _) => Stdio::from(out.try_clone().context("clone the console")?),
         (false, true) => Stdio::from(File::open(folder.join("stdin"))?),
         (false, false) => Stdio::null(),
     };
-    if interactive {
-        // A session of its own makes the console the shell's terminal.
-        let _ = setsid();
-    }
     if !interactive {
         command.process_group(0);
     }
@@ -111,6 +121,9 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
         child.stderr.take().map(|from| copy(from, &error)),
     ];
     let status = child.wait().context("wait for the command")?;
+    // What it left behind would hold its streams open, and the VM with them. To
+    // the first process, -1 is everybody else.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     for copy in copies.into_iter().flatten() {
         let _ = copy?.join();
     }

@@ -1,12 +1,13 @@
 //! First process of the throwaway VM: mounts, kernel modules, one command, off.
 //!
-//! Started by `cargo xtask vm` with the folder of the VM in `EMU_VM`; the host's
-//! files are the root file system. It must write nothing outside that folder
-//! except through the command.
+//! Started by `cargo xtask vm` with the folder of the VM in `EMU_VM`. The host's
+//! files are the root file system: of User-Mode Linux from the start, in QEMU once
+//! `root::enter` is through. It must write nothing outside that folder except
+//! through the command.
 #![forbid(unsafe_code)]
 
 mod command;
-mod modules;
+mod root;
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
@@ -16,6 +17,7 @@ use nix::{
     sys::reboot::{RebootMode, reboot},
     unistd::{sethostname, sync},
 };
+use vm_init::modules;
 
 /// Status of a command that could not be started, as shells have it.
 const NOT_STARTED: i32 = 127;
@@ -38,6 +40,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let status = run(&folder).unwrap_or_else(|error| {
+        // The folder is out of reach as long as the host's files are.
+        eprintln!("vm-init: {error:#}");
         let _ = fs::write(folder.join("error"), format!("{error:#}\n"));
         NOT_STARTED
     });
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
 }
 
 fn run(folder: &std::path::Path) -> anyhow::Result<i32> {
+    root::enter()?;
     for (kind, place) in MOUNTS {
         // Folders below a fresh file system; those of the host are there.
         let _ = fs::create_dir_all(place);
@@ -66,6 +71,6 @@ fn run(folder: &std::path::Path) -> anyhow::Result<i32> {
         }
     }
     sethostname("emu-vm").context("set the host name")?;
-    modules::load()?;
+    modules::load(&modules::NETWORK)?;
     command::run(folder)
 }

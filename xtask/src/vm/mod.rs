@@ -1,24 +1,30 @@
 //! `cargo xtask vm`: a throwaway VM that shares this machine's files.
-pub mod channel;
-pub mod qemu;
-pub mod uml;
+mod channel;
+mod folder;
+pub mod guest;
+mod initramfs;
+pub mod kernel;
+mod qemu;
+mod terminal;
+mod uml;
 
 use std::{
     env,
     io::{IsTerminal, stdin, stdout},
-    path::PathBuf,
     time::Duration,
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
+use kernel::Kernel;
 
 /// Arguments of `vm`.
 #[derive(Args)]
 #[command(after_help = "\
 The command sees this machine's files as they are, and has the exit status of the command.
 Standard input reaches a shell on a terminal, or a command if it is a file; not from a pipe.
-Its network is its own: a loopback interface and what the command makes.
+Its network is its own: a loopback interface and what the command makes. In QEMU, so are
+its temporary files.
 
 Examples:
   cargo xtask vm
@@ -27,15 +33,18 @@ Examples:
   cargo xtask vm --timeout 60 -- target/debug/emu doctor")]
 pub struct Vm {
     /// The kernel: `uml` (User-Mode Linux), `6.1` or `6.12` (Debian's, in QEMU), or
-    /// the path of a User-Mode Linux binary.
+    /// the path of a User-Mode Linux binary or of a bootable image.
     #[arg(long, default_value = "uml")]
-    kernel: String,
+    kernel: Kernel,
     /// Memory of the VM.
     #[arg(long, default_value = "4G")]
     mem: String,
     /// Seconds after which the VM is stopped.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
+    /// Seconds without output after which the VM is stopped.
+    #[arg(long, value_name = "SECONDS")]
+    silence: Option<u64>,
     /// The command; a shell when left out.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -45,12 +54,12 @@ pub struct Vm {
 pub struct Request {
     /// Program and arguments.
     pub argv: Vec<String>,
-    /// The User-Mode Linux binary; Debian's if none.
-    pub kernel: Option<PathBuf>,
-    /// Memory, as UML takes it.
+    /// Memory, as UML and QEMU take it.
     pub memory: String,
     /// When to give up.
     pub timeout: Option<Duration>,
+    /// How long the command may print nothing.
+    pub silence: Option<Duration>,
     /// Whether a person types.
     pub interactive: bool,
 }
@@ -60,9 +69,9 @@ impl Request {
     pub fn new(argv: Vec<String>) -> Self {
         Self {
             argv,
-            kernel: None,
             memory: "4G".to_owned(),
             timeout: None,
+            silence: None,
             interactive: false,
         }
     }
@@ -79,26 +88,13 @@ impl Vm {
         } else {
             self.command
         };
-        let request = Request {
+        self.kernel.run(&Request {
             argv,
-            kernel: None,
             memory: self.mem,
             timeout: self.timeout.map(Duration::from_secs),
+            silence: self.silence.map(Duration::from_secs),
             interactive: shell,
-        };
-        match self.kernel.as_str() {
-            "uml" => uml::run(&request),
-            path if path.contains('/') => {
-                let kernel = PathBuf::from(path)
-                    .canonicalize()
-                    .with_context(|| format!("find the kernel {path}"))?;
-                uml::run(&Request {
-                    kernel: Some(kernel),
-                    ..request
-                })
-            }
-            series => qemu::run(&request, series),
-        }
+        })
     }
 }
 

@@ -37,6 +37,9 @@ fn p2plab_shows_the_table_of_the_design() {
     isolated(|| {
         let report = emu_json(&format!("load {TOPOLOGIES}/p2plab.yaml"));
         assert_eq!(report["ok"], true);
+        let number = |v: &serde_json::Value| v.as_f64().unwrap();
+        let host_rtt_ms = number(&report["host_rtt_ms"]);
+        println!("a round trip of this machine's loopback: {host_rtt_ms:.3} ms");
         let pairs = report["pairs"].as_array().unwrap();
         assert_eq!(pairs.len(), P2PLAB.len());
         for (from, to, rtt_ms) in P2PLAB {
@@ -44,13 +47,14 @@ fn p2plab_shows_the_table_of_the_design() {
                 .iter()
                 .find(|p| p["from"] == from && p["to"] == to)
                 .unwrap();
-            let number = |v: &serde_json::Value| v.as_f64().unwrap();
             let expected = number(&pair["expected_rtt_ms"]);
             assert!((expected - rtt_ms).abs() < 0.06, "{from}-{to}: {expected}");
             // Quiet: 0.5 ms + 0.1 %. Four times that leaves room for a machine
             // that is shared, and is far from any serialisation of these lines
-            // but the fastest.
-            let (got, bound) = (number(&pair["rtt_ms"]["p50"]), 2.0 + 0.004 * rtt_ms);
+            // but the fastest. A round trip passes four queues more than one of
+            // the loopback, which an emulated processor takes milliseconds for.
+            let bound = 2.0 + 0.004 * rtt_ms + 5.0 * host_rtt_ms;
+            let got = number(&pair["rtt_ms"]["p50"]);
             assert!(
                 (got - expected).abs() <= bound,
                 "{from}-{to}: {got} not {expected}"

@@ -1,0 +1,171 @@
+//! The test programs, built, and where they run.
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail};
+
+use crate::{
+    bpf, build,
+    install::{Need, debian},
+    vm::kernel::Kernel,
+};
+
+/// Real programs that the end-to-end tests run.
+const PROGRAMS: [Need; 4] = [
+    Need {
+        file: "/usr/sbin/tc",
+        package: "iproute2",
+    },
+    Need {
+        file: "/usr/bin/ping",
+        package: "iputils-ping",
+    },
+    Need {
+        file: "/usr/bin/iperf3",
+        package: "iperf3",
+    },
+    Need {
+        file: "/usr/sbin/ethtool",
+        package: "ethtool",
+    },
+];
+
+/// Where a test program runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On this machine's own kernel.
+    Host,
+    /// In a VM.
+    Vm(Kernel),
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "host" => Ok(Self::Host),
+            kernel => Ok(Self::Vm(kernel.parse()?)),
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host => write!(f, "host"),
+            Self::Vm(kernel) => write!(f, "{kernel}"),
+        }
+    }
+}
+
+impl Place {
+    /// The command that runs another one there, so that its output can be read.
+    pub fn command(&self, argv: &[String]) -> Command {
+        match self {
+            Self::Host => {
+                let mut command = Command::new(&argv[0]);
+                command.args(&argv[1..]);
+                command
+            }
+            Self::Vm(kernel) => {
+                let me = std::env::current_exe().unwrap_or_else(|_| "xtask".into());
+                // A test that hangs ends itself after ten minutes and says what it
+                // waits for; where even that fails, the VM is ended.
+                let (whole, silence) = if kernel.is_emulated() {
+                    ("7200", "900")
+                } else {
+                    ("2400", "700")
+                };
+                let mut command = Command::new(me);
+                command
+                    .args(["vm", "--kernel", &kernel.to_string()])
+                    .args(["--timeout", whole, "--silence", silence, "--"])
+                    .args(argv);
+                command
+            }
+        }
+    }
+}
+
+/// Compiles the BPF programs from source, beside the committed object.
+pub fn fresh_object() -> anyhow::Result<PathBuf> {
+    let object = build::target().join("bpf/fresh/emu.bpf.o");
+    bpf::build(&object)?;
+    Ok(object)
+}
+
+/// `cargo test` with that object.
+pub fn cargo_test(object: &Path) -> Command {
+    let mut command = build::cargo();
+    command.arg("test").env("EMU_BPF_OBJECT", object);
+    command
+}
+
+/// The tests of the bytecode.
+pub fn bytecode(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
+    let binary = test_binary(object, "prog_test_run")?;
+    Ok(with_filter(vec![binary.display().to_string()], filter))
+}
+
+/// The end-to-end tests.
+pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
+    debian("the end-to-end tests", &PROGRAMS)?;
+    build_with(object, "emu-userspace")?;
+    let binary = test_binary(object, "e2e")?;
+    // One at a time: the tests measure, and the VM has one processor or slow ones.
+    // What the tests print is what they measured.
+    let argv = vec![
+        binary.display().to_string(),
+        "--test-threads=1".to_owned(),
+        "--show-output".to_owned(),
+    ];
+    Ok(with_filter(argv, filter))
+}
+
+/// The program that says how much the verifier worked.
+pub fn verified_insns(object: &Path) -> anyhow::Result<Vec<String>> {
+    build_with(object, "integration")?;
+    let binary = build::target().join("debug/verified-insns");
+    Ok(vec![binary.display().to_string()])
+}
+
+fn with_filter(mut argv: Vec<String>, filter: &str) -> Vec<String> {
+    if !filter.is_empty() {
+        argv.push(filter.to_owned());
+    }
+    argv
+}
+
+fn build_with(object: &Path, package: &str) -> anyhow::Result<()> {
+    let mut build = build::cargo();
+    build
+        .args(["build", "--quiet", "--package", package])
+        .env("EMU_BPF_OBJECT", object);
+    build::succeed(&mut build)
+}
+
+/// Builds a test of the integration crate and finds its binary.
+fn test_binary(object: &Path, name: &str) -> anyhow::Result<PathBuf> {
+    let output = cargo_test(object)
+        .args(["--quiet", "--package", "integration", "--test", name])
+        .args(["--no-run", "--message-format=json"])
+        .stderr(Stdio::inherit())
+        .output()
+        .context("build the integration tests")?;
+    if !output.status.success() {
+        bail!("the integration test {name} does not build");
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.lines()
+        .filter_map(|line| line.split("\"executable\":\"").nth(1))
+        .filter_map(|rest| rest.split('"').next())
+        .map(PathBuf::from)
+        .rfind(|path| {
+            path.file_name()
+                .is_some_and(|file| file.to_string_lossy().starts_with(name))
+        })
+        .with_context(|| format!("cargo names no binary of {name}"))
+}

@@ -1,0 +1,118 @@
+//! Running a test program and counting what it says.
+use std::{
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// What a test program counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Tally {
+    /// Tests that passed.
+    pub passed: u32,
+    /// Tests that failed.
+    pub failed: u32,
+    /// Tests that could not run, and said why.
+    pub skipped: u32,
+    /// How long it took.
+    pub seconds: f64,
+    /// Names of the tests that failed, the one that never ended, other trouble.
+    pub failures: Vec<String>,
+    /// The reasons of those that could not run.
+    pub skips: Vec<String>,
+}
+
+impl Tally {
+    /// Runs a test program to its end; each line goes to `print` as it comes.
+    pub fn run(mut command: Command, print: impl Fn(&str)) -> anyhow::Result<Self> {
+        let start = Instant::now();
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start {}", command.get_program().display()))?;
+        let mut tally = match child.stdout.take() {
+            Some(stdout) => Self::read(stdout, print)?,
+            None => Self::default(),
+        };
+        let status = child.wait()?;
+        if !status.success() && tally.failed == 0 {
+            tally.failures.push(format!("the run ended with {status}"));
+        }
+        tally.seconds = start.elapsed().as_secs_f64();
+        Ok(tally)
+    }
+
+    /// Whether everything that ran passed, and the run came to its end.
+    pub fn ok(&self) -> bool {
+        self.failed == 0 && self.failures.is_empty()
+    }
+
+    fn read(lines: impl Read, print: impl Fn(&str)) -> anyhow::Result<Self> {
+        let (mut tally, mut running) = (Self::default(), None);
+        for line in BufReader::new(lines).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
+            print(&line);
+            if let Some((name, verdict)) = test_line(&line) {
+                running = verdict.is_empty().then(|| name.to_owned());
+                if verdict == "FAILED" {
+                    tally.failures.push(name.to_owned());
+                }
+            }
+            if let Some(summary) = line.strip_prefix("test result: ") {
+                running = None;
+                tally.passed += number_before(summary, "passed");
+                tally.failed += number_before(summary, "failed");
+            }
+            // Tests say so themselves: libtest has no word for it.
+            if line.starts_with("SKIPPED") {
+                tally.skipped += 1;
+                tally.skips.push(line);
+            }
+        }
+        if let Some(name) = running {
+            tally.failures.push(format!("{name} (never ended)"));
+        }
+        Ok(tally)
+    }
+}
+
+/// Name and verdict in `test NAME ... VERDICT`; no verdict while it runs.
+fn test_line(line: &str) -> Option<(&str, &str)> {
+    let (name, verdict) = line.strip_prefix("test ")?.split_once(" ...")?;
+    Some((name, verdict.trim()))
+}
+
+/// The number before a word of `ok. 3 passed; 0 failed; …`.
+fn number_before(line: &str, word: &str) -> u32 {
+    line.split([';', '.'])
+        .map(str::trim)
+        .find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn a_whole_run_is_counted() {
+        let text = "running 3 tests\ntest a ... ok\ntest b::c ... FAILED\ntest d ... ok\n\
+            SKIPPED d: no such kernel\n\ntest result: FAILED. 2 passed; 1 failed; 0 ignored\n";
+        let tally = Tally::read(text.as_bytes(), |_| ()).unwrap();
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 1));
+        assert_eq!(tally.failures, ["b::c"]);
+        assert_eq!(tally.skips, ["SKIPPED d: no such kernel"]);
+        assert!(!tally.ok());
+    }
+
+    #[test]
+    fn a_run_that_breaks_off_names_its_last_test() {
+        let tally = Tally::read("test a ... ok\ntest b ... ".as_bytes(), |_| ()).unwrap();
+        assert_eq!(tally.failures, ["b (never ended)"]);
+        assert!(!tally.ok());
+    }
+}

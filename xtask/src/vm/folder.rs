@@ -1,0 +1,88 @@
+//! A VM's folder: what its first process needs, and what it answers.
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    io::{self, IsTerminal},
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+use super::Request;
+
+/// The folder; gone with the value unless kept.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    /// Makes one for a request.
+    pub fn new(request: &Request) -> anyhow::Result<Self> {
+        let folder = Self(tempfile::Builder::new().prefix("emu-vm-").tempdir()?);
+        let joined = |parts: Vec<OsString>| {
+            let mut bytes = Vec::new();
+            for part in parts {
+                bytes.extend_from_slice(part.as_bytes());
+                bytes.push(0);
+            }
+            bytes
+        };
+        folder.write(
+            "argv",
+            joined(request.argv.iter().map(OsString::from).collect()),
+        )?;
+        let environment = env::vars_os().map(|(name, value)| {
+            let mut pair = name;
+            pair.push("=");
+            pair.push(value);
+            pair
+        });
+        folder.write("environ", joined(environment.collect()))?;
+        folder.write("cwd", joined(vec![env::current_dir()?.into_os_string()]))?;
+        let terminals = [
+            ("plain-stdout", io::stdout().is_terminal()),
+            ("plain-stderr", io::stderr().is_terminal()),
+        ];
+        for (name, _) in terminals.iter().filter(|(_, terminal)| !terminal) {
+            folder.write(name, Vec::new())?;
+        }
+        if request.interactive {
+            folder.write("interactive", Vec::new())?;
+        } else if let Ok(input) = fs::read_link("/proc/self/fd/0")
+            && input.is_file()
+        {
+            std::os::unix::fs::symlink(input, folder.path().join("stdin"))?;
+        }
+        Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The file with the kernel's own words.
+    pub fn console(&self) -> PathBuf {
+        self.path().join("console.log")
+    }
+
+    /// Writes a file.
+    pub fn write(&self, name: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
+        fs::write(self.path().join(name), bytes).with_context(|| format!("write {name}"))
+    }
+
+    /// Reads a file, if it is there.
+    pub fn read(&self, name: &str) -> Option<String> {
+        let bytes = fs::read(self.path().join(name)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Keeps the folder, and gives the console's last lines and its path.
+    pub fn keep_console(self) -> (String, PathBuf) {
+        let log = self.read("console.log").unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(25)..].join("\n");
+        let _ = fs::remove_file(self.path().join("initramfs"));
+        (tail, self.0.keep().join("console.log"))
+    }
+}

@@ -1,0 +1,217 @@
+//! Kernels that a VM can boot: User-Mode Linux, Debian's, or the file of one.
+use std::{
+    fmt, fs,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use anyhow::{Context, bail};
+
+use super::{Request, qemu, uml};
+use crate::install::{Need, debian};
+
+const UML: &str = "/usr/bin/linux.uml";
+/// Kernel series and the Debian packages that have them.
+const SERIES: [(&str, &str); 2] = [
+    ("6.1", "linux-image-amd64"),
+    ("6.12", "linux-image-6.12-amd64"),
+];
+
+/// A kernel as it is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kernel {
+    /// Debian's User-Mode Linux.
+    Uml,
+    /// A series of Debian's kernels.
+    Series(&'static str, &'static str),
+    /// A User-Mode Linux binary or a bootable image.
+    File(PathBuf),
+}
+
+/// A bootable image for QEMU.
+pub struct Image {
+    /// The file.
+    pub path: PathBuf,
+    /// What `uname -r` says on it.
+    pub release: String,
+    /// The folder of its modules.
+    pub modules: PathBuf,
+}
+
+impl FromStr for Kernel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "uml" {
+            return Ok(Self::Uml);
+        }
+        if let Some((series, package)) = SERIES.iter().find(|(series, _)| *series == text) {
+            return Ok(Self::Series(series, package));
+        }
+        if text.contains('/') {
+            let path = Path::new(text).canonicalize();
+            return path.map(Self::File).map_err(|e| e.to_string());
+        }
+        Err("it is none of uml, 6.1, 6.12, and no path of a kernel".to_owned())
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uml => write!(f, "uml"),
+            Self::Series(series, _) => write!(f, "{series}"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl Kernel {
+    /// Every kernel with a name.
+    pub fn named() -> Vec<Self> {
+        let series = SERIES.iter().map(|(s, p)| Self::Series(s, p));
+        [Self::Uml].into_iter().chain(series).collect()
+    }
+
+    /// Whether it could run without installing anything.
+    pub fn at_hand(&self) -> bool {
+        match self {
+            Self::Uml => Path::new(UML).exists(),
+            Self::Series(series, _) => qemu::installed() && installed(series).is_some(),
+            Self::File(_) => true,
+        }
+    }
+
+    /// Whether a processor is emulated, which is slow.
+    pub fn is_emulated(&self) -> bool {
+        match self {
+            Self::Uml => false,
+            Self::Series(..) => true,
+            Self::File(path) => release(path).is_ok(),
+        }
+    }
+
+    /// Runs a command on it and returns its exit status; installs what is missing.
+    pub fn run(&self, request: &Request) -> anyhow::Result<u8> {
+        match self {
+            Self::Uml => {
+                let need = Need {
+                    file: UML,
+                    package: "user-mode-linux",
+                };
+                debian("the VM", &[need])?;
+                uml::run(request, Path::new(UML))
+            }
+            Self::Series(series, package) => {
+                if installed(series).is_none() {
+                    // The file's name has a version that only the package knows.
+                    let need = Need {
+                        file: "/nonexistent",
+                        package,
+                    };
+                    debian("the QEMU VM", &[need])?;
+                }
+                let path = installed(series)
+                    .with_context(|| format!("{package} has no kernel {series} in /boot"))?;
+                qemu::run(request, &Image::new(path)?)
+            }
+            Self::File(path) if self.is_emulated() => {
+                qemu::run(request, &Image::new(path.clone())?)
+            }
+            Self::File(path) => uml::run(request, path),
+        }
+    }
+}
+
+impl Image {
+    fn new(path: PathBuf) -> anyhow::Result<Self> {
+        let release = release(&path)?;
+        // An unpacked package has its modules beside its boot folder.
+        let beside = path
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(Path::new("/"));
+        let modules = [beside.join("lib/modules"), "/lib/modules".into()]
+            .map(|base| base.join(&release))
+            .into_iter()
+            .find(|folder| folder.join("modules.dep").exists())
+            .with_context(|| format!("no modules of kernel {release}"))?;
+        Ok(Self {
+            path,
+            release,
+            modules,
+        })
+    }
+}
+
+/// The release that the header of a bootable image names (Linux,
+/// Documentation/arch/x86/boot.rst: `kernel_version` at 0x20e).
+fn release(image: &Path) -> anyhow::Result<String> {
+    let mut file = fs::File::open(image).with_context(|| format!("open {}", image.display()))?;
+    let mut header = [0; 0x210];
+    file.read_exact(&mut header).context("read the header")?;
+    if &header[0x202..0x206] != b"HdrS" {
+        bail!("{} is no kernel that QEMU boots", image.display());
+    }
+    let at = u64::from(u16::from_le_bytes([header[0x20e], header[0x20f]])) + 0x200;
+    file.seek(SeekFrom::Start(at))?;
+    let mut text = [0; 128];
+    file.read_exact(&mut text).context("read the release")?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let release = text.split([' ', '\0']).next().unwrap_or_default();
+    Ok(release.to_owned())
+}
+
+/// The newest installed kernel of a series.
+fn installed(series: &str) -> Option<PathBuf> {
+    let prefix = format!("vmlinuz-{series}.");
+    let names = fs::read_dir("/boot").ok()?;
+    names
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.starts_with(&prefix))
+        .max_by_key(|name| numbers(name))
+        .map(|name| Path::new("/boot").join(name))
+}
+
+/// The numbers in a name, which order versions as people do.
+fn numbers(name: &str) -> Vec<u64> {
+    name.split(|c: char| !c.is_ascii_digit())
+        .filter_map(|part| part.parse().ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kernel, numbers, release};
+
+    #[test]
+    fn versions_are_ordered_by_their_numbers() {
+        assert!(numbers("vmlinuz-6.1.0-56-amd64") > numbers("vmlinuz-6.1.0-9-amd64"));
+        assert!(numbers("vmlinuz-6.12.117+deb12-amd64") > numbers("vmlinuz-6.12.94+deb12-amd64"));
+    }
+
+    #[test]
+    fn names_are_what_is_asked_for() {
+        for name in ["uml", "6.1", "6.12"] {
+            assert_eq!(name.parse::<Kernel>().unwrap().to_string(), name);
+        }
+        assert!("5.4".parse::<Kernel>().unwrap_err().contains("6.12"));
+        assert!("/nonexistent/linux".parse::<Kernel>().is_err());
+    }
+
+    #[test]
+    fn an_image_names_its_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("vmlinuz");
+        let mut bytes = vec![0; 0x400];
+        bytes[0x202..0x206].copy_from_slice(b"HdrS");
+        bytes[0x20e..0x210].copy_from_slice(&0x100u16.to_le_bytes());
+        bytes[0x300..0x316].copy_from_slice(b"6.6.13-amd64 (someone)");
+        std::fs::write(&image, &bytes).unwrap();
+        assert_eq!(release(&image).unwrap(), "6.6.13-amd64");
+        bytes[0x202] = b'?';
+        std::fs::write(&image, &bytes).unwrap();
+        assert!(release(&image).is_err());
+    }
+}
