@@ -24,11 +24,13 @@ pub const MAP_STAGES: &str = "EMU_STAGES";
 pub const MAP_TABLES: &str = "EMU_TABLES";
 /// Least-recently-used hash: [`crate::layout::Opening`] to when it was made.
 pub const MAP_OPENINGS: &str = "EMU_OPENINGS";
+/// Least-recently-used hash: fq flow of packets with jitter to the latest due time.
+pub const MAP_LATEST: &str = "EMU_LATEST";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";
 
 /// All maps, in the order in which they are pinned.
-pub const MAPS: [&str; 9] = [
+pub const MAPS: [&str; 10] = [
     MAP_VNODES,
     MAP_GROUPS,
     MAP_PAIRS,
@@ -37,6 +39,7 @@ pub const MAPS: [&str; 9] = [
     MAP_STAGES,
     MAP_TABLES,
     MAP_OPENINGS,
+    MAP_LATEST,
     MAP_REASONS,
 ];
 /// All programs.

@@ -37,6 +37,9 @@ static TABLES: Array<i32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "EMU_OPENINGS")]
 static OPENINGS: LruHashMap<Opening, u64> = LruHashMap::with_max_entries(1, 0);
 
+#[map(name = "EMU_LATEST")]
+static LATEST: LruHashMap<u32, u64> = LruHashMap::with_max_entries(1, 0);
+
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
 
@@ -120,6 +123,17 @@ pub fn set_opening(key: &Opening, now_ns: u64) {
         // Full: the least recently used opening is closed instead.
         None => drop(OPENINGS.insert(key, &now_ns, 0)),
     }
+}
+
+/// The latest due time of a flow's packets, made with the first.
+#[inline(always)]
+pub fn latest(flow: u32, due_ns: u64) -> Option<*mut u64> {
+    let found = LATEST.get_ptr_mut(&flow);
+    if found.is_none() {
+        // Full: the flow that was quiet for longest is forgotten.
+        let _ = LATEST.insert(&flow, &due_ns, 0);
+    }
+    found
 }
 
 /// A pipe, shared with all CPUs: see the field groups of [`Pipe`].

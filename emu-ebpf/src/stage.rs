@@ -3,7 +3,7 @@ use aya_ebpf::programs::TcContext;
 use emu_common::{
     layout::{Stage, feature, stage_flag},
     model::{
-        jitter, loss,
+        delay, jitter, loss,
         random::{self, Purpose},
     },
     reason::Reason,
@@ -16,6 +16,9 @@ use crate::{
 
 /// `tc_index` of a copy that a stage made: it is not copied again.
 const COPY: u32 = 0xe307;
+
+/// Attempts at a flow's latest due time before a packet may overtake after all.
+const ATTEMPTS: u32 = 4;
 
 /// Correlated quantities, in the order of [`Stage::rho`].
 #[derive(Clone, Copy)]
@@ -80,6 +83,26 @@ pub fn latency(passing: &Option<Passing>, latency_ns: u64) -> Latency {
         Some(passing) => passing.latency(latency_ns),
         None => Latency::fixed(latency_ns),
     }
+}
+
+/// The due time of a packet of a flow that keeps its order: not before any packet
+/// in front of it. `fq` alone would not do it, it sorts a flow by due times.
+#[inline(always)]
+pub fn in_order(flow: u32, due_ns: u64) -> u64 {
+    if maps::features() & feature::STAGES == 0 {
+        return due_ns;
+    }
+    let Some(latest) = maps::latest(flow, due_ns) else {
+        return due_ns;
+    };
+    for _ in 0..ATTEMPTS {
+        let before_ns = atomic::read(latest);
+        let due_ns = delay::in_order_ns(due_ns, before_ns);
+        if due_ns == before_ns || atomic::compare_and_swap(latest, before_ns, due_ns) {
+            return due_ns;
+        }
+    }
+    due_ns
 }
 
 impl Passing {
@@ -187,7 +210,7 @@ impl Passing {
         if spread_ns == 0 {
             return Latency::fixed(latency_ns);
         }
-        let random = self.correlate(Correlated::Jitter, self.draw(Purpose::Jitter).0);
+        let random = self.jitter();
         let offset_ns = if table == jitter::UNIFORM {
             jitter::uniform_ns(spread_ns, random)
         } else {
@@ -197,6 +220,23 @@ impl Passing {
             ns: jitter::moved_ns(latency_ns, offset_ns),
             overtakes: flags & stage_flag::OVERTAKE != 0,
             varies: true,
+        }
+    }
+
+    /// The random number of the packet's jitter.
+    #[inline(always)]
+    fn jitter(&self) -> u32 {
+        let (fresh, pick) = self.draw(Purpose::Jitter);
+        // SAFETY: as for `correlate`.
+        unsafe {
+            let rho = (*self.stage).rho[Correlated::Jitter as usize];
+            if rho == 0 {
+                return fresh;
+            }
+            let last = (*self.stage).last[Correlated::Jitter as usize];
+            let value = random::repeated(fresh, pick, last, rho);
+            (*self.stage).last[Correlated::Jitter as usize] = value;
+            value
         }
     }
 

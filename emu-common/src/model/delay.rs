@@ -9,6 +9,16 @@ pub const fn due_ns(departure_ns: u64, latency_ns: u64, pair_latency_ns: u64) ->
         .saturating_add(pair_latency_ns)
 }
 
+/// When a packet is due that may not overtake one that is due at `before_ns`.
+#[inline(always)]
+pub const fn in_order_ns(due_ns: u64, before_ns: u64) -> u64 {
+    if due_ns < before_ns {
+        before_ns
+    } else {
+        due_ns
+    }
+}
+
 /// One way through idle lines: serialisation in both pipes, both latencies and
 /// the latency between the groups, in nanoseconds.
 pub const fn idle_one_way_ns(
@@ -29,6 +39,12 @@ pub const fn idle_one_way_ns(
 mod tests {
     use super::*;
     use crate::model::rate::{ns_per_byte_q20, serialisation_ns};
+
+    #[test]
+    fn order_is_kept() {
+        assert_eq!(in_order_ns(5, 7), 7);
+        assert_eq!(in_order_ns(7, 5), 7);
+    }
 
     /// The row "10.1.3 – 10.2" of the P2PLab topology, which its paper measured
     /// as 853 ms: 84-byte ping, 1/8 Mbit/s and 20 ms against 10/10 Mbit/s and

@@ -335,6 +335,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         .map_max_entries(names::MAP_STAGES, entries.stages.len().max(1) as u32)
         .map_max_entries(names::MAP_TABLES, tables.len().max(1) as u32)
         .map_max_entries(names::MAP_OPENINGS, openings(plan))
+        .map_max_entries(names::MAP_LATEST, latest(plan))
         .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &plan.features(), true)
@@ -392,6 +393,16 @@ fn openings(plan: &Plan) -> u32 {
     (plan.vnodes.len() as u32)
         .saturating_mul(64)
         .clamp(4_096, 4 << 20)
+}
+
+/// Room for the flows of paths with jitter: 64 peers for each vnode.
+fn latest(plan: &Plan) -> u32 {
+    if !plan.keeps_order() {
+        return 1;
+    }
+    (plan.vnodes.len() as u32)
+        .saturating_mul(64)
+        .clamp(4_096, 1 << 20)
 }
 
 fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {

@@ -8,6 +8,7 @@
 
 mod fairness;
 mod hosts;
+mod impair;
 mod ipv6;
 mod kill;
 mod latency;
