@@ -25,11 +25,13 @@ pub const MAP_TABLES: &str = "EMU_TABLES";
 /// Least-recently-used hash: key of a [`crate::layout::Opening`] to when it was
 /// made.
 pub const MAP_OPENINGS: &str = "EMU_OPENINGS";
+/// Array: latest due time of flows with jitter, see [`crate::model::order`].
+pub const MAP_LATEST: &str = "EMU_LATEST";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";
 
 /// The maps of the TC programs, in the order in which they are pinned.
-pub const MAPS: [&str; 9] = [
+pub const MAPS: [&str; 10] = [
     MAP_VNODES,
     MAP_GROUPS,
     MAP_PAIRS,
@@ -38,6 +40,7 @@ pub const MAPS: [&str; 9] = [
     MAP_STAGES,
     MAP_TABLES,
     MAP_OPENINGS,
+    MAP_LATEST,
     MAP_REASONS,
 ];
 /// All TC programs.
@@ -65,6 +68,9 @@ pub const GLOBAL_ORPHAN: &str = "EMU_ORPHAN";
 /// Read-only global of the object: which of [`crate::layout::feature`] the
 /// topology uses. The verifier removes the code of all others.
 pub const GLOBAL_FEATURES: &str = "EMU_FEATURES";
+
+/// Read-only global of the object: slots of [`MAP_LATEST`] less one.
+pub const GLOBAL_LATEST_MASK: &str = "EMU_LATEST_MASK";
 
 /// Name of the device that carries arriving packets to their down pipe.
 pub const IFB: &str = "emu-ifb0";

@@ -9,7 +9,7 @@ use emu_common::{
     layout::{
         AddrKey, Opening, PairLink, Pipe, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef, feature,
     },
-    model::{identity::Event, jitter},
+    model::{identity::Event, jitter, order},
     reason::Reason,
 };
 
@@ -38,6 +38,9 @@ static TABLES: Array<i32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map(name = "EMU_OPENINGS")]
 static OPENINGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
+
+#[map(name = "EMU_LATEST")]
+static LATEST: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
@@ -72,6 +75,10 @@ pub fn features() -> u32 {
     // SAFETY: as for `orphan`.
     unsafe { core::ptr::read_volatile(&EMU_FEATURES) }
 }
+
+/// Slots of `LATEST` less one; see [`emu_common::names::GLOBAL_LATEST_MASK`].
+#[unsafe(no_mangle)]
+static EMU_LATEST_MASK: u32 = 0;
 
 /// The local vnode that has an address.
 #[inline(always)]
@@ -129,6 +136,14 @@ pub fn set_opening(opening: &Opening, now_ns: u64) {
         // Full: the least recently used opening is closed instead.
         None => drop(OPENINGS.insert(key, now_ns, 0)),
     }
+}
+
+/// The slot with the latest due time of a flow's packets.
+#[inline(always)]
+pub fn latest(flow: u32) -> Option<*mut u64> {
+    // SAFETY: as for `orphan`.
+    let mask = unsafe { core::ptr::read_volatile(&EMU_LATEST_MASK) };
+    LATEST.get_ptr_mut(order::index(flow, mask))
 }
 
 /// A pipe, shared with all CPUs: see the field groups of [`Pipe`].

@@ -3,7 +3,7 @@ use aya_ebpf::programs::TcContext;
 use emu_common::{
     layout::{Stage, feature, stage_flag},
     model::{
-        jitter, loss,
+        jitter, loss, order,
         random::{self, Purpose},
     },
     reason::Reason,
@@ -16,6 +16,9 @@ use crate::{
 
 /// `tc_index` of a copy that a stage made: it is not copied again.
 const COPY: u32 = 0xe307;
+
+/// Attempts at a flow's latest due time before a packet may overtake after all.
+const ATTEMPTS: u32 = 4;
 
 /// Correlated quantities, in the order of [`Stage::rho`].
 #[derive(Clone, Copy)]
@@ -186,6 +189,26 @@ extern "C" fn emu_latency(stage_plus_one: u32, packet: u64, latency_ns: u64) -> 
     })
 }
 
+/// The due time of a packet of a flow that keeps its order: not before any packet
+/// in front of it.
+#[inline(always)]
+pub fn in_order(flow: u32, due_ns: u64) -> u64 {
+    if maps::features() & feature::STAGES == 0 {
+        return due_ns;
+    }
+    let Some(slot) = maps::latest(flow) else {
+        return due_ns;
+    };
+    for _ in 0..ATTEMPTS {
+        let before = atomic::read(slot);
+        let (after, due_ns) = order::follow(before, flow, due_ns);
+        if after == before || atomic::compare_and_swap(slot, before, after) {
+            return due_ns;
+        }
+    }
+    due_ns
+}
+
 impl Passing {
     #[inline(always)]
     fn draw(&self, purpose: Purpose) -> (u32, u32) {
@@ -291,7 +314,7 @@ impl Passing {
         if spread_ns == 0 {
             return Latency::fixed(latency_ns);
         }
-        let random = self.correlate(Correlated::Jitter, self.draw(Purpose::Jitter).0);
+        let random = self.jitter();
         let offset_ns = if table == jitter::UNIFORM {
             jitter::uniform_ns(spread_ns, random)
         } else {
@@ -301,6 +324,23 @@ impl Passing {
             ns: jitter::moved_ns(latency_ns, offset_ns),
             overtakes: flags & stage_flag::OVERTAKE != 0,
             varies: true,
+        }
+    }
+
+    /// The random number of the packet's jitter.
+    #[inline(always)]
+    fn jitter(&self) -> u32 {
+        let (fresh, pick) = self.draw(Purpose::Jitter);
+        // SAFETY: as for `correlate`.
+        unsafe {
+            let rho = (*self.stage).rho[Correlated::Jitter as usize];
+            if rho == 0 {
+                return fresh;
+            }
+            let last = (*self.stage).last[Correlated::Jitter as usize];
+            let value = random::repeated(fresh, pick, last, rho);
+            (*self.stage).last[Correlated::Jitter as usize] = value;
+            value
         }
     }
 

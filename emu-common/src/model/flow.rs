@@ -27,8 +27,12 @@ pub const fn alone(random: u32) -> u32 {
     (GENERATIONS << (VNODE_BITS + GROUP_BITS)) | (random >> 5)
 }
 
+/// Tells packets that come from a peer from those that go to it.
+pub const FROM_PEER: u32 = 1 << 8;
+
 /// Flow of the packets of one vnode to one address, for paths with jitter: none
-/// overtakes another, and none waits for one that goes elsewhere.
+/// overtakes another, and none waits for one that goes elsewhere. With
+/// [`FROM_PEER`] in the generation: those from that address.
 #[inline(always)]
 pub const fn to_peer(vnode_index: u32, peer: &AddrKey, generation: u32) -> u32 {
     let [a, b, c, d, e, f, g, h, rest @ ..] = peer.octets;
@@ -56,6 +60,22 @@ pub const fn down(vnode_index: u32, generation: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_directions_and_generations_have_flows_of_their_own() {
+        let peer = AddrKey::from_v4([10, 0, 0, 1]);
+        let all = [
+            to_peer(1, &peer, 0),
+            to_peer(1, &peer, FROM_PEER),
+            to_peer(1, &peer, 1),
+            to_peer(2, &peer, 0),
+            to_peer(1, &AddrKey::from_v4([10, 0, 0, 2]), 0),
+        ];
+        for (i, flow) in all.iter().enumerate() {
+            assert!(!all[i + 1..].contains(flow));
+            assert_eq!(flow >> 27, GENERATIONS);
+        }
+    }
 
     #[test]
     fn flows_differ_in_every_part() {

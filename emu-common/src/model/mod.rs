@@ -8,6 +8,7 @@ pub mod flow;
 pub mod identity;
 pub mod jitter;
 pub mod loss;
+pub mod order;
 pub mod queue;
 pub mod random;
 pub mod rate;

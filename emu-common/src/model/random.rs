@@ -57,6 +57,15 @@ pub const fn correlated(fresh: u32, last: u32, rho: u32) -> u32 {
     (sum >> 32) as u32
 }
 
+/// The number before once more, with the probability `rho`, or else a fresh one.
+///
+/// Unlike [`correlated`] it keeps the distribution, so jitter has the spread that
+/// was asked for; the correlation of packets that are k apart is `rho` to the k.
+#[inline(always)]
+pub const fn repeated(fresh: u32, pick: u32, last: u32, rho: u32) -> u32 {
+    if happens(rho, pick) { last } else { fresh }
+}
+
 /// Whether an event of a probability (a fraction of 2^32; the largest value is
 /// certainty) happens.
 #[inline(always)]
@@ -124,6 +133,27 @@ mod tests {
         // Independent numbers differ by a third on average.
         assert!(steps / unit < 0.1, "{}", steps / unit);
         assert_eq!(correlated(5, 9, 0), 5);
+    }
+
+    #[test]
+    fn repetition_keeps_mean_and_variance() {
+        let rho = probability(0.5);
+        let (mut last, mut sum, mut squares, mut products) = (1u32 << 31, 0.0, 0.0, 0.0);
+        let count = 200_000;
+        for packet in 0..count {
+            let (fresh, pick) = draw(3, packet, Purpose::Jitter);
+            let value = repeated(fresh, pick, last, rho);
+            let [x, before] = [value, last].map(|v| f64::from(v) / 4_294_967_296.0 - 0.5);
+            sum += x;
+            squares += x * x;
+            products += x * before;
+            last = value;
+        }
+        let n = count as f64;
+        // Runs of two on average: five standard errors are those of a third of n.
+        assert!((sum / n).abs() < 5.0 * 0.2887 / (n / 3.0).sqrt());
+        assert!((squares / n * 12.0 - 1.0).abs() < 0.02);
+        assert!((products / squares - 0.5).abs() < 0.02);
     }
 
     #[test]

@@ -64,14 +64,17 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     let after = line.after();
     let access = stage::latency(own, after.latency_ns);
     let core = stage::latency(between, link.latency_ns);
+    let due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
     let flow = if access.overtakes || core.overtakes {
         flow::alone(clock::random())
     } else if access.varies || core.varies {
-        flow::to_peer(vnode.index, &packet.destination, after.generation)
+        let flow = flow::to_peer(vnode.index, &packet.destination, after.generation);
+        clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
+        return Ok(Reason::ShapedUp);
     } else {
         flow::up(vnode.index, group_plus_one, after.generation)
     };
-    clock::release_at(ctx, delay::due_ns(departure_ns, access.ns, core.ns), flow);
+    clock::release_at(ctx, due_ns, flow);
     Ok(Reason::ShapedUp)
 }
 

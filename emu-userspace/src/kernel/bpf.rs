@@ -19,6 +19,7 @@ use aya::{
 use emu_common::{
     Reason,
     layout::{AddrKey, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
+    model::order,
     names,
 };
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -392,9 +393,11 @@ fn open_with(
         .map_max_entries(names::MAP_STAGES, stages.max(1) as u32)
         .map_max_entries(names::MAP_TABLES, tables.max(1) as u32)
         .map_max_entries(names::MAP_OPENINGS, openings(plan))
+        .map_max_entries(names::MAP_LATEST, latest(plan))
         .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
+        .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
         .load(OBJECT)
         .map_err(Box::new)?;
     Ok(ebpf)
@@ -420,6 +423,17 @@ fn openings(plan: &Plan) -> u32 {
     (plan.vnodes.len() as u32)
         .saturating_mul(64)
         .clamp(4_096, 4 << 20)
+}
+
+/// Slots for the flows of paths with jitter: 64 peers for each vnode.
+fn latest(plan: &Plan) -> u32 {
+    if !plan.keeps_order() {
+        return order::MIN_SLOTS;
+    }
+    (plan.vnodes.len() as u32)
+        .saturating_mul(64)
+        .next_power_of_two()
+        .clamp(order::MIN_SLOTS, order::MAX_SLOTS)
 }
 
 fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {

@@ -196,8 +196,11 @@ impl Numbering {
     /// Number plus one of a new stage, 0 for none.
     fn stage(&mut self, stage: Option<Stage>, salt: u64) -> u32 {
         let Some(stage) = stage else { return 0 };
+        let seed = random::mix(self.seed ^ salt);
         self.stages.push(Stage {
-            seed: random::mix(self.seed ^ salt),
+            seed,
+            // A correlation has a number to begin with.
+            last: [1, 2, 3, 4, 5].map(|what| random::mix(seed ^ what) as u32),
             ..stage
         });
         self.stages.len() as u32
@@ -260,15 +263,23 @@ impl Entries {
     }
 }
 
+/// All stages that may pass packets on this host.
+fn stages(plan: &Plan) -> impl Iterator<Item = Stage> {
+    let vnodes = plan.groups.iter().filter(|g| g.local_vnodes > 0);
+    vnodes
+        .flat_map(|g| [g.up_stage, g.down_stage])
+        .chain(plan.links.iter().map(|l| l.stage))
+        .flatten()
+}
+
+/// Whether some packets have jitter and may not overtake each other.
+pub(super) fn keeps_order(plan: &Plan) -> bool {
+    stages(plan).any(|s| s.jitter_ns != 0 && s.flags & stage_flag::OVERTAKE == 0)
+}
+
 /// The features that a plan needs, [`feature`] bits.
 pub(super) fn features(plan: &Plan) -> u32 {
-    let stages = || {
-        let vnodes = plan.groups.iter().filter(|g| g.local_vnodes > 0);
-        vnodes
-            .flat_map(|g| [g.up_stage, g.down_stage])
-            .chain(plan.links.iter().map(|l| l.stage))
-            .flatten()
-    };
+    let stages = || stages(plan);
     let filters = plan
         .groups
         .iter()

@@ -231,6 +231,11 @@ impl Plan {
         entries::features(self)
     }
 
+    /// Whether some packets have jitter and may not overtake each other.
+    pub fn keeps_order(&self) -> bool {
+        entries::keeps_order(self)
+    }
+
     /// Pipes in the maps: two for each vnode, and the capacities between groups.
     pub fn pipe_count(&self) -> u32 {
         let capacities = self.links.iter().filter(|l| l.pipe.is_some()).count();

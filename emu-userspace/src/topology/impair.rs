@@ -66,7 +66,7 @@ pub struct Jitter {
     pub spread: Duration,
     /// Number of the distribution, [`emu_common::model::jitter`].
     pub distribution: u32,
-    /// How far a packet's delay resembles that of the packet before.
+    /// Probability that a packet has the random number of the packet before.
     pub correlation: Probability,
     /// Whether packets may overtake each other.
     pub overtake: bool,

@@ -10,6 +10,7 @@ mod exec;
 mod exec_process;
 mod fairness;
 mod hosts;
+mod impair;
 mod ipv6;
 mod kill;
 mod latency;

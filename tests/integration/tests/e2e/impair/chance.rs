@@ -1,0 +1,130 @@
+//! Losses, copies and overtaking: their rates and their runs.
+use std::time::Duration;
+
+use emu::bench::{
+    model::Events,
+    stats::{Test, chi_squared, mean_run, run_lengths, share_z},
+};
+use integration::netns::isolated;
+
+use super::{first_to_second, missing, overtaken, reason, topology};
+
+const QUIET: Duration = Duration::from_millis(400);
+
+/// The share of events, in standard errors from the model, and their runs.
+fn tests(name: &str, events: &[bool], model: Events) -> [Test; 2] {
+    let (promise, n) = (model.promise(), events.len() as f64);
+    let share = events.iter().filter(|e| **e).count() as f64 / n;
+    let lengths = run_lengths(events);
+    let tests = [
+        share_z(share, promise.share, n, promise.spread),
+        // Runs that are all of one length have nothing to compare.
+        chi_squared(&lengths, &promise.runs).unwrap_or(Test {
+            statistic: 0.0,
+            p: 1.0,
+        }),
+    ];
+    println!(
+        "{name}: {share:.4} of {n} for {:.4} (z {:+.2}), runs of {:.2} (p {:.3})",
+        promise.share,
+        tests[0].statistic,
+        mean_run(&lengths),
+        tests[1].p
+    );
+    tests
+}
+
+/// 12,000 datagrams for each model: five standard errors of the rate, and runs
+/// that a model has once in 10,000 times.
+#[test]
+fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
+    let even = |chance, correlation| Events::Random {
+        chance,
+        correlation,
+    };
+    for (line, model) in [
+        ("loss: 10%", even(0.1, 0.0)),
+        ("loss: {random: 10%, correlation: 25%}", even(0.1, 0.25)),
+        (
+            "loss: {gilbert_elliott: {to_bad: 2%, to_good: 20%}}",
+            Events::GilbertElliott([0.02, 0.2, 1.0, 0.0]),
+        ),
+        (
+            "loss: {gilbert_elliott: {to_bad: 2%, to_good: 20%, loss_in_bad: 80%, loss_in_good: 0.5%}}",
+            Events::GilbertElliott([0.02, 0.2, 0.8, 0.005]),
+        ),
+        (
+            "loss: {markov: {p13: 1%, p31: 30%, p32: 10%, p23: 30%, p14: 2%}}",
+            Events::Markov([0.01, 0.3, 0.1, 0.3, 0.02]),
+        ),
+    ] {
+        isolated(move || {
+            topology(&format!("up: {{{line}}}")).load();
+            let count = 12_000;
+            let arrivals = first_to_second(count, 50, QUIET);
+            let lost = missing(&arrivals, count);
+            let losses = lost.iter().filter(|l| **l).count() as u64;
+            // Nothing is lost that the model did not lose, and none comes twice.
+            assert_eq!(reason("loss"), losses, "{line}");
+            assert_eq!(arrivals.len() as u64 + losses, u64::from(count), "{line}");
+            assert_eq!(overtaken(&arrivals), 0, "{line}");
+            let [share, runs] = tests(line, &lost, model);
+            assert!(share.statistic.abs() < 5.0, "{line}: {share:?}");
+            assert!(runs.p > 1e-4, "{line}: {runs:?}");
+        });
+    }
+}
+
+/// 8,000 datagrams: 5 % of them twice, which is five standard errors of 0.24 %.
+#[test]
+fn copies_are_made_once_and_in_number() {
+    isolated(|| {
+        topology("up: {duplicate: 5%, latency: 5ms}").load();
+        let count = 8_000;
+        let arrivals = first_to_second(count, 50, QUIET);
+        let mut times = vec![0u32; count as usize];
+        for arrival in &arrivals {
+            times[arrival.tag as usize] += 1;
+        }
+        assert!(times.iter().all(|n| (1..=2).contains(n)));
+        let twice: Vec<bool> = times.iter().map(|n| *n == 2).collect();
+        let model = Events::Random {
+            chance: 0.05,
+            correlation: 0.0,
+        };
+        let [share, runs] = tests("duplicate: 5%", &twice, model);
+        assert!(share.statistic.abs() < 5.0 && runs.p > 1e-4);
+        // A copy has the latency too.
+        assert!(arrivals.iter().all(|a| a.delay_ms() > 4.9));
+    });
+}
+
+/// 2,400 datagrams, one in some 1.5 ms, on a line of 100 ms: who comes early has
+/// skipped the latency.
+#[test]
+fn packets_overtake_where_asked() {
+    for (line, chance, correlation, gap) in [
+        ("reorder: 25%", 0.25, 0.0, 1),
+        ("reorder: {chance: 25%, correlation: 50%}", 0.25, 0.5, 1),
+        ("reorder: {chance: 25%, gap: 5}", 0.25, 0.0, 5),
+    ] {
+        isolated(move || {
+            topology(&format!("up: {{{line}, latency: 100ms}}")).load();
+            let count = 2_400;
+            let mut arrivals = first_to_second(count, 2, QUIET);
+            assert_eq!(arrivals.len() as u32, count, "{line}");
+            assert!(overtaken(&arrivals) > 100, "{line}");
+            arrivals.sort_by_key(|a| a.tag);
+            let early: Vec<bool> = arrivals.iter().map(|a| a.delay_ms() < 50.0).collect();
+            let model = Events::Spaced {
+                chance,
+                correlation,
+                gap,
+            };
+            let [share, _] = tests(line, &early, model);
+            assert!(share.statistic.abs() < 5.0, "{line}: {share:?}");
+            let places: Vec<usize> = (0..early.len()).filter(|i| early[*i]).collect();
+            assert!(places.windows(2).all(|w| w[1] - w[0] >= gap as usize));
+        });
+    }
+}
