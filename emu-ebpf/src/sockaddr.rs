@@ -1,16 +1,16 @@
-//! Reading and writing the addresses of a socket hook. The only place that
-//! touches its context.
+//! Reading and writing the addresses of sockets. The only place that touches a
+//! socket hook's context.
 //!
 //! The verifier takes each field as one 32-bit access, so every access is
 //! volatile: the compiler may not join two.
 use aya_ebpf::{
     bindings::sockaddr,
-    helpers::{bpf_bind, bpf_set_retval},
-    programs::SockAddrContext,
+    helpers::{bpf_bind, bpf_set_retval, bpf_sk_fullsock},
+    programs::{SkBuffContext, SockAddrContext},
 };
 use emu_common::{
     layout::SocketAddress,
-    model::identity::{Event, Refusal},
+    model::identity::{self, Event, Refusal},
 };
 
 use crate::maps;
@@ -102,6 +102,49 @@ macro_rules! four {
             ]
         }
     }};
+}
+
+/// Whether a packet's TCP or UDP socket is bound or connected from this address,
+/// which the hooks of bind and connect have then allowed. Raw and ping sockets
+/// have no such hooks.
+#[inline(always)]
+pub fn is_of_socket(ctx: &SkBuffContext, source: &SocketAddress) -> bool {
+    const SOCK_RAW: u32 = 3;
+    const IPPROTO_TCP: u32 = 6;
+    const IPPROTO_UDP: u32 = 17;
+    // SAFETY: the context is live; the verifier turns `sk` into a checked pointer.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: not null (checked above); null for a request that is no socket yet.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() {
+        return false;
+    }
+    // SAFETY: not null (checked above); taking addresses of fields.
+    let (kind, protocol, v4, v6) = unsafe {
+        (
+            &raw const (*sk).type_,
+            &raw const (*sk).protocol,
+            &raw const (*sk).src_ip4,
+            [
+                &raw const (*sk).src_ip6[0],
+                &raw const (*sk).src_ip6[1],
+                &raw const (*sk).src_ip6[2],
+                &raw const (*sk).src_ip6[3],
+            ],
+        )
+    };
+    let protocol = read(protocol);
+    if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || read(kind) == SOCK_RAW {
+        return false;
+    }
+    if identity::is_v4(source) {
+        return read(v4) == source.words[3];
+    }
+    let own = SocketAddress::from_v6(v6.map(|field| read(field)));
+    identity::same(&own, source)
 }
 
 /// Hooks of IPv4 addresses; the socket itself may be an IPv6 one.

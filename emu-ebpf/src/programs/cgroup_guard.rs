@@ -2,7 +2,7 @@
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use emu_common::model::identity::{self, Event};
 
-use crate::{identity as who, maps, packet};
+use crate::{identity as who, maps, packet, sockaddr};
 
 const PASSES: i32 = 1;
 const IS_DROPPED: i32 = 0;
@@ -15,11 +15,15 @@ const IS_DROPPED: i32 = 0;
 /// sends at once.
 #[cgroup_skb(egress)]
 pub fn emu_guard(ctx: SkBuffContext) -> i32 {
-    let Some(vnode) = who::of_packet(&ctx) else {
+    let Some(source) = packet::source(&ctx) else {
         return PASSES;
     };
-    match packet::source(&ctx) {
-        Some(source) if !identity::may_emit(&vnode, &source) => {
+    // Nearly all packets, and cheaper than asking for the vnode.
+    if sockaddr::is_of_socket(&ctx, &source) {
+        return PASSES;
+    }
+    match who::of_packet(&ctx) {
+        Some(vnode) if !identity::may_emit(&vnode, &source) => {
             maps::count_event(Event::ForeignSource);
             IS_DROPPED
         }

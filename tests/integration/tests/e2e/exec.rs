@@ -235,6 +235,9 @@ raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, 200)
 attempt(lambda: raw.sendto(b'x', ('10.1.0.8', 0)))
 raw.bind(('10.1.0.7', 0))
 attempt(lambda: raw.sendto(b'x', ('10.1.0.8', 0)))
+forger = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP)
+forger.bind(('10.1.0.9', 0))
+attempt(lambda: forger.sendto(b'12345678', ('10.1.0.8', 0)))
 local = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 local.bind(('127.0.0.1', 0))
 attempt(lambda: local.sendto(b'x', other))
@@ -245,7 +248,7 @@ six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 attempt(lambda: six.bind(('::', 0)))
 ";
         if let Some(found) = python(OLD.0, program) {
-            assert_eq!(found, "99\nok\n99\n1\nok\n22\n22\n99\n22");
+            assert_eq!(found, "99\nok\n99\n1\nok\n1\n22\n22\n99\n22");
         }
     });
 }

@@ -293,3 +293,22 @@ fn unload_cleans_up_after_a_killed_exec() {
         }
     });
 }
+
+/// The measurement of the hooks' cost runs here too, and leaves nothing.
+#[test]
+fn exec_bench_measures_and_cleans_up() {
+    isolated(|| {
+        let report = emu_json("bench identity --pairs 6 --operations 50");
+        for case in report["cases"].as_array().unwrap() {
+            println!("{case}");
+            assert!(case["ratio"]["median"].as_f64().unwrap() < 2.0, "{case}");
+        }
+        let left = fs::read_dir("/sys/fs/cgroup/emu").map_or(0, |entries| {
+            let names = entries.flatten().map(|e| e.file_name());
+            names
+                .filter(|n| n.to_string_lossy().starts_with("bench"))
+                .count()
+        });
+        assert_eq!(left, 0);
+    });
+}

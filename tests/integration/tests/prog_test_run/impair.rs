@@ -129,17 +129,45 @@ fn distance(mut samples: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
 #[test]
 fn jitter_has_the_distribution_asked_for() {
     isolated(|| {
-        let uniform = offsets("jitter: 10ms", 4_000);
+        let uniform = offsets("jitter: {spread: 10ms, overtake: true}", 4_000);
         assert!(distance(uniform.clone(), |x| ((x + 1.0) / 2.0).clamp(0.0, 1.0)) < 1.0);
-        let normal = offsets("jitter: {spread: 10ms, distribution: normal}", 4_000);
+        let normal = offsets(
+            "jitter: {spread: 10ms, distribution: normal, overtake: true}",
+            4_000,
+        );
         let cdf = |x: f64| libm::erfc(-x / std::f64::consts::SQRT_2) / 2.0;
         assert!(distance(normal, cdf) < 1.0);
         // The test can fail: uniform samples are not normal.
         assert!(distance(uniform, cdf) > 1.0);
-        let pareto = offsets("jitter: {spread: 10ms, distribution: pareto}", 4_000);
+        let pareto = offsets(
+            "jitter: {spread: 10ms, distribution: pareto, overtake: true}",
+            4_000,
+        );
         // Shape 3 from 1 on, mean 1.5, variance 3/4.
         let cdf = |x: f64| 1.0 - (x * 0.75f64.sqrt() + 1.5).max(1.0).powi(-3);
         assert!(distance(pareto, cdf) < 1.0);
+    });
+}
+
+#[test]
+fn due_times_of_one_peer_never_go_back() {
+    isolated(|| {
+        let (programs, _) = load(
+            &topology("jitter: {spread: 50ms, distribution: normal}"),
+            false,
+        );
+        let due = |to: &str| run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", to, 100)).due_ns;
+        let dues: Vec<u64> = (0..500).map(|_| due("10.1.0.2")).collect();
+        assert!(dues.windows(2).all(|w| w[0] <= w[1]));
+        // Another peer's packets do not wait for these: half of them are earlier.
+        let latest = dues[499];
+        let others: Vec<u64> = (0..50).map(|i| due(&format!("10.1.1.{i}"))).collect();
+        assert!(others.iter().filter(|due| **due < latest).count() > 40);
+        // With leave to overtake they do go back.
+        let (programs, _) = load(&topology("jitter: {spread: 50ms, overtake: true}"), false);
+        let due = || run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", "10.1.0.2", 100)).due_ns;
+        let dues: Vec<u64> = (0..500).map(|_| due()).collect();
+        assert!(dues.windows(2).any(|w| w[0] > w[1]));
     });
 }
 
