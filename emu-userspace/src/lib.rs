@@ -20,6 +20,7 @@
 //! ```
 
 pub mod kernel;
+pub mod live;
 pub mod plan;
 pub mod session;
 pub mod topology;

@@ -2,6 +2,8 @@
 
 mod doctor;
 mod load;
+mod set;
+mod start;
 mod status;
 mod verify;
 
@@ -28,6 +30,7 @@ Examples:
   emu load topologies/p2plab.yaml            load, and check every pair of groups
   emu load topo.yaml --dry-run               show what would be done
   emu status 10.1.1.7                        the pipes of one vnode
+  emu set modem up=64kbit latency=80ms       change lines while packets pass
   emu verify --rates --json | jq .ok         check latencies and rates
   emu unload                                 put everything back
 
@@ -54,6 +57,18 @@ enum Command {
     },
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
+    /// Change lines and links while packets pass.
+    Set(set::Set),
+    /// Cut two groups off from each other.
+    Partition(set::Pair),
+    /// Join two groups again.
+    Heal(set::Pair),
+    /// Take vnodes down.
+    Down(set::Vnodes),
+    /// Take vnodes up again.
+    Up(set::Vnodes),
+    /// Make the events of the loaded topology happen.
+    Start(start::Start),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
     /// Say what this kernel and user can do, by trying it.
@@ -96,6 +111,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Load(load) => load.run(),
         Command::Unload { json } => load::unload(json),
         Command::Status(status) => status.run(),
+        Command::Set(set) => set.run(),
+        Command::Partition(pair) => pair.run(true),
+        Command::Heal(pair) => pair.run(false),
+        Command::Down(vnodes) => vnodes.run(true),
+        Command::Up(vnodes) => vnodes.run(false),
+        Command::Start(start) => start.run(),
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Check { file, json } => load::check(&file, json),

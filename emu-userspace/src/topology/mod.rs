@@ -5,7 +5,9 @@
 //! Richard, 2006): one-way delay = wait and serialisation in the source's up
 //! pipe + source latency + latency between the groups + wait and serialisation
 //! in the destination's down pipe + destination latency.
+mod change;
 mod error;
+mod events;
 mod hosts;
 mod impair;
 mod lookup;
@@ -21,7 +23,9 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use change::{LineChange, PipeChange, Target};
 pub use error::{Position, Problem, TopologyErrors};
+pub use events::{Event, Happening};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::LinkWay;
 pub use parse::{load, parse};
@@ -55,6 +59,8 @@ pub struct Topology {
     pub links: Vec<GroupLink>,
     /// Hosts; none means that this host carries all vnodes.
     pub hosts: Vec<Host>,
+    /// What happens after `emu start`, in the order of time.
+    pub events: Vec<Event>,
 }
 
 /// How vnodes get their addresses.

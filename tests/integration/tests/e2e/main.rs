@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
+mod byhand;
+mod events;
 mod fairness;
 mod hosts;
 mod ipv6;
@@ -13,6 +15,7 @@ mod kill;
 mod latency;
 mod lifecycle;
 mod netem;
+mod reload;
 mod safety;
 mod tcp;
 mod udp;
