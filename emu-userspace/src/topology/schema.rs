@@ -444,6 +444,21 @@ struct Event {
     until: Option<Time>,
 }
 
+/// A rate, `unlimited`, or a pipe in its long form.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum ChangedPipe {
+    None(Unlimited),
+    Short(Rate),
+    Long(PipeRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Unlimited {
+    Unlimited,
+}
+
 /// What changes; as in a group for `group` and `vnode`, as in a link for `between`,
 /// `from` and `to`.
 #[derive(JsonSchema)]
@@ -459,8 +474,8 @@ struct Set {
     from: Option<String>,
     /// Destination of one direction.
     to: Option<String>,
-    up: Option<Pipe>,
-    down: Option<Pipe>,
+    up: Option<ChangedPipe>,
+    down: Option<ChangedPipe>,
     latency: Option<Time>,
     /// Capacity of a link.
     rate: Option<Rate>,
