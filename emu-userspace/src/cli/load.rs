@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use emu::{
+    live,
     plan::Plan,
     session::{self, How, Session, SessionError},
     topology::{self, Topology},
@@ -46,6 +47,7 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn run(self) -> Outcome {
         let topology = topology::load(&self.file)?;
+        live::check_traces(&topology)?;
         let plan = Plan::new(&topology, self.host.as_deref())?;
         if self.dry_run {
             return dry_run(&plan, self.anew, self.json);

@@ -42,13 +42,13 @@ impl Start {
             .map_err(|e| anyhow!("--from: {}; expected {}", e.message, e.expected))?;
         let live = Live::open()?;
         let topology = live.topology().clone();
-        if topology.events.is_empty() {
+        if topology.events.is_empty() && topology.traces.is_empty() {
             return Err(anyhow!(
-                "{} has no `events`",
+                "{} has no `events` and no `traces`",
                 live.loaded().state.topology.display()
             ));
         }
-        let clock = Clock::new(live, from);
+        let clock = Clock::new(live, from)?;
         if !self.json {
             print(&format!(
                 "{}: {} events, from {} on; Ctrl-C stops the clock",

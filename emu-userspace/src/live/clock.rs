@@ -1,11 +1,12 @@
 //! The clock of `emu start`: makes the events of a topology happen in time.
 use std::{
     collections::BTreeMap,
+    rc::Rc,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{Changed, Live, LiveError, ramp::Ramp};
+use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
 use crate::{
     session::SessionError,
     topology::{Event, Happening},
@@ -35,6 +36,8 @@ enum Act {
     Event(Happening),
     /// The next step of a ramp.
     Step(Ramp),
+    /// The next row of a recording.
+    Row(usize),
 }
 
 /// A clock with all that is still to come.
@@ -42,25 +45,40 @@ pub struct Clock {
     live: Live,
     /// By time and order.
     pending: BTreeMap<(Duration, usize), Act>,
+    /// In the order of the topology.
+    recordings: Vec<Rc<Recording>>,
     from: Duration,
     next: usize,
 }
 
 impl Clock {
     /// A clock for the events of what is loaded that begins at `from`; what was to
-    /// happen before is passed over.
-    pub fn new(live: Live, from: Duration) -> Self {
+    /// happen before is passed over, and traces stand where they would by then.
+    ///
+    /// # Errors
+    /// [`LiveError::Trace`] for a recording that cannot be followed.
+    pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
         let events: Vec<Event> = live.topology().events.clone();
+        let traces = live.topology().traces.iter();
+        let recordings = traces
+            .map(|trace| Recording::read(trace).map(Rc::new))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut clock = Self {
             live,
             pending: BTreeMap::new(),
+            recordings,
             from,
             next: 0,
         };
+        for index in 0..clock.recordings.len() {
+            let begins = true;
+            let at = clock.recordings[index].begin().max(from);
+            clock.plan(at, Act::Event(Happening::Trace { index, begins }));
+        }
         for event in events.into_iter().filter(|e| e.at >= from) {
             clock.plan(event.at, Act::Event(event.what));
         }
-        clock
+        Ok(clock)
     }
 
     /// What is loaded.
@@ -116,12 +134,33 @@ impl Clock {
                     });
                 }
                 Act::Step(ramp) => self.step(start.elapsed() + self.from, ramp)?,
+                Act::Row(index) => {
+                    let now = start.elapsed() + self.from;
+                    let outcome = self.row(index, now);
+                    let ends = matches!(outcome, Ok(None));
+                    match outcome {
+                        Err(LiveError::Replaced) => return Err(LiveError::Replaced),
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(_) => on(&Happened {
+                            at,
+                            late,
+                            what: Happening::Trace {
+                                index,
+                                begins: !ends,
+                            },
+                            outcome: outcome.map(Option::unwrap_or_default),
+                        }),
+                    }
+                }
             }
         }
         Ok(true)
     }
 
     fn happen(&mut self, at: Duration, what: &Happening) -> Result<Changed, LiveError> {
+        if let Happening::Trace { index, .. } = what {
+            return self.begin(at, *index);
+        }
         if let Some(ramp) = Ramp::begin(&self.live, at, what) {
             let changed = self.patiently(|live| ramp.prepare(live))?;
             self.plan(ramp.next(at), Act::Step(ramp));
@@ -137,7 +176,30 @@ impl Clock {
             } => live.set_pair(*ends, *one_way, change),
             Happening::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
             Happening::Down { target, down } => live.set_down(*target, *down),
+            Happening::Trace { .. } => Ok(Changed::default()),
         })
+    }
+
+    /// Prepares for a recording and puts its first row in place.
+    fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
+        let recording = Rc::clone(&self.recordings[index]);
+        self.patiently(|live| {
+            recording.reserve(live)?;
+            Ok(Changed::default())
+        })?;
+        Ok(self.row(index, at)?.unwrap_or_default())
+    }
+
+    /// Puts the row of a recording that holds now in place, and plans the next.
+    /// None: that was the last one.
+    fn row(&mut self, index: usize, now: Duration) -> Result<Option<Changed>, LiveError> {
+        let recording = Rc::clone(&self.recordings[index]);
+        let begin = recording.begin();
+        let (row, next) = recording.row(now.saturating_sub(begin));
+        let changed = self.patiently(|live| recording.put(live, row))?;
+        let Some(next) = next else { return Ok(None) };
+        self.plan(begin + next, Act::Row(index));
+        Ok(Some(changed))
     }
 
     /// Brings a ramp to where it should be now.

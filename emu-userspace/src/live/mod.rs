@@ -8,6 +8,7 @@ mod clock;
 mod lines;
 mod pairs;
 mod ramp;
+mod trace;
 
 use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
 use serde::Serialize;
@@ -20,6 +21,7 @@ use crate::{
 };
 
 pub use clock::{Clock, Happened};
+pub use trace::{TraceError, check as check_traces};
 
 /// A change that was not made.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +84,9 @@ pub enum LiveError {
     /// This target has no such setting.
     #[error("{0}")]
     Target(&'static str),
+    /// A recording.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
     /// Something else was loaded meanwhile.
     #[error("another topology was loaded meanwhile")]
     Replaced,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use emu_common::layout::{MAX_VNODES, PairLink, feature};
 
 use super::{Current, Entries, Plan, PlanVnode};
-use crate::topology::{Happening, PipeChange, Queue, Target, Topology};
+use crate::topology::{GroupId, Happening, PipeChange, Place, Queue, Target, Topology};
 
 /// Stages set aside for events: two for each vnode that a host carries.
 const MOST_EVENT_STAGES: u32 = 2 * MAX_VNODES;
@@ -61,22 +61,32 @@ pub(super) struct Reserve {
 impl Reserve {
     pub fn of(topology: &Topology, vnodes: &[PlanVnode]) -> Self {
         let mut reserve = Self::default();
+        let count = |group: GroupId| {
+            let tree = topology.tree(group);
+            vnodes.iter().filter(|v| tree.contains(&v.group)).count() as u32
+        };
         for event in &topology.events {
             match &event.what {
                 Happening::Line { target, change, .. } => {
                     let count = match target {
-                        Target::Group(group) => {
-                            let tree = topology.tree(*group);
-                            vnodes.iter().filter(|v| tree.contains(&v.group)).count()
-                        }
+                        Target::Group(group) => count(*group),
                         _ => 1,
                     };
-                    reserve.add(&change.up, count as u32);
-                    reserve.add(&change.down, count as u32);
+                    reserve.add(&change.up, count);
+                    reserve.add(&change.down, count);
                 }
                 Happening::Link { change, .. } => reserve.add(change, 4),
-                Happening::Cut { .. } | Happening::Down { .. } => {}
+                Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {}
             }
+        }
+        for trace in &topology.traces {
+            // What a recording holds is read when it begins; it may have losses.
+            reserve.features |= feature::STAGES;
+            let count = match trace.place {
+                Place::Line(Target::Group(group)) => 2 * count(group),
+                _ => 4,
+            };
+            reserve.stages = reserve.stages.saturating_add(count);
         }
         reserve.stages = reserve.stages.min(MOST_EVENT_STAGES);
         reserve.ring = reserve.ring.min(MOST_EVENT_RING);

@@ -77,6 +77,22 @@ pub enum Happening {
         /// Whether down.
         down: bool,
     },
+    /// A trace begins, or has come to its end.
+    Trace {
+        /// Its index in [`Topology::traces`].
+        index: usize,
+        /// Whether it begins.
+        begins: bool,
+    },
+}
+
+/// What a change or a trace is made to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Lines.
+    Line(Target),
+    /// A link: its ends, and whether from the first to the second only.
+    Link((GroupId, GroupId), bool),
 }
 
 /// All keys of `set` and `ramp`.
@@ -97,13 +113,7 @@ pub(super) fn events(
     let Some(list) = record.get("events").and_then(|f| f.list()) else {
         return Vec::new();
     };
-    let mut reader = Reader {
-        groups,
-        topology,
-        own,
-        vnodes: None,
-        events: Vec::new(),
-    };
+    let mut reader = Reader::new(groups, topology, own);
     for field in list {
         reader.event(&field);
     }
@@ -112,7 +122,7 @@ pub(super) fn events(
     reader.events
 }
 
-struct Reader<'a, 'b> {
+pub(super) struct Reader<'a, 'b> {
     groups: &'a Groups<'b>,
     topology: &'a Topology,
     own: &'a [&'a str],
@@ -121,7 +131,17 @@ struct Reader<'a, 'b> {
     events: Vec<Event>,
 }
 
-impl Reader<'_, '_> {
+impl<'a, 'b> Reader<'a, 'b> {
+    pub fn new(groups: &'a Groups<'b>, topology: &'a Topology, own: &'a [&'a str]) -> Self {
+        Self {
+            groups,
+            topology,
+            own,
+            vnodes: None,
+            events: Vec::new(),
+        }
+    }
+
     fn event(&mut self, field: &Field<'_>) -> Option<()> {
         let record = field.record(EVENT_KEYS)?;
         let at = record.need("at", "60s").and_then(|f| f.unit(units::time));
@@ -252,29 +272,9 @@ impl Reader<'_, '_> {
 
     fn change(&mut self, field: &Field<'_>, over: Duration) -> Option<Happening> {
         let record = field.record(&set_keys())?;
-        let get = |key| record.get(key);
-        let ends = match (get("group"), get("vnode"), get("between"), get("from"), get("to")) {
-            (Some(group), None, None, None, None) => {
-                let target = Target::Group(self.groups.resolve(&group)?);
-                return self.line(&record, target, over);
-            }
-            (None, Some(vnode), None, None, None) => {
-                let target = self.vnode(&vnode)?;
-                return self.line(&record, target, over);
-            }
-            (None, None, Some(between), None, None) => (self.pair(&between)?, false),
-            (None, None, None, Some(from), Some(to)) => {
-                let ends = (self.groups.resolve(&from), self.groups.resolve(&to));
-                ((ends.0?, ends.1?), true)
-            }
-            _ => {
-                field.report(
-                    field
-                        .problem("it is not clear what changes")
-                        .expected("one of `group: a`, `vnode: 10.1.0.1`, `between: [a, b]`, or `from: a` and `to: b`"),
-                );
-                return None;
-            }
+        let (ends, one_way) = match self.place(&record)? {
+            Place::Line(target) => return self.line(&record, target, over),
+            Place::Link(ends, one_way) => (ends, one_way),
         };
         foreign(&record, LINK_CHANGE_KEYS, "a link between groups");
         let change = PipeChange::of_link(&record, self.own);
@@ -282,13 +282,48 @@ impl Reader<'_, '_> {
             nothing(field);
             return None;
         }
-        let (ends, one_way) = ends;
         Some(Happening::Link {
             ends,
             one_way,
             change,
             over,
         })
+    }
+
+    /// What a record with [`TARGET_KEYS`] is about.
+    pub fn place(&mut self, record: &Record<'_>) -> Option<Place> {
+        let get = |key| record.get(key);
+        match (
+            get("group"),
+            get("vnode"),
+            get("between"),
+            get("from"),
+            get("to"),
+        ) {
+            (Some(group), None, None, None, None) => {
+                Some(Place::Line(Target::Group(self.groups.resolve(&group)?)))
+            }
+            (None, Some(vnode), None, None, None) => Some(Place::Line(self.vnode(&vnode)?)),
+            (None, None, Some(between), None, None) => {
+                Some(Place::Link(self.pair(&between)?, false))
+            }
+            (None, None, None, Some(from), Some(to)) => {
+                let ends = (self.groups.resolve(&from), self.groups.resolve(&to));
+                Some(Place::Link((ends.0?, ends.1?), true))
+            }
+            _ => {
+                record.field().report(
+                    record
+                        .field()
+                        .problem("it is not clear what changes")
+                        .expected(
+                            "one of `group: a`, `vnode: 10.1.0.1`, `between: [a, b]`, or \
+                             `from: a` and `to: b`",
+                        ),
+                );
+                None
+            }
+        }
     }
 
     fn line(&self, record: &Record<'_>, target: Target, over: Duration) -> Option<Happening> {
@@ -471,6 +506,15 @@ impl Happening {
             Happening::Cut { ends: (a, b), cut } => {
                 let verb = if *cut { "partition" } else { "heal" };
                 format!("{verb} {} {}", group(a), group(b))
+            }
+            Happening::Trace { index, begins } => {
+                let trace = &topology.traces[*index];
+                let place = match &trace.place {
+                    Place::Line(target) => of(target),
+                    Place::Link((a, b), _) => format!("{}:{}", group(a), group(b)),
+                };
+                let verb = if *begins { "begins" } else { "ends" };
+                format!("trace {} of {place} {verb}", trace.file.display())
             }
             Happening::Down { target, down } => {
                 format!("{} {}", if *down { "down" } else { "up" }, of(target))

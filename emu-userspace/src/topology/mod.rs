@@ -16,6 +16,7 @@ mod parse;
 mod reader;
 mod schema;
 mod sections;
+mod traces;
 mod units;
 mod validate;
 
@@ -25,11 +26,12 @@ use ipnet::IpNet;
 
 pub use change::{LineChange, PipeChange, Target};
 pub use error::{Position, Problem, TopologyErrors};
-pub use events::{Event, Happening};
+pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::LinkWay;
 pub use parse::{load, parse};
 pub use schema::json_schema;
+pub use traces::{Side, Trace};
 pub use units::{Queue, Rate, UnitError, probability, rate, size, time};
 
 /// Index of a group in [`Topology::groups`].
@@ -61,6 +63,8 @@ pub struct Topology {
     pub hosts: Vec<Host>,
     /// What happens after `emu start`, in the order of time.
     pub events: Vec<Event>,
+    /// Recordings that lines and links follow after `emu start`.
+    pub traces: Vec<Trace>,
 }
 
 /// How vnodes get their addresses.

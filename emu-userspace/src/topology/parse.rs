@@ -6,7 +6,7 @@ use super::{
     error::{Position, Problem, TopologyErrors},
     events, hosts, impair, node,
     reader::{Field, Problems, Record, resolve},
-    sections, units, validate,
+    sections, traces, units, validate,
 };
 
 /// Keys of the document.
@@ -25,6 +25,7 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "latency_matrix",
     "hosts",
     "events",
+    "traces",
 ];
 /// Keys of `fq`.
 pub(super) const FQ_KEYS: &[&str] = &["limit", "flow_limit", "horizon", "buckets", "orphan_mask"];
@@ -146,7 +147,9 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
         links,
         hosts: hosts.iter().map(|h| h.host.clone()).collect(),
         events: Vec::new(),
+        traces: Vec::new(),
     };
+    topology.traces = traces::traces(&record, &groups, &topology, folder);
     topology.events = events::events(&record, &groups, &topology, &own);
     validate::check(root, &topology, &groups, &hosts);
     Some(topology)

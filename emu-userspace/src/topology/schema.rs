@@ -46,6 +46,8 @@ struct File {
     hosts: Option<Vec<Host>>,
     /// What happens after `emu start`.
     events: Option<Vec<Event>>,
+    /// Recordings that lines and links follow after `emu start`.
+    traces: Option<Vec<Trace>>,
 }
 
 #[derive(JsonSchema)]
@@ -444,6 +446,35 @@ struct Event {
     until: Option<Time>,
 }
 
+/// A recording, and the lines or the link that follow it.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Trace {
+    /// The lines of a group's vnodes, those of nested groups included.
+    group: Option<String>,
+    /// The line of one vnode.
+    vnode: Option<String>,
+    /// The link between two groups, both directions.
+    between: Option<[String; 2]>,
+    /// Source of one direction.
+    from: Option<String>,
+    /// Destination of one direction.
+    to: Option<String>,
+    /// File for both directions: mahimahi's delivery opportunities, or CSV with the
+    /// columns time, rate, latency, loss.
+    file: Option<String>,
+    /// File for the way from the vnode into the network.
+    up: Option<String>,
+    /// File for the way from the network to the vnode.
+    down: Option<String>,
+    /// When it begins, since `emu start`.
+    at: Option<Time>,
+    /// Whether it begins again at its end.
+    r#loop: Option<bool>,
+    /// Time over which delivery opportunities are counted as a rate, 100ms.
+    window: Option<Time>,
+}
+
 /// A rate, `unlimited`, or a pipe in its long form.
 #[derive(JsonSchema)]
 #[serde(untagged)]
@@ -506,7 +537,7 @@ pub fn json_schema() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{events, hosts, impair, parse, sections};
+    use crate::topology::{events, hosts, impair, parse, sections, traces};
 
     #[test]
     fn the_schema_has_the_keys_that_are_read() {
@@ -536,6 +567,7 @@ mod tests {
         assert_eq!(keys(&definitions["Matrix"]), read(sections::MATRIX_KEYS));
         assert_eq!(keys(&definitions["Host"]), read(hosts::HOST_KEYS));
         assert_eq!(keys(&definitions["Event"]), read(events::EVENT_KEYS));
+        assert_eq!(keys(&definitions["Trace"]), read(traces::TRACE_KEYS));
         assert_eq!(keys(&definitions["Set"]), read(&events::set_keys()));
         for (name, expected) in [
             ("Overhead", parse::OVERHEAD_KEYS),

@@ -175,7 +175,7 @@ fn byhand_mistakes_say_what_to_do() {
             ("set a --one-way latency=1ms", "--one-way is for two groups"),
             ("partition a 10.1.0.1", "is no group"),
             ("down a:b", "name a group or a vnode"),
-            ("set a up={rate:1mbit,queue:99999_packets}", "no unit"),
+            ("set a up={rate:1mbit}", "unknown key `rate:1mbit`"),
         ] {
             let output = try_emu(command);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -127,3 +127,80 @@ fn events_need_a_file_that_has_some() {
         assert!(words.contains("has no `events`"), "{words}");
     });
 }
+
+/// Lines follow a recording of mahimahi's, a link a table, both in rounds.
+#[test]
+fn events_traces_are_followed() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        // 1500 bytes each 3 ms for a second (4 Mbit/s), then each 12 ms (1 Mbit/s).
+        let fast = (1..=333).map(|i| i * 3);
+        let slow = (1..=83).map(|i| 1000 + i * 12);
+        let text: Vec<String> = fast
+            .chain(slow)
+            .chain([2000])
+            .map(|ms| ms.to_string())
+            .collect();
+        std::fs::write(folder.path().join("up.trace"), text.join("\n")).unwrap();
+        let table = "time, latency, loss\n0s, 20ms, 0%\n1s, 120ms, 0%\n2s, 20ms, 100%\n3s, 20ms, 0%\n";
+        std::fs::write(folder.path().join("path.csv"), table).unwrap();
+        let file = TopologyFile::new(&format!(
+            "
+version: 1
+groups:
+  a: {{prefix: 10.1.0.0/24, nodes: 2, queue: 20 packets, up: 1mbit}}
+  b: {{prefix: 10.2.0.0/24, nodes: 2}}
+traces:
+  - {{group: a, up: {folder}/up.trace, loop: true}}
+  - {{between: [a, b], file: {folder}/path.csv}}
+",
+            folder = folder.path().display()
+        ));
+        file.load();
+        let (full, there) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        let receiver =
+            thread::spawn(move || udp::receive(&there, usize::MAX, Duration::from_secs(2)));
+        let sender = thread::spawn(move || {
+            let (gap, time) = (Duration::from_micros(2_500), Duration::from_millis(6_500));
+            udp::blast(&full, "10.1.0.2", 1472, gap, time)
+        });
+        let gap = Duration::from_millis(10);
+        let mut begin = Duration::ZERO;
+        // The other vnode's line: the small datagrams would find a full queue.
+        let (_, arrivals) = under_traffic("10.1.0.2:7001", "10.2.0.1", gap, || {
+            let mut child = emu_command("start").stdout(Stdio::null()).spawn().unwrap();
+            begin = udp::now();
+            thread::sleep(Duration::from_millis(5_300));
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(child.id() as i32),
+                nix::sys::signal::Signal::SIGINT,
+            )
+            .unwrap();
+            assert!(child.wait().unwrap().success());
+        });
+        sender.join().unwrap();
+        let delays = |from_s: f64, to_s: f64| -> Vec<f64> {
+            let at = |s: f64| begin + Duration::from_secs_f64(s);
+            let sent = |a: &&Arrival| a.sent > at(from_s) && a.sent < at(to_s);
+            arrivals.iter().filter(sent).map(Arrival::delay_ms).collect()
+        };
+        for (from, ms) in [(0.4, 20.0), (1.4, 120.0), (3.4, 20.0)] {
+            let delay = median(&delays(from, from + 0.4));
+            assert!((ms..ms + 15.0).contains(&delay), "{from} s: {delay}");
+        }
+        assert!(delays(2.4, 2.8).is_empty());
+        let full = receiver.join().unwrap();
+        for (from, rate) in [(0.4, 4e6), (1.5, 1e6), (2.5, 4e6), (3.5, 1e6), (4.5, 4e6)] {
+            let at = |s: f64| begin + Duration::from_secs_f64(s);
+            let part: Vec<&Arrival> = full
+                .iter()
+                .filter(|a| a.arrived > at(from) && a.arrived < at(from + 0.45))
+                .collect();
+            let time = part[part.len() - 1].arrived - part[0].arrived;
+            let got = (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64();
+            println!("{from} s: {:.2} of {:.2} Mbit/s", got / 1e6, rate / 1e6);
+            // Packets that wait leave at the rate of when they came.
+            assert!((got / rate - 1.0).abs() < 0.1, "{from} s: {got}");
+        }
+    });
+}
