@@ -21,6 +21,7 @@
 
 pub mod bench;
 pub mod kernel;
+pub mod live;
 pub mod plan;
 pub mod session;
 pub mod topology;

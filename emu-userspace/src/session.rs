@@ -1,17 +1,25 @@
 //! Loading, finding and taking back an emulated network: what the command and
 //! other programs call.
-use std::{net::IpAddr, path::Path};
+use std::{
+    net::IpAddr,
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
 
 use crate::{
     kernel::{
         apply,
-        bpf::{BpfError, Maps},
+        bpf::{self, BpfError, Maps},
         error::ApplyError,
         identity::{self, IdentityError, Summary},
+        missing,
+        reload::{self, Reload},
         state::{State, StateDir, StateError, WriterLock},
         undo::{self, Processes, UndoError},
     },
-    plan::{Plan, PlanError},
+    plan::{self, Anew, Delta, FqPlan, Plan, PlanError},
     topology::{self, Topology, TopologyErrors},
 };
 
@@ -71,6 +79,50 @@ pub struct Loaded {
     pub topology: Topology,
     /// This host's part.
     pub plan: Plan,
+    /// Place in the maps of each of its vnodes.
+    pub slots: Vec<u32>,
+}
+
+/// How a topology was, or would be, made real.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// By a load of everything.
+    Anew {
+        /// Why what was loaded could not be changed; none if nothing was.
+        because: Option<String>,
+    },
+    /// By changing what was loaded.
+    InPlace {
+        /// Pipes with other settings, those of new vnodes included.
+        pipes: usize,
+        /// Links between groups with other settings.
+        links: usize,
+        /// Vnodes that came.
+        added: usize,
+        /// Vnodes that went.
+        removed: usize,
+    },
+}
+
+impl How {
+    fn in_place(delta: &Delta) -> Self {
+        Self::InPlace {
+            pipes: delta.pipes.len() - 2 * delta.removed.len(),
+            links: delta.links_changed,
+            added: delta.added.len(),
+            removed: delta.removed.len(),
+        }
+    }
+}
+
+/// A change in place that is possible.
+struct Change {
+    loaded: Loaded,
+    maps: Maps,
+    plan: Plan,
+    delta: Delta,
+    fq: FqPlan,
 }
 
 impl Loaded {
@@ -88,12 +140,22 @@ impl Loaded {
                 SessionError::NotLoaded
             });
         };
-        let (topology, mut plan) = plan_text(&text, &state.topology, state.host.as_deref())?;
+        Self::from_state(state, &text)
+    }
+
+    fn from_state(state: State, text: &str) -> Result<Self, SessionError> {
+        let (topology, mut plan) = plan_text(text, &state.topology, state.host.as_deref())?;
         plan.seed = state.seed;
+        let slots = if state.slots.len() == plan.vnodes.len() {
+            state.slots.clone()
+        } else {
+            (0..plan.vnodes.len() as u32).collect()
+        };
         Ok(Self {
             state,
             topology,
             plan,
+            slots,
         })
     }
 
@@ -141,6 +203,22 @@ impl Loaded {
         identity::summary(&dir).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
+    /// The state alone, without the topology.
+    ///
+    /// # Errors
+    /// As for [`Loaded::find`].
+    pub fn state() -> Result<State, SessionError> {
+        match StateDir::here()?.loaded()? {
+            Some((state, _)) => Ok(state),
+            None => Err(SessionError::NotLoaded),
+        }
+    }
+
+    /// Settings of fq as they are.
+    pub fn fq(&self) -> &FqPlan {
+        self.state.fq.as_ref().unwrap_or(&self.plan.fq)
+    }
+
     /// The maps of the running programs.
     ///
     /// # Errors
@@ -177,14 +255,31 @@ impl Session {
         Ok(Self { dir, lock })
     }
 
-    /// Loads a plan in place of whatever is loaded. If that fails, what was
-    /// loaded before is loaded again.
+    /// Makes a plan real: changes what is loaded if that is possible, else loads
+    /// all anew. If that fails, what was loaded before is loaded again.
     ///
     /// `text` is the topology's source, kept for later commands.
     ///
     /// # Errors
     /// Why the new plan could not be loaded.
-    pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
+    pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
+        let because = match compare(&self.dir, plan)? {
+            Comparison::Nothing => None,
+            Comparison::Anew(because) => Some(because),
+            Comparison::InPlace(change) => match self.change(*change, file, text) {
+                Ok(how) => return Ok(how),
+                Err(error) => Some(format!("the change in place failed ({error})")),
+            },
+        };
+        self.load_anew(plan, file, text)?;
+        Ok(How::Anew { because })
+    }
+
+    /// Loads a plan in place of whatever is loaded, which is taken back first.
+    ///
+    /// # Errors
+    /// As for [`Session::load`].
+    pub fn load_anew(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
         let before = self.dir.loaded().ok().flatten();
         apply::load(plan, file, text, &self.dir, &self.lock).map_err(|error| {
             let undone = !self.dir.exists();
@@ -198,6 +293,50 @@ impl Session {
         })
     }
 
+    fn change(&self, change: Change, file: &Path, text: &str) -> Result<How, SessionError> {
+        let Change {
+            loaded,
+            mut maps,
+            plan,
+            delta,
+            fq,
+        } = change;
+        let how = How::in_place(&delta);
+        self.dir.changing(&self.lock)?;
+        if &fq != loaded.fq() {
+            reload::resize_fq(&plan, &fq).map_err(Box::new)?;
+        }
+        let reload = Reload {
+            dir: &self.dir,
+            lock: &self.lock,
+            old: &loaded.plan,
+            new: &plan,
+            delta: &delta,
+        };
+        reload.apply(&mut maps).map_err(Box::new)?;
+        let state = State {
+            topology: file.to_owned(),
+            loaded_at_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            seed: plan.seed,
+            slots: delta.slots,
+            fq: Some(fq),
+            ..loaded.state
+        };
+        self.dir.store(&self.lock, &state, text)?;
+        self.dir.changed(&self.lock)?;
+        Ok(how)
+    }
+
+    /// Stores a state that differs from the one on disk in its settings of fq.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub(crate) fn update(&self, state: &State) -> Result<(), SessionError> {
+        Ok(self.dir.update(&self.lock, state)?)
+    }
+
     /// Takes everything back; returns whether there was anything.
     ///
     /// # Errors
@@ -205,5 +344,80 @@ impl Session {
     /// vnodes still run and are not to be killed.
     pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
         Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
+    }
+}
+
+/// What a plan means for what is loaded.
+enum Comparison {
+    Nothing,
+    Anew(String),
+    InPlace(Box<Change>),
+}
+
+/// What [`Session::load`] would do with a plan; nothing is changed.
+///
+/// # Errors
+/// [`SessionError`] when the state or the maps cannot be read.
+pub fn preview(plan: &Plan) -> Result<How, SessionError> {
+    Ok(match compare(&StateDir::here()?, plan)? {
+        Comparison::Nothing => How::Anew { because: None },
+        Comparison::Anew(because) => How::Anew {
+            because: Some(because),
+        },
+        Comparison::InPlace(change) => How::in_place(&change.delta),
+    })
+}
+
+fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
+    let anew = |because: &str| Ok(Comparison::Anew(because.to_owned()));
+    let found = match dir.loaded() {
+        Ok(found) => found,
+        Err(error) => return anew(&error.to_string()),
+    };
+    let Some((state, text)) = found else {
+        if dir.exists() {
+            return anew("a load was broken off");
+        }
+        return Ok(Comparison::Nothing);
+    };
+    if dir.is_half_changed() {
+        return anew("a change in place was broken off");
+    }
+    if state.object != bpf::object_mark() {
+        return anew("another version of emu loaded the programs");
+    }
+    let Ok(loaded) = Loaded::from_state(state, &text) else {
+        return anew("what is loaded is not understood any more");
+    };
+    let damage = missing::damage(&loaded.plan, &loaded.state)
+        .map_err(|e| SessionError::Apply(Box::new(e.into())))?;
+    if let Some(first) = damage.first() {
+        return anew(&format!("{first} was missing"));
+    }
+    let Ok(maps) = loaded.maps() else {
+        return anew("the maps are gone");
+    };
+    let mut plan = plan.clone();
+    if !plan.has_seed {
+        plan.seed = loaded.state.seed;
+    }
+    let of_loaded = plan::Loaded {
+        plan: &loaded.plan,
+        slots: &loaded.slots,
+        features: loaded.state.features,
+        corrupts: loaded.state.corrupts,
+    };
+    match Delta::between(&of_loaded, &maps.current(), &plan) {
+        Err(Anew(because)) => Ok(Comparison::Anew(because)),
+        Ok(delta) => {
+            let fq = loaded.fq().grown(&plan.fq);
+            Ok(Comparison::InPlace(Box::new(Change {
+                loaded,
+                maps,
+                plan,
+                delta,
+                fq,
+            })))
+        }
     }
 }

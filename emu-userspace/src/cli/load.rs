@@ -8,8 +8,9 @@ use std::{
 use clap::Args;
 use emu::{
     kernel::undo::Processes,
+    live,
     plan::{self, Plan},
-    session::{Session, SessionError},
+    session::{self, How, Session, SessionError},
     topology::{self, Topology},
 };
 use serde_json::json;
@@ -21,6 +22,7 @@ use super::{OK, Outcome, USAGE, print, print_json, table, verify};
 #[command(after_help = "\
 Examples:
   emu load topologies/p2plab.yaml
+  emu load topo.yaml                  again, after an edit: changes what differs
   emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
   emu load topo.yaml --no-verify      load, and trust it")]
 pub(super) struct Load {
@@ -32,6 +34,9 @@ pub(super) struct Load {
     /// Show what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Take back what is loaded first, even where a change in place would do.
+    #[arg(long)]
+    anew: bool,
     /// Do not measure after loading.
     #[arg(long)]
     no_verify: bool,
@@ -43,16 +48,23 @@ pub(super) struct Load {
 impl Load {
     pub(super) fn run(self) -> Outcome {
         let topology = topology::load(&self.file)?;
+        live::check_traces(&topology)?;
         let plan = Plan::new(&topology, self.host.as_deref())?;
         if self.dry_run {
-            return dry_run(&plan, self.json);
+            return dry_run(&plan, self.anew, self.json);
         }
         let text = std::fs::read_to_string(&self.file)?;
         let start = Instant::now();
         let file = self.file.canonicalize().unwrap_or(self.file);
-        Session::open()?.load(&plan, &file, &text)?;
+        let session = Session::open()?;
+        let how = if self.anew {
+            session.load_anew(&plan, &file, &text)?;
+            How::Anew { because: None }
+        } else {
+            session.load(&plan, &file, &text)?
+        };
         if !self.json || self.no_verify {
-            summary(&plan, start, self.json)?;
+            summary(&plan, &how, start, self.json)?;
         }
         if self.no_verify {
             return Ok(OK);
@@ -66,25 +78,72 @@ impl Load {
     }
 }
 
-fn summary(plan: &Plan, start: Instant, as_json: bool) -> Outcome {
+fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
     let (vnodes, groups) = (plan.vnodes.len(), plan.groups.len());
     if as_json {
         return print_json(&json!({
-            "ok": true, "name": plan.name, "host": plan.host,
+            "ok": true, "name": plan.name, "host": plan.host, "how": how,
             "vnodes": vnodes, "groups": groups, "interfaces": plan.interfaces,
         }));
     }
+    if let How::Anew {
+        because: Some(because),
+    } = how
+    {
+        print(&format!("loaded anew because {because}"))?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let what = match in_place(how) {
+        Some(what) => format!("changed in place: {what}, in {seconds:.2} s"),
+        None => format!("loaded in {seconds:.2} s"),
+    };
     print(&format!(
-        "{}: {vnodes} vnodes in {groups} groups on {}, loaded in {:.2} s",
+        "{}: {vnodes} vnodes in {groups} groups on {}, {what}",
         plan.name,
         plan.interfaces.join(", "),
-        start.elapsed().as_secs_f64()
     ))
 }
 
-fn dry_run(plan: &Plan, as_json: bool) -> Outcome {
+/// The counts of a change in place.
+fn in_place(how: &How) -> Option<String> {
+    let How::InPlace {
+        pipes,
+        links,
+        added,
+        removed,
+    } = how
+    else {
+        return None;
+    };
+    let mut text = format!("{pipes} pipes, {links} links");
+    for (count, what) in [(added, "added"), (removed, "removed")] {
+        if *count > 0 {
+            text += &format!(", {count} vnodes {what}");
+        }
+    }
+    Some(text)
+}
+
+fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
+    // Without the right to look at the maps, the plan is all there is to say.
+    let how = session::preview(plan).ok().filter(|_| !anew);
     if as_json {
-        return print_json(plan);
+        let mut value = serde_json::to_value(plan)?;
+        value["how"] = serde_json::to_value(&how)?;
+        return print_json(&value);
+    }
+    match &how {
+        Some(How::Anew {
+            because: Some(because),
+        }) => {
+            print(&format!("would load anew because {because}"))?;
+        }
+        Some(how) => {
+            if let Some(what) = in_place(how) {
+                return print(&format!("would change in place: {what}"));
+            }
+        }
+        None => {}
     }
     print(&plan.to_string())
 }

@@ -4,6 +4,8 @@ mod bench;
 mod doctor;
 mod exec;
 mod load;
+mod set;
+mod start;
 mod status;
 mod verify;
 
@@ -31,6 +33,7 @@ Examples:
   emu load topo.yaml --dry-run               show what would be done
   emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
   emu status 10.1.1.7                        the pipes of one vnode
+  emu set modem up=64kbit latency=80ms       change lines while packets pass
   emu verify --rates --json | jq .ok         check latencies and rates
   emu unload                                 put everything back
 
@@ -62,6 +65,18 @@ enum Command {
     Exec(exec::Exec),
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
+    /// Change lines and links while packets pass.
+    Set(set::Set),
+    /// Cut two groups off from each other.
+    Partition(set::Pair),
+    /// Join two groups again.
+    Heal(set::Pair),
+    /// Take vnodes down.
+    Down(set::Vnodes),
+    /// Take vnodes up again.
+    Up(set::Vnodes),
+    /// Make the events of the loaded topology happen.
+    Start(start::Start),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
     /// Measure what emu itself costs, against doing without it.
@@ -108,6 +123,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Unload { json, kill } => load::unload(json, kill),
         Command::Exec(exec) => return exec.run(),
         Command::Status(status) => status.run(),
+        Command::Set(set) => set.run(),
+        Command::Partition(pair) => pair.run(true),
+        Command::Heal(pair) => pair.run(false),
+        Command::Down(vnodes) => vnodes.run(true),
+        Command::Up(vnodes) => vnodes.run(false),
+        Command::Start(start) => start.run(),
         Command::Verify(verify) => verify.run(),
         Command::Bench(bench) => bench.run(),
         Command::Doctor { json } => doctor::run(json),

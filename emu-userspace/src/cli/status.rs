@@ -3,12 +3,12 @@ use std::net::IpAddr;
 
 use clap::Args;
 use emu::{
-    kernel::{apply, bpf::Maps, identity::Summary},
+    kernel::{bpf::Maps, identity::Summary, missing::missing},
     plan::PlanGroup,
     session::Loaded,
 };
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, Pipe, Stage, pipe_flag},
+    layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, pipe_flag},
     model::rate,
 };
 use serde::Serialize;
@@ -94,10 +94,10 @@ impl Status {
 }
 
 /// A pipe of a vnode, and its stage.
-fn pipe(maps: &Maps, vnode: usize, direction: Direction) -> (Pipe, Stage) {
+fn pipe(loaded: &Loaded, maps: &Maps, vnode: usize, direction: Direction) -> (Pipe, Stage) {
     let pipe = maps
         .pipes
-        .get(vnode * 2 + direction as usize)
+        .get(loaded.slots[vnode] as usize * 2 + direction as usize)
         .unwrap_or_default();
     (pipe, stage(maps, &pipe))
 }
@@ -115,12 +115,13 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     let mut totals = vec![[Counters::default(); 2]; plan.groups.len()];
     for (index, vnode) in plan.vnodes.iter().enumerate() {
         for direction in [Direction::Up, Direction::Down] {
-            totals[vnode.group][direction as usize].add(&pipe(maps, index, direction));
+            totals[vnode.group][direction as usize].add(&pipe(loaded, maps, index, direction));
         }
     }
     let reasons = maps.reasons()?;
-    let missing = apply::missing(plan)?;
+    let missing = missing(plan)?;
     let processes = loaded.processes()?;
+    let (cut, down) = (cut(loaded, maps), down(loaded, maps));
     if as_json {
         let groups: Vec<Value> = plan
             .groups
@@ -141,6 +142,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
             "interfaces": plan.interfaces, "vnodes": plan.vnodes.len(),
             "pins": loaded.state.pins, "groups": groups, "reasons": reasons,
             "exec": processes.as_ref().map(processes_json),
+            "cut": cut, "down": down,
         }))?;
     } else {
         let mut table = table(
@@ -184,6 +186,16 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
                 print(&format!("{:>14} {}", count, event.name()))?;
             }
         }
+        for [a, b] in &cut {
+            print(&format!("CUT: {a} to {b} (emu heal)"))?;
+        }
+        if let Some(first) = down.first() {
+            let more = match down.len() {
+                1 => String::new(),
+                count => format!(" and {} more vnodes", count - 1),
+            };
+            print(&format!("DOWN: {first}{more} (emu up)"))?;
+        }
         for what in &missing {
             print(&format!("MISSING: {what}; load the topology again"))?;
         }
@@ -199,6 +211,33 @@ fn processes_json(summary: &Summary) -> Value {
         .map(|(event, count)| (event.name().to_owned(), json!(count)))
         .collect();
     json!({"processes": summary.processes, "vnodes": summary.vnodes, "events": events})
+}
+
+/// Pairs of groups that are cut off, from the first to the second.
+fn cut<'a>(loaded: &'a Loaded, maps: &Maps) -> Vec<[&'a str; 2]> {
+    let groups = &loaded.plan.groups;
+    let name = |index: usize| groups[index].name.as_str();
+    (0..groups.len() * groups.len())
+        .filter(|pair| {
+            maps.pairs
+                .get(*pair)
+                .is_some_and(|link| link.stage & PairLink::CUT != 0)
+        })
+        .map(|pair| [name(pair / groups.len()), name(pair % groups.len())])
+        .collect()
+}
+
+/// Vnodes that are down.
+fn down(loaded: &Loaded, maps: &Maps) -> Vec<IpAddr> {
+    let is_down = |index: &usize| {
+        let (pipe, _) = pipe(loaded, maps, *index, Direction::Up);
+        pipe.flags & pipe_flag::DOWN != 0
+    };
+    let vnodes = &loaded.plan.vnodes;
+    (0..vnodes.len())
+        .filter(is_down)
+        .map(|index| vnodes[index].address)
+        .collect()
 }
 
 /// A pipe's settings and counters.
@@ -237,7 +276,7 @@ fn vnode(loaded: &Loaded, maps: &Maps, address: IpAddr, as_json: bool) -> Outcom
         .position(|v| v.address == address)
         .ok_or_else(|| anyhow::anyhow!("{address} is no vnode of this host"))?;
     let group = &loaded.plan.groups[loaded.plan.vnodes[index].group].name;
-    let pipes = [Direction::Up, Direction::Down].map(|d| pipe(maps, index, d));
+    let pipes = [Direction::Up, Direction::Down].map(|d| pipe(loaded, maps, index, d));
     if as_json {
         return print_json(&json!({
             "address": address, "group": group, "index": index,
@@ -278,8 +317,8 @@ fn members(loaded: &Loaded, maps: &Maps, group: usize, as_json: bool) -> Outcome
         .filter(|(_, v)| v.group == group)
         .map(|(index, vnode)| {
             let [mut up, mut down] = [Counters::default(); 2];
-            up.add(&pipe(maps, index, Direction::Up));
-            down.add(&pipe(maps, index, Direction::Down));
+            up.add(&pipe(loaded, maps, index, Direction::Up));
+            down.add(&pipe(loaded, maps, index, Direction::Down));
             (vnode.address, up, down)
         })
         .collect();

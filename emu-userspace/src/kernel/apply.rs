@@ -14,7 +14,7 @@ use super::{
     bpf::{self, BpfError, Maps},
     error::{ApplyError, needs},
     link::{self, Link},
-    netlink::{Netlink, NetlinkError},
+    netlink::Netlink,
     offload,
     state::{State, StateDir, Undo, WriterLock},
     tc::{self, Hook},
@@ -168,6 +168,12 @@ impl Loader<'_> {
             map_ids: programs.map_ids()?,
             pins,
             seed: self.plan.seed,
+            slots: Vec::new(),
+            features: self.plan.features(),
+            corrupts: self.plan.corrupts(),
+            fq: Some(self.plan.fq.clone()),
+            object: bpf::object_mark(),
+            copy: String::new(),
         })
     }
 
@@ -406,43 +412,15 @@ fn is_bpffs(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
+/// Whether the file system of the pins is mounted where this process looks.
+pub(super) fn bpffs_in_sight() -> bool {
+    is_bpffs(Path::new(BPFFS))
+}
+
 /// The maps of a finished load.
 ///
 /// # Errors
 /// [`BpfError`].
 pub fn open_maps(state: &State) -> Result<Maps, BpfError> {
     Maps::open(&state.pins, &state.map_ids)
-}
-
-/// What of a loaded plan is no longer in place, for example because somebody
-/// replaced a qdisc by hand.
-///
-/// # Errors
-/// [`NetlinkError`].
-pub fn missing(plan: &Plan) -> Result<Vec<String>, NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    let links = link::links(&mut netlink)?;
-    let qdiscs = tc::qdiscs(&mut netlink)?;
-    let mut missing = Vec::new();
-    for name in plan
-        .interfaces
-        .iter()
-        .map(String::as_str)
-        .chain([names::IFB])
-    {
-        let Some(link) = links.iter().find(|l| l.name == name) else {
-            missing.push(format!("interface {name}"));
-            continue;
-        };
-        let has = |test: &dyn Fn(&tc::Qdisc) -> bool| {
-            qdiscs.iter().any(|q| q.index == link.index && test(q))
-        };
-        if !has(&|q| q.handle.major == tc::FQ_HANDLE_MAJOR) {
-            missing.push(format!("fq on {name}"));
-        }
-        if !has(&|q| q.kind == "clsact") {
-            missing.push(format!("filters on {name}"));
-        }
-    }
-    Ok(missing)
 }

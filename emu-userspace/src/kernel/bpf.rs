@@ -2,10 +2,9 @@
 //! pinning them, and finding them again from another process.
 use std::{
     fs, io,
-    num::NonZeroUsize,
+    net::IpAddr,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
-    ptr::NonNull,
 };
 
 use aya::{
@@ -16,15 +15,16 @@ use aya::{
     },
     programs::{ProgramError, SchedClassifier},
 };
+use emu_common::model::random;
 use emu_common::{
     Reason,
     layout::{AddrKey, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
     model::order,
     names,
 };
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::plan::{Entries, Plan, TableError, jitter_tables};
+use super::mapped::Mapped;
+use crate::plan::{Current, Entries, Plan, Room, TableError, jitter_tables};
 
 /// The compiled programs.
 pub(super) static OBJECT: &[u8] =
@@ -88,76 +88,6 @@ pub(super) fn map_error(
         operation,
         map,
         source: Box::new(source),
-    }
-}
-
-/// An array map whose values this process reads and writes in place.
-///
-/// The kernel writes the same memory: values are copied in and out whole words
-/// at a time, never borrowed.
-pub struct Mapped<T> {
-    address: NonNull<T>,
-    length: usize,
-}
-
-impl<T: aya::Pod> Mapped<T> {
-    fn new(map: &MapData, name: &'static str) -> Result<Self, BpfError> {
-        let info = map.info().map_err(map_error("look at", name))?;
-        let length = info.max_entries() as usize;
-        let io_error = |source: io::Error| BpfError::Mmap { map: name, source };
-        let bytes = NonZeroUsize::new(length * size_of::<T>())
-            .ok_or_else(|| io_error(io::ErrorKind::InvalidInput.into()))?;
-        // SAFETY: a fresh shared mapping of the map's own memory at an address
-        // that the kernel picks; it does not touch existing memory.
-        let address = unsafe {
-            mmap(
-                None,
-                bytes,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_SHARED,
-                map.fd().as_fd(),
-                0,
-            )
-        }
-        .map_err(|errno| io_error(errno.into()))?;
-        Ok(Self {
-            address: address.cast(),
-            length,
-        })
-    }
-
-    /// Number of values.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// A copy of one value.
-    pub fn get(&self, index: usize) -> Option<T> {
-        // SAFETY: the index is inside the mapping; T is plain data, so any
-        // bytes that the kernel writes meanwhile are a valid value.
-        (index < self.length).then(|| unsafe { self.address.add(index).read_volatile() })
-    }
-
-    /// Stores one value; indexes beyond the end are ignored.
-    pub fn set(&mut self, index: usize, value: T) {
-        if index < self.length {
-            // SAFETY: inside the mapping (checked above), aligned by the
-            // kernel's page alignment and the asserted layouts.
-            unsafe { self.address.add(index).write_volatile(value) }
-        }
-    }
-}
-
-impl<T> Drop for Mapped<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was created with this address and length and is
-        // not used after the drop. A failure leaves only address space behind.
-        let _ = unsafe { munmap(self.address.cast(), self.length * size_of::<T>()) };
     }
 }
 
@@ -257,6 +187,9 @@ pub struct Maps {
     pub pairs: Mapped<PairLink>,
     /// Impairments of pipes and links.
     pub stages: Mapped<Stage>,
+    /// Departure times of the packets in queues limited in packets.
+    pub ring: Mapped<u64>,
+    vnodes: HashMap<MapData, AddrKey, VnodeRef>,
     reasons: PerCpuArray<MapData, u64>,
 }
 
@@ -280,13 +213,47 @@ impl Maps {
         open: impl Fn(&'static str) -> Result<MapData, BpfError>,
     ) -> Result<Self, BpfError> {
         let reasons = Map::PerCpuArray(open(names::MAP_REASONS)?);
+        let vnodes = Map::HashMap(open(names::MAP_VNODES)?);
         Ok(Self {
+            ring: Mapped::new(&open(names::MAP_RING)?, names::MAP_RING)?,
+            vnodes: HashMap::try_from(vnodes).map_err(map_error("open", names::MAP_VNODES))?,
             pipes: Mapped::new(&open(names::MAP_PIPES)?, names::MAP_PIPES)?,
             pairs: Mapped::new(&open(names::MAP_PAIRS)?, names::MAP_PAIRS)?,
             stages: Mapped::new(&open(names::MAP_STAGES)?, names::MAP_STAGES)?,
             reasons: PerCpuArray::try_from(reasons)
                 .map_err(map_error("open", names::MAP_REASONS))?,
         })
+    }
+
+    /// Copies of the arrays.
+    pub fn current(&self) -> Current {
+        Current {
+            pipes: self.pipes.copy(),
+            stages: self.stages.copy(),
+            links: self.pairs.copy(),
+            ring_slots: self.ring.len() as u32,
+        }
+    }
+
+    /// Makes an address a vnode.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn add_vnode(&mut self, address: IpAddr, place: VnodeRef) -> Result<(), BpfError> {
+        self.vnodes
+            .insert(address_key(address), place, 0)
+            .map_err(map_error("add to", names::MAP_VNODES))
+    }
+
+    /// Makes an address one that is no vnode; whether it was one or not.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn remove_vnode(&mut self, address: IpAddr) -> Result<(), BpfError> {
+        match self.vnodes.remove(&address_key(address)) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(map_error("remove from", names::MAP_VNODES)(error)),
+        }
     }
 
     /// How often each reason was counted, over all CPUs.
@@ -322,12 +289,12 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
 /// As for [`load`].
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let entries = Entries::of(plan);
+    let room = Room::of(plan, &entries);
     let tables = match plan.features() & feature::STAGES {
         0 => Vec::new(),
         _ => jitter_tables(plan)?,
     };
-    let room = [entries.stages.len(), tables.len()];
-    let mut ebpf = open_with(plan, orphan, plan.features(), room)?;
+    let mut ebpf = open_with(plan, orphan, plan.features(), &room, tables.len())?;
     for name in names::PROGS {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
@@ -373,34 +340,42 @@ pub(super) fn program_error(program: &'static str, source: ProgramError) -> BpfE
 /// # Errors
 /// [`BpfError::Load`].
 pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
-    open_with(plan, true, features, [0, 0])
+    let room = Room::of(plan, &Entries::of(plan));
+    open_with(plan, true, features, &room, 0)
 }
 
 fn open_with(
     plan: &Plan,
     orphan: bool,
     features: u32,
-    [stages, tables]: [usize; 2],
+    room: &Room,
+    tables: usize,
 ) -> Result<Ebpf, BpfError> {
     let groups = plan.groups.len().max(1) as u32;
-    let vnodes = plan.vnodes.len().max(1) as u32;
     let orphan = u32::from(orphan);
     let ebpf = EbpfLoader::new()
-        .map_max_entries(names::MAP_VNODES, vnodes)
+        .map_max_entries(names::MAP_VNODES, room.slots)
         .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
         .map_max_entries(names::MAP_PAIRS, groups * groups)
-        .map_max_entries(names::MAP_PIPES, plan.pipe_count().max(2))
-        .map_max_entries(names::MAP_STAGES, stages.max(1) as u32)
+        .map_max_entries(names::MAP_PIPES, room.slots * 2)
+        .map_max_entries(names::MAP_STAGES, room.stages)
         .map_max_entries(names::MAP_TABLES, tables.max(1) as u32)
         .map_max_entries(names::MAP_OPENINGS, openings(plan))
         .map_max_entries(names::MAP_LATEST, latest(plan))
-        .map_max_entries(names::MAP_RING, plan.ring_slots().max(1))
+        .map_max_entries(names::MAP_RING, room.ring)
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
         .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
         .load(OBJECT)
         .map_err(Box::new)?;
     Ok(ebpf)
+}
+
+/// Tells the programs of this build from those of another.
+pub fn object_mark() -> u64 {
+    OBJECT.iter().fold(OBJECT.len() as u64, |mark, byte| {
+        random::mix(mark ^ u64::from(*byte))
+    })
 }
 
 /// Keeps the verifier's words in a file: they fill screens.
@@ -427,7 +402,7 @@ fn openings(plan: &Plan) -> u32 {
 
 /// Slots for the flows of paths with jitter: 64 peers for each vnode.
 fn latest(plan: &Plan) -> u32 {
-    if !plan.keeps_order() {
+    if plan.features() & feature::STAGES == 0 {
         return order::MIN_SLOTS;
     }
     (plan.vnodes.len() as u32)
@@ -476,9 +451,9 @@ fn fill_groups(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
 }
 
 /// The map key of an address.
-pub fn address_key(address: std::net::IpAddr) -> AddrKey {
+pub fn address_key(address: IpAddr) -> AddrKey {
     match address {
-        std::net::IpAddr::V4(a) => AddrKey::from_v4(a.octets()),
-        std::net::IpAddr::V6(a) => AddrKey::from_v6(a.octets()),
+        IpAddr::V4(a) => AddrKey::from_v4(a.octets()),
+        IpAddr::V6(a) => AddrKey::from_v6(a.octets()),
     }
 }

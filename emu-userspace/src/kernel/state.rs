@@ -18,12 +18,15 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use super::{identity::Record, offload::Feature, tc::Hook};
+use crate::plan::FqPlan;
 
 const ROOT: &str = "/run/emu";
 const JOURNAL: &str = "journal.jsonl";
 const STATE: &str = "state.json";
 const IDENTITY: &str = "identity.json";
 const TOPOLOGY: &str = "topology.yaml";
+/// Stands beside the state while the maps are changed in place.
+const CHANGING: &str = "changing";
 /// Socket option that names the network namespace (uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -172,6 +175,28 @@ pub struct State {
     /// Seed of all random decisions: that of the topology, or one of this load.
     #[serde(default)]
     pub seed: u64,
+    /// Place in the maps of each vnode of the plan; empty: in its order.
+    #[serde(default)]
+    pub slots: Vec<u32>,
+    /// Features that the programs were loaded with.
+    #[serde(default)]
+    pub features: u32,
+    /// Whether checksum offloads are off.
+    #[serde(default)]
+    pub corrupts: bool,
+    /// Settings of fq as they are; those of the plan if none.
+    #[serde(default)]
+    pub fq: Option<FqPlan>,
+    /// Which build the programs are of.
+    #[serde(default)]
+    pub object: u64,
+    /// Name of the copy of the topology in the state folder.
+    #[serde(default = "first_copy")]
+    pub copy: String,
+}
+
+fn first_copy() -> String {
+    TOPOLOGY.to_owned()
 }
 
 /// Proof that no other `emu` changes this namespace.
@@ -338,13 +363,31 @@ impl StateDir {
     /// [`StateError::File`].
     pub fn store(
         &self,
-        _lock: &WriterLock,
+        lock: &WriterLock,
         state: &State,
         topology: &str,
     ) -> Result<(), StateError> {
         fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
-        let path = self.path.join(TOPOLOGY);
+        // A copy under another name, so that the state that is there stays whole
+        // until the new one takes its place.
+        let now = fs::read(self.path.join(STATE)).ok();
+        let now = now.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
+        let old = now.map(|state| state.copy);
+        let mut state = state.clone();
+        state.copy = match &old {
+            Some(old) if old == TOPOLOGY => "topology-2.yaml".to_owned(),
+            _ => TOPOLOGY.to_owned(),
+        };
+        let path = self.path.join(&state.copy);
         fs::write(&path, topology).map_err(file_error("write", &path))?;
+        self.update(lock, &state)
+    }
+
+    /// Stores a state without its topology.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn update(&self, _lock: &WriterLock, state: &State) -> Result<(), StateError> {
         let bytes = serde_json::to_vec_pretty(state).map_err(|e| StateError::Damaged {
             path: self.path.join(STATE),
             detail: e.to_string(),
@@ -382,6 +425,30 @@ impl StateDir {
         self.path.join(STATE).exists()
     }
 
+    /// Marks that the maps are about to be changed in place: if this process ends
+    /// before [`StateDir::changed`], the next load starts anew.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn changing(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        let path = self.path.join(CHANGING);
+        fs::write(&path, "").map_err(file_error("write", &path))
+    }
+
+    /// Takes the mark of [`StateDir::changing`] away.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn changed(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        let path = self.path.join(CHANGING);
+        fs::remove_file(&path).map_err(file_error("remove", &path))
+    }
+
+    /// Whether a change in place was broken off.
+    pub fn is_half_changed(&self) -> bool {
+        self.path.join(CHANGING).exists()
+    }
+
     /// The finished load and its topology, if there is one.
     ///
     /// # Errors
@@ -397,7 +464,7 @@ impl StateDir {
             path: path.clone(),
             detail: e.to_string(),
         })?;
-        let path = self.path.join(TOPOLOGY);
+        let path = self.path.join(&state.copy);
         let topology = fs::read_to_string(&path).map_err(file_error("read", &path))?;
         Ok(Some((state, topology)))
     }

@@ -112,6 +112,25 @@ fn message(index: u32, parent: TcHandle, handle: TcHandle, kind: &str) -> TcMess
 
 /// Makes `fq` the root qdisc of an interface.
 pub fn add_fq(index: u32, name: &str, fq: &FqPlan) -> Request {
+    Request {
+        message: fq_message(index, fq),
+        flags: NLM_F_CREATE | NLM_F_REPLACE,
+        operation: format!("make fq the root qdisc of {name}"),
+        tolerate: &[],
+    }
+}
+
+/// Changes the settings of our root qdisc, which keeps its packets.
+pub fn change_fq(index: u32, name: &str, fq: &FqPlan) -> Request {
+    Request {
+        message: fq_message(index, fq),
+        flags: 0,
+        operation: format!("change fq, the root qdisc of {name}"),
+        tolerate: &[],
+    }
+}
+
+fn fq_message(index: u32, fq: &FqPlan) -> RouteNetlinkMessage {
     let handle = TcHandle {
         major: FQ_HANDLE_MAJOR,
         minor: 0,
@@ -132,12 +151,7 @@ pub fn add_fq(index: u32, name: &str, fq: &FqPlan) -> Request {
             DefaultNla::new(TCA_FQ_HORIZON_DROP, vec![0]),
         ],
     )));
-    Request {
-        message: RouteNetlinkMessage::NewQueueDiscipline(m),
-        flags: NLM_F_CREATE | NLM_F_REPLACE,
-        operation: format!("make fq the root qdisc of {name}"),
-        tolerate: &[],
-    }
+    RouteNetlinkMessage::NewQueueDiscipline(m)
 }
 
 /// Deletes the root qdisc, which gives an interface its default one again.

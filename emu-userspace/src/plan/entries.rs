@@ -2,12 +2,16 @@
 use std::{net::IpAddr, time::Duration};
 
 use emu_common::{
-    layout::{NO_LIMIT_NS, PairLink, Pipe, Stage, feature, pipe_flag, stage_flag},
-    model::{aqm, filter, loss, queue, random, rate},
+    layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, feature, pipe_flag},
+    model::{aqm, filter, queue, random, rate},
 };
 
-use super::{Plan, nanoseconds};
-use crate::topology::{Accounting, Aqm, Filtering, GroupLink, Impairments, Loss, Queue, Rate};
+use super::{Plan, impair, nanoseconds};
+use crate::topology::{Accounting, Filtering, GroupLink, LinkWay, Queue, Rate};
+
+/// Bit of [`Pipe::flags`] that user space alone reads: the queue limit was given
+/// in bytes, and follows the rate when that changes.
+pub(crate) const LIMIT_IN_BYTES: u32 = 1 << 31;
 
 /// What the arrays of the data path hold at first.
 pub struct Entries {
@@ -20,7 +24,7 @@ pub struct Entries {
 }
 
 /// A line's queue and rate.
-pub(super) struct Service {
+pub(crate) struct Service {
     pub rate: Option<Rate>,
     pub queue: Queue,
     pub burst_bytes: u64,
@@ -28,20 +32,8 @@ pub(super) struct Service {
 
 /// The map entry of a pipe, without its place in the ring and its stage.
 pub(super) fn pipe(service: &Service, latency: Duration, accounting: &Accounting) -> Pipe {
-    let ns_per_byte_q20 = service.rate.map_or(0, |r| rate::ns_per_byte_q20(r.0));
-    let (limit_packets, limit_ns) = match service.queue {
-        // An unlimited line has no queue to fill.
-        _ if service.rate.is_none() => (0, NO_LIMIT_NS),
-        Queue::Packets(packets) => (packets, NO_LIMIT_NS),
-        Queue::Bytes(bytes) => (0, queue::bytes_as_ns(ns_per_byte_q20, bytes)),
-        Queue::Time(time) => (0, nanoseconds(time)),
-    };
-    Pipe {
-        ns_per_byte_q20,
+    let mut pipe = Pipe {
         latency_ns: nanoseconds(latency),
-        limit_ns,
-        limit_packets,
-        burst_ns: queue::bytes_as_ns(ns_per_byte_q20, service.burst_bytes),
         overhead_bytes: accounting.overhead_bytes(),
         flags: if accounting.in_cells() {
             pipe_flag::CELLS
@@ -49,98 +41,35 @@ pub(super) fn pipe(service: &Service, latency: Duration, accounting: &Accounting
             0
         },
         ..Pipe::default()
-    }
+    };
+    serve(&mut pipe, service);
+    pipe
+}
+
+/// Gives a pipe another rate, queue and burst.
+pub(crate) fn serve(pipe: &mut Pipe, service: &Service) {
+    let ns_per_byte_q20 = service.rate.map_or(0, |r| rate::ns_per_byte_q20(r.0));
+    pipe.flags &= !LIMIT_IN_BYTES;
+    let (limit_packets, limit_ns) = match service.queue {
+        // An unlimited line has no queue to fill.
+        _ if service.rate.is_none() => (0, NO_LIMIT_NS),
+        Queue::Packets(packets) => (packets, NO_LIMIT_NS),
+        Queue::Bytes(bytes) => {
+            pipe.flags |= LIMIT_IN_BYTES;
+            (0, queue::bytes_as_ns(ns_per_byte_q20, bytes))
+        }
+        Queue::Time(time) => (0, nanoseconds(time)),
+    };
+    pipe.ns_per_byte_q20 = ns_per_byte_q20;
+    pipe.limit_packets = limit_packets;
+    pipe.limit_ns = limit_ns;
+    pipe.burst_ns = queue::bytes_as_ns(ns_per_byte_q20, service.burst_bytes);
 }
 
 /// The flags and the timeout of a vnode's filter.
 pub(super) fn filtering(pipe: &mut Pipe, filtering: &Filtering) {
     pipe.flags |= filtering.class << pipe_flag::FILTER_SHIFT;
     pipe.filter_timeout_ns = nanoseconds(filtering.timeout);
-}
-
-/// The map entry of impairments, without its seed; none where there are none.
-pub(super) fn stage(impairments: &Impairments) -> Option<Stage> {
-    if impairments.is_empty() {
-        return None;
-    }
-    let mut stage = Stage::default();
-    let [
-        jitter_rho,
-        loss_rho,
-        duplicate_rho,
-        corrupt_rho,
-        reorder_rho,
-    ] = &mut stage.rho;
-    if let Some(jitter) = &impairments.jitter {
-        stage.jitter_ns = nanoseconds(jitter.spread);
-        stage.jitter_table = jitter.distribution;
-        *jitter_rho = jitter.correlation.0;
-        if jitter.overtake {
-            stage.flags |= stage_flag::OVERTAKE;
-        }
-    }
-    match &impairments.loss {
-        None => {}
-        Some(Loss::Random(chance)) => {
-            (stage.loss_kind, stage.loss[0]) = (loss::RANDOM, chance.chance.0);
-            *loss_rho = chance.correlation.0;
-        }
-        Some(Loss::GilbertElliott {
-            to_bad,
-            to_good,
-            in_bad,
-            in_good,
-        }) => {
-            stage.loss_kind = loss::GILBERT_ELLIOTT;
-            stage.loss = [to_bad.0, to_good.0, in_bad.0, in_good.0, 0];
-        }
-        Some(Loss::Markov(p)) => {
-            (stage.loss_kind, stage.loss) = (loss::MARKOV4, p.map(|p| p.0));
-        }
-    }
-    if let Some(chance) = &impairments.duplicate {
-        (stage.duplicate, *duplicate_rho) = (chance.chance.0, chance.correlation.0);
-    }
-    if let Some(chance) = &impairments.corrupt {
-        (stage.corrupt, *corrupt_rho) = (chance.chance.0, chance.correlation.0);
-    }
-    if let Some(reorder) = &impairments.reorder {
-        stage.reorder = reorder.chance.chance.0;
-        *reorder_rho = reorder.chance.correlation.0;
-        stage.reorder_gap = reorder.gap;
-    }
-    manage(&mut stage, impairments.aqm.as_ref());
-    Some(stage)
-}
-
-fn manage(stage: &mut Stage, management: Option<&Aqm>) {
-    let ecn = match management {
-        None => return,
-        Some(Aqm::Codel {
-            target,
-            interval,
-            ecn,
-        }) => {
-            stage.aqm_kind = aqm::CODEL;
-            (stage.aqm_low_ns, stage.aqm_high_ns) = (nanoseconds(*target), nanoseconds(*interval));
-            ecn
-        }
-        Some(Aqm::Red {
-            min,
-            max,
-            probability,
-            weight_bits,
-            ecn,
-        }) => {
-            stage.aqm_kind = aqm::RED;
-            (stage.aqm_low_ns, stage.aqm_high_ns) = (nanoseconds(*min), nanoseconds(*max));
-            (stage.red_probability, stage.red_weight_bits) = (probability.0, *weight_bits);
-            ecn
-        }
-    };
-    if *ecn {
-        stage.flags |= stage_flag::ECN;
-    }
 }
 
 /// Both directions of a link between groups, as far as the maps know them.
@@ -168,7 +97,7 @@ impl PlanLink {
             pipe: link
                 .rate
                 .map(|rate| pipe(&service(rate), Duration::ZERO, accounting)),
-            stage: stage(&link.impairments),
+            stage: impair::stage(&link.impairments),
             salt: name
                 .bytes()
                 .fold(1, |hash, byte| random::mix(hash ^ u64::from(byte))),
@@ -185,22 +114,72 @@ fn salt(address: IpAddr) -> u64 {
     random::mix(random::mix((bits >> 64) as u64) ^ bits as u64)
 }
 
+/// One direction of a link between groups, without its places in the maps.
+#[derive(Debug, Clone, Copy)]
+pub struct Way {
+    /// One-way latency in nanoseconds.
+    pub latency_ns: u64,
+    /// Its capacity.
+    pub pipe: Option<Pipe>,
+    /// Its impairments.
+    pub stage: Option<Stage>,
+}
+
+impl Plan {
+    /// One direction of a vnode's line and its impairments, without their places
+    /// in the maps.
+    pub fn line(&self, vnode: usize, direction: Direction) -> (Pipe, Option<Stage>) {
+        let group = &self.groups[self.vnodes[vnode].group];
+        let (pipe, stage) = match direction {
+            Direction::Up => (&group.up, &group.up_stage),
+            Direction::Down => (&group.down, &group.down_stage),
+        };
+        let seed = self.line_seed(self.vnodes[vnode].address, direction);
+        (*pipe, stage.map(|stage| Stage { seed, ..stage }))
+    }
+
+    /// Seed of the stage of a vnode's line.
+    pub(crate) fn line_seed(&self, address: IpAddr, direction: Direction) -> u64 {
+        random::mix(self.seed ^ salt(address).wrapping_add(1 + direction as u64))
+    }
+
+    /// One direction of a link: its number is that of [`crate::topology::LinkWay`].
+    pub fn way(&self, number: usize) -> Way {
+        let link = &self.links[number / 2];
+        let seed = random::mix(self.seed ^ link.salt.wrapping_add(1 + number as u64 % 2));
+        Way {
+            latency_ns: link.latency_ns,
+            pipe: link.pipe,
+            stage: link.stage.map(|stage| Stage { seed, ..stage }),
+        }
+    }
+
+    /// Directions of all links.
+    pub fn ways(&self) -> usize {
+        self.links.len() * 2
+    }
+
+    /// For each pair of groups, row by row, the number of the direction of a link
+    /// that counts.
+    pub fn pair_ways(&self) -> impl Iterator<Item = Option<usize>> {
+        self.pair_ways.iter().map(|way| way.map(LinkWay::number))
+    }
+}
+
 /// Numbers pipes' ring slots and stages in the order of the maps.
+#[derive(Default)]
 struct Numbering {
-    seed: u64,
     ring_base: u32,
     stages: Vec<Stage>,
 }
 
 impl Numbering {
     /// Number plus one of a new stage, 0 for none.
-    fn stage(&mut self, stage: Option<Stage>, salt: u64) -> u32 {
+    fn stage(&mut self, stage: Option<Stage>) -> u32 {
         let Some(stage) = stage else { return 0 };
-        let seed = random::mix(self.seed ^ salt);
         self.stages.push(Stage {
-            seed,
             // A correlation has a number to begin with.
-            last: [1, 2, 3, 4, 5].map(|what| random::mix(seed ^ what) as u32),
+            last: [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32),
             ..stage
         });
         self.stages.len() as u32
@@ -217,43 +196,32 @@ impl Numbering {
 impl Entries {
     /// The maps of a plan.
     pub fn of(plan: &Plan) -> Self {
-        let mut numbering = Numbering {
-            seed: plan.seed,
-            ring_base: 0,
-            stages: Vec::new(),
-        };
+        let mut numbering = Numbering::default();
         let mut pipes = Vec::with_capacity(plan.pipe_count() as usize);
-        for vnode in &plan.vnodes {
-            let group = &plan.groups[vnode.group];
-            let salt = salt(vnode.address);
-            for (direction, (pipe, stage)) in [
-                (1, (&group.up, &group.up_stage)),
-                (2, (&group.down, &group.down_stage)),
-            ] {
-                let stage = numbering.stage(*stage, salt.wrapping_add(direction));
-                pipes.push(numbering.pipe(*pipe, stage));
+        for vnode in 0..plan.vnodes.len() {
+            for direction in [Direction::Up, Direction::Down] {
+                let (pipe, stage) = plan.line(vnode, direction);
+                let stage = numbering.stage(stage);
+                pipes.push(numbering.pipe(pipe, stage));
             }
         }
-        // Both directions of each link, in the order of `LinkWay::number`.
-        let mut ways = Vec::with_capacity(plan.links.len() * 2);
-        for link in &plan.links {
-            for direction in [1, 2] {
-                let stage = numbering.stage(link.stage, link.salt.wrapping_add(direction));
-                let pipe = link.pipe.map_or(0, |pipe| {
-                    pipes.push(numbering.pipe(pipe, stage));
-                    pipes.len() as u32 - 1
-                });
-                ways.push(PairLink {
-                    latency_ns: link.latency_ns,
-                    stage,
-                    pipe,
-                });
-            }
+        let mut ways = Vec::with_capacity(plan.ways());
+        for number in 0..plan.ways() {
+            let way = plan.way(number);
+            let stage = numbering.stage(way.stage);
+            let pipe = way.pipe.map_or(0, |pipe| {
+                pipes.push(numbering.pipe(pipe, stage));
+                pipes.len() as u32 - 1
+            });
+            ways.push(PairLink {
+                latency_ns: way.latency_ns,
+                stage,
+                pipe,
+            });
         }
         let links = plan
-            .pair_ways
-            .iter()
-            .map(|way| way.map_or_else(PairLink::default, |way| ways[way.number()]))
+            .pair_ways()
+            .map(|way| way.map_or_else(PairLink::default, |way| ways[way]))
             .collect();
         Self {
             pipes,
@@ -270,11 +238,6 @@ fn stages(plan: &Plan) -> impl Iterator<Item = Stage> {
         .flat_map(|g| [g.up_stage, g.down_stage])
         .chain(plan.links.iter().map(|l| l.stage))
         .flatten()
-}
-
-/// Whether some packets have jitter and may not overtake each other.
-pub(super) fn keeps_order(plan: &Plan) -> bool {
-    stages(plan).any(|s| s.jitter_ns != 0 && s.flags & stage_flag::OVERTAKE == 0)
 }
 
 /// The features that a plan needs, [`feature`] bits.

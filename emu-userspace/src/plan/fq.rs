@@ -6,10 +6,10 @@ use emu_common::{
     layout::{NO_LIMIT_NS, Pipe, Stage},
     model::{jitter, rate},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::{PlanGroup, entries::PlanLink, tables};
-use crate::topology::{FqSettings, LinkWay};
+use super::{Current, Plan, PlanGroup, delta::stage_at, entries::PlanLink, tables};
+use crate::topology::{FqSettings, LinkWay, Topology};
 
 /// Smallest packet that the sizes assume: an IPv4 header with a TCP header.
 const SMALLEST_PACKET_BYTES: u64 = 40;
@@ -20,7 +20,7 @@ const LARGEST_LIMIT: u64 = 20_000_000;
 const DEFAULT_HORIZON_US: u64 = 10_000_000;
 
 /// Settings of the fq qdiscs, as `tc qdisc show` prints them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FqPlan {
     /// Packets in the qdisc.
     pub limit_packets: u32,
@@ -87,6 +87,18 @@ fn link_ns(link: &PlanLink, mtu_bytes: u32) -> u64 {
 }
 
 impl FqPlan {
+    /// The larger of two plans in every size.
+    #[must_use]
+    pub fn grown(&self, need: &Self) -> Self {
+        Self {
+            limit_packets: self.limit_packets.max(need.limit_packets),
+            flow_limit_packets: self.flow_limit_packets.max(need.flow_limit_packets),
+            buckets: self.buckets.max(need.buckets),
+            orphan_mask: self.orphan_mask,
+            horizon_us: self.horizon_us.max(need.horizon_us),
+        }
+    }
+
     /// Sizes for the vnodes of these groups; what the user set wins.
     pub(super) fn for_groups(
         settings: &FqSettings,
@@ -94,7 +106,7 @@ impl FqPlan {
         (links, ways): (&[PlanLink], &[Option<LinkWay>]),
         mtu_bytes: u32,
     ) -> Self {
-        let (mut limit, mut flow_limit, mut horizon_ns, mut vnodes) = (0u64, 0u64, 0u64, 0usize);
+        let mut need = Need::new(mtu_bytes);
         for (id, group) in groups
             .iter()
             .enumerate()
@@ -107,32 +119,96 @@ impl FqPlan {
                 .map(|way| link_ns(&links[way.link], mtu_bytes))
                 .max()
                 .unwrap_or(0);
-            vnodes += group.local_vnodes;
-            for (pipe, stage, pair_ns) in [
-                (&group.up, &group.up_stage, pair_ns),
-                (&group.down, &group.down_stage, 0),
-            ] {
-                let jitter_ns = stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
-                let pair_ns = pair_ns.saturating_add(jitter_ns);
-                let held = held_packets(pipe, mtu_bytes, pair_ns);
-                flow_limit = flow_limit.max(held);
-                limit = limit.saturating_add(held.saturating_mul(group.local_vnodes as u64));
-                let farthest = queue_ns(pipe, mtu_bytes)
-                    .saturating_add(pipe.latency_ns)
-                    .saturating_add(pair_ns);
-                horizon_ns = horizon_ns.max(farthest);
+            need.vnodes += group.local_vnodes;
+            need.add(&group.up, group.up_stage, pair_ns, group.local_vnodes);
+            need.add(&group.down, group.down_stage, 0, group.local_vnodes);
+        }
+        need.plan(settings)
+    }
+
+    /// Sizes for the lines as they are in the maps.
+    pub fn for_current(topology: &Topology, plan: &Plan, slots: &[u32], current: &Current) -> Self {
+        let groups = plan.groups.len();
+        let mtu_bytes = plan.mtu_bytes;
+        let farthest: Vec<u64> = (0..groups)
+            .map(|group| {
+                let row = &current.links[group * groups..(group + 1) * groups];
+                row.iter()
+                    .map(|link| {
+                        let pipe = current.pipes.get(link.pipe as usize);
+                        let link = PlanLink {
+                            latency_ns: link.latency_ns,
+                            pipe: pipe.filter(|_| link.pipe != 0).copied(),
+                            stage: Some(stage_at(&current.stages, link.stage)),
+                            salt: 0,
+                        };
+                        link_ns(&link, mtu_bytes)
+                    })
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        let mut need = Need::new(mtu_bytes);
+        need.vnodes = plan.vnodes.len();
+        for (vnode, slot) in plan.vnodes.iter().zip(slots) {
+            for (index, pair_ns) in [(slot * 2, farthest[vnode.group]), (slot * 2 + 1, 0)] {
+                if let Some(pipe) = current.pipes.get(index as usize) {
+                    let stage = stage_at(&current.stages, pipe.stage);
+                    need.add(pipe, Some(stage), pair_ns, 1);
+                }
             }
         }
+        need.plan(&topology.fq)
+    }
+}
+
+/// What fq must hold, summed up over lines.
+struct Need {
+    mtu_bytes: u32,
+    limit: u64,
+    flow_limit: u64,
+    horizon_ns: u64,
+    vnodes: usize,
+}
+
+impl Need {
+    fn new(mtu_bytes: u32) -> Self {
+        Self {
+            mtu_bytes,
+            limit: 0,
+            flow_limit: 0,
+            horizon_ns: 0,
+            vnodes: 0,
+        }
+    }
+
+    /// `count` lines of a kind, whose packets wait another `pair_ns` at most.
+    fn add(&mut self, pipe: &Pipe, stage: Option<Stage>, pair_ns: u64, count: usize) {
+        let jitter_ns = stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
+        let pair_ns = pair_ns.saturating_add(jitter_ns);
+        let held = held_packets(pipe, self.mtu_bytes, pair_ns);
+        self.flow_limit = self.flow_limit.max(held);
+        self.limit = self.limit.saturating_add(held.saturating_mul(count as u64));
+        let farthest = queue_ns(pipe, self.mtu_bytes)
+            .saturating_add(pipe.latency_ns)
+            .saturating_add(pair_ns);
+        self.horizon_ns = self.horizon_ns.max(farthest);
+    }
+
+    fn plan(&self, settings: &FqSettings) -> FqPlan {
         let clamp = |packets: u64| packets.clamp(DEFAULT_LIMIT, LARGEST_LIMIT) as u32;
         // A second more than the farthest: the clock moves on while we enqueue.
-        let horizon_us = (horizon_ns / 1_000).saturating_add(1_000_000);
+        let horizon_us = (self.horizon_ns / 1_000).saturating_add(1_000_000);
         let horizon_us = settings
             .horizon
             .map_or(horizon_us.max(DEFAULT_HORIZON_US), |h| h.as_micros() as u64);
-        let buckets = (vnodes * 4).next_power_of_two().clamp(1 << 10, 1 << 18) as u32;
-        Self {
-            limit_packets: settings.limit_packets.unwrap_or(clamp(limit)),
-            flow_limit_packets: settings.flow_limit_packets.unwrap_or(clamp(flow_limit)),
+        let buckets = (self.vnodes * 4).next_power_of_two();
+        let buckets = buckets.clamp(1 << 10, 1 << 18) as u32;
+        FqPlan {
+            limit_packets: settings.limit_packets.unwrap_or(clamp(self.limit)),
+            flow_limit_packets: settings
+                .flow_limit_packets
+                .unwrap_or(clamp(self.flow_limit)),
             buckets: settings.buckets.unwrap_or(buckets),
             orphan_mask: settings.orphan_mask.unwrap_or(u32::MAX),
             horizon_us: horizon_us.min(u64::from(u32::MAX)) as u32,

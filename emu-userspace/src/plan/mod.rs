@@ -1,7 +1,10 @@
 //! What one host must do for a topology: pure data, made without touching the
 //! kernel, printable with `--dry-run`.
+mod delta;
 mod entries;
 mod fq;
+mod impair;
+mod room;
 mod runs;
 mod tables;
 
@@ -15,12 +18,19 @@ use emu_common::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use entries::Entries;
+pub use delta::{Anew, Current, Delta, Loaded, Store};
+pub(crate) use delta::{next_generation, stage_at, stage_settings};
+pub use entries::{Entries, Way};
+pub(crate) use entries::{LIMIT_IN_BYTES, Service, serve};
 pub use fq::FqPlan;
+pub(crate) use impair::put as put_impairments;
+pub(crate) use room::Places;
+use room::Reserve;
+pub use room::Room;
 pub use runs::{addresses, covering_prefixes, runs};
 pub use tables::{TableError, jitter_tables, read_distribution};
 
-use self::entries::{PlanLink, Service};
+use self::entries::PlanLink;
 use crate::topology::{Accounting, Addressing, GroupId, LinkWay, Topology};
 
 /// A topology that this host cannot carry.
@@ -99,8 +109,8 @@ impl PlanGroup {
             local_vnodes: 0,
             up: pipe(&group.up),
             down: pipe(&group.down),
-            up_stage: entries::stage(&group.up.impairments),
-            down_stage: entries::stage(&group.down.impairments),
+            up_stage: impair::stage(&group.up.impairments),
+            down_stage: impair::stage(&group.down.impairments),
         }
     }
 }
@@ -142,6 +152,8 @@ pub struct Plan {
     pub group_prefixes: Vec<(IpNet, GroupId)>,
     /// Seed of all random decisions.
     pub seed: u64,
+    /// Whether the topology says which; else a change in place keeps the one before.
+    pub has_seed: bool,
     /// Files of the topology's own jitter distributions.
     pub distributions: Vec<PathBuf>,
     #[serde(skip)]
@@ -152,6 +164,9 @@ pub struct Plan {
     /// Local vnodes.
     #[serde(skip)]
     pub vnodes: Vec<PlanVnode>,
+    /// What the events need beside.
+    #[serde(skip)]
+    reserve: Reserve,
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -201,7 +216,9 @@ impl Plan {
             (&links, &pair_ways),
             topology.mtu_bytes,
         );
+        let reserve = Reserve::of(topology, &vnodes);
         Ok(Self {
+            reserve,
             name: topology.name.clone(),
             host,
             interfaces,
@@ -218,6 +235,7 @@ impl Plan {
                 .map(|(id, group)| (group.prefix, id))
                 .collect(),
             seed: topology.seed.unwrap_or_else(fresh_seed),
+            has_seed: topology.seed.is_some(),
             distributions: topology.distributions.clone(),
             links,
             pair_ways,
@@ -228,12 +246,7 @@ impl Plan {
     /// The features of the data path that the plan needs,
     /// [`emu_common::layout::feature`] bits.
     pub fn features(&self) -> u32 {
-        entries::features(self)
-    }
-
-    /// Whether some packets have jitter and may not overtake each other.
-    pub fn keeps_order(&self) -> bool {
-        entries::keeps_order(self)
+        entries::features(self) | self.reserve.features
     }
 
     /// Pipes in the maps: two for each vnode, and the capacities between groups.
@@ -246,7 +259,7 @@ impl Plan {
     pub fn corrupts(&self) -> bool {
         let stages = self.groups.iter().flat_map(|g| [g.up_stage, g.down_stage]);
         let links = self.links.iter().map(|l| l.stage);
-        stages.chain(links).flatten().any(|s| s.corrupt != 0)
+        self.reserve.corrupts || stages.chain(links).flatten().any(|s| s.corrupt != 0)
     }
 
     /// Slots that the departure ring needs: the packet limits of all pipes.

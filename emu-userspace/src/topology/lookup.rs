@@ -94,6 +94,13 @@ impl Topology {
         self.vnode_addresses(group).nth(index.parse().ok()?)
     }
 
+    /// A group and all that are nested in it.
+    pub fn tree(&self, group: GroupId) -> Vec<GroupId> {
+        (0..self.groups.len())
+            .filter(|g| self.chain(*g).contains(&group))
+            .collect()
+    }
+
     /// A group and those around it, from the inside out.
     fn chain(&self, group: GroupId) -> Vec<GroupId> {
         std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()

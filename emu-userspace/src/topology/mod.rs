@@ -5,7 +5,9 @@
 //! Richard, 2006): one-way delay = wait and serialisation in the source's up
 //! pipe + source latency + latency between the groups + wait and serialisation
 //! in the destination's down pipe + destination latency.
+mod change;
 mod error;
+mod events;
 mod hosts;
 mod impair;
 mod lookup;
@@ -14,6 +16,7 @@ mod parse;
 mod reader;
 mod schema;
 mod sections;
+mod traces;
 mod units;
 mod validate;
 
@@ -21,11 +24,14 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use change::{LineChange, PipeChange, Target};
 pub use error::{Position, Problem, TopologyErrors};
+pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::LinkWay;
 pub use parse::{load, parse};
 pub use schema::json_schema;
+pub use traces::{Side, Trace};
 pub use units::{Queue, Rate, UnitError, probability, rate, size, time};
 
 /// Index of a group in [`Topology::groups`].
@@ -55,6 +61,10 @@ pub struct Topology {
     pub links: Vec<GroupLink>,
     /// Hosts; none means that this host carries all vnodes.
     pub hosts: Vec<Host>,
+    /// What happens after `emu start`, in the order of time.
+    pub events: Vec<Event>,
+    /// Recordings that lines and links follow after `emu start`.
+    pub traces: Vec<Trace>,
 }
 
 /// How vnodes get their addresses.

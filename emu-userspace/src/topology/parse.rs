@@ -4,9 +4,9 @@ use std::{fs, path::Path};
 use super::{
     Accounting, Addressing, FqSettings, Topology,
     error::{Position, Problem, TopologyErrors},
-    hosts, impair, node,
+    events, hosts, impair, node,
     reader::{Field, Problems, Record, resolve},
-    sections, units, validate,
+    sections, traces, units, validate,
 };
 
 /// Keys of the document.
@@ -24,6 +24,8 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "latencies",
     "latency_matrix",
     "hosts",
+    "events",
+    "traces",
 ];
 /// Keys of `fq`.
 pub(super) const FQ_KEYS: &[&str] = &["limit", "flow_limit", "horizon", "buckets", "orphan_mask"];
@@ -120,7 +122,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     let groups = sections::groups(&record, &profiles, &own);
     let links = sections::links(&record, &groups, &own);
     let hosts = hosts::hosts(&record, &groups);
-    let topology = Topology {
+    let mut topology = Topology {
         name: record
             .get("name")
             .and_then(|f| f.text())
@@ -144,7 +146,11 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
         groups: groups.list.iter().map(|g| g.group.clone()).collect(),
         links,
         hosts: hosts.iter().map(|h| h.host.clone()).collect(),
+        events: Vec::new(),
+        traces: Vec::new(),
     };
+    topology.traces = traces::traces(&record, &groups, &topology, folder);
+    topology.events = events::events(&record, &groups, &topology, &own);
     validate::check(root, &topology, &groups, &hosts);
     Some(topology)
 }

@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
+mod byhand;
+mod events;
 mod exec;
 mod exec_process;
 mod fairness;
@@ -16,6 +18,7 @@ mod kill;
 mod latency;
 mod lifecycle;
 mod netem;
+mod reload;
 mod safety;
 mod tcp;
 mod udp;

@@ -469,7 +469,8 @@ groups: {a: {prefix: 10.1.0.0/16, nodes: 2, up: 1mbit, queue: 60min}}
 fn map_values_have_the_layout_of_the_library() {
     isolated(|| {
         let (programs, maps) = load(TOPOLOGY, false);
-        assert_eq!(maps.pipes.len(), 2 * 12);
+        // Room for vnodes to come is beyond those of the topology.
+        assert!(maps.pipes.len() >= 2 * 12);
         assert_eq!(maps.pairs.len(), 9);
         assert_eq!(maps.pairs.get(1).unwrap().latency_ns, 400_000_000);
         for (name, id) in programs.map_ids().unwrap() {

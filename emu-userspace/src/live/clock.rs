@@ -1,0 +1,236 @@
+//! The clock of `emu start`: makes the events of a topology happen in time.
+use std::{
+    collections::BTreeMap,
+    rc::Rc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
+use crate::{
+    session::SessionError,
+    topology::{Event, Happening},
+};
+
+/// Longest sleep before another look at whether to stop.
+const NAP: Duration = Duration::from_millis(50);
+/// Attempts to get the lock, [`NAP`] apart, while another process changes
+/// something.
+const ATTEMPTS: u32 = 100;
+
+/// Something that happened.
+#[derive(Debug)]
+pub struct Happened {
+    /// When it was due, since the start of the clock.
+    pub at: Duration,
+    /// How much later it was done.
+    pub late: Duration,
+    /// What.
+    pub what: Happening,
+    /// What was changed, or why not.
+    pub outcome: Result<Changed, LiveError>,
+}
+
+/// What is still to come.
+enum Act {
+    Event(Happening),
+    /// The next step of a ramp.
+    Step(Ramp),
+    /// The next row of a recording.
+    Row(usize),
+}
+
+/// A clock with all that is still to come.
+pub struct Clock {
+    live: Live,
+    /// By time and order.
+    pending: BTreeMap<(Duration, usize), Act>,
+    /// In the order of the topology.
+    recordings: Vec<Rc<Recording>>,
+    from: Duration,
+    next: usize,
+}
+
+impl Clock {
+    /// A clock for the events of what is loaded that begins at `from`; what was to
+    /// happen before is passed over, and traces stand where they would by then.
+    ///
+    /// # Errors
+    /// [`LiveError::Trace`] for a recording that cannot be followed.
+    pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
+        let events: Vec<Event> = live.topology().events.clone();
+        let traces = live.topology().traces.iter();
+        let recordings = traces
+            .map(|trace| Recording::read(trace).map(Rc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut clock = Self {
+            live,
+            pending: BTreeMap::new(),
+            recordings,
+            from,
+            next: 0,
+        };
+        for index in 0..clock.recordings.len() {
+            let begins = true;
+            let at = clock.recordings[index].begin().max(from);
+            clock.plan(at, Act::Event(Happening::Trace { index, begins }));
+        }
+        for event in events.into_iter().filter(|e| e.at >= from) {
+            clock.plan(event.at, Act::Event(event.what));
+        }
+        Ok(clock)
+    }
+
+    /// What is loaded.
+    pub fn live(&self) -> &Live {
+        &self.live
+    }
+
+    /// Events that are still to come.
+    pub fn events(&self) -> usize {
+        self.pending.len()
+    }
+
+    fn plan(&mut self, at: Duration, act: Act) {
+        self.pending.insert((at, self.next), act);
+        self.next += 1;
+    }
+
+    /// Runs until nothing is left or `stop` says so, and tells `on` what happened.
+    /// What happened stays as it is. Returns whether all happened.
+    ///
+    /// # Errors
+    /// [`LiveError::Replaced`] when another topology was loaded meanwhile.
+    pub fn run(
+        mut self,
+        stop: impl Fn() -> bool,
+        mut on: impl FnMut(&Happened),
+    ) -> Result<bool, LiveError> {
+        let start = Instant::now();
+        while let Some(((at, _), act)) = self.pending.pop_first() {
+            let due = at - self.from;
+            loop {
+                if stop() {
+                    return Ok(false);
+                }
+                let left = due.saturating_sub(start.elapsed());
+                if left.is_zero() {
+                    break;
+                }
+                thread::sleep(left.min(NAP));
+            }
+            let late = start.elapsed() - due;
+            match act {
+                Act::Event(what) => {
+                    let outcome = self.happen(at, &what);
+                    if matches!(outcome, Err(LiveError::Replaced)) {
+                        return Err(LiveError::Replaced);
+                    }
+                    on(&Happened {
+                        at,
+                        late,
+                        what,
+                        outcome,
+                    });
+                }
+                Act::Step(ramp) => self.step(start.elapsed() + self.from, ramp)?,
+                Act::Row(index) => {
+                    let now = start.elapsed() + self.from;
+                    let outcome = self.row(index, now);
+                    let ends = matches!(outcome, Ok(None));
+                    match outcome {
+                        Err(LiveError::Replaced) => return Err(LiveError::Replaced),
+                        Ok(Some(_)) => {}
+                        Ok(None) | Err(_) => on(&Happened {
+                            at,
+                            late,
+                            what: Happening::Trace {
+                                index,
+                                begins: !ends,
+                            },
+                            outcome: outcome.map(Option::unwrap_or_default),
+                        }),
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn happen(&mut self, at: Duration, what: &Happening) -> Result<Changed, LiveError> {
+        if let Happening::Trace { index, .. } = what {
+            return self.begin(at, *index);
+        }
+        if let Some(ramp) = Ramp::begin(&self.live, at, what) {
+            let changed = self.patiently(|live| ramp.prepare(live))?;
+            self.plan(ramp.next(at), Act::Step(ramp));
+            return Ok(changed);
+        }
+        self.patiently(|live| match what {
+            Happening::Line { target, change, .. } => live.set_line(*target, change),
+            Happening::Link {
+                ends,
+                one_way,
+                change,
+                ..
+            } => live.set_pair(*ends, *one_way, change),
+            Happening::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
+            Happening::Down { target, down } => live.set_down(*target, *down),
+            Happening::Trace { .. } => Ok(Changed::default()),
+        })
+    }
+
+    /// Prepares for a recording and puts its first row in place.
+    fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
+        let recording = Rc::clone(&self.recordings[index]);
+        self.patiently(|live| {
+            recording.reserve(live)?;
+            Ok(Changed::default())
+        })?;
+        Ok(self.row(index, at)?.unwrap_or_default())
+    }
+
+    /// Puts the row of a recording that holds now in place, and plans the next.
+    /// None: that was the last one.
+    fn row(&mut self, index: usize, now: Duration) -> Result<Option<Changed>, LiveError> {
+        let recording = Rc::clone(&self.recordings[index]);
+        let begin = recording.begin();
+        let (row, next) = recording.row(now.saturating_sub(begin));
+        let changed = self.patiently(|live| recording.put(live, row))?;
+        let Some(next) = next else { return Ok(None) };
+        self.plan(begin + next, Act::Row(index));
+        Ok(Some(changed))
+    }
+
+    /// Brings a ramp to where it should be now.
+    fn step(&mut self, now: Duration, ramp: Ramp) -> Result<(), LiveError> {
+        match self.patiently(|live| ramp.step(live, now)) {
+            Err(LiveError::Replaced) => return Err(LiveError::Replaced),
+            // The beginning of the ramp was told; it goes on as well as it can.
+            Ok(_) | Err(_) => {}
+        }
+        if !ramp.is_over(now) {
+            self.plan(ramp.next(now), Act::Step(ramp));
+        }
+        Ok(())
+    }
+
+    /// Tries again while another process holds the lock.
+    fn patiently(
+        &mut self,
+        change: impl Fn(&mut Live) -> Result<Changed, LiveError>,
+    ) -> Result<Changed, LiveError> {
+        let mut attempt = 0;
+        loop {
+            match change(&mut self.live) {
+                Err(LiveError::Session(SessionError::State(
+                    crate::kernel::state::StateError::Locked { .. },
+                ))) if attempt < ATTEMPTS => {
+                    attempt += 1;
+                    thread::sleep(NAP);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}

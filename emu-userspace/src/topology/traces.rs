@@ -1,0 +1,128 @@
+//! The `traces` section of a file: rates, latencies and losses that follow a
+//! recording after `emu start`.
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Topology,
+    events::{Place, Reader},
+    reader::{Field, Record},
+    sections::Groups,
+    units,
+};
+
+/// Keys of a trace.
+pub(super) const TRACE_KEYS: &[&str] = &[
+    "group", "vnode", "between", "from", "to", "file", "up", "down", "at", "loop", "window",
+];
+/// Shortest window of a trace of delivery opportunities.
+const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
+
+/// Which directions of a line follow a trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Both; or the link.
+    Both,
+    /// From the vnode into the network.
+    Up,
+    /// From the network to the vnode.
+    Down,
+}
+
+/// A recording and what follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// The recording.
+    pub file: PathBuf,
+    /// What follows it.
+    pub place: Place,
+    /// Which directions.
+    pub side: Side,
+    /// When it begins, since the start of the clock.
+    pub at: Duration,
+    /// Whether it begins again at its end.
+    pub loops: bool,
+    /// Time over which delivery opportunities are counted as a rate.
+    pub window: Duration,
+}
+
+/// Reads the section; `topology` is all the rest of the file.
+pub(super) fn traces(
+    record: &Record<'_>,
+    groups: &Groups<'_>,
+    topology: &Topology,
+    folder: &Path,
+) -> Vec<Trace> {
+    let Some(list) = record.get("traces").and_then(|f| f.list()) else {
+        return Vec::new();
+    };
+    let mut reader = Reader::new(groups, topology, &[]);
+    let mut traces = Vec::new();
+    for field in list {
+        read(&field, &mut reader, folder, &mut traces);
+    }
+    traces
+}
+
+fn read(
+    field: &Field<'_>,
+    reader: &mut Reader<'_, '_>,
+    folder: &Path,
+    traces: &mut Vec<Trace>,
+) -> Option<()> {
+    let record = field.record(TRACE_KEYS)?;
+    let place = reader.place(&record);
+    let time = |key, default| match record.get(key) {
+        Some(field) => field.unit(units::time),
+        None => Some(default),
+    };
+    let at = time("at", Duration::ZERO);
+    let window = time("window", Duration::from_millis(100));
+    if let (Some(field), Some(window)) = (record.get("window"), window)
+        && window < SHORTEST_WINDOW
+    {
+        field.report(
+            field
+                .problem("the window is too short")
+                .expected("5ms or more"),
+        );
+    }
+    let loops = record.get("loop").map_or(Some(false), |f| f.boolean());
+    let file = |key| {
+        record
+            .get(key)
+            .and_then(|f| f.text())
+            .map(|f| folder.join(f))
+    };
+    let (both, up, down) = (file("file"), file("up"), file("down"));
+    if both.is_some() == (up.is_some() || down.is_some()) {
+        field.report(
+            field
+                .problem("it is not clear which file is followed")
+                .expected("`file: drive.csv`, or `up: up.trace` and `down: down.trace`"),
+        );
+        return None;
+    }
+    if let (Some(Place::Link(..)), Some(side)) = (place, record.get("up").or(record.get("down"))) {
+        side.report(
+            side.problem("a link between groups has no up and down")
+                .expected("`file`, and `from` and `to` for one direction"),
+        );
+        return None;
+    }
+    for (file, side) in [(both, Side::Both), (up, Side::Up), (down, Side::Down)] {
+        if let Some(file) = file {
+            traces.push(Trace {
+                file,
+                place: place?,
+                side,
+                at: at?,
+                loops: loops?,
+                window: window?,
+            });
+        }
+    }
+    Some(())
+}

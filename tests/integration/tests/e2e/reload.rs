@@ -1,0 +1,313 @@
+//! `emu load` of a changed file while traffic passes.
+use std::{
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use integration::{
+    command::{TopologyFile, emu, emu_command, emu_json, run},
+    median,
+    netns::isolated,
+    udp::{self, Arrival, blast},
+};
+use serde_json::Value;
+
+use crate::safety::snapshot;
+
+pub const THREE: &str = "
+version: 1
+groups:
+  a: {prefix: 10.1.0.0/24, nodes: 4, up: 8mbit, down: 8mbit, latency: 20ms}
+  b: {prefix: 10.2.0.0/24, nodes: 4, up: 4mbit, latency: 30ms, loss: 0%}
+  c: {prefix: 10.3.0.0/24, nodes: 4, latency: 10ms}
+latencies:
+  - {between: [a, b], latency: 25ms}
+  - {between: [a, c], latency: 15ms}
+";
+
+/// Loads in place, or fails the test.
+fn reload(text: &str) -> Value {
+    let file = TopologyFile::new(text);
+    let report = emu_json(&format!("load {} --no-verify", file.path()));
+    let how = report["how"]["in_place"].clone();
+    assert!(how.is_object(), "{report}");
+    how
+}
+
+pub fn counter(vnode: &str, direction: &str, counter: &str) -> u64 {
+    emu_json(&format!("status {vnode}"))[direction]["counters"][counter]
+        .as_u64()
+        .unwrap()
+}
+
+/// Sends from one vnode to another while `work` is done, and returns what was sent
+/// and what arrived.
+pub fn under_traffic(
+    from: &'static str,
+    to: &'static str,
+    gap: Duration,
+    work: impl FnOnce(),
+) -> (u32, Vec<Arrival>) {
+    let (sender, receiver) = (udp::socket(from), udp::socket(to));
+    let receiver =
+        thread::spawn(move || udp::receive(&receiver, usize::MAX, Duration::from_secs(2)));
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let sender = thread::spawn(move || {
+        let (start, mut sent) = (Instant::now(), 0);
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            udp::send(&sender, to, sent, 400).unwrap_or_else(|e| panic!("send {sent}: {e}"));
+            sent += 1;
+            thread::sleep((gap * sent).saturating_sub(start.elapsed()));
+        }
+        sent
+    });
+    thread::sleep(Duration::from_millis(500));
+    work();
+    thread::sleep(Duration::from_millis(500));
+    drop(stop);
+    (sender.join().unwrap(), receiver.join().unwrap())
+}
+
+pub fn in_order(arrivals: &[Arrival]) -> bool {
+    arrivals.windows(2).all(|w| w[0].tag < w[1].tag)
+}
+
+#[test]
+fn reload_of_other_groups_is_not_noticed() {
+    isolated(|| {
+        TopologyFile::new(THREE).load();
+        let gap = Duration::from_millis(3);
+        let (sent, arrivals) = under_traffic("10.1.0.1", "10.1.0.2", gap, || {
+            for (from, to) in [
+                ("up: 4mbit", "up: 1mbit, down: 3mbit"),
+                ("latency: 30ms", "latency: 5ms"),
+                ("loss: 0%", "loss: 10%, queue: 80 packets"),
+                ("latency: 10ms}", "latency: 1ms}"),
+            ] {
+                reload(&THREE.replace(from, to));
+                thread::sleep(Duration::from_millis(200));
+            }
+            let how = reload(THREE);
+            assert_eq!(how["pipes"], 8, "{how}");
+            let same = reload(THREE);
+            assert_eq!((&same["pipes"], &same["links"]), (&0.into(), &0.into()));
+        });
+        assert_eq!(arrivals.len() as u32, sent);
+        assert!(in_order(&arrivals));
+        // 40 ms and twice 0.4 ms: at rest before, while and after.
+        let delays: Vec<f64> = arrivals.iter().map(Arrival::delay_ms).collect();
+        let delay = median(&delays);
+        assert!((40.0..50.0).contains(&delay), "{delay}");
+        assert_eq!(counter("10.1.0.1", "up", "packets"), u64::from(sent));
+    });
+}
+
+#[test]
+fn reload_changes_latencies_of_packets_to_come() {
+    isolated(|| {
+        let slow = THREE.replace("latency: 25ms", "latency: 400ms");
+        TopologyFile::new(&slow).load();
+        let gap = Duration::from_millis(5);
+        let mut changed = Vec::new();
+        let (sent, arrivals) = under_traffic("10.1.0.1", "10.2.0.1", gap, || {
+            for text in [
+                THREE.to_owned(),
+                slow.clone(),
+                slow.replace("latency: 20ms", "latency: 120ms"),
+                THREE.to_owned(),
+            ] {
+                let how = reload(&text);
+                changed.push(udp::now());
+                assert_ne!((&how["pipes"], &how["links"]), (&0.into(), &0.into()));
+                thread::sleep(Duration::from_millis(700));
+            }
+        });
+        assert_eq!(arrivals.len() as u32, sent, "lost");
+        assert_eq!(counter("10.1.0.1", "up", "packets"), u64::from(sent));
+        // 100 ms after a change the new latency holds for what is sent, although
+        // packets of the old one are still under way.
+        let expected = [75.0, 450.0, 550.0, 75.0];
+        for (at, expected) in changed.iter().zip(expected) {
+            let (from, to) = (Duration::from_millis(100), Duration::from_millis(400));
+            let delays: Vec<f64> = arrivals
+                .iter()
+                .filter(|a| a.sent > *at + from && a.sent < *at + to)
+                .map(Arrival::delay_ms)
+                .collect();
+            let delay = median(&delays);
+            assert!(
+                (expected..expected + 20.0).contains(&delay),
+                "{expected}: {delay}"
+            );
+        }
+    });
+}
+
+#[test]
+fn reload_changes_rates_and_queues_of_a_full_line() {
+    isolated(|| {
+        let text = |rate, queue| {
+            format!(
+                "version: 1\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 2, up: {{rate: {rate}, queue: {queue}}}, latency: 5ms}}}}\n"
+            )
+        };
+        TopologyFile::new(&text("1mbit", "20 packets")).load();
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
+        let sender = thread::spawn(move || {
+            let (gap, time) = (Duration::from_millis(4), Duration::from_secs(9));
+            blast(&from, "10.1.0.2", 1472, gap, time)
+        });
+        let mut changed = vec![udp::now()];
+        for (rate, queue) in [
+            ("1mbit", "40 packets"),
+            ("2mbit", "40 packets"),
+            ("2mbit", "15KB"),
+        ] {
+            thread::sleep(Duration::from_secs(2));
+            assert_eq!(reload(&text(rate, queue))["pipes"], 2);
+            changed.push(udp::now());
+        }
+        let sent = sender.join().unwrap();
+        let arrivals = receiver.join().unwrap();
+        let drops =
+            counter("10.1.0.1", "up", "drops_packets") + counter("10.1.0.1", "up", "drops_bytes");
+        assert_eq!(arrivals.len() as u64 + drops, u64::from(sent));
+        // Delay of a packet at the end of a full queue, and the rate, from a second
+        // after each change on.
+        let expected = [(240.0, 1e6), (480.0, 1e6), (240.0, 2e6), (60.0, 2e6)];
+        for (at, (delay_ms, rate)) in changed.iter().zip(expected) {
+            let start = *at + Duration::from_secs(1);
+            let part: Vec<Arrival> = arrivals
+                .iter()
+                .filter(|a| a.arrived > start && a.arrived < start + Duration::from_millis(900))
+                .copied()
+                .collect();
+            let delays: Vec<f64> = part.iter().map(Arrival::delay_ms).collect();
+            let delay = median(&delays) - 10.0;
+            let time = part[part.len() - 1].arrived - part[0].arrived;
+            let got = (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64();
+            println!("{delay_ms} ms: {delay:.1}; {rate} bit/s: {got:.0}");
+            assert!((delay / delay_ms - 1.0).abs() < 0.12, "{delay_ms}: {delay}");
+            assert!((got / rate - 1.0).abs() < 0.03, "{rate}: {got}");
+        }
+    });
+}
+
+#[test]
+fn reload_adds_and_removes_vnodes() {
+    isolated(|| {
+        for addressing in ["alias", "anyip"] {
+            let before = snapshot();
+            let text = format!("{}addressing: {addressing}\n", THREE);
+            TopologyFile::new(&text).load();
+            let gap = Duration::from_millis(5);
+            let (sent, arrivals) = under_traffic("10.1.0.1", "10.3.0.1", gap, || {
+                let how = reload(&text.replace("10.2.0.0/24, nodes: 4", "10.2.0.0/24, nodes: 7"));
+                assert_eq!(how["added"], 3);
+                let (new, there) = (udp::socket("10.2.0.7"), udp::socket("10.1.0.2"));
+                let delays = [0; 3].map(|tag| {
+                    udp::send(&new, "10.1.0.2", tag, 100).unwrap();
+                    udp::receive(&there, 1, Duration::from_secs(2))[0].delay_ms()
+                });
+                let delay = median(&delays);
+                assert!((75.0..90.0).contains(&delay), "{delay}");
+                let how = reload(&text.replace("10.2.0.0/24, nodes: 4", "10.2.0.0/24, nodes: 2"));
+                assert_eq!(how["removed"], 5);
+                assert!(std::net::UdpSocket::bind("10.2.0.3:0").is_err());
+            });
+            assert_eq!(arrivals.len() as u32, sent);
+            assert!(in_order(&arrivals));
+            emu("verify --samples 2");
+            emu("unload");
+            assert_eq!(snapshot(), before);
+        }
+    });
+}
+
+#[test]
+fn reload_grows_fq_without_losses() {
+    isolated(|| {
+        TopologyFile::new(THREE).load();
+        let gap = Duration::from_millis(5);
+        let (sent, arrivals) = under_traffic("10.1.0.1", "10.1.0.2", gap, || {
+            reload(
+                &THREE
+                    .replace(
+                        "latency: 10ms}",
+                        "latency: 14s, up: {rate: 1gbit, queue: 900000 packets}}",
+                    )
+                    .replace("900000 packets", "10s"),
+            );
+        });
+        assert_eq!(arrivals.len() as u32, sent);
+        let shown = run("tc qdisc show dev lo");
+        assert!(shown.contains("horizon 2"), "{shown}");
+        assert!(!shown.contains("limit 10000p flow"), "{shown}");
+    });
+}
+
+#[test]
+fn reload_says_why_it_loads_anew_and_what_it_would_do() {
+    isolated(|| {
+        TopologyFile::new(THREE).load();
+        let file = TopologyFile::new(&THREE.replace("latency: 25ms", "latency: 35ms"));
+        let text = emu(&format!("load {} --dry-run", file.path()));
+        assert_eq!(text.trim(), "would change in place: 0 pipes, 1 links");
+        let text = emu(&format!("load {} --no-verify", file.path()));
+        assert!(
+            text.contains("changed in place: 0 pipes, 1 links"),
+            "{text}"
+        );
+        let file = TopologyFile::new(&format!("{THREE}mtu: 1400\n"));
+        let text = emu(&format!("load {} --dry-run", file.path()));
+        assert!(
+            text.contains("would load anew because the MTU changed"),
+            "{text}"
+        );
+        let text = emu(&format!("load {} --no-verify", file.path()));
+        assert!(
+            text.contains("loaded anew because the MTU changed"),
+            "{text}"
+        );
+    });
+}
+
+/// Killed at any moment, a change in place leaves what `load` or `unload` repairs.
+#[test]
+fn reload_that_is_killed_is_repaired() {
+    isolated(|| {
+        let before = snapshot();
+        let other = THREE
+            .replace("latency: 20ms", "latency: 5ms")
+            .replace("nodes: 4", "nodes: 6");
+        let (first, second) = (TopologyFile::new(THREE), TopologyFile::new(&other));
+        first.load();
+        let start = Instant::now();
+        second.load();
+        let whole = start.elapsed();
+        for i in 0..12u32 {
+            let file = if i % 2 == 0 { &first } else { &second };
+            let mut child = emu_command(&format!("load {} --no-verify", file.path()))
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            thread::sleep(whole * i / 12);
+            let _ = child.kill();
+            let _ = child.wait();
+            if i % 3 == 0 {
+                emu("unload");
+                assert_eq!(snapshot(), before, "killed after {i}/12");
+            }
+            file.load();
+            let status = emu_json("status");
+            assert_eq!(status["ok"], true, "{status}");
+            assert_eq!(status["vnodes"], if i % 2 == 0 { 12 } else { 18 });
+        }
+        emu("verify --samples 2");
+        emu("unload");
+        assert_eq!(snapshot(), before);
+    });
+}
