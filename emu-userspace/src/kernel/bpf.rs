@@ -15,11 +15,10 @@ use aya::{
     },
     programs::{ProgramError, SchedClassifier},
 };
-use emu_common::model::random;
 use emu_common::{
     Reason,
     layout::{AddrKey, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
-    model::order,
+    model::{order, random},
     names,
 };
 
@@ -316,7 +315,9 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         maps.pipes.set(index, pipe);
     }
     for (index, stage) in entries.stages.into_iter().enumerate() {
-        maps.stages.set(index, stage);
+        // A correlation has a number to begin with.
+        let last = [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32);
+        maps.stages.set(index, Stage { last, ..stage });
     }
     let mut table = Mapped::new(programs.map(names::MAP_TABLES)?, names::MAP_TABLES)?;
     for (index, entry) in tables.into_iter().enumerate() {

@@ -177,11 +177,7 @@ impl Numbering {
     /// Number plus one of a new stage, 0 for none.
     fn stage(&mut self, stage: Option<Stage>) -> u32 {
         let Some(stage) = stage else { return 0 };
-        self.stages.push(Stage {
-            // A correlation has a number to begin with.
-            last: [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32),
-            ..stage
-        });
+        self.stages.push(stage);
         self.stages.len() as u32
     }
 
