@@ -164,7 +164,11 @@ fn print_report(report: &Report) -> Outcome {
         .filter_map(|p| p.error_ms)
         .max_by(|a, b| a.abs().total_cmp(&b.abs()))
         .map_or(String::new(), |e| format!(", worst error {e:+.2} ms"));
+    let filtered = match report.filtered_pairs {
+        0 => String::new(),
+        n => format!("; {n} more are filtered on both sides and were not probed"),
+    };
     print(&format!(
-        "{good} of {all} pairs of groups as expected{worst}"
+        "{good} of {all} pairs of groups as expected{worst}{filtered}"
     ))
 }

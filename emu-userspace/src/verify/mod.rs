@@ -113,8 +113,10 @@ pub struct Report {
     pub ok: bool,
     /// Median round-trip time of this machine's own loopback, in milliseconds.
     pub host_rtt_ms: f64,
-    /// Every pair of groups.
+    /// Every pair of groups that can be probed.
     pub pairs: Vec<PairReport>,
+    /// Pairs of groups of which neither lets the other's probes in.
+    pub filtered_pairs: usize,
     /// Goodput of a sample of pipes; empty unless asked for.
     pub rates: Vec<rates::RateReport>,
 }
@@ -154,7 +156,7 @@ pub fn run(
     progress: &mut dyn FnMut(usize, usize),
 ) -> io::Result<Report> {
     let host_rtt_ms = host_rtt_ms(plan, options.samples)?;
-    let chosen = choose(topology, plan, options.max_pairs);
+    let (chosen, filtered_pairs) = choose(topology, plan, options.max_pairs);
     let pairs = measure_pairs(plan, &chosen, host_rtt_ms, options, progress)?;
     let rates = if options.rates {
         rates::measure(plan)?
@@ -165,6 +167,7 @@ pub fn run(
         ok: pairs.iter().all(|p| p.ok) && rates.iter().all(|r| r.ok),
         host_rtt_ms,
         pairs,
+        filtered_pairs,
         rates,
     })
 }

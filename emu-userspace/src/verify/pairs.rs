@@ -37,20 +37,27 @@ impl Turns {
 
 /// Every pair of groups of one family of which one has vnodes on this host; at most `most`,
 /// evenly spread.
-pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
+///
+/// The second value counts pairs that no probe can pass: of two vnodes behind
+/// filters neither lets the other's probe in.
+pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> (Vec<Pair>, usize) {
     let mut local: Vec<Vec<IpAddr>> = vec![Vec::new(); plan.groups.len()];
     for vnode in &plan.vnodes {
         local[vnode.group].push(vnode.address);
     }
     let here: BTreeSet<GroupId> = (0..local.len()).filter(|g| !local[*g].is_empty()).collect();
-    let mut wanted = Vec::new();
+    let (mut wanted, mut filtered) = (Vec::new(), 0);
     for from in &here {
         for to in 0..local.len() {
             let twice = here.contains(&to) && to < *from;
-            // Of two filtered vnodes neither lets the other's probe in.
-            let reachable = plan.is_ipv4(*from) == plan.is_ipv4(to)
-                && !(plan.filters(to) && (plan.filters(*from) || !here.contains(&to)));
-            if !twice && reachable && (here.contains(&to) || topology.vnode_count(to) > 0) {
+            let one_family = plan.is_ipv4(*from) == plan.is_ipv4(to);
+            let has_vnodes = here.contains(&to) || topology.vnode_count(to) > 0;
+            if twice || !one_family || !has_vnodes {
+                continue;
+            }
+            if plan.filters(to) && (plan.filters(*from) || !here.contains(&to)) {
+                filtered += 1;
+            } else {
                 wanted.push((*from, to));
             }
         }
@@ -71,7 +78,7 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
         next: vec![0; vnodes.len()],
         vnodes,
     };
-    wanted
+    let pairs = wanted
         .into_iter()
         .step_by(step)
         .filter_map(|(from, to)| {
@@ -86,7 +93,8 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> Vec<Pair> {
             // A group of one vnode has no pair of its own.
             (src != dst).then_some(Pair { from, to, src, dst })
         })
-        .collect()
+        .collect();
+    (pairs, filtered)
 }
 
 /// Splits pairs into rounds in which no vnode takes part twice, by index.
