@@ -1,5 +1,10 @@
 //! One TCP flow against the same line made of netem, at the same time.
-use std::process::{Child, Command, Stdio};
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
 
 use integration::{
     command::{TopologyFile, emu, emu_json},
@@ -86,8 +91,7 @@ impl Flow {
         let server = program(hosts[1], &format!("iperf3 -s -1 -B {to}"))
             .spawn()
             .unwrap();
-        // Listening takes a moment, and iperf3 has no way of telling.
-        std::thread::sleep(std::time::Duration::from_millis(700));
+        wait_until_listening(&server);
         let line =
             format!("iperf3 -c {to} -B {from} -C cubic -t {seconds} -J --connect-timeout 9000");
         let client = program(hosts[0], &line).spawn().unwrap();
@@ -106,6 +110,26 @@ impl Flow {
         let rate = rate.unwrap_or_else(|| panic!("iperf3: {}", json["error"]));
         (rate, sum("sum_sent", "retransmits").as_u64().unwrap_or(0))
     }
+}
+
+/// Waits until iperf3 listens, which it has no way of telling: some milliseconds,
+/// or seconds on an emulated processor.
+fn wait_until_listening(server: &Child) {
+    // The port 5201 and the state LISTEN, in the namespace of the process.
+    let table = format!("/proc/{}/net/tcp", server.id());
+    for _ in 0..400 {
+        let sockets = fs::read_to_string(&table).unwrap_or_default();
+        let mut sockets = sockets.lines().map(str::split_whitespace);
+        let listens = sockets.any(|mut s| {
+            let (local, state) = (s.nth(1).unwrap_or(""), s.nth(1).unwrap_or(""));
+            local.ends_with(":1451") && state == "0A"
+        });
+        if listens {
+            return;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    panic!("iperf3 does not listen after 20 s");
 }
 
 fn compare(name: &str, line: &Line, ours: Flow, theirs: Flow) {
