@@ -91,7 +91,7 @@ impl Flow {
         let server = program(hosts[1], &format!("iperf3 -s -1 -B {to}"))
             .spawn()
             .unwrap();
-        wait_until_listening(&server);
+        wait_until_listening(&server, to);
         let line =
             format!("iperf3 -c {to} -B {from} -C cubic -t {seconds} -J --connect-timeout 9000");
         let client = program(hosts[0], &line).spawn().unwrap();
@@ -112,17 +112,23 @@ impl Flow {
     }
 }
 
+/// iperf3's own.
+const PORT: u16 = 5201;
+
 /// Waits until iperf3 listens, which it has no way of telling: some milliseconds,
 /// or seconds on an emulated processor.
-fn wait_until_listening(server: &Child) {
-    // The port 5201 and the state LISTEN, in the namespace of the process.
+fn wait_until_listening(server: &Child, address: &str) {
+    // Address, port and the state LISTEN: until `ip netns exec` has changed the
+    // namespace, the table is that of another one.
+    let address: std::net::Ipv4Addr = address.parse().unwrap();
+    let end = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(address.octets()));
     let table = format!("/proc/{}/net/tcp", server.id());
     for _ in 0..400 {
         let sockets = fs::read_to_string(&table).unwrap_or_default();
         let mut sockets = sockets.lines().map(str::split_whitespace);
         let listens = sockets.any(|mut s| {
             let (local, state) = (s.nth(1).unwrap_or(""), s.nth(1).unwrap_or(""));
-            local.ends_with(":1451") && state == "0A"
+            local == end && state == "0A"
         });
         if listens {
             return;
