@@ -62,6 +62,12 @@ impl std::fmt::Display for Place {
 }
 
 impl Place {
+    /// Why nothing can be loaded there.
+    pub fn unable(&self) -> Option<&'static str> {
+        let root = nix::unistd::geteuid().is_root();
+        (*self == Self::Host && !root).then_some("loading programs on this kernel needs root")
+    }
+
     /// The command that runs another one there, so that its output can be read.
     pub fn command(&self, argv: &[String]) -> Command {
         match self {

@@ -46,6 +46,17 @@ impl Tally {
         Ok(tally)
     }
 
+    /// Of something that cannot run, and why.
+    pub fn skipped(why: &str, print: impl Fn(&str)) -> Self {
+        let line = format!("SKIPPED {why}");
+        print(&line);
+        Self {
+            skipped: 1,
+            skips: vec![line],
+            ..Self::default()
+        }
+    }
+
     /// Whether everything that ran passed, and the run came to its end.
     pub fn ok(&self) -> bool {
         self.failed == 0 && self.failures.is_empty()

@@ -69,7 +69,10 @@ impl TestVm {
                 let check = || verifier::check(&object, place, print);
                 rows.push(Row::of(place, "verifier", check));
             }
-            let run = |argv: &[String]| Tally::run(place.command(argv), print);
+            let run = |argv: &[String]| match place.unable() {
+                Some(why) => Ok(Tally::skipped(&format!("{place}: {why}"), print)),
+                None => Tally::run(place.command(argv), print),
+            };
             rows.push(Row::of(place, "bytecode", || run(&suites.bytecode)));
             if *place != Place::Host {
                 rows.push(Row::of(place, "end to end", || run(&suites.end_to_end)));

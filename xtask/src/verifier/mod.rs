@@ -68,12 +68,6 @@ fn read() -> anyhow::Result<Table> {
     serde_json::from_str(&text).with_context(|| format!("read {TABLE}"))
 }
 
-/// Why a place cannot be measured.
-fn unable(place: &Place) -> Option<&'static str> {
-    let root = nix::unistd::geteuid().is_root();
-    (*place == Place::Host && !root).then_some("loading programs on this kernel needs root")
-}
-
 /// Asks a kernel.
 fn measure(object: &Path, place: &Place) -> anyhow::Result<Measured> {
     let argv = suite::verified_insns(object)?;
@@ -92,7 +86,7 @@ fn measure(object: &Path, place: &Place) -> anyhow::Result<Measured> {
 fn update(object: &Path, places: &[Place]) -> anyhow::Result<u8> {
     let mut measured = Vec::new();
     for place in places {
-        match unable(place) {
+        match place.unable() {
             Some(why) => println!("SKIPPED {place}: {why}"),
             None => measured.push(measure(object, place)?),
         }
@@ -110,8 +104,8 @@ fn update(object: &Path, places: &[Place]) -> anyhow::Result<u8> {
 
 /// Measures a kernel, shows its counts, and counts each program as a test.
 pub fn check(object: &Path, place: &Place, print: impl Fn(&str)) -> anyhow::Result<Tally> {
-    if let Some(why) = unable(place) {
-        return Ok(skipped(place, why, print));
+    if let Some(why) = place.unable() {
+        return Ok(Tally::skipped(&format!("{place}: {why}"), print));
     }
     let measured = measure(object, place)?;
     let table = read()?;
@@ -119,7 +113,7 @@ pub fn check(object: &Path, place: &Place, print: impl Fn(&str)) -> anyhow::Resu
     let Some(rows) = table.judge(&measured) else {
         let family = measured.family();
         let why = format!("{TABLE} has no {family}; `cargo xtask verifier --update` adds it");
-        return Ok(skipped(place, &why, print));
+        return Ok(Tally::skipped(&format!("{place}: {why}"), print));
     };
     let mut tally = Tally::default();
     for row in rows {
@@ -138,16 +132,6 @@ pub fn check(object: &Path, place: &Place, print: impl Fn(&str)) -> anyhow::Resu
     Ok(tally)
 }
 
-fn skipped(place: &Place, why: &str, print: impl Fn(&str)) -> Tally {
-    let line = format!("SKIPPED {place}: {why}");
-    print(&line);
-    Tally {
-        skipped: 1,
-        skips: vec![line],
-        ..Tally::default()
-    }
-}
-
 fn show(measured: &Measured, table: &Table, print: &dyn Fn(&str)) {
     print(&format!("verified instructions on {}", measured.release));
     if measured.programs.is_empty() {
@@ -158,7 +142,7 @@ fn show(measured: &Measured, table: &Table, print: &dyn Fn(&str)) {
         let before = rows.iter().find(|row| row.program == *program);
         let before = before.and_then(|row| row.table);
         let before = before.map_or_else(|| "-".to_owned(), |count| count.to_string());
-        print(&format!("  {program:<16} {now:>8}  table {before:>8}"));
+        print(&format!("  {program:<24} {now:>8}  table {before:>8}"));
     }
 }
 
