@@ -1,5 +1,60 @@
 //! Measurements of the emulator itself, each beside the formula that it should
 //! follow and beside netem with the same setting. They run in scratch network
 //! namespaces and never touch the machine's own interfaces.
+pub mod impairments;
 pub mod model;
+pub mod namespace;
+pub mod probe;
+pub mod scene;
+pub mod settings;
 pub mod stats;
+
+use std::io;
+
+use crate::session::SessionError;
+
+/// What kept a measurement from its work.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A namespace or a socket.
+    #[error("{what}: {source}")]
+    System {
+        /// Operation and object.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A program refused its work.
+    #[error("`{line}`: {words}")]
+    Program {
+        /// The command line.
+        line: String,
+        /// What it said.
+        words: String,
+    },
+    /// The kernel lacks a queueing discipline.
+    #[error(
+        "this kernel or user cannot make the qdisc `{qdisc}`, which the comparison needs; \
+         `cargo xtask run -- bench impairments` runs it in a VM that can ({words})"
+    )]
+    Missing {
+        /// Its name.
+        qdisc: &'static str,
+        /// What `tc` said.
+        words: String,
+    },
+    /// Loading a topology.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A namespace's thread is gone.
+    #[error("a thread of the measurement broke off")]
+    Thread,
+}
+
+impl BenchError {
+    /// An error of the kernel during an operation.
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| BenchError::System { what, source }
+    }
+}

@@ -1,5 +1,6 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
 
+mod bench;
 mod doctor;
 mod load;
 mod status;
@@ -62,6 +63,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure the emulator itself against its formulas and against netem.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check a topology file and nothing else.
     Check {
         /// The topology.
@@ -98,6 +102,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
+        Command::Bench(bench) => bench.run(),
         Command::Check { file, json } => load::check(&file, json),
         Command::Schema => print(&emu::topology::json_schema()),
         Command::Completions { shell } => {

@@ -1,0 +1,124 @@
+//! Numbered datagrams that carry the time of their sending and are stamped by the
+//! kernel when they arrive.
+use std::{io::IoSliceMut, net::UdpSocket, os::fd::AsRawFd, thread, time::Duration};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt},
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_gettime},
+};
+
+use super::BenchError;
+
+/// Receive buffer: tens of thousands of datagrams wait for a slow reader.
+const BUFFER_BYTES: usize = 64 << 20;
+/// Payload: long enough that most corrupted bits are not in the headers.
+const PAYLOAD_BYTES: usize = 200;
+
+/// Both ends of a line.
+pub struct Ends {
+    /// Sends, connected to the other.
+    pub from: UdpSocket,
+    /// Receives.
+    pub to: UdpSocket,
+}
+
+/// A datagram that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Its number, from 0.
+    pub number: u32,
+    /// From just before it was sent to the kernel's stamp, in milliseconds.
+    pub delay_ms: f64,
+}
+
+/// How datagrams are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How many.
+    pub count: u32,
+    /// So many at once, then a pause of a millisecond.
+    pub group: u32,
+    /// All have arrived when none came for so long.
+    pub quiet: Duration,
+}
+
+fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+/// Prepares a socket for [`stream`].
+///
+/// # Errors
+/// [`BenchError::System`].
+pub fn receiver(address: &str) -> Result<UdpSocket, BenchError> {
+    let socket = UdpSocket::bind(address).map_err(BenchError::system(format!("bind {address}")))?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
+        .map_err(|e| BenchError::system("ask for receive stamps")(e.into()))?;
+    // Root may; without it the usual buffer has to do.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
+    Ok(socket)
+}
+
+/// Sends datagrams through a line and gives what arrived, in its order.
+///
+/// # Errors
+/// [`BenchError::System`].
+pub fn stream(ends: &Ends, pace: &Pace) -> Result<Vec<Arrival>, BenchError> {
+    ends.to
+        .set_read_timeout(Some(pace.quiet))
+        .map_err(BenchError::system("set a time-out"))?;
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| receive(&ends.to));
+        for number in 0..pace.count {
+            let mut payload = [0u8; PAYLOAD_BYTES];
+            payload[..4].copy_from_slice(&number.to_be_bytes());
+            payload[4..12].copy_from_slice(&now_ns().to_be_bytes());
+            ends.from
+                .send(&payload)
+                .map_err(BenchError::system("send a datagram"))?;
+            if (number + 1) % pace.group == 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        receiver.join().map_err(|_| BenchError::Thread)?
+    })
+}
+
+fn receive(socket: &UdpSocket) -> Result<Vec<Arrival>, BenchError> {
+    let mut arrivals = Vec::new();
+    let mut buffer = [0u8; 2 * PAYLOAD_BYTES];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    loop {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let message = match recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::empty(),
+        ) {
+            Ok(message) => message,
+            Err(Errno::EAGAIN) => return Ok(arrivals),
+            Err(errno) => return Err(BenchError::system("receive")(errno.into())),
+        };
+        let stamp = message
+            .cmsgs()
+            .ok()
+            .into_iter()
+            .flatten()
+            .find_map(|c| match c {
+                ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+                _ => None,
+            });
+        let Some(stamp) = stamp else { continue };
+        let [a, b, c, d, rest @ ..] = buffer;
+        let sent_ns = rest[..8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        arrivals.push(Arrival {
+            number: u32::from_be_bytes([a, b, c, d]),
+            delay_ms: (stamp.as_nanos() as u64).wrapping_sub(sent_ns) as i64 as f64 / 1e6,
+        });
+    }
+}
