@@ -7,6 +7,7 @@ use super::{
     BenchError,
     model::{Events, Offsets, Promise},
     probe::{self, Arrival, Ends, Pace},
+    queues::{self, QueueRow},
     scene::Scene,
     settings::{LATENCY_MS, Measure, SETTINGS, SPREAD_MS, Setting},
     stats::{self, Test},
@@ -30,6 +31,8 @@ pub struct Sizes {
     pub events: u32,
     /// Turns between the two lines.
     pub turns: u32,
+    /// Datagrams for each managed queue and line.
+    pub queues: u32,
 }
 
 impl Sizes {
@@ -38,12 +41,14 @@ impl Sizes {
         delays: 1_200,
         events: 6_000,
         turns: 2,
+        queues: 2_500,
     };
     /// Some minutes.
     pub const FULL: Self = Self {
         delays: 5_000,
         events: 40_000,
         turns: 4,
+        queues: 6_000,
     };
 }
 
@@ -117,6 +122,8 @@ pub struct Report {
     pub path_ms: [f64; 2],
     /// Settings.
     pub rows: Vec<Row>,
+    /// Managed queues.
+    pub queues: Vec<QueueRow>,
     /// Whether emu follows the model and is no further from it than netem in all.
     pub ok: bool,
 }
@@ -136,12 +143,16 @@ pub fn run(
         progress(done, SETTINGS.len(), setting.name);
         rows.push(row(&scene, setting, sizes, path_ms)?);
     }
+    progress(SETTINGS.len(), SETTINGS.len(), "queues");
+    let queues = queues::run(&scene, sizes.queues)?;
     Ok(Report {
         kernel: kernel(),
         machine: machine(),
         path_ms,
-        ok: rows.iter().all(|r| r.emu.as_model && r.no_further),
+        ok: rows.iter().all(|r| r.emu.as_model && r.no_further)
+            && queues.iter().all(|q| q.as_model),
         rows,
+        queues,
     })
 }
 
@@ -153,6 +164,7 @@ fn path(scene: &Scene) -> Result<[f64; 2], BenchError> {
         let pace = Pace {
             count: 200,
             group: 1,
+            gap: None,
             quiet: Duration::from_millis(800),
         };
         let mut delays: Vec<f64> = probe::stream(ends, &pace)?
@@ -179,6 +191,7 @@ fn row(
     let pace = Pace {
         count: all / sizes.turns,
         group,
+        gap: None,
         quiet: Duration::from_millis(quiet_ms),
     };
     let lines: [Ends; 2] = [scene.emu(setting.emu)?, scene.netem(setting.netem)?];

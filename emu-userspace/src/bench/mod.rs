@@ -5,6 +5,7 @@ pub mod impairments;
 pub mod model;
 pub mod namespace;
 pub mod probe;
+pub mod queues;
 pub mod scene;
 pub mod settings;
 pub mod stats;

@@ -1,6 +1,12 @@
 //! Numbered datagrams that carry the time of their sending and are stamped by the
 //! kernel when they arrive.
-use std::{io::IoSliceMut, net::UdpSocket, os::fd::AsRawFd, thread, time::Duration};
+use std::{
+    io::IoSliceMut,
+    net::UdpSocket,
+    os::fd::AsRawFd,
+    thread,
+    time::{Duration, Instant},
+};
 
 use nix::{
     errno::Errno,
@@ -16,7 +22,7 @@ use super::BenchError;
 /// Receive buffer: tens of thousands of datagrams wait for a slow reader.
 const BUFFER_BYTES: usize = 64 << 20;
 /// Payload: long enough that most corrupted bits are not in the headers.
-const PAYLOAD_BYTES: usize = 200;
+pub const PAYLOAD_BYTES: usize = 200;
 
 /// Both ends of a line.
 pub struct Ends {
@@ -42,6 +48,8 @@ pub struct Pace {
     pub count: u32,
     /// So many at once, then a pause of a millisecond.
     pub group: u32,
+    /// Time from one datagram to the next, instead of groups.
+    pub gap: Option<Duration>,
     /// All have arrived when none came for so long.
     pub quiet: Duration,
 }
@@ -73,6 +81,7 @@ pub fn stream(ends: &Ends, pace: &Pace) -> Result<Vec<Arrival>, BenchError> {
         .map_err(BenchError::system("set a time-out"))?;
     thread::scope(|scope| {
         let receiver = scope.spawn(|| receive(&ends.to));
+        let start = Instant::now();
         for number in 0..pace.count {
             let mut payload = [0u8; PAYLOAD_BYTES];
             payload[..4].copy_from_slice(&number.to_be_bytes());
@@ -80,7 +89,9 @@ pub fn stream(ends: &Ends, pace: &Pace) -> Result<Vec<Arrival>, BenchError> {
             ends.from
                 .send(&payload)
                 .map_err(BenchError::system("send a datagram"))?;
-            if (number + 1) % pace.group == 0 {
+            if let Some(gap) = pace.gap {
+                thread::sleep((gap * (number + 1)).saturating_sub(start.elapsed()));
+            } else if (number + 1) % pace.group == 0 {
                 thread::sleep(Duration::from_millis(1));
             }
         }

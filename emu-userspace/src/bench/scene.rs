@@ -15,6 +15,15 @@ use crate::{
 /// Port of the receivers.
 const PORT: u16 = 7000;
 
+/// Where a receiver is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Among the vnodes.
+    Emu,
+    /// At the far end of the veth pair.
+    Right,
+}
+
 /// Three namespaces: one for emu, two for netem between them.
 pub struct Scene {
     emu: Namespace,
@@ -68,7 +77,7 @@ impl Scene {
     /// [`BenchError`].
     pub fn emu(&self, line: &str) -> Result<Ends, BenchError> {
         let text = format!(
-            "version: 1\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 2, up: {{{line}}}}}}}\n"
+            "version: 1\naccounting: {{overhead: 14}}\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 2, up: {{{line}}}}}}}\n"
         );
         self.emu.enter(|| {
             let topology =
@@ -84,10 +93,37 @@ impl Scene {
     /// # Errors
     /// [`BenchError`].
     pub fn netem(&self, arguments: &str) -> Result<Ends, BenchError> {
+        self.root(&format!("netem limit 100000 {arguments}"))?;
+        self.pair()
+    }
+
+    /// Two hosts with a line of 1 Mbit/s and this queue on the way from the first.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn queue(&self, qdisc: &str) -> Result<Ends, BenchError> {
+        self.root("handle 1: tbf rate 1mbit burst 1600 latency 60s")?;
+        self.left
+            .run(&format!("tc qdisc add dev v0 parent 1:1 {qdisc}"))?;
+        self.pair()
+    }
+
+    /// The namespace of a receiver.
+    pub fn at(&self, place: Place) -> &Namespace {
+        match place {
+            Place::Emu => &self.emu,
+            Place::Right => &self.right,
+        }
+    }
+
+    fn root(&self, qdisc: &str) -> Result<(), BenchError> {
         let _ = self.left.run("tc qdisc del dev v0 root");
-        self.left.run(&format!(
-            "tc qdisc add dev v0 root netem limit 100000 {arguments}"
-        ))?;
+        self.left
+            .run(&format!("tc qdisc add dev v0 root {qdisc}"))
+            .map(drop)
+    }
+
+    fn pair(&self) -> Result<Ends, BenchError> {
         self.left.enter(|| {
             ends("192.0.2.1", || {
                 let address = format!("192.0.2.2:{PORT}");

@@ -13,7 +13,7 @@ use nix::{
 };
 
 /// What emu needs, and what it is compared with.
-const WANTED: [&str; 18] = [
+const WANTED: [&str; 20] = [
     "sch_fq",
     "sch_ingress",
     "cls_bpf",
@@ -29,6 +29,8 @@ const WANTED: [&str; 18] = [
     "sch_netem",
     "sch_htb",
     "sch_fq_codel",
+    "sch_codel",
+    "sch_red",
     "sch_tbf",
     "sch_prio",
     "tcp_bbr",

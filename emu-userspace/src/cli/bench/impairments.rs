@@ -117,6 +117,21 @@ fn print_report(report: &Report) -> Outcome {
         ]);
     }
     print(&rows.to_string())?;
+    let mut queues = table(
+        &["queue", "", "formula", "emu", "Linux's own", "verdict"],
+        &[2, 3, 4],
+    );
+    for queue in &report.queues {
+        queues.add_row([
+            queue.name.to_owned(),
+            queue.quantity.to_owned(),
+            format!("{:.1}", queue.model),
+            format!("{:.1}", queue.emu),
+            format!("{:.1}", queue.linux),
+            if queue.as_model { "ok" } else { "OFF" }.to_owned(),
+        ]);
+    }
+    print(&queues.to_string())?;
     let (model, further) = (
         report.rows.iter().filter(|r| r.emu.as_model).count(),
         report.rows.iter().filter(|r| r.no_further).count(),
@@ -173,6 +188,30 @@ netem, within the noise of samples of these sizes.
         );
     }
     page += "
+## Managed queues
+
+netem has none, so Linux's qdiscs of the same name stand beside emu's, below a token bucket
+of 1 Mbit/s. The load is an open loop that does not react to marks and drops.
+
+| queue | n | | formula | emu | Linux | | topology | Linux's qdisc |
+|---|---|---|---|---|---|---|---|---|
+";
+    for q in &report.queues {
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {:.1} | {:.1} | {:.1} | {} | `{}` | `{}` |",
+            q.name,
+            q.sent,
+            q.quantity,
+            q.model,
+            q.emu,
+            q.linux,
+            if q.as_model { "ok" } else { "OFF" },
+            q.emu_setting,
+            q.linux_setting
+        );
+    }
+    page += "
 ## Everything else that arrived
 
 | setting | line | mean ms | deviation ms | serial correlation | lost | twice | reordered |
@@ -226,6 +265,12 @@ const REMARKS: &str = "
 - **Corruption**: emu changes a bit of the IP packet, which a checksum always finds. netem
   changes one of the frame, so that a few percent of them fall on the Ethernet header: a
   changed source address harms nothing.
+- **CoDel**: the formula is RFC 8289 on the departures of an ideal line.
+- **RED**: at this load one datagram in 21 is too many, and the formula is the average wait
+  at which the probability is 1 in 21. Linux's qdisc spaces its drops evenly, as the paper
+  of Floyd and Jacobson proposes, so it drops about twice as often at the same average and
+  settles at a shorter wait; emu drops with the probability as it is. Linux's is not gentle
+  either: it drops everything above `max`.
 - **Jitter** of emu keeps the order of packets unless the topology says `overtake: true`;
   here it does, as netem lets packets overtake. With order kept the delays are those of the
   formula for packets that are sent further apart than the jitter reaches.

@@ -45,27 +45,27 @@ fn wait_ms(aqm: &str) -> (f64, u64) {
     let line = format!("up: {{rate: 4mbit, queue: 300ms, latency: 20ms{aqm}}}");
     isolated(move || {
         topology(&line).load();
-        let flow = bulk(Duration::from_millis(4_500));
+        let flow = bulk(Duration::from_millis(3_600));
         let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
         // Slow start is over.
-        thread::sleep(Duration::from_millis(1_500));
+        thread::sleep(Duration::from_millis(1_300));
         udp::blast(
             &from,
             "10.1.0.2",
             64,
             Duration::from_millis(20),
-            Duration::from_millis(2_800),
+            Duration::from_millis(2_200),
         );
         let waits: Vec<f64> = udp::receive(&to, usize::MAX, Duration::from_millis(500))
             .iter()
             .map(|a| a.delay_ms() - 20.0)
             .collect();
-        assert!(waits.len() > 100, "{}", waits.len());
+        assert!(waits.len() > 70, "{}", waits.len());
         (median(&waits), flow.join().unwrap())
     })
 }
 
-/// Some 140 probes each, in one run: ratios, no times.
+/// Some 110 probes each, in one run: ratios, no times.
 #[test]
 fn codel_and_red_keep_a_standing_queue_short() {
     let (tail, all) = wait_ms("");
@@ -97,7 +97,7 @@ fn congestion_is_marked_where_both_ends_allow_it() {
                 kernel_counter("IpExt InCEPkts"),
                 kernel_counter("Tcp RetransSegs"),
             );
-            let bytes = bulk(Duration::from_millis(3_000)).join().unwrap();
+            let bytes = bulk(Duration::from_millis(2_500)).join().unwrap();
             let marks = reason("marked");
             let seen = kernel_counter("IpExt InCEPkts") - before;
             println!("{aqm}: {marks} marks, {seen} arrived, {bytes} bytes");
@@ -109,7 +109,7 @@ fn congestion_is_marked_where_both_ends_allow_it() {
 }
 
 /// An open loop of 5 % too much settles where RED drops 1 in 21: at a wait of
-/// min + (max - min) (1/21) / 10 % = 39 ms. 6 s, some 6,100 packets of 1 ms.
+/// min + (max - min) (1/21) / 10 % = 39 ms. 4 s, some 4,100 packets of 1 ms.
 #[test]
 fn red_settles_at_the_wait_of_its_formula() {
     isolated(|| {
@@ -122,7 +122,7 @@ fn red_settles_at_the_wait_of_its_formula() {
         let gap = Duration::from_nanos(1_024_000 * 20 / 21);
         let receiver =
             thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_millis(500)));
-        let sent = udp::blast(&from, "10.1.0.2", 100, gap, Duration::from_secs(6));
+        let sent = udp::blast(&from, "10.1.0.2", 100, gap, Duration::from_secs(4));
         let arrivals = receiver.join().unwrap();
         let late: Vec<f64> = arrivals
             .iter()

@@ -7,7 +7,7 @@ use std::{
 use integration::{command::TopologyFile, netns::isolated, udp};
 use socket2::{Domain, Socket, Type};
 
-const QUIET: Duration = Duration::from_millis(250);
+const QUIET: Duration = Duration::from_millis(180);
 
 /// A filtered group, a second one, and an open one; of each family.
 fn load(class: &str) -> [[&'static str; 3]; 2] {
@@ -87,7 +87,7 @@ fn connect(from: &str, to: SocketAddr) -> std::io::Result<()> {
     let own = SocketAddr::new(from.parse().unwrap(), 0);
     socket.bind(&own.into()).unwrap();
     // A second try of TCP is included.
-    socket.connect_timeout(&to.into(), Duration::from_millis(1_500))
+    socket.connect_timeout(&to.into(), Duration::from_millis(1_300))
 }
 
 #[test]

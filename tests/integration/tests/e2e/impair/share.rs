@@ -9,6 +9,8 @@ use integration::{
     udp::{self, Arrival},
 };
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use super::{missing, overtaken, stream};
 
 /// Bits of IP packets per second from the first arrival to the last.
@@ -112,19 +114,19 @@ latencies:
         let (low, middle, high) = (far[20], median(&far), far[far.len() - 20]);
         println!("{lost} lost, {low:.1} / {middle:.1} / {high:.1} ms against {near:.1} ms");
         // Order makes late ones later: the early tail shrinks.
-        assert!((40.0..64.0).contains(&low) && (60.0..80.0).contains(&middle));
+        assert!((40.0..64.0).contains(&low) && (60.0..90.0).contains(&middle));
         assert!((75.0..140.0).contains(&high), "{high}");
         // The rate of the same link.
         let receiver = thread::spawn(move || udp::receive(&to_b, usize::MAX, quiet));
         let gap = Duration::from_millis(3);
+        // ECT(0): the sender understands marks.
+        setsockopt(&from, sockopt::Ipv4Tos, &2).unwrap();
         udp::blast(&from, "10.2.0.1", 972, gap, Duration::from_secs(2));
         let rate = rate_bits_per_sec(&receiver.join().unwrap());
         let reasons = &emu_json("status")["reasons"];
         println!("{:.3} Mbit/s, {reasons}", rate / 1e6);
-        // Losses are behind the pipe: a ninth of 2 Mbit/s is gone.
-        assert!((rate / (2e6 * 8.0 / 9.0) - 1.0).abs() < 0.15, "{rate}");
-        assert!(
-            reasons["core_queue"].as_u64().unwrap() > 0 || reasons["aqm"].as_u64().unwrap() > 0
-        );
+        // Losses are in front of the capacity, and it is full with the rest.
+        assert!((rate / 2e6 - 1.0).abs() < 0.05, "{rate}");
+        assert!(reasons["marked"].as_u64().unwrap() > 3, "{reasons}");
     });
 }
