@@ -129,17 +129,45 @@ fn distance(mut samples: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
 #[test]
 fn jitter_has_the_distribution_asked_for() {
     isolated(|| {
-        let uniform = offsets("jitter: 10ms", 4_000);
+        let uniform = offsets("jitter: {spread: 10ms, overtake: true}", 4_000);
         assert!(distance(uniform.clone(), |x| ((x + 1.0) / 2.0).clamp(0.0, 1.0)) < 1.0);
-        let normal = offsets("jitter: {spread: 10ms, distribution: normal}", 4_000);
+        let normal = offsets(
+            "jitter: {spread: 10ms, distribution: normal, overtake: true}",
+            4_000,
+        );
         let cdf = |x: f64| libm::erfc(-x / std::f64::consts::SQRT_2) / 2.0;
         assert!(distance(normal, cdf) < 1.0);
         // The test can fail: uniform samples are not normal.
         assert!(distance(uniform, cdf) > 1.0);
-        let pareto = offsets("jitter: {spread: 10ms, distribution: pareto}", 4_000);
+        let pareto = offsets(
+            "jitter: {spread: 10ms, distribution: pareto, overtake: true}",
+            4_000,
+        );
         // Shape 3 from 1 on, mean 1.5, variance 3/4.
         let cdf = |x: f64| 1.0 - (x * 0.75f64.sqrt() + 1.5).max(1.0).powi(-3);
         assert!(distance(pareto, cdf) < 1.0);
+    });
+}
+
+/// `fq` sorts a flow by due times, so none may be before one in front of it.
+#[test]
+fn jitter_keeps_due_times_in_order_unless_told_otherwise() {
+    isolated(|| {
+        for (line, ordered) in [
+            ("jitter: 10ms", true),
+            ("jitter: {spread: 10ms, overtake: true}", false),
+        ] {
+            let (programs, _) = load(&topology(line), false);
+            let due = |to: &str| run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", to, 100)).due_ns;
+            let times: Vec<u64> = (0..200).map(|_| due("10.1.0.2")).collect();
+            assert_eq!(times.windows(2).all(|w| w[0] <= w[1]), ordered, "{line}");
+            // Packets to another vnode do not wait for them.
+            let last = times[times.len() - 1];
+            assert!(
+                !ordered || (0..50).any(|_| due("10.1.0.3") < last),
+                "{line}"
+            );
+        }
     });
 }
 
