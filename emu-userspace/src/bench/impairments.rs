@@ -22,6 +22,12 @@ const NOISE_DISTANCE: f64 = 1.95;
 /// Of correlated delays only each so many-th is tested: they are independent.
 const APART: usize = 8;
 
+/// Longest that the machine may stand still while delays are measured: a third of
+/// the spread.
+const STILL: Duration = Duration::from_millis(17);
+/// Attempts at a calm turn.
+const ATTEMPTS: u32 = 4;
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
@@ -36,19 +42,19 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// A minute and a half.
+    /// A minute or two.
     pub const QUICK: Self = Self {
-        delays: 1_200,
+        delays: 1_000,
         events: 6_000,
         turns: 2,
         queues: 2_500,
     };
     /// Some minutes.
     pub const FULL: Self = Self {
-        delays: 5_000,
-        events: 40_000,
+        delays: 2_400,
+        events: 24_000,
         turns: 4,
-        queues: 6_000,
+        queues: 4_000,
     };
 }
 
@@ -184,9 +190,14 @@ fn row(
     path_ms: [f64; 2],
 ) -> Result<Row, BenchError> {
     let (all, group, quiet_ms) = match setting.measure {
-        Measure::Delays(..) => (sizes.delays, 1, 2_000),
+        Measure::Delays(..) => (sizes.delays, 1, 1_200),
         Measure::Early(_) => (sizes.delays, 2, 600),
-        Measure::Missing(_) | Measure::Twice(_) => (sizes.events, 20, 400),
+        Measure::Missing(_) | Measure::Twice(_) => (sizes.events, 20, 600),
+    };
+    // Who does not arrive or arrives twice does not depend on the time.
+    let still = match setting.measure {
+        Measure::Delays(..) | Measure::Early(_) => STILL,
+        Measure::Missing(_) | Measure::Twice(_) => Duration::MAX,
     };
     let pace = Pace {
         count: all / sizes.turns,
@@ -199,7 +210,7 @@ fn row(
     // In turns, so that both meet the same moods of the machine.
     for _ in 0..sizes.turns {
         for (line, turns) in lines.iter().zip(&mut turns) {
-            turns.push(probe::stream(line, &pace)?);
+            turns.push(probe::calm_stream(line, &pace, still, ATTEMPTS)?);
         }
     }
     let events = match setting.measure {

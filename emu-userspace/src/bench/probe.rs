@@ -4,6 +4,7 @@ use std::{
     io::IoSliceMut,
     net::UdpSocket,
     os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -71,6 +72,49 @@ pub fn receiver(address: &str) -> Result<UdpSocket, BenchError> {
     Ok(socket)
 }
 
+/// How often the heart beats that shows when the machine stands still.
+const BEAT: Duration = Duration::from_millis(5);
+
+/// As [`stream`], but again when the machine stood still for longer than `still`
+/// meanwhile, at most `attempts` times; the calmest counts. Whether it did does not
+/// depend on what arrived, so nothing is chosen by its outcome.
+///
+/// # Errors
+/// [`BenchError::System`].
+pub fn calm_stream(
+    ends: &Ends,
+    pace: &Pace,
+    still: Duration,
+    attempts: u32,
+) -> Result<Vec<Arrival>, BenchError> {
+    let mut best: Option<(Duration, Vec<Arrival>)> = None;
+    for _ in 0..attempts {
+        let done = AtomicBool::new(false);
+        let (arrivals, worst) = thread::scope(|scope| {
+            let heart = scope.spawn(|| {
+                let mut worst = Duration::ZERO;
+                while !done.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    thread::sleep(BEAT);
+                    worst = worst.max(start.elapsed().saturating_sub(BEAT));
+                }
+                worst
+            });
+            let arrivals = stream(ends, pace);
+            done.store(true, Ordering::Relaxed);
+            (arrivals, heart.join().unwrap_or(Duration::MAX))
+        });
+        let arrivals = arrivals?;
+        if best.as_ref().is_none_or(|(least, _)| worst < *least) {
+            best = Some((worst, arrivals));
+        }
+        if worst <= still {
+            break;
+        }
+    }
+    Ok(best.map(|(_, arrivals)| arrivals).unwrap_or_default())
+}
+
 /// Sends datagrams through a line and gives what arrived, in its order.
 ///
 /// # Errors
@@ -79,31 +123,40 @@ pub fn stream(ends: &Ends, pace: &Pace) -> Result<Vec<Arrival>, BenchError> {
     ends.to
         .set_read_timeout(Some(pace.quiet))
         .map_err(BenchError::system("set a time-out"))?;
+    let sent = AtomicBool::new(false);
     thread::scope(|scope| {
-        let receiver = scope.spawn(|| receive(&ends.to));
-        let start = Instant::now();
-        for number in 0..pace.count {
-            let mut payload = [0u8; PAYLOAD_BYTES];
-            payload[..4].copy_from_slice(&number.to_be_bytes());
-            payload[4..12].copy_from_slice(&now_ns().to_be_bytes());
-            ends.from
-                .send(&payload)
-                .map_err(BenchError::system("send a datagram"))?;
-            if let Some(gap) = pace.gap {
-                thread::sleep((gap * (number + 1)).saturating_sub(start.elapsed()));
-            } else if (number + 1) % pace.group == 0 {
-                thread::sleep(Duration::from_millis(1));
-            }
-        }
-        receiver.join().map_err(|_| BenchError::Thread)?
+        let receiver = scope.spawn(|| receive(&ends.to, &sent));
+        let outcome = send(&ends.from, pace);
+        sent.store(true, Ordering::Release);
+        let arrivals = receiver.join().map_err(|_| BenchError::Thread)?;
+        outcome.and(arrivals)
     })
 }
 
-fn receive(socket: &UdpSocket) -> Result<Vec<Arrival>, BenchError> {
+fn send(from: &UdpSocket, pace: &Pace) -> Result<(), BenchError> {
+    let start = Instant::now();
+    for number in 0..pace.count {
+        let mut payload = [0u8; PAYLOAD_BYTES];
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        payload[4..12].copy_from_slice(&now_ns().to_be_bytes());
+        from.send(&payload)
+            .map_err(BenchError::system("send a datagram"))?;
+        if let Some(gap) = pace.gap {
+            thread::sleep((gap * (number + 1)).saturating_sub(start.elapsed()));
+        } else if (number + 1) % pace.group == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// Takes datagrams until none came for the time-out after all were sent.
+fn receive(socket: &UdpSocket, sent: &AtomicBool) -> Result<Vec<Arrival>, BenchError> {
     let mut arrivals = Vec::new();
     let mut buffer = [0u8; 2 * PAYLOAD_BYTES];
     let mut control = nix::cmsg_space!(TimeSpec);
     loop {
+        let was_sent = sent.load(Ordering::Acquire);
         let mut parts = [IoSliceMut::new(&mut buffer)];
         let message = match recvmsg::<()>(
             socket.as_raw_fd(),
@@ -112,7 +165,8 @@ fn receive(socket: &UdpSocket) -> Result<Vec<Arrival>, BenchError> {
             MsgFlags::empty(),
         ) {
             Ok(message) => message,
-            Err(Errno::EAGAIN) => return Ok(arrivals),
+            Err(Errno::EAGAIN) if was_sent => return Ok(arrivals),
+            Err(Errno::EAGAIN) => continue,
             Err(errno) => return Err(BenchError::system("receive")(errno.into())),
         };
         let stamp = message

@@ -22,6 +22,11 @@ const ECN_CAPABLE: i32 = 2;
 /// that other work holds up.
 const TOLERANCE: f64 = 0.15;
 
+/// Longest that the machine may stand still meanwhile.
+const STILL: Duration = Duration::from_millis(40);
+/// Attempts at a calm measurement.
+const ATTEMPTS: u32 = 3;
+
 /// One managed queue.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QueueRow {
@@ -145,7 +150,7 @@ fn red(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
         "red limit 400000 min 2500 max 7500 avpkt 242 burst 43 probability 0.1 bandwidth 1mbit";
     let gap_s = SERIALISATION_S * 20.0 / 21.0;
     let wait_ms = |ends: &Ends| {
-        let arrivals = probe::stream(ends, &pace(count, gap_s))?;
+        let arrivals = probe::calm_stream(ends, &pace(count, gap_s), STILL, ATTEMPTS)?;
         let late: Vec<f64> = arrivals
             .iter()
             .filter(|a| a.number > count / 2)

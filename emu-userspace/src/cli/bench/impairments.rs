@@ -156,7 +156,9 @@ is what this command wrote:
 
 Kernel: {}. Machine: {}.
 Without impairments a datagram takes {:.3} ms (emu) and {:.3} ms (netem) beyond the
-latency; that much is taken off before delays are compared with the model.
+latency; that much is taken off before delays are compared with the model. A turn of
+delays during which the machine stood still for more than 17 ms is measured again, at most
+three times, whatever it showed.
 
 ## Results
 
