@@ -2,8 +2,64 @@
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
 //! never on the machine's interfaces.
 pub mod identity;
+pub mod impairments;
 pub mod model;
+pub mod namespace;
+pub mod probe;
+pub mod queues;
+pub mod scene;
+pub mod settings;
 mod spread;
 pub mod stats;
 
+use std::io;
+
+use crate::session::SessionError;
+
 pub use spread::Spread;
+
+/// What kept a measurement from its work.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// A namespace or a socket.
+    #[error("{what}: {source}")]
+    System {
+        /// Operation and object.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A program refused its work.
+    #[error("`{line}`: {words}")]
+    Program {
+        /// The command line.
+        line: String,
+        /// What it said.
+        words: String,
+    },
+    /// The kernel lacks a queueing discipline.
+    #[error(
+        "this kernel or user cannot make the qdisc `{qdisc}`, which the comparison needs; \
+         `cargo xtask run -- bench impairments` runs it in a VM that can ({words})"
+    )]
+    Missing {
+        /// Its name.
+        qdisc: &'static str,
+        /// What `tc` said.
+        words: String,
+    },
+    /// Loading a topology.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// A namespace's thread is gone.
+    #[error("a thread of the measurement broke off")]
+    Thread,
+}
+
+impl BenchError {
+    /// An error of the kernel during an operation.
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| BenchError::System { what, source }
+    }
+}

@@ -21,7 +21,7 @@ impl Uniform {
     }
 
     /// The next fraction, 0 included, 1 not.
-    pub fn next(&mut self) -> f64 {
+    pub fn draw(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
     }
@@ -66,9 +66,19 @@ pub struct Promise {
     pub steps: f64,
 }
 
+impl Promise {
+    /// Mean length of a run.
+    pub fn mean_run(&self) -> f64 {
+        (1..)
+            .zip(&self.runs)
+            .map(|(length, p)| f64::from(length) * p)
+            .sum()
+    }
+}
+
 /// A number that resembles the one before.
 fn resembling(uniform: &mut Uniform, last: &mut f64, correlation: f64) -> f64 {
-    *last = (1.0 - correlation) * uniform.next() + correlation * *last;
+    *last = (1.0 - correlation) * uniform.draw() + correlation * *last;
     *last
 }
 
@@ -76,7 +86,7 @@ impl Events {
     /// A sequence of events of so many packets.
     pub fn sequence(&self, steps: usize, seed: u64) -> Vec<bool> {
         let mut uniform = Uniform::new(seed);
-        let (mut last, mut state, mut since) = (uniform.next(), 1u8, 0u32);
+        let (mut last, mut state, mut since) = (uniform.draw(), 1u8, 0u32);
         let mut step = || match *self {
             Events::Random {
                 chance,
@@ -100,14 +110,14 @@ impl Events {
                 } else {
                     (to_good, in_bad)
                 };
-                let lost = uniform.next() < loss;
-                if uniform.next() < leave {
+                let lost = uniform.draw() < loss;
+                if uniform.draw() < leave {
                     state = 3 - state;
                 }
                 lost
             }
             Events::Markov([p13, p31, p32, p23, p14]) => {
-                let x = uniform.next();
+                let x = uniform.draw();
                 state = match state {
                     1 if x < p14 => 4,
                     1 if x < p14 + p13 => 3,

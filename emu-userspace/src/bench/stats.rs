@@ -37,7 +37,7 @@ pub fn serial_correlation(values: &[f64]) -> f64 {
 }
 
 /// A statistic and how likely one as large is if the model holds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Test {
     /// Distance of Kolmogorov and Smirnov, statistic of chi-squared, or z.
     pub statistic: f64,

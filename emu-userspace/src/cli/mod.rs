@@ -88,6 +88,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Measure the emulator itself against its formulas and against netem.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check a topology file and nothing else.
     Check {
         /// The topology.
@@ -132,6 +135,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(verify) => verify.run(),
         Command::Bench(bench) => bench.run(),
         Command::Doctor { json } => doctor::run(json),
+        Command::Bench(bench) => bench.run(),
         Command::Check { file, json } => load::check(&file, json),
         Command::Schema => print(&emu::topology::json_schema()),
         Command::Completions { shell } => {

@@ -208,6 +208,16 @@ impl Loader<'_> {
             .request(link::add_ifb(names::IFB, self.plan.mtu_bytes.max(1500)))
             .map_err(needs("ifb"))?;
         let ifb = self.link(names::IFB)?;
+        if self.plan.corrupts() {
+            // lo has no device that computes checksums and cannot be told so; what
+            // passes here gets a checksum that the receiver checks.
+            offload::turn_off(&ifb.name, offload::Kind::SegmentationAndChecksums).map_err(
+                |source| ApplyError::Offload {
+                    interface: ifb.name.clone(),
+                    source,
+                },
+            )?;
+        }
         self.set_fq(&ifb)?;
         self.netlink
             .request(tc::add_clsact(ifb.index, &ifb.name))

@@ -176,6 +176,18 @@ pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
         .collect())
 }
 
+/// Turns all features of a kind off.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn turn_off(interface: &str, kind: Kind) -> io::Result<()> {
+    let mut features = on(interface, kind)?;
+    for feature in &mut features {
+        feature.wanted = false;
+    }
+    set(interface, &features)
+}
+
 /// Sets features; names that the interface does not have are passed over.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use nix::{
 };
 
 /// What emu needs, and what it is compared with.
-pub const NETWORK: [&str; 18] = [
+pub const NETWORK: [&str; 20] = [
     "sch_fq",
     "sch_ingress",
     "cls_bpf",
@@ -30,6 +30,8 @@ pub const NETWORK: [&str; 18] = [
     "sch_netem",
     "sch_htb",
     "sch_fq_codel",
+    "sch_codel",
+    "sch_red",
     "sch_tbf",
     "sch_prio",
     "tcp_bbr",

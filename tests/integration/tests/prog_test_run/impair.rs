@@ -149,6 +149,28 @@ fn jitter_has_the_distribution_asked_for() {
     });
 }
 
+/// `fq` sorts a flow by due times, so none may be before one in front of it.
+#[test]
+fn jitter_keeps_due_times_in_order_unless_told_otherwise() {
+    isolated(|| {
+        for (line, ordered) in [
+            ("jitter: 10ms", true),
+            ("jitter: {spread: 10ms, overtake: true}", false),
+        ] {
+            let (programs, _) = load(&topology(line), false);
+            let due = |to: &str| run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", to, 100)).due_ns;
+            let times: Vec<u64> = (0..200).map(|_| due("10.1.0.2")).collect();
+            assert_eq!(times.windows(2).all(|w| w[0] <= w[1]), ordered, "{line}");
+            // Packets to another vnode do not wait for them.
+            let last = times[times.len() - 1];
+            assert!(
+                !ordered || (0..50).any(|_| due("10.1.0.3") < last),
+                "{line}"
+            );
+        }
+    });
+}
+
 #[test]
 fn due_times_of_one_peer_never_go_back() {
     isolated(|| {

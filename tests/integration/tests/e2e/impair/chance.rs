@@ -9,7 +9,7 @@ use integration::netns::isolated;
 
 use super::{first_to_second, missing, overtaken, reason, topology};
 
-const QUIET: Duration = Duration::from_millis(400);
+const QUIET: Duration = Duration::from_millis(250);
 
 /// The share of events, in standard errors from the model, and their runs.
 fn tests(name: &str, events: &[bool], model: Events) -> [Test; 2] {
@@ -34,7 +34,7 @@ fn tests(name: &str, events: &[bool], model: Events) -> [Test; 2] {
     tests
 }
 
-/// 12,000 datagrams for each model: five standard errors of the rate, and runs
+/// 6,000 datagrams for each model: five standard errors of the rate, and runs
 /// that a model has once in 10,000 times.
 #[test]
 fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
@@ -60,7 +60,7 @@ fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
     ] {
         isolated(move || {
             topology(&format!("up: {{{line}}}")).load();
-            let count = 12_000;
+            let count = 6_000;
             let arrivals = first_to_second(count, 50, QUIET);
             let lost = missing(&arrivals, count);
             let losses = lost.iter().filter(|l| **l).count() as u64;
@@ -75,12 +75,12 @@ fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
     }
 }
 
-/// 8,000 datagrams: 5 % of them twice, which is five standard errors of 0.24 %.
+/// 5,000 datagrams: 5 % of them twice, with a standard error of 0.3 %.
 #[test]
 fn copies_are_made_once_and_in_number() {
     isolated(|| {
         topology("up: {duplicate: 5%, latency: 5ms}").load();
-        let count = 8_000;
+        let count = 5_000;
         let arrivals = first_to_second(count, 50, QUIET);
         let mut times = vec![0u32; count as usize];
         for arrival in &arrivals {
@@ -99,7 +99,7 @@ fn copies_are_made_once_and_in_number() {
     });
 }
 
-/// 2,400 datagrams, one in some 1.5 ms, on a line of 100 ms: who comes early has
+/// 1,600 datagrams, two in some 1.5 ms, on a line of 100 ms: who comes early has
 /// skipped the latency.
 #[test]
 fn packets_overtake_where_asked() {
@@ -110,7 +110,7 @@ fn packets_overtake_where_asked() {
     ] {
         isolated(move || {
             topology(&format!("up: {{{line}, latency: 100ms}}")).load();
-            let count = 2_400;
+            let count = 1_600;
             let mut arrivals = first_to_second(count, 2, QUIET);
             assert_eq!(arrivals.len() as u32, count, "{line}");
             assert!(overtaken(&arrivals) > 100, "{line}");

@@ -1,0 +1,101 @@
+//! Scratch network namespaces: gone with the last descriptor.
+use std::{fs::File, os::fd::AsFd, process::Command, sync::mpsc, thread};
+
+use nix::{
+    sched::{CloneFlags, setns, unshare},
+    unistd::gettid,
+};
+
+use super::BenchError;
+
+/// A network namespace without a name.
+pub struct Namespace {
+    file: File,
+}
+
+impl Namespace {
+    /// Makes one with `lo` up.
+    ///
+    /// # Errors
+    /// [`BenchError`], for a user who may not.
+    pub fn new() -> Result<Self, BenchError> {
+        let made = thread::spawn(|| -> Result<File, BenchError> {
+            unshare(CloneFlags::CLONE_NEWNET)
+                .map_err(|e| BenchError::system("make a network namespace")(e.into()))?;
+            File::open("/proc/thread-self/ns/net")
+                .map_err(BenchError::system("open a network namespace"))
+        });
+        let file = made.join().map_err(|_| BenchError::Thread)??;
+        let namespace = Self { file };
+        namespace.run("ip link set lo up")?;
+        Ok(namespace)
+    }
+
+    /// Does some work on a thread inside the namespace.
+    ///
+    /// # Errors
+    /// The work's own, or [`BenchError::System`] if the namespace is out of reach.
+    pub fn enter<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        let inside = || {
+            setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET)
+                .map_err(|e| BenchError::system("enter a network namespace")(e.into()))?;
+            work()
+        };
+        thread::scope(|scope| scope.spawn(inside).join()).map_err(|_| BenchError::Thread)?
+    }
+
+    /// Runs a command line inside and gives its standard output.
+    ///
+    /// # Errors
+    /// [`BenchError::Program`] if it fails.
+    pub fn run(&self, line: &str) -> Result<String, BenchError> {
+        self.enter(|| command(line))
+    }
+
+    /// Does some work while a thread stays in this namespace, whose number it is
+    /// given: `ip link … netns NUMBER` wants a task.
+    ///
+    /// # Errors
+    /// The work's own.
+    pub fn with_task<T>(
+        &self,
+        work: impl FnOnce(i32) -> Result<T, BenchError>,
+    ) -> Result<T, BenchError> {
+        let (tell, told) = mpsc::channel();
+        let (done, wait) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                if setns(self.file.as_fd(), CloneFlags::CLONE_NEWNET).is_ok() {
+                    let _ = tell.send(gettid().as_raw());
+                    let _ = wait.recv();
+                }
+            });
+            let task = told.recv().map_err(|_| BenchError::Thread)?;
+            let outcome = work(task);
+            drop(done);
+            outcome
+        })
+    }
+}
+
+/// Splits at blanks: no argument has one.
+fn command(line: &str) -> Result<String, BenchError> {
+    let error = |words: String| BenchError::Program {
+        line: line.to_owned(),
+        words,
+    };
+    let mut words = line.split_whitespace();
+    let program = words.next().unwrap_or_default();
+    let output = Command::new(program)
+        .args(words)
+        .output()
+        .map_err(|e| error(e.to_string()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(error(said.trim().replace('\n', " ")));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

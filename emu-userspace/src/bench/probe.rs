@@ -1,0 +1,189 @@
+//! Numbered datagrams that carry the time of their sending and are stamped by the
+//! kernel when they arrive.
+use std::{
+    io::IoSliceMut,
+    net::UdpSocket,
+    os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt},
+        time::TimeSpec,
+    },
+    time::{ClockId, clock_gettime},
+};
+
+use super::BenchError;
+
+/// Receive buffer: tens of thousands of datagrams wait for a slow reader.
+const BUFFER_BYTES: usize = 64 << 20;
+/// Payload: long enough that most corrupted bits are not in the headers.
+pub const PAYLOAD_BYTES: usize = 200;
+
+/// Both ends of a line.
+pub struct Ends {
+    /// Sends, connected to the other.
+    pub from: UdpSocket,
+    /// Receives.
+    pub to: UdpSocket,
+}
+
+/// A datagram that arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// Its number, from 0.
+    pub number: u32,
+    /// From just before it was sent to the kernel's stamp, in milliseconds.
+    pub delay_ms: f64,
+}
+
+/// How datagrams are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How many.
+    pub count: u32,
+    /// So many at once, then a pause of a millisecond.
+    pub group: u32,
+    /// Time from one datagram to the next, instead of groups.
+    pub gap: Option<Duration>,
+    /// All have arrived when none came for so long.
+    pub quiet: Duration,
+}
+
+fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
+}
+
+/// Prepares a socket for [`stream`].
+///
+/// # Errors
+/// [`BenchError::System`].
+pub fn receiver(address: &str) -> Result<UdpSocket, BenchError> {
+    let socket = UdpSocket::bind(address).map_err(BenchError::system(format!("bind {address}")))?;
+    setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
+        .map_err(|e| BenchError::system("ask for receive stamps")(e.into()))?;
+    // Root may; without it the usual buffer has to do.
+    let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
+    Ok(socket)
+}
+
+/// How often the heart beats that shows when the machine stands still.
+const BEAT: Duration = Duration::from_millis(5);
+
+/// As [`stream`], but again when the machine stood still for longer than `still`
+/// meanwhile, at most `attempts` times; the calmest counts. Whether it did does not
+/// depend on what arrived, so nothing is chosen by its outcome.
+///
+/// # Errors
+/// [`BenchError::System`].
+pub fn calm_stream(
+    ends: &Ends,
+    pace: &Pace,
+    still: Duration,
+    attempts: u32,
+) -> Result<Vec<Arrival>, BenchError> {
+    let mut best: Option<(Duration, Vec<Arrival>)> = None;
+    for _ in 0..attempts {
+        let done = AtomicBool::new(false);
+        let (arrivals, worst) = thread::scope(|scope| {
+            let heart = scope.spawn(|| {
+                let mut worst = Duration::ZERO;
+                while !done.load(Ordering::Relaxed) {
+                    let start = Instant::now();
+                    thread::sleep(BEAT);
+                    worst = worst.max(start.elapsed().saturating_sub(BEAT));
+                }
+                worst
+            });
+            let arrivals = stream(ends, pace);
+            done.store(true, Ordering::Relaxed);
+            (arrivals, heart.join().unwrap_or(Duration::MAX))
+        });
+        let arrivals = arrivals?;
+        if best.as_ref().is_none_or(|(least, _)| worst < *least) {
+            best = Some((worst, arrivals));
+        }
+        if worst <= still {
+            break;
+        }
+    }
+    Ok(best.map(|(_, arrivals)| arrivals).unwrap_or_default())
+}
+
+/// Sends datagrams through a line and gives what arrived, in its order.
+///
+/// # Errors
+/// [`BenchError::System`].
+pub fn stream(ends: &Ends, pace: &Pace) -> Result<Vec<Arrival>, BenchError> {
+    ends.to
+        .set_read_timeout(Some(pace.quiet))
+        .map_err(BenchError::system("set a time-out"))?;
+    let sent = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| receive(&ends.to, &sent));
+        let outcome = send(&ends.from, pace);
+        sent.store(true, Ordering::Release);
+        let arrivals = receiver.join().map_err(|_| BenchError::Thread)?;
+        outcome.and(arrivals)
+    })
+}
+
+fn send(from: &UdpSocket, pace: &Pace) -> Result<(), BenchError> {
+    let start = Instant::now();
+    for number in 0..pace.count {
+        let mut payload = [0u8; PAYLOAD_BYTES];
+        payload[..4].copy_from_slice(&number.to_be_bytes());
+        payload[4..12].copy_from_slice(&now_ns().to_be_bytes());
+        from.send(&payload)
+            .map_err(BenchError::system("send a datagram"))?;
+        if let Some(gap) = pace.gap {
+            thread::sleep((gap * (number + 1)).saturating_sub(start.elapsed()));
+        } else if (number + 1) % pace.group == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// Takes datagrams until none came for the time-out after all were sent.
+fn receive(socket: &UdpSocket, sent: &AtomicBool) -> Result<Vec<Arrival>, BenchError> {
+    let mut arrivals = Vec::new();
+    let mut buffer = [0u8; 2 * PAYLOAD_BYTES];
+    let mut control = nix::cmsg_space!(TimeSpec);
+    loop {
+        let was_sent = sent.load(Ordering::Acquire);
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let message = match recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::empty(),
+        ) {
+            Ok(message) => message,
+            Err(Errno::EAGAIN) if was_sent => return Ok(arrivals),
+            Err(Errno::EAGAIN) => continue,
+            Err(errno) => return Err(BenchError::system("receive")(errno.into())),
+        };
+        let stamp = message
+            .cmsgs()
+            .ok()
+            .into_iter()
+            .flatten()
+            .find_map(|c| match c {
+                ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+                _ => None,
+            });
+        let Some(stamp) = stamp else { continue };
+        let [a, b, c, d, rest @ ..] = buffer;
+        let sent_ns = rest[..8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        arrivals.push(Arrival {
+            number: u32::from_be_bytes([a, b, c, d]),
+            delay_ms: (stamp.as_nanos() as u64).wrapping_sub(sent_ns) as i64 as f64 / 1e6,
+        });
+    }
+}
