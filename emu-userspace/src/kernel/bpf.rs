@@ -15,12 +15,12 @@ use aya::{
     },
     programs::{ProgramError, SchedClassifier},
 };
+use emu_common::model::random;
 use emu_common::{
     Reason,
     layout::{AddrKey, PairLink, Pipe, Stage, V4_MAPPED_BITS, VnodeRef, feature},
     names,
 };
-use emu_common::model::random;
 
 use super::mapped::Mapped;
 use crate::plan::{Current, Entries, Plan, Room, TableError, jitter_tables};

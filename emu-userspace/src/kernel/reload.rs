@@ -34,7 +34,8 @@ impl Maps {
             self.pipes.set(index, *pipe);
             return;
         }
-        let moves = (before.ring_base, before.limit_packets) != (pipe.ring_base, pipe.limit_packets);
+        let moves =
+            (before.ring_base, before.limit_packets) != (pipe.ring_base, pipe.limit_packets);
         if moves && pipe.ring_base != before.ring_base {
             self.carry_over(
                 before.ring_base,

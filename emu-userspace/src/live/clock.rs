@@ -7,16 +7,10 @@ use std::{
 };
 
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
-use crate::{
-    session::SessionError,
-    topology::{Event, Happening},
-};
+use crate::topology::{Event, Happening};
 
 /// Longest sleep before another look at whether to stop.
 const NAP: Duration = Duration::from_millis(50);
-/// Attempts to get the lock, [`NAP`] apart, while another process changes
-/// something.
-const ATTEMPTS: u32 = 100;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -32,6 +26,7 @@ pub struct Happened {
 }
 
 /// What is still to come.
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Act {
     Event(Happening),
     /// The next step of a ramp.
@@ -162,11 +157,12 @@ impl Clock {
             return self.begin(at, *index);
         }
         if let Some(ramp) = Ramp::begin(&self.live, at, what) {
-            let changed = self.patiently(|live| ramp.prepare(live))?;
+            let changed = ramp.prepare(&mut self.live)?;
             self.plan(ramp.next(at), Act::Step(ramp));
             return Ok(changed);
         }
-        self.patiently(|live| match what {
+        let live = &mut self.live;
+        match what {
             Happening::Line { target, change, .. } => live.set_line(*target, change),
             Happening::Link {
                 ends,
@@ -177,16 +173,13 @@ impl Clock {
             Happening::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
             Happening::Down { target, down } => live.set_down(*target, *down),
             Happening::Trace { .. } => Ok(Changed::default()),
-        })
+        }
     }
 
     /// Prepares for a recording and puts its first row in place.
     fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
-        self.patiently(|live| {
-            recording.reserve(live)?;
-            Ok(Changed::default())
-        })?;
+        recording.reserve(&mut self.live)?;
         Ok(self.row(index, at)?.unwrap_or_default())
     }
 
@@ -196,7 +189,7 @@ impl Clock {
         let recording = Rc::clone(&self.recordings[index]);
         let begin = recording.begin();
         let (row, next) = recording.row(now.saturating_sub(begin));
-        let changed = self.patiently(|live| recording.put(live, row))?;
+        let changed = recording.put(&mut self.live, row)?;
         let Some(next) = next else { return Ok(None) };
         self.plan(begin + next, Act::Row(index));
         Ok(Some(changed))
@@ -204,33 +197,14 @@ impl Clock {
 
     /// Brings a ramp to where it should be now.
     fn step(&mut self, now: Duration, ramp: Ramp) -> Result<(), LiveError> {
-        match self.patiently(|live| ramp.step(live, now)) {
-            Err(LiveError::Replaced) => return Err(LiveError::Replaced),
-            // The beginning of the ramp was told; it goes on as well as it can.
-            Ok(_) | Err(_) => {}
+        // Of other errors the beginning of the ramp told; it goes on as well as it
+        // can.
+        if let Err(LiveError::Replaced) = ramp.step(&mut self.live, now) {
+            return Err(LiveError::Replaced);
         }
         if !ramp.is_over(now) {
             self.plan(ramp.next(now), Act::Step(ramp));
         }
         Ok(())
-    }
-
-    /// Tries again while another process holds the lock.
-    fn patiently(
-        &mut self,
-        change: impl Fn(&mut Live) -> Result<Changed, LiveError>,
-    ) -> Result<Changed, LiveError> {
-        let mut attempt = 0;
-        loop {
-            match change(&mut self.live) {
-                Err(LiveError::Session(SessionError::State(
-                    crate::kernel::state::StateError::Locked { .. },
-                ))) if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    thread::sleep(NAP);
-                }
-                outcome => return outcome,
-            }
-        }
     }
 }

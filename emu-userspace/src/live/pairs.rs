@@ -172,7 +172,11 @@ impl Live {
             return Err(LiveError::NoCapacity { a, b, file });
         }
         for pair in 0..self.maps.pairs.len() {
-            let shared = self.maps.pairs.get(pair).is_some_and(|l| pipes.contains(&l.pipe));
+            let shared = self
+                .maps
+                .pairs
+                .get(pair)
+                .is_some_and(|l| pipes.contains(&l.pipe));
             if shared && !links.contains_key(&pair) {
                 return Err(LiveError::SharedCapacity { a, b, file });
             }

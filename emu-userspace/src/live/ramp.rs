@@ -17,6 +17,7 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// What moves.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::large_enum_variant, reason = "one for each ramp")]
 enum Course {
     Line {
         target: Target,
@@ -83,7 +84,9 @@ fn now(rate_q20: Option<u64>, latency_ns: u64, stage: &Stage, change: &PipeChang
     let mut from = PipeChange {
         latency: Some(Duration::from_nanos(latency_ns)),
         // An unlimited line has no rate to begin at: the new one holds at once.
-        rate: rate_q20.and_then(rate::rate_bits_per_sec).map(|r| Some(Rate(r))),
+        rate: rate_q20
+            .and_then(rate::rate_bits_per_sec)
+            .map(|r| Some(Rate(r))),
         ..PipeChange::default()
     };
     from.impairments.jitter = change.impairments.jitter.map(|jitter| Jitter {

@@ -73,13 +73,12 @@ impl Recording {
             return Err(error(io::ErrorKind::FileTooLarge.into()));
         }
         let text = fs::read_to_string(&trace.file).map_err(error)?;
-        let (rows, end) = parse(&text, trace.window).map_err(|(line, detail)| {
-            TraceError::Line {
+        let (rows, end) =
+            parse(&text, trace.window).map_err(|(line, detail)| TraceError::Line {
                 path: trace.file.clone(),
                 line,
                 detail,
-            }
-        })?;
+            })?;
         Ok(Self {
             trace: trace.clone(),
             rows,
@@ -174,7 +173,10 @@ fn opportunities<'a>(lines: impl Iterator<Item = (usize, &'a str)>, window: Dura
             return Err((line, format!("`{text}` is no whole number of milliseconds")));
         };
         if ms < last_ms || ms > 86_400_000 {
-            return Err((line, format!("{ms} ms is before the line above, or over a day")));
+            return Err((
+                line,
+                format!("{ms} ms is before the line above, or over a day"),
+            ));
         }
         (last_ms, last_line) = (ms, line);
         // An opportunity at the end of a window belongs to that window.
@@ -244,7 +246,10 @@ fn table<'a>(mut lines: impl Iterator<Item = (usize, &'a str)>) -> Parsed {
                 return Err((line, "the first row must be at 0s".to_owned()));
             }
             Some(before) if before.at >= row.at => {
-                return Err((line, "the time is not later than in the row above".to_owned()));
+                return Err((
+                    line,
+                    "the time is not later than in the row above".to_owned(),
+                ));
             }
             _ => rows.push(row),
         }
@@ -283,7 +288,12 @@ mod tests {
     fn rates(text: &str) -> Vec<(u64, u64)> {
         let (rows, _) = parse(text, WINDOW).unwrap();
         rows.iter()
-            .map(|row| (row.at.as_millis() as u64, row.change.rate.unwrap().unwrap().0))
+            .map(|row| {
+                (
+                    row.at.as_millis() as u64,
+                    row.change.rate.unwrap().unwrap().0,
+                )
+            })
             .collect()
     }
 
@@ -322,7 +332,10 @@ mod tests {
             ("5\n4\n", 2, "before"),
         ] {
             let (at, detail) = parse(text, WINDOW).unwrap_err();
-            assert!(at == line && detail.contains(word), "{text:?}: {at}: {detail}");
+            assert!(
+                at == line && detail.contains(word),
+                "{text:?}: {at}: {detail}"
+            );
         }
     }
 

@@ -108,7 +108,7 @@ impl PlanLink {
 /// Tells the random decisions of a vnode from those of others.
 fn salt(address: IpAddr) -> u64 {
     let bits = match address {
-        IpAddr::V4(a) => u128::from(a.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(a) => a.to_ipv6_mapped().to_bits(),
         IpAddr::V6(a) => a.to_bits(),
     };
     random::mix(random::mix((bits >> 64) as u64) ^ bits as u64)

@@ -8,12 +8,7 @@ use emu_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Current, Plan, PlanGroup,
-    delta::stage_at,
-    entries::PlanLink,
-    tables,
-};
+use super::{Current, Plan, PlanGroup, delta::stage_at, entries::PlanLink, tables};
 use crate::topology::{FqSettings, LinkWay, Topology};
 
 /// Smallest packet that the sizes assume: an IPv4 header with a TCP header.
@@ -211,7 +206,9 @@ impl Need {
         let buckets = buckets.clamp(1 << 10, 1 << 18) as u32;
         FqPlan {
             limit_packets: settings.limit_packets.unwrap_or(clamp(self.limit)),
-            flow_limit_packets: settings.flow_limit_packets.unwrap_or(clamp(self.flow_limit)),
+            flow_limit_packets: settings
+                .flow_limit_packets
+                .unwrap_or(clamp(self.flow_limit)),
             buckets: settings.buckets.unwrap_or(buckets),
             orphan_mask: settings.orphan_mask.unwrap_or(u32::MAX),
             horizon_us: horizon_us.min(u64::from(u32::MAX)) as u32,

@@ -19,14 +19,14 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use delta::{Anew, Current, Delta, Loaded, Store};
-pub use entries::{Entries, Way};
-pub use fq::FqPlan;
-pub use room::Room;
-use room::Reserve;
 pub(crate) use delta::{next_generation, stage_at, stage_settings};
+pub use entries::{Entries, Way};
 pub(crate) use entries::{LIMIT_IN_BYTES, Service, serve};
+pub use fq::FqPlan;
 pub(crate) use impair::put as put_impairments;
 pub(crate) use room::Places;
+use room::Reserve;
+pub use room::Room;
 pub use runs::{addresses, covering_prefixes, runs};
 pub use tables::{TableError, jitter_tables};
 

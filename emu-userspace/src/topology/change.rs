@@ -61,9 +61,8 @@ impl Target {
         let group = |name: &str| {
             topology.group_named(name).ok_or_else(|| {
                 let names = topology.groups.iter().map(|g| g.name.as_str());
-                let hint = similar(name, names.clone()).unwrap_or_else(|| {
-                    format!("groups: {}", names.collect::<Vec<_>>().join(", "))
-                });
+                let hint = similar(name, names.clone())
+                    .unwrap_or_else(|| format!("groups: {}", names.collect::<Vec<_>>().join(", ")));
                 format!("there is no group `{name}`; {hint}")
             })
         };
@@ -253,7 +252,11 @@ mod tests {
     fn bad_words_are_all_named() {
         let error = LineChange::from_words(&words("up=64 latncy=5ms loss")).unwrap_err();
         assert_eq!(error.lines().count(), 3, "{error}");
-        for part in ["`64` has no unit", "did you mean `latency`", "`loss` sets nothing"] {
+        for part in [
+            "`64` has no unit",
+            "did you mean `latency`",
+            "`loss` sets nothing",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         assert!(PipeChange::from_words(&words("up=1mbit")).is_err());

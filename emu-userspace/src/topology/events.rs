@@ -42,6 +42,7 @@ pub struct Event {
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a file has few events")]
 pub enum Happening {
     /// Lines change.
     Line {
@@ -99,7 +100,11 @@ pub enum Place {
 pub(super) fn set_keys() -> Vec<&'static str> {
     let mut keys: Vec<&str> = TARGET_KEYS.to_vec();
     keys.extend(LINE_CHANGE_KEYS);
-    keys.extend(LINK_CHANGE_KEYS.iter().filter(|k| !LINE_CHANGE_KEYS.contains(k)));
+    keys.extend(
+        LINK_CHANGE_KEYS
+            .iter()
+            .filter(|k| !LINE_CHANGE_KEYS.contains(k)),
+    );
     keys
 }
 
@@ -193,12 +198,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         Some(())
     }
 
-    fn flap(
-        &mut self,
-        record: &Record<'_>,
-        value: &Field<'_>,
-        at: Option<Duration>,
-    ) -> Option<()> {
+    fn flap(&mut self, record: &Record<'_>, value: &Field<'_>, at: Option<Duration>) -> Option<()> {
         let time = |key, example| {
             record
                 .need(key, example)
@@ -466,7 +466,12 @@ impl Happening {
                 // What both directions share is said once.
                 let same = PipeChange { rate: None, ..*up };
                 let (verb, of) = (verb(over), of(target));
-                if same == (PipeChange { rate: None, ..*down }) {
+                if same
+                    == (PipeChange {
+                        rate: None,
+                        ..*down
+                    })
+                {
                     let rate = |rate| PipeChange {
                         rate,
                         ..PipeChange::default()

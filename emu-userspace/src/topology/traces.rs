@@ -90,7 +90,12 @@ fn read(
         );
     }
     let loops = record.get("loop").map_or(Some(false), |f| f.boolean());
-    let file = |key| record.get(key).and_then(|f| f.text()).map(|f| folder.join(f));
+    let file = |key| {
+        record
+            .get(key)
+            .and_then(|f| f.text())
+            .map(|f| folder.join(f))
+    };
     let (both, up, down) = (file("file"), file("up"), file("down"));
     if both.is_some() == (up.is_some() || down.is_some()) {
         field.report(

@@ -123,9 +123,8 @@ fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), Anew> {
     if old.fq.orphan_mask != new.fq.orphan_mask {
         return anew("fq's orphan_mask changed");
     }
-    let groups = |plan: &Plan| -> Vec<String> {
-        plan.groups.iter().map(|g| g.name.clone()).collect()
-    };
+    let groups =
+        |plan: &Plan| -> Vec<String> { plan.groups.iter().map(|g| g.name.clone()).collect() };
     if groups(old) != groups(new) || old.group_prefixes != new.group_prefixes {
         return anew("the groups changed");
     }

@@ -228,7 +228,10 @@ fn what_needs_another_load_says_why() {
         ("latency: 40ms", "latency: 40ms, rate: 1mbit", "feature"),
         ("latency: 5ms", "latency: 5ms, queue: 99999 packets", "room"),
     ] {
-        let why = system.delta(&TWO.replace(from, to)).unwrap_err().to_string();
+        let why = system
+            .delta(&TWO.replace(from, to))
+            .unwrap_err()
+            .to_string();
         assert!(why.contains(word), "{why}");
     }
 }

@@ -51,7 +51,12 @@ fn byhand_latency_and_rate_change_without_a_loss() {
         let limit = other["up"]["queue_limit_ns"].as_f64().unwrap();
         assert!((limit / 170_666_666.0 - 1.0).abs() < 1e-3, "{limit}");
         // After the last change: 1 ms, 2 ms, 30 ms.
-        let late: Vec<f64> = arrivals.iter().rev().take(40).map(Arrival::delay_ms).collect();
+        let late: Vec<f64> = arrivals
+            .iter()
+            .rev()
+            .take(40)
+            .map(Arrival::delay_ms)
+            .collect();
         let delay = median(&late);
         assert!((33.0..45.0).contains(&delay), "{delay}");
     });
@@ -166,7 +171,10 @@ fn byhand_mistakes_say_what_to_do() {
         plain.load();
         for (command, words) in [
             ("set a loss=1%", "add `loss: 0%` to the group a"),
-            ("set a:b loss=1%", "add `loss: 0%` to the link between a and b"),
+            (
+                "set a:b loss=1%",
+                "add `loss: 0%` to the link between a and b",
+            ),
             ("set a:b rate=1mbit", "has no capacity; add `rate: …`"),
             ("set c latency=1ms", "there is no group `c`"),
             ("set 10.9.9.9 latency=1ms", "10.9.9.9 is no vnode"),

@@ -160,15 +160,19 @@ fn reload_changes_rates_and_queues_of_a_full_line() {
             blast(&from, "10.1.0.2", 1472, gap, time)
         });
         let mut changed = vec![udp::now()];
-        for (rate, queue) in [("1mbit", "40 packets"), ("2mbit", "40 packets"), ("2mbit", "15KB")] {
+        for (rate, queue) in [
+            ("1mbit", "40 packets"),
+            ("2mbit", "40 packets"),
+            ("2mbit", "15KB"),
+        ] {
             thread::sleep(Duration::from_secs(2));
             assert_eq!(reload(&text(rate, queue))["pipes"], 2);
             changed.push(udp::now());
         }
         let sent = sender.join().unwrap();
         let arrivals = receiver.join().unwrap();
-        let drops = counter("10.1.0.1", "up", "drops_packets")
-            + counter("10.1.0.1", "up", "drops_bytes");
+        let drops =
+            counter("10.1.0.1", "up", "drops_packets") + counter("10.1.0.1", "up", "drops_bytes");
         assert_eq!(arrivals.len() as u64 + drops, u64::from(sent));
         // Delay of a packet at the end of a full queue, and the rate, from a second
         // after each change on.
@@ -228,7 +232,14 @@ fn reload_grows_fq_without_losses() {
         TopologyFile::new(THREE).load();
         let gap = Duration::from_millis(5);
         let (sent, arrivals) = under_traffic("10.1.0.1", "10.1.0.2", gap, || {
-            reload(&THREE.replace("latency: 10ms}", "latency: 14s, up: {rate: 1gbit, queue: 900000 packets}}").replace("900000 packets", "10s"));
+            reload(
+                &THREE
+                    .replace(
+                        "latency: 10ms}",
+                        "latency: 14s, up: {rate: 1gbit, queue: 900000 packets}}",
+                    )
+                    .replace("900000 packets", "10s"),
+            );
         });
         assert_eq!(arrivals.len() as u32, sent);
         let shown = run("tc qdisc show dev lo");
@@ -245,12 +256,21 @@ fn reload_says_why_it_loads_anew_and_what_it_would_do() {
         let text = emu(&format!("load {} --dry-run", file.path()));
         assert_eq!(text.trim(), "would change in place: 0 pipes, 1 links");
         let text = emu(&format!("load {} --no-verify", file.path()));
-        assert!(text.contains("changed in place: 0 pipes, 1 links"), "{text}");
+        assert!(
+            text.contains("changed in place: 0 pipes, 1 links"),
+            "{text}"
+        );
         let file = TopologyFile::new(&format!("{THREE}mtu: 1400\n"));
         let text = emu(&format!("load {} --dry-run", file.path()));
-        assert!(text.contains("would load anew because the MTU changed"), "{text}");
+        assert!(
+            text.contains("would load anew because the MTU changed"),
+            "{text}"
+        );
         let text = emu(&format!("load {} --no-verify", file.path()));
-        assert!(text.contains("loaded anew because the MTU changed"), "{text}");
+        assert!(
+            text.contains("loaded anew because the MTU changed"),
+            "{text}"
+        );
     });
 }
 
@@ -259,7 +279,9 @@ fn reload_says_why_it_loads_anew_and_what_it_would_do() {
 fn reload_that_is_killed_is_repaired() {
     isolated(|| {
         let before = snapshot();
-        let other = THREE.replace("latency: 20ms", "latency: 5ms").replace("nodes: 4", "nodes: 6");
+        let other = THREE
+            .replace("latency: 20ms", "latency: 5ms")
+            .replace("nodes: 4", "nodes: 6");
         let (first, second) = (TopologyFile::new(THREE), TopologyFile::new(&other));
         first.load();
         let start = Instant::now();
