@@ -11,6 +11,8 @@ use crate::topology::{Event, Happening};
 
 /// Longest sleep before another look at whether to stop.
 const NAP: Duration = Duration::from_millis(50);
+/// Time between two looks for a first packet.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -31,8 +33,17 @@ enum Act {
     Event(Happening),
     /// The next step of a ramp.
     Step(Ramp),
-    /// The next row of a recording.
-    Row(usize),
+    /// The next row of a recording that began at a time.
+    Row {
+        index: usize,
+        began: Duration,
+    },
+    /// A look whether a packet has passed since there were so many; the first look
+    /// counts them.
+    Await {
+        index: usize,
+        packets: Option<u64>,
+    },
 }
 
 /// A clock with all that is still to come.
@@ -66,9 +77,18 @@ impl Clock {
             next: 0,
         };
         for index in 0..clock.recordings.len() {
-            let begins = true;
-            let at = clock.recordings[index].begin().max(from);
-            clock.plan(at, Act::Event(Happening::Trace { index, begins }));
+            let recording = &clock.recordings[index];
+            let at = recording.at().max(from);
+            let act = if recording.waits() {
+                Act::Await {
+                    index,
+                    packets: None,
+                }
+            } else {
+                let begins = true;
+                Act::Event(Happening::Trace { index, begins })
+            };
+            clock.plan(at, act);
         }
         for event in events.into_iter().filter(|e| e.at >= from) {
             clock.plan(event.at, Act::Event(event.what));
@@ -129,9 +149,20 @@ impl Clock {
                     });
                 }
                 Act::Step(ramp) => self.step(start.elapsed() + self.from, ramp)?,
-                Act::Row(index) => {
+                Act::Await { index, packets } => {
                     let now = start.elapsed() + self.from;
-                    let outcome = self.row(index, now);
+                    let counted = self.recordings[index].packets(&self.live);
+                    if packets.is_none_or(|packets| packets == counted) {
+                        let packets = Some(counted);
+                        self.plan(now + GLANCE, Act::Await { index, packets });
+                    } else {
+                        let begins = true;
+                        self.plan(now, Act::Event(Happening::Trace { index, begins }));
+                    }
+                }
+                Act::Row { index, began } => {
+                    let now = start.elapsed() + self.from;
+                    let outcome = self.row(index, began, now);
                     let ends = matches!(outcome, Ok(None));
                     match outcome {
                         Err(LiveError::Replaced) => return Err(LiveError::Replaced),
@@ -180,18 +211,27 @@ impl Clock {
     fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
         recording.reserve(&mut self.live)?;
-        Ok(self.row(index, at)?.unwrap_or_default())
+        let began = if recording.waits() {
+            at
+        } else {
+            recording.at()
+        };
+        Ok(self.row(index, began, at)?.unwrap_or_default())
     }
 
     /// Puts the row of a recording that holds now in place, and plans the next.
     /// None: that was the last one.
-    fn row(&mut self, index: usize, now: Duration) -> Result<Option<Changed>, LiveError> {
+    fn row(
+        &mut self,
+        index: usize,
+        began: Duration,
+        now: Duration,
+    ) -> Result<Option<Changed>, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
-        let begin = recording.begin();
-        let (row, next) = recording.row(now.saturating_sub(begin));
+        let (row, next) = recording.row(now.saturating_sub(began));
         let changed = recording.put(&mut self.live, row)?;
         let Some(next) = next else { return Ok(None) };
-        self.plan(begin + next, Act::Row(index));
+        self.plan(began + next, Act::Row { index, began });
         Ok(Some(changed))
     }
 

@@ -228,3 +228,46 @@ traces:
         }
     });
 }
+
+/// A recording that waits for traffic begins with it.
+#[test]
+fn events_traces_wait_for_the_first_packet() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("late.csv");
+        std::fs::write(&path, "time,latency\n0s,5ms\n500ms,100ms\n1s,5ms\n").unwrap();
+        TopologyFile::new(&format!(
+            "
+version: 1
+groups: {{a: {{prefix: 10.1.0.0/24, nodes: 2}}}}
+traces: [{{vnode: 10.1.0.1, up: {}, begin: first-packet}}]
+",
+            path.display()
+        ))
+        .load();
+        let runner = thread::spawn(|| start(""));
+        thread::sleep(Duration::from_millis(1_500));
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        let begin = Instant::now();
+        let mut delays = [0.0; 3];
+        udp::send(&from, "10.1.0.2", 0, 100).unwrap();
+        udp::receive(&to, 1, Duration::from_secs(1));
+        for (at_ms, delay) in [200, 750, 1_400].into_iter().zip(&mut delays) {
+            thread::sleep(Duration::from_millis(at_ms).saturating_sub(begin.elapsed()));
+            udp::send(&from, "10.1.0.2", 1, 100).unwrap();
+            *delay = udp::receive(&to, 1, Duration::from_secs(1))[0].delay_ms();
+        }
+        let lines = runner.join().unwrap();
+        let words: Vec<&str> = lines.iter().filter_map(|l| l["event"].as_str()).collect();
+        assert!(
+            words[0].ends_with("begins") && words[1].ends_with("ends"),
+            "{words:?}"
+        );
+        assert!(lines[0]["at_s"].as_f64().unwrap() > 1.0, "{lines:?}");
+        println!("{delays:.1?} ms");
+        assert!(
+            delays[0] < 60.0 && delays[1] > 99.0 && delays[2] < 60.0,
+            "{delays:?}"
+        );
+    });
+}
