@@ -79,16 +79,13 @@ enum Command {
     Start(start::Start),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
-    /// Measure what emu itself costs, against doing without it.
-    #[command(subcommand)]
-    Bench(bench::Bench),
     /// Say what this kernel and user can do, by trying it.
     Doctor {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Measure the emulator itself against its formulas and against netem.
+    /// Measure the emulator itself: against its formulas, netem and doing without.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Check a topology file and nothing else.
@@ -133,7 +130,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Up(vnodes) => vnodes.run(false),
         Command::Start(start) => start.run(),
         Command::Verify(verify) => verify.run(),
-        Command::Bench(bench) => bench.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Bench(bench) => bench.run(),
         Command::Check { file, json } => load::check(&file, json),

@@ -7,16 +7,12 @@ use std::{
 };
 
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
-use crate::{
-    session::SessionError,
-    topology::{Event, Happening},
-};
+use crate::topology::{Event, Happening};
 
 /// Longest sleep before another look at whether to stop.
 const NAP: Duration = Duration::from_millis(50);
-/// Attempts to get the lock, [`NAP`] apart, while another process changes
-/// something.
-const ATTEMPTS: u32 = 100;
+/// Time between two looks for a first packet.
+const GLANCE: Duration = Duration::from_millis(5);
 
 /// Something that happened.
 #[derive(Debug)]
@@ -32,12 +28,22 @@ pub struct Happened {
 }
 
 /// What is still to come.
+#[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum Act {
     Event(Happening),
     /// The next step of a ramp.
     Step(Ramp),
-    /// The next row of a recording.
-    Row(usize),
+    /// The next row of a recording that began at a time.
+    Row {
+        index: usize,
+        began: Duration,
+    },
+    /// A look whether a packet has passed since there were so many; the first look
+    /// counts them.
+    Await {
+        index: usize,
+        packets: Option<u64>,
+    },
 }
 
 /// A clock with all that is still to come.
@@ -71,9 +77,18 @@ impl Clock {
             next: 0,
         };
         for index in 0..clock.recordings.len() {
-            let begins = true;
-            let at = clock.recordings[index].begin().max(from);
-            clock.plan(at, Act::Event(Happening::Trace { index, begins }));
+            let recording = &clock.recordings[index];
+            let at = recording.at().max(from);
+            let act = if recording.waits() {
+                Act::Await {
+                    index,
+                    packets: None,
+                }
+            } else {
+                let begins = true;
+                Act::Event(Happening::Trace { index, begins })
+            };
+            clock.plan(at, act);
         }
         for event in events.into_iter().filter(|e| e.at >= from) {
             clock.plan(event.at, Act::Event(event.what));
@@ -134,9 +149,20 @@ impl Clock {
                     });
                 }
                 Act::Step(ramp) => self.step(start.elapsed() + self.from, ramp)?,
-                Act::Row(index) => {
+                Act::Await { index, packets } => {
                     let now = start.elapsed() + self.from;
-                    let outcome = self.row(index, now);
+                    let counted = self.recordings[index].packets(&self.live);
+                    if packets.is_none_or(|packets| packets == counted) {
+                        let packets = Some(counted);
+                        self.plan(now + GLANCE, Act::Await { index, packets });
+                    } else {
+                        let begins = true;
+                        self.plan(now, Act::Event(Happening::Trace { index, begins }));
+                    }
+                }
+                Act::Row { index, began } => {
+                    let now = start.elapsed() + self.from;
+                    let outcome = self.row(index, began, now);
                     let ends = matches!(outcome, Ok(None));
                     match outcome {
                         Err(LiveError::Replaced) => return Err(LiveError::Replaced),
@@ -162,11 +188,12 @@ impl Clock {
             return self.begin(at, *index);
         }
         if let Some(ramp) = Ramp::begin(&self.live, at, what) {
-            let changed = self.patiently(|live| ramp.prepare(live))?;
+            let changed = ramp.prepare(&mut self.live)?;
             self.plan(ramp.next(at), Act::Step(ramp));
             return Ok(changed);
         }
-        self.patiently(|live| match what {
+        let live = &mut self.live;
+        match what {
             Happening::Line { target, change, .. } => live.set_line(*target, change),
             Happening::Link {
                 ends,
@@ -177,60 +204,47 @@ impl Clock {
             Happening::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
             Happening::Down { target, down } => live.set_down(*target, *down),
             Happening::Trace { .. } => Ok(Changed::default()),
-        })
+        }
     }
 
     /// Prepares for a recording and puts its first row in place.
     fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
-        self.patiently(|live| {
-            recording.reserve(live)?;
-            Ok(Changed::default())
-        })?;
-        Ok(self.row(index, at)?.unwrap_or_default())
+        recording.reserve(&mut self.live)?;
+        let began = if recording.waits() {
+            at
+        } else {
+            recording.at()
+        };
+        Ok(self.row(index, began, at)?.unwrap_or_default())
     }
 
     /// Puts the row of a recording that holds now in place, and plans the next.
     /// None: that was the last one.
-    fn row(&mut self, index: usize, now: Duration) -> Result<Option<Changed>, LiveError> {
+    fn row(
+        &mut self,
+        index: usize,
+        began: Duration,
+        now: Duration,
+    ) -> Result<Option<Changed>, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
-        let begin = recording.begin();
-        let (row, next) = recording.row(now.saturating_sub(begin));
-        let changed = self.patiently(|live| recording.put(live, row))?;
+        let (row, next) = recording.row(now.saturating_sub(began));
+        let changed = recording.put(&mut self.live, row)?;
         let Some(next) = next else { return Ok(None) };
-        self.plan(begin + next, Act::Row(index));
+        self.plan(began + next, Act::Row { index, began });
         Ok(Some(changed))
     }
 
     /// Brings a ramp to where it should be now.
     fn step(&mut self, now: Duration, ramp: Ramp) -> Result<(), LiveError> {
-        match self.patiently(|live| ramp.step(live, now)) {
-            Err(LiveError::Replaced) => return Err(LiveError::Replaced),
-            // The beginning of the ramp was told; it goes on as well as it can.
-            Ok(_) | Err(_) => {}
+        // Of other errors the beginning of the ramp told; it goes on as well as it
+        // can.
+        if let Err(LiveError::Replaced) = ramp.step(&mut self.live, now) {
+            return Err(LiveError::Replaced);
         }
         if !ramp.is_over(now) {
             self.plan(ramp.next(now), Act::Step(ramp));
         }
         Ok(())
-    }
-
-    /// Tries again while another process holds the lock.
-    fn patiently(
-        &mut self,
-        change: impl Fn(&mut Live) -> Result<Changed, LiveError>,
-    ) -> Result<Changed, LiveError> {
-        let mut attempt = 0;
-        loop {
-            match change(&mut self.live) {
-                Err(LiveError::Session(SessionError::State(
-                    crate::kernel::state::StateError::Locked { .. },
-                ))) if attempt < ATTEMPTS => {
-                    attempt += 1;
-                    thread::sleep(NAP);
-                }
-                outcome => return outcome,
-            }
-        }
     }
 }

@@ -10,11 +10,20 @@ mod pairs;
 mod ramp;
 mod trace;
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
 use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
 use serde::Serialize;
 
 use crate::{
-    kernel::{bpf::Maps, reload, state::State},
+    kernel::{
+        bpf::Maps,
+        reload,
+        state::{State, StateError},
+    },
     plan::{Current, FqPlan, Places, Plan, Store},
     session::{Loaded, Session, SessionError},
     topology::{GroupId, Impairments, Target, Topology},
@@ -91,6 +100,9 @@ pub enum LiveError {
     #[error("another topology was loaded meanwhile")]
     Replaced,
 }
+
+/// How long a change waits for another process that changes something.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a change was made to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -185,10 +197,19 @@ impl Live {
         self.plan().groups[group].name.clone()
     }
 
-    /// The right to change anything. Another process that changes something now is
-    /// an error.
+    /// The right to change anything; waits a while for another process that has it.
     fn lock(&mut self) -> Result<Session, LiveError> {
-        let session = Session::open()?;
+        let begin = Instant::now();
+        let session = loop {
+            match Session::open() {
+                Err(SessionError::State(StateError::Locked { .. }))
+                    if begin.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                opened => break opened?,
+            }
+        };
         // Others may have taken places since.
         self.places = None;
         let now = Loaded::state()?;

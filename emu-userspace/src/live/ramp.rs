@@ -17,6 +17,7 @@ const STEP: Duration = Duration::from_millis(100);
 
 /// What moves.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::large_enum_variant, reason = "one for each ramp")]
 enum Course {
     Line {
         target: Target,

@@ -2,6 +2,8 @@
 //! and tables of rate, latency and loss.
 use std::{fs, io, path::PathBuf, time::Duration};
 
+use emu_common::layout::Direction;
+
 use super::{Changed, Live, LiveError};
 use crate::topology::{
     self, Chance, LineChange, Loss, PipeChange, Place, Probability, Rate, Side, Trace,
@@ -86,9 +88,33 @@ impl Recording {
         })
     }
 
-    /// When it begins, since the start of the clock.
-    pub fn begin(&self) -> Duration {
+    /// When it begins at the earliest, since the start of the clock.
+    pub fn at(&self) -> Duration {
         self.trace.at
+    }
+
+    /// Whether it waits for the first packet on its lines.
+    pub fn waits(&self) -> bool {
+        self.trace.waits
+    }
+
+    /// Packets that its lines have taken so far.
+    pub fn packets(&self, live: &Live) -> u64 {
+        let Place::Line(target) = self.trace.place else {
+            return 0;
+        };
+        let sides: &[Direction] = match self.trace.side {
+            Side::Both => &[Direction::Up, Direction::Down],
+            Side::Up => &[Direction::Up],
+            Side::Down => &[Direction::Down],
+        };
+        let vnodes = live.vnodes(target).unwrap_or_default();
+        vnodes
+            .iter()
+            .flat_map(|vnode| sides.iter().map(|side| live.index(*vnode, *side)))
+            .filter_map(|index| live.maps.pipes.get(index as usize))
+            .map(|pipe| pipe.packets)
+            .sum()
     }
 
     /// The row that holds at a time since the beginning, when the next one is due,
@@ -349,6 +375,7 @@ mod tests {
                 place: Place::Link((0, 0), false),
                 side: Side::Both,
                 at: Duration::ZERO,
+                waits: false,
                 loops,
                 window: WINDOW,
             },

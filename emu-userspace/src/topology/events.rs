@@ -1,8 +1,8 @@
 //! The `events` section of a file: what happens when, after `emu start`.
-use std::{collections::HashSet, fmt, net::IpAddr, time::Duration};
+use std::{collections::HashSet, net::IpAddr, time::Duration};
 
 use super::{
-    GroupId, LineChange, Loss, PipeChange, Rate, Target, Topology,
+    GroupId, LineChange, Loss, PipeChange, Target, Topology,
     change::{LINE_CHANGE_KEYS, LINK_CHANGE_KEYS},
     reader::{Field, Record},
     sections::Groups,
@@ -42,6 +42,7 @@ pub struct Event {
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a file has few events")]
 pub enum Happening {
     /// Lines change.
     Line {
@@ -390,139 +391,4 @@ fn ramps(field: &Field<'_>, what: &Happening) -> Option<()> {
         return None;
     }
     Some(())
-}
-
-/// A change in the words of a file.
-struct Words<'a>(&'a PipeChange, &'a str);
-
-impl fmt::Display for Words<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(change, rate_key) = self;
-        let i = &change.impairments;
-        if let Some(rate) = change.rate {
-            let rate = rate.map_or("unlimited".to_owned(), |r: Rate| r.to_string());
-            write!(f, " {rate_key}={rate}")?;
-        }
-        let time = |t: Duration| humantime::format_duration(t).to_string().replace(' ', "");
-        if let Some(latency) = change.latency {
-            write!(f, " latency={}", time(latency))?;
-        }
-        if let Some(queue) = change.queue {
-            write!(f, " queue={queue}")?;
-        }
-        if let Some(jitter) = i.jitter {
-            write!(f, " jitter={}", time(jitter.spread))?;
-        }
-        match i.loss {
-            Some(Loss::Random(chance)) => {
-                write!(f, " loss={}%", percent(chance.chance.fraction()))?;
-            }
-            Some(_) => write!(f, " loss=chain")?,
-            None => {}
-        }
-        for (name, given) in [
-            ("burst", change.burst_bytes.is_some()),
-            ("duplicate", i.duplicate.is_some()),
-            ("corrupt", i.corrupt.is_some()),
-            ("reorder", i.reorder.is_some()),
-            ("aqm", i.aqm.is_some()),
-        ] {
-            if given {
-                write!(f, " {name}")?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Per cent with up to three decimals.
-fn percent(fraction: f64) -> f64 {
-    (fraction * 1e5).round() / 1e3
-}
-
-impl Happening {
-    /// What happens, in one line.
-    pub fn words(&self, topology: &Topology) -> String {
-        let group = |id: &GroupId| topology.groups[*id].name.as_str();
-        let of = |target: &Target| match target {
-            Target::Group(id) => group(id).to_owned(),
-            Target::Vnode(address) => address.to_string(),
-            Target::Pair(a, b) => format!("{}:{}", group(a), group(b)),
-        };
-        let verb = |over: &Duration| {
-            if over.is_zero() {
-                "set".to_owned()
-            } else {
-                format!("ramp over {}", humantime::format_duration(*over))
-            }
-        };
-        match self {
-            Happening::Line {
-                target,
-                change: LineChange { up, down },
-                over,
-            } => {
-                // What both directions share is said once.
-                let same = PipeChange { rate: None, ..*up };
-                let (verb, of) = (verb(over), of(target));
-                if same
-                    == (PipeChange {
-                        rate: None,
-                        ..*down
-                    })
-                {
-                    let rate = |rate| PipeChange {
-                        rate,
-                        ..PipeChange::default()
-                    };
-                    let (up, down) = (rate(up.rate), rate(down.rate));
-                    return format!(
-                        "{verb} {of}{}{}{}",
-                        Words(&up, "up"),
-                        Words(&down, "down"),
-                        Words(&same, "rate")
-                    );
-                }
-                let side = |name: &str, change: &PipeChange| {
-                    if *change == PipeChange::default() {
-                        String::new()
-                    } else {
-                        format!(" {name}:{}", Words(change, "rate"))
-                    }
-                };
-                format!("{verb} {of}{}{}", side("up", up), side("down", down))
-            }
-            Happening::Link {
-                ends: (a, b),
-                one_way,
-                change,
-                over,
-            } => {
-                let arrow = if *one_way { " to " } else { ":" };
-                format!(
-                    "{} {}{arrow}{}{}",
-                    verb(over),
-                    group(a),
-                    group(b),
-                    Words(change, "rate")
-                )
-            }
-            Happening::Cut { ends: (a, b), cut } => {
-                let verb = if *cut { "partition" } else { "heal" };
-                format!("{verb} {} {}", group(a), group(b))
-            }
-            Happening::Trace { index, begins } => {
-                let trace = &topology.traces[*index];
-                let place = match &trace.place {
-                    Place::Line(target) => of(target),
-                    Place::Link((a, b), _) => format!("{}:{}", group(a), group(b)),
-                };
-                let verb = if *begins { "begins" } else { "ends" };
-                format!("trace {} of {place} {verb}", trace.file.display())
-            }
-            Happening::Down { target, down } => {
-                format!("{} {}", if *down { "down" } else { "up" }, of(target))
-            }
-        }
-    }
 }

@@ -19,6 +19,7 @@ mod sections;
 mod traces;
 mod units;
 mod validate;
+mod words;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 

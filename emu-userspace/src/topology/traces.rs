@@ -8,15 +8,18 @@ use std::{
 use super::{
     Topology,
     events::{Place, Reader},
-    reader::{Field, Record},
+    reader::{Field, Record, resolve},
     sections::Groups,
     units,
 };
 
 /// Keys of a trace.
 pub(super) const TRACE_KEYS: &[&str] = &[
-    "group", "vnode", "between", "from", "to", "file", "up", "down", "at", "loop", "window",
+    "group", "vnode", "between", "from", "to", "file", "up", "down", "at", "begin", "loop",
+    "window",
 ];
+/// When a trace begins, as [`Trace::waits`]: no, yes.
+const BEGINNINGS: [&str; 2] = ["clock", "first-packet"];
 /// Shortest window of a trace of delivery opportunities.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
 
@@ -42,6 +45,8 @@ pub struct Trace {
     pub side: Side,
     /// When it begins, since the start of the clock.
     pub at: Duration,
+    /// Whether it then waits for the first packet on its lines.
+    pub waits: bool,
     /// Whether it begins again at its end.
     pub loops: bool,
     /// Time over which delivery opportunities are counted as a rate.
@@ -90,6 +95,17 @@ fn read(
         );
     }
     let loops = record.get("loop").map_or(Some(false), |f| f.boolean());
+    let waits = match record.get("begin") {
+        Some(field) => resolve(&field, "beginning", BEGINNINGS.iter().copied()).map(|i| i == 1),
+        None => Some(false),
+    };
+    if let (Some(Place::Link(..)), Some(true), Some(field)) = (place, waits, record.get("begin")) {
+        field.report(
+            field
+                .problem("packets of a link are not counted")
+                .expected("`begin: clock` for a link, or lines"),
+        );
+    }
     let file = |key| {
         record
             .get(key)
@@ -119,6 +135,7 @@ fn read(
                 place: place?,
                 side,
                 at: at?,
+                waits: waits?,
                 loops: loops?,
                 window: window?,
             });

@@ -2,6 +2,8 @@
 //!
 //! Only settings are compared and changed; state and counters are the kernel's.
 //! Whoever is not named in a [`Delta`] keeps queue and clock.
+mod compatible;
+
 use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
@@ -12,6 +14,7 @@ use emu_common::{
     model::flow,
 };
 
+use self::compatible::compatible;
 use super::{Plan, room::Places};
 
 /// Why a plan cannot take the place of the loaded one without a load from anew.
@@ -99,45 +102,6 @@ impl Delta {
 
 fn anew<T>(why: impl Into<String>) -> Result<T, Anew> {
     Err(Anew(why.into()))
-}
-
-/// Whether programs, interfaces and groups can stay.
-fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), Anew> {
-    let old = loaded.plan;
-    if old.host != new.host {
-        return anew("this machine is another of the topology's hosts");
-    }
-    if old.interfaces != new.interfaces {
-        return anew("the interfaces changed");
-    }
-    if old.mtu_bytes != new.mtu_bytes {
-        return anew("the MTU changed");
-    }
-    let has_ipv6 = |plan: &Plan| plan.vnodes.iter().any(|v| v.address.is_ipv6());
-    if old.addressing != new.addressing || has_ipv6(old) != has_ipv6(new) {
-        return anew("the addressing changed");
-    }
-    if old.routes != new.routes {
-        return anew("the routes to other hosts changed");
-    }
-    if old.fq.orphan_mask != new.fq.orphan_mask {
-        return anew("fq's orphan_mask changed");
-    }
-    let groups =
-        |plan: &Plan| -> Vec<String> { plan.groups.iter().map(|g| g.name.clone()).collect() };
-    if groups(old) != groups(new) || old.group_prefixes != new.group_prefixes {
-        return anew("the groups changed");
-    }
-    if old.distributions != new.distributions {
-        return anew("the jitter distributions changed");
-    }
-    if new.features() & !loaded.features != 0 {
-        return anew("the programs were loaded without a feature that it needs");
-    }
-    if new.corrupts() && !loaded.corrupts {
-        return anew("corrupted packets need checksum offloads off");
-    }
-    Ok(())
 }
 
 /// A pipe's settings without its state.

@@ -172,7 +172,7 @@ traces:
         let receiver =
             thread::spawn(move || udp::receive(&there, usize::MAX, Duration::from_secs(2)));
         let sender = thread::spawn(move || {
-            let (gap, time) = (Duration::from_micros(2_500), Duration::from_millis(6_500));
+            let (gap, time) = (Duration::from_millis(2), Duration::from_millis(6_500));
             udp::blast(&full, "10.1.0.2", 1472, gap, time)
         });
         let gap = Duration::from_millis(10);
@@ -205,17 +205,69 @@ traces:
         }
         assert!(delays(2.4, 2.8).is_empty());
         let full = receiver.join().unwrap();
-        for (from, rate) in [(0.4, 4e6), (1.5, 1e6), (2.5, 4e6), (3.5, 1e6), (4.5, 4e6)] {
-            let at = |s: f64| begin + Duration::from_secs_f64(s);
-            let part: Vec<&Arrival> = full
+        // Packets that wait leave at the rate of when they came. The median of the
+        // rounds: a pause of the sender empties the queue.
+        for (windows, rate) in [(&[0.4, 2.5, 4.5][..], 4e6), (&[1.5, 3.5][..], 1e6)] {
+            let rates: Vec<f64> = windows
                 .iter()
-                .filter(|a| a.arrived > at(from) && a.arrived < at(from + 0.45))
+                .map(|from| {
+                    let at = |s: f64| begin + Duration::from_secs_f64(s);
+                    let part: Vec<&Arrival> = full
+                        .iter()
+                        .filter(|a| a.arrived > at(*from) && a.arrived < at(from + 0.45))
+                        .collect();
+                    let time = part[part.len() - 1].arrived - part[0].arrived;
+                    (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64()
+                })
                 .collect();
-            let time = part[part.len() - 1].arrived - part[0].arrived;
-            let got = (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64();
-            println!("{from} s: {:.2} of {:.2} Mbit/s", got / 1e6, rate / 1e6);
-            // Packets that wait leave at the rate of when they came.
-            assert!((got / rate - 1.0).abs() < 0.1, "{from} s: {got}");
+            println!("{rate} bit/s: {rates:.0?}");
+            assert!(
+                (median(&rates) / rate - 1.0).abs() < 0.1,
+                "{rate}: {rates:?}"
+            );
         }
+    });
+}
+
+/// A recording that waits for traffic begins with it.
+#[test]
+fn events_traces_wait_for_the_first_packet() {
+    isolated(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("late.csv");
+        std::fs::write(&path, "time,latency\n0s,5ms\n500ms,100ms\n1s,5ms\n").unwrap();
+        TopologyFile::new(&format!(
+            "
+version: 1
+groups: {{a: {{prefix: 10.1.0.0/24, nodes: 2}}}}
+traces: [{{vnode: 10.1.0.1, up: {}, begin: first-packet}}]
+",
+            path.display()
+        ))
+        .load();
+        let runner = thread::spawn(|| start(""));
+        thread::sleep(Duration::from_millis(1_500));
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        let begin = Instant::now();
+        let mut delays = [0.0; 3];
+        udp::send(&from, "10.1.0.2", 0, 100).unwrap();
+        udp::receive(&to, 1, Duration::from_secs(1));
+        for (at_ms, delay) in [200, 750, 1_400].into_iter().zip(&mut delays) {
+            thread::sleep(Duration::from_millis(at_ms).saturating_sub(begin.elapsed()));
+            udp::send(&from, "10.1.0.2", 1, 100).unwrap();
+            *delay = udp::receive(&to, 1, Duration::from_secs(1))[0].delay_ms();
+        }
+        let lines = runner.join().unwrap();
+        let words: Vec<&str> = lines.iter().filter_map(|l| l["event"].as_str()).collect();
+        assert!(
+            words[0].ends_with("begins") && words[1].ends_with("ends"),
+            "{words:?}"
+        );
+        assert!(lines[0]["at_s"].as_f64().unwrap() > 1.0, "{lines:?}");
+        println!("{delays:.1?} ms");
+        assert!(
+            delays[0] < 60.0 && delays[1] > 99.0 && delays[2] < 60.0,
+            "{delays:?}"
+        );
     });
 }

@@ -2,14 +2,18 @@
 //!
 //! The file itself is read through a located tree (see `node`), which reports
 //! every mistake at once; a test holds the keys of both equal.
-#![expect(dead_code, reason = "the fields exist for the schema alone")]
 #![expect(
+    dead_code,
     clippy::large_enum_variant,
-    reason = "no value of these types is ever made"
+    reason = "the types exist for the schema alone"
 )]
+mod changes;
+
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, schema_for};
+
+use self::changes::{Event, Trace};
 
 /// A topology: groups of virtual nodes, their access lines, the latencies between
 /// them, and the hosts that carry them.
@@ -417,111 +421,6 @@ struct Host {
     groups: Option<Vec<String>>,
     /// Vnodes by address (`10.1.0.1`) or run (`10.1.0.1-10.1.0.80`).
     nodes: Option<Vec<String>>,
-}
-
-/// Something that happens; exactly one of set, ramp, partition, heal, down, up and
-/// flap.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Event {
-    /// Time since `emu start`.
-    at: Time,
-    /// Settings that change at once.
-    set: Option<Set>,
-    /// Settings that change little by little.
-    ramp: Option<Set>,
-    /// How long the ramp takes.
-    over: Option<Time>,
-    /// Two groups that are cut off from each other.
-    partition: Option<[String; 2]>,
-    /// Two groups that are joined again.
-    heal: Option<[String; 2]>,
-    /// A group or a vnode that goes down.
-    down: Option<String>,
-    /// A group or a vnode that comes up again.
-    up: Option<String>,
-    /// A group or a vnode that goes down again and again.
-    flap: Option<String>,
-    /// Time from one going down to the next.
-    period: Option<Time>,
-    /// How long it is down each time.
-    down_for: Option<Time>,
-    /// When the flapping ends, since `emu start`.
-    until: Option<Time>,
-}
-
-/// A recording, and the lines or the link that follow it.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Trace {
-    /// The lines of a group's vnodes, those of nested groups included.
-    group: Option<String>,
-    /// The line of one vnode.
-    vnode: Option<String>,
-    /// The link between two groups, both directions.
-    between: Option<[String; 2]>,
-    /// Source of one direction.
-    from: Option<String>,
-    /// Destination of one direction.
-    to: Option<String>,
-    /// File for both directions: mahimahi's delivery opportunities, or CSV with the
-    /// columns time, rate, latency, loss.
-    file: Option<String>,
-    /// File for the way from the vnode into the network.
-    up: Option<String>,
-    /// File for the way from the network to the vnode.
-    down: Option<String>,
-    /// When it begins, since `emu start`.
-    at: Option<Time>,
-    /// Whether it begins again at its end.
-    r#loop: Option<bool>,
-    /// Time over which delivery opportunities are counted as a rate, 100ms.
-    window: Option<Time>,
-}
-
-/// A rate, `unlimited`, or a pipe in its long form.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum ChangedPipe {
-    None(Unlimited),
-    Short(Rate),
-    Long(PipeRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Unlimited {
-    Unlimited,
-}
-
-/// What changes; as in a group for `group` and `vnode`, as in a link for `between`,
-/// `from` and `to`.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Set {
-    /// The lines of a group's vnodes, those of nested groups included.
-    group: Option<String>,
-    /// The line of one vnode.
-    vnode: Option<String>,
-    /// The link between two groups, both directions.
-    between: Option<[String; 2]>,
-    /// Source of one direction.
-    from: Option<String>,
-    /// Destination of one direction.
-    to: Option<String>,
-    up: Option<ChangedPipe>,
-    down: Option<ChangedPipe>,
-    latency: Option<Time>,
-    /// Capacity of a link.
-    rate: Option<Rate>,
-    queue: Option<Queue>,
-    burst: Option<Size>,
-    jitter: Option<Jitter>,
-    loss: Option<Loss>,
-    duplicate: Option<Chance>,
-    corrupt: Option<Chance>,
-    reorder: Option<Reorder>,
-    aqm: Option<Aqm>,
 }
 
 #[derive(JsonSchema)]

@@ -1,0 +1,119 @@
+//! The form of events and traces.
+use schemars::JsonSchema;
+
+use super::{Aqm, Chance, Jitter, Loss, PipeRecord, Queue, Rate, Reorder, Size, Time};
+
+/// Something that happens; exactly one of set, ramp, partition, heal, down, up and
+/// flap.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Event {
+    /// Time since `emu start`.
+    at: Time,
+    /// Settings that change at once.
+    set: Option<Set>,
+    /// Settings that change little by little.
+    ramp: Option<Set>,
+    /// How long the ramp takes.
+    over: Option<Time>,
+    /// Two groups that are cut off from each other.
+    partition: Option<[String; 2]>,
+    /// Two groups that are joined again.
+    heal: Option<[String; 2]>,
+    /// A group or a vnode that goes down.
+    down: Option<String>,
+    /// A group or a vnode that comes up again.
+    up: Option<String>,
+    /// A group or a vnode that goes down again and again.
+    flap: Option<String>,
+    /// Time from one going down to the next.
+    period: Option<Time>,
+    /// How long it is down each time.
+    down_for: Option<Time>,
+    /// When the flapping ends, since `emu start`.
+    until: Option<Time>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Beginning {
+    Clock,
+    FirstPacket,
+}
+
+/// A recording, and the lines or the link that follow it.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trace {
+    /// The lines of a group's vnodes, those of nested groups included.
+    group: Option<String>,
+    /// The line of one vnode.
+    vnode: Option<String>,
+    /// The link between two groups, both directions.
+    between: Option<[String; 2]>,
+    /// Source of one direction.
+    from: Option<String>,
+    /// Destination of one direction.
+    to: Option<String>,
+    /// File for both directions: mahimahi's delivery opportunities, or CSV with the
+    /// columns time, rate, latency, loss.
+    file: Option<String>,
+    /// File for the way from the vnode into the network.
+    up: Option<String>,
+    /// File for the way from the network to the vnode.
+    down: Option<String>,
+    /// When it begins, since `emu start`.
+    at: Option<Time>,
+    /// `clock` (at that time), or `first-packet` (with the first packet on its lines
+    /// after that time).
+    begin: Option<Beginning>,
+    /// Whether it begins again at its end.
+    r#loop: Option<bool>,
+    /// Time over which delivery opportunities are counted as a rate, 100ms.
+    window: Option<Time>,
+}
+
+/// A rate, `unlimited`, or a pipe in its long form.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum ChangedPipe {
+    None(Unlimited),
+    Short(Rate),
+    Long(PipeRecord),
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Unlimited {
+    Unlimited,
+}
+
+/// What changes; as in a group for `group` and `vnode`, as in a link for `between`,
+/// `from` and `to`.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Set {
+    /// The lines of a group's vnodes, those of nested groups included.
+    group: Option<String>,
+    /// The line of one vnode.
+    vnode: Option<String>,
+    /// The link between two groups, both directions.
+    between: Option<[String; 2]>,
+    /// Source of one direction.
+    from: Option<String>,
+    /// Destination of one direction.
+    to: Option<String>,
+    up: Option<ChangedPipe>,
+    down: Option<ChangedPipe>,
+    latency: Option<Time>,
+    /// Capacity of a link.
+    rate: Option<Rate>,
+    queue: Option<Queue>,
+    burst: Option<Size>,
+    jitter: Option<Jitter>,
+    loss: Option<Loss>,
+    duplicate: Option<Chance>,
+    corrupt: Option<Chance>,
+    reorder: Option<Reorder>,
+    aqm: Option<Aqm>,
+}
