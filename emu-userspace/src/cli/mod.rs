@@ -79,7 +79,7 @@ enum Command {
     Start(start::Start),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
-    /// Measure what emu itself costs, against doing without it.
+    /// Measure the emulator itself: what it costs, and how it follows its formulas.
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Say what this kernel and user can do, by trying it.
@@ -88,9 +88,6 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measure the emulator itself against its formulas and against netem.
-    #[command(subcommand)]
-    Bench(bench::Bench),
     /// Check a topology file and nothing else.
     Check {
         /// The topology.
@@ -133,7 +130,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Up(vnodes) => vnodes.run(false),
         Command::Start(start) => start.run(),
         Command::Verify(verify) => verify.run(),
-        Command::Bench(bench) => bench.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Bench(bench) => bench.run(),
         Command::Check { file, json } => load::check(&file, json),
