@@ -153,6 +153,8 @@ fn ends(
 impl Drop for Scene {
     fn drop(&mut self) {
         // The namespace goes anyway; the state folder and the pins would stay.
-        let _ = self.emu.enter(|| Ok(Session::open()?.unload(Processes::Kill)?));
+        let _ = self
+            .emu
+            .enter(|| Ok(Session::open()?.unload(Processes::Kill)?));
     }
 }

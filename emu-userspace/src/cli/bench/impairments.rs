@@ -43,7 +43,10 @@ impl Impairments {
         let report = impairments::run(&sizes, &mut |done, all, name| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
-            bar.set_message(name.to_owned());
+            if !watched() {
+                // Minutes without a word would look like a hang.
+                eprintln!("{done} of {all} done, next: {name}");
+            }
         });
         bar.finish_and_clear();
         let report = report?;
