@@ -210,7 +210,12 @@ fn row(
     // In turns, so that both meet the same moods of the machine.
     for _ in 0..sizes.turns {
         for (line, turns) in lines.iter().zip(&mut turns) {
-            turns.push(probe::calm_stream(line, &pace, still, ATTEMPTS)?);
+            turns.push(probe::calmly(
+                still,
+                ATTEMPTS,
+                || Ok(()),
+                |()| probe::stream(line, &pace),
+            )?);
         }
     }
     let events = match setting.measure {

@@ -75,22 +75,23 @@ pub fn receiver(address: &str) -> Result<UdpSocket, BenchError> {
 /// How often the heart beats that shows when the machine stands still.
 const BEAT: Duration = Duration::from_millis(5);
 
-/// As [`stream`], but again when the machine stood still for longer than `still`
-/// meanwhile, at most `attempts` times; the calmest counts. Whether it did does not
-/// depend on what arrived, so nothing is chosen by its outcome.
+/// Measures again when the machine stood still for longer than `still` meanwhile, so
+/// many `attempts` in all; the calmest counts. Whether it did does not depend on what
+/// was measured, so nothing is chosen by its outcome. `prepare` is no part of it.
 ///
 /// # Errors
-/// [`BenchError::System`].
-pub fn calm_stream(
-    ends: &Ends,
-    pace: &Pace,
+/// Those of the measurement.
+pub fn calmly<P: Sync, T>(
     still: Duration,
     attempts: u32,
-) -> Result<Vec<Arrival>, BenchError> {
-    let mut best: Option<(Duration, Vec<Arrival>)> = None;
+    mut prepare: impl FnMut() -> Result<P, BenchError>,
+    mut measure: impl FnMut(&P) -> Result<T, BenchError>,
+) -> Result<T, BenchError> {
+    let mut best: Option<(Duration, T)> = None;
     for _ in 0..attempts {
+        let prepared = prepare()?;
         let done = AtomicBool::new(false);
-        let (arrivals, worst) = thread::scope(|scope| {
+        let (result, worst) = thread::scope(|scope| {
             let heart = scope.spawn(|| {
                 let mut worst = Duration::ZERO;
                 while !done.load(Ordering::Relaxed) {
@@ -100,19 +101,19 @@ pub fn calm_stream(
                 }
                 worst
             });
-            let arrivals = stream(ends, pace);
+            let result = measure(&prepared);
             done.store(true, Ordering::Relaxed);
-            (arrivals, heart.join().unwrap_or(Duration::MAX))
+            (result, heart.join().unwrap_or(Duration::MAX))
         });
-        let arrivals = arrivals?;
+        let result = result?;
         if best.as_ref().is_none_or(|(least, _)| worst < *least) {
-            best = Some((worst, arrivals));
+            best = Some((worst, result));
         }
         if worst <= still {
             break;
         }
     }
-    Ok(best.map(|(_, arrivals)| arrivals).unwrap_or_default())
+    best.map(|(_, result)| result).ok_or(BenchError::Thread)
 }
 
 /// Sends datagrams through a line and gives what arrived, in its order.

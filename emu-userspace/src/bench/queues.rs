@@ -120,12 +120,21 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
     let emu_setting = "rate: 1mbit, queue: 1min, aqm: {codel: {ecn: true}}";
     let linux_setting = "codel limit 100000 target 5ms interval 100ms ecn";
     let gap_s = SERIALISATION_S / 1.25;
-    let count_marks = |ends: &Ends, place: Place| {
-        setsockopt(&ends.from, sockopt::Ipv4Tos, &ECN_CAPABLE)
-            .map_err(|e| BenchError::system("set the ECN bits")(e.into()))?;
-        let before = marks(scene, place)?;
-        probe::stream(ends, &pace(count, gap_s))?;
-        Ok::<f64, BenchError>(marks(scene, place)? - before)
+    let count_marks = |place: Place| {
+        // Made anew each time: CoDel remembers how often it marked last.
+        let prepare = || {
+            let ends = match place {
+                Place::Emu => scene.emu(emu_setting)?,
+                Place::Right => scene.queue(linux_setting)?,
+            };
+            setsockopt(&ends.from, sockopt::Ipv4Tos, &ECN_CAPABLE)
+                .map_err(|e| BenchError::system("set the ECN bits")(e.into()))?;
+            Ok((ends, marks(scene, place)?))
+        };
+        probe::calmly(STILL, ATTEMPTS, prepare, |(ends, before)| {
+            probe::stream(ends, &pace(count, gap_s))?;
+            Ok(marks(scene, place)? - before)
+        })
     };
     Ok(row(QueueRow {
         name: "CoDel with ECN, 125 % load",
@@ -133,8 +142,8 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
         linux_setting,
         quantity: "datagrams marked",
         model: codel_marks(count, gap_s, 0.005, 0.1),
-        emu: count_marks(&scene.emu(emu_setting)?, Place::Emu)?,
-        linux: count_marks(&scene.queue(linux_setting)?, Place::Right)?,
+        emu: count_marks(Place::Emu)?,
+        linux: count_marks(Place::Right)?,
         sent: count,
         as_model: false,
     }))
@@ -150,7 +159,12 @@ fn red(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
         "red limit 400000 min 2500 max 7500 avpkt 242 burst 43 probability 0.1 bandwidth 1mbit";
     let gap_s = SERIALISATION_S * 20.0 / 21.0;
     let wait_ms = |ends: &Ends| {
-        let arrivals = probe::calm_stream(ends, &pace(count, gap_s), STILL, ATTEMPTS)?;
+        let arrivals = probe::calmly(
+            STILL,
+            ATTEMPTS,
+            || Ok(()),
+            |()| probe::stream(ends, &pace(count, gap_s)),
+        )?;
         let late: Vec<f64> = arrivals
             .iter()
             .filter(|a| a.number > count / 2)

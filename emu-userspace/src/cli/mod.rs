@@ -79,15 +79,15 @@ enum Command {
     Start(start::Start),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
+    /// Measure the emulator itself: what it costs, and how it follows its formulas.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Say what this kernel and user can do, by trying it.
     Doctor {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Measure the emulator itself: against its formulas, netem and doing without.
-    #[command(subcommand)]
-    Bench(bench::Bench),
     /// Check a topology file and nothing else.
     Check {
         /// The topology.
