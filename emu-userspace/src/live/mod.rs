@@ -210,6 +210,7 @@ impl Live {
                 opened => break opened?,
             }
         };
+        session.check_whole()?;
         // Others may have taken places since.
         self.places = None;
         let now = Loaded::state()?;
