@@ -3,7 +3,8 @@
 //!
 //! The flow of data reads top to bottom: YAML → [`topology::Topology`] (checked)
 //! → [`plan::Plan`] (what this host must do, pure data) → [`session::Session`],
-//! which carries it out through [`kernel`]. [`verify`] measures the result.
+//! which carries it out through [`kernel`], or changes what is loaded. [`live`]
+//! changes single settings by hand and by the clock; [`verify`] measures the result.
 //!
 //! ```no_run
 //! use std::path::Path;

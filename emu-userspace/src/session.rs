@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::Serialize;
@@ -214,6 +214,15 @@ impl Loaded {
         }
     }
 
+    /// Whether a change in place was broken off. One that takes longer than ten
+    /// seconds is taken for that.
+    pub fn is_half_changed(&self) -> bool {
+        StateDir::here().is_ok_and(|dir| {
+            dir.changing_since()
+                .is_some_and(|age| age > Duration::from_secs(10))
+        })
+    }
+
     /// Settings of fq as they are.
     pub fn fq(&self) -> &FqPlan {
         self.state.fq.as_ref().unwrap_or(&self.plan.fq)
@@ -335,6 +344,15 @@ impl Session {
     /// [`StateError::File`].
     pub(crate) fn update(&self, state: &State) -> Result<(), SessionError> {
         Ok(self.dir.update(&self.lock, state)?)
+    }
+
+    /// Whether the maps are those of one plan: nobody holds the lock but we, so a
+    /// change in place that has a mark was broken off.
+    pub(crate) fn check_whole(&self) -> Result<(), SessionError> {
+        if self.dir.is_half_changed() {
+            return Err(SessionError::BrokenOff);
+        }
+        Ok(())
     }
 
     /// Takes everything back; returns whether there was anything.

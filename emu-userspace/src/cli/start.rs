@@ -4,7 +4,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::anyhow;
@@ -85,11 +85,18 @@ fn seconds(time: Duration) -> String {
     format!("{:.3} s", time.as_secs_f64())
 }
 
+/// Seconds since 1970, to compare with the logs of programs.
+fn unix_s(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
+}
+
 fn line(happened: &Happened, topology: &topology::Topology, as_json: bool) -> String {
     let words = happened.what.words(topology);
     if as_json {
         let mut value = json!({
             "at_s": happened.at.as_secs_f64(),
+            "unix_s": unix_s(happened.done),
             "late_ms": happened.late.as_secs_f64() * 1e3,
             "event": words,
             "ok": happened.outcome.is_ok(),

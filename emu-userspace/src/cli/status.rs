@@ -119,7 +119,10 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
         }
     }
     let reasons = maps.reasons()?;
-    let missing = missing(plan)?;
+    let mut missing = missing(plan)?;
+    if loaded.is_half_changed() {
+        missing.push("the rest of a change that was broken off".to_owned());
+    }
     let processes = loaded.processes()?;
     let (cut, down) = (cut(loaded, maps), down(loaded, maps));
     if as_json {

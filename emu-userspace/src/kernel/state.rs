@@ -10,6 +10,7 @@ use std::{
     net::IpAddr,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -444,9 +445,15 @@ impl StateDir {
         fs::remove_file(&path).map_err(file_error("remove", &path))
     }
 
-    /// Whether a change in place was broken off.
+    /// Whether the mark of [`StateDir::changing`] is there.
     pub fn is_half_changed(&self) -> bool {
         self.path.join(CHANGING).exists()
+    }
+
+    /// How long it has been there.
+    pub fn changing_since(&self) -> Option<Duration> {
+        let made = fs::metadata(self.path.join(CHANGING)).and_then(|m| m.modified());
+        made.ok()?.elapsed().ok()
     }
 
     /// The finished load and its topology, if there is one.

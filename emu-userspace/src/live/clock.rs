@@ -3,7 +3,7 @@ use std::{
     collections::BTreeMap,
     rc::Rc,
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
@@ -19,8 +19,10 @@ const GLANCE: Duration = Duration::from_millis(5);
 pub struct Happened {
     /// When it was due, since the start of the clock.
     pub at: Duration,
-    /// How much later it was done.
+    /// How much later it was begun.
     pub late: Duration,
+    /// When it was done.
+    pub done: SystemTime,
     /// What.
     pub what: Happening,
     /// What was changed, or why not.
@@ -144,6 +146,7 @@ impl Clock {
                     on(&Happened {
                         at,
                         late,
+                        done: SystemTime::now(),
                         what,
                         outcome,
                     });
@@ -170,6 +173,7 @@ impl Clock {
                         Ok(None) | Err(_) => on(&Happened {
                             at,
                             late,
+                            done: SystemTime::now(),
                             what: Happening::Trace {
                                 index,
                                 begins: !ends,

@@ -210,6 +210,7 @@ impl Live {
                 opened => break opened?,
             }
         };
+        session.check_whole()?;
         // Others may have taken places since.
         self.places = None;
         let now = Loaded::state()?;
@@ -234,9 +235,12 @@ impl Live {
                 .map(|index| vec![index])
                 .ok_or(LiveError::NoVnode(address)),
             Target::Group(group) => {
-                let tree = self.topology().tree(group);
+                let mut inside = vec![false; self.plan().groups.len()];
+                for group in self.topology().tree(group) {
+                    inside[group] = true;
+                }
                 let found: Vec<usize> = (0..vnodes.len())
-                    .filter(|i| tree.contains(&vnodes[*i].group))
+                    .filter(|i| inside[vnodes[*i].group])
                     .collect();
                 if found.is_empty() {
                     return Err(LiveError::NoVnodes(self.group_name(group)));

@@ -146,3 +146,28 @@ fn runs_and_prefixes_cover_exactly() {
         .collect();
     assert_eq!(covered, ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.9/32"]);
 }
+
+#[test]
+fn events_bring_features_and_room() {
+    use emu_common::layout::feature;
+
+    let quiet = "
+version: 1
+groups: {a: {prefix: 10.1.0.0/24, nodes: 100, up: 1mbit}, b: {prefix: 10.2.0.0/24, nodes: 2}}
+";
+    assert_eq!(plan(quiet, None).features(), 0);
+    let events = format!(
+        "{quiet}events:
+  - {{at: 1s, set: {{group: a, loss: 1%, queue: 900 packets}}}}
+  - {{at: 2s, set: {{between: [a, b], duplicate: 1%}}}}
+"
+    );
+    let loud = plan(&events, None);
+    assert_eq!(loud.features(), feature::STAGES | feature::COPIES);
+    assert!(!loud.corrupts());
+    let room = Room::of(&loud, &Entries::of(&loud));
+    assert!(room.stages >= 200, "{room:?}");
+    assert!(room.ring >= loud.ring_slots() + 2 * 900 * 100, "{room:?}");
+    let corrupt = events.replace("duplicate", "corrupt");
+    assert!(plan(&corrupt, None).corrupts());
+}

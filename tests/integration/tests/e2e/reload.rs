@@ -313,3 +313,31 @@ fn reload_that_is_killed_is_repaired() {
         assert_eq!(snapshot(), before);
     });
 }
+
+/// The largest host: a change of every line, by a load and by hand.
+#[test]
+fn reload_of_sixty_five_thousand_vnodes() {
+    isolated(|| {
+        let text = "
+version: 1
+addressing: anyip
+groups:
+  a: {prefix: 10.64.0.0/15, nodes: 65536, up: 1mbit, down: 8mbit, latency: 20ms, queue: 64KB}
+";
+        TopologyFile::new(text).load();
+        let start = Instant::now();
+        let how = reload(&text.replace("20ms", "10ms"));
+        assert_eq!(how["pipes"], 131_072);
+        println!("65,536 vnodes changed by a load in {:?}", start.elapsed());
+        let start = Instant::now();
+        emu("set a up=2mbit latency=5ms");
+        println!("65,536 vnodes changed by hand in {:?}", start.elapsed());
+        let (from, to) = (udp::socket("10.64.0.1"), udp::socket("10.65.0.0"));
+        let delays = [0; 3].map(|tag| {
+            udp::send(&from, "10.65.0.0", tag, 100).unwrap();
+            udp::receive(&to, 1, Duration::from_secs(2))[0].delay_ms()
+        });
+        let delay = median(&delays);
+        assert!((10.0..30.0).contains(&delay), "{delay}");
+    });
+}
