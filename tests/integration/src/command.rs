@@ -94,8 +94,14 @@ impl TopologyFile {
         Self(file)
     }
 
-    /// Loads it without verification and fails the test if that fails.
+    /// Loads it from anew, so that queues are empty and counters zero, without
+    /// verification; fails the test if that fails.
     pub fn load(&self) {
+        emu(&format!("load {} --no-verify --anew", self.path()));
+    }
+
+    /// Loads it as a user would: in place where that is possible.
+    pub fn load_again(&self) {
         emu(&format!("load {} --no-verify", self.path()));
     }
 
