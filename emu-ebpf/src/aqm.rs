@@ -22,6 +22,13 @@ pub fn manage(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Resul
     if maps::features() & feature::AQM == 0 || line.stage == 0 {
         return Ok(());
     }
+    let Some(stage) = maps::stage(line.stage - 1) else {
+        return Ok(());
+    };
+    // SAFETY: `stage` points to a live map value.
+    if unsafe { (*stage).aqm_kind } == aqm::NONE {
+        return Ok(());
+    }
     let (wait_ns, serialisation_ns) = pipe::outlook(line, ip_bytes, now_ns);
     let departure_ns = now_ns + wait_ns + serialisation_ns;
     let hit = emu_aqm(line.stage, wait_ns, departure_ns);
@@ -29,17 +36,15 @@ pub fn manage(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Resul
         return Ok(());
     }
     let marked = hit == HIT_ECN && packet::mark_congestion(ctx);
-    if let Some(stage) = maps::stage(line.stage - 1) {
-        // SAFETY: `stage` points to a live map value.
-        let counter = unsafe {
-            if marked {
-                &raw mut (*stage).marks
-            } else {
-                &raw mut (*stage).aqm_drops
-            }
-        };
-        atomic::fetch_add(counter, 1);
-    }
+    // SAFETY: as above.
+    let counter = unsafe {
+        if marked {
+            &raw mut (*stage).marks
+        } else {
+            &raw mut (*stage).aqm_drops
+        }
+    };
+    atomic::fetch_add(counter, 1);
     if !marked {
         return Err(Reason::Aqm);
     }
