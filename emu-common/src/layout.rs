@@ -232,7 +232,8 @@ impl Opening {
         let low = u64::from_ne_bytes(rest);
         let ports = (self.local_port as u64) << 16 | self.remote_port as u64;
         let own = (self.vnode as u64) << 40 | (self.protocol as u64) << 32 | ports;
-        mix(mix(high.wrapping_add(mix(own))) ^ low)
+        let high = high.wrapping_mul(0x4cf5_ad43_2745_937f);
+        mix(mix(own.wrapping_add(high)) ^ low)
     }
 }
 

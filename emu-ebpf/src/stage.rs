@@ -36,7 +36,9 @@ const LOST: u64 = 1 << 63;
 const DUPLICATE: u64 = 1 << 62;
 /// Result of [`emu_stage`]: a bit is to be changed.
 const CORRUPT: u64 = 1 << 61;
-const FLAGS: u64 = LOST | DUPLICATE | CORRUPT;
+/// Result of [`emu_stage`]: the stage changes latencies.
+const DELAYS: u64 = 1 << 60;
+const FLAGS: u64 = LOST | DUPLICATE | CORRUPT | DELAYS;
 /// Result of [`emu_latency`]: the latency differs from packet to packet.
 const VARIES: u64 = 1 << 63;
 /// Result of [`emu_latency`]: the packet may overtake others.
@@ -118,7 +120,10 @@ extern "C" fn emu_stage(stage_plus_one: u32, may_copy: u32) -> u64 {
         packet: atomic::fetch_add(sequence, 1) & !FLAGS,
     };
     let lost = if passing.loses() { LOST } else { 0 };
-    passing.packet | passing.copies(may_copy != 0) | lost
+    // SAFETY: as above.
+    let delays = unsafe { (*stage).jitter_ns | u64::from((*stage).reorder) };
+    let delays = if delays != 0 { DELAYS } else { 0 };
+    passing.packet | passing.copies(may_copy != 0) | lost | delays
 }
 
 /// Changes the bit that the stages that a packet has come through ask for.
@@ -156,7 +161,7 @@ extern "C" fn emu_bit(stage_plus_one: u32, packet: u64) -> u64 {
 /// The latency of a packet at a stage, or of all packets where there is none.
 #[inline(always)]
 pub fn latency(passage: Passage, latency_ns: u64) -> Latency {
-    if maps::features() & feature::STAGES == 0 || passage.stage_plus_one == 0 {
+    if maps::features() & feature::STAGES == 0 || passage.packet & DELAYS == 0 {
         return Latency::fixed(latency_ns);
     }
     let packet = passage.packet & !FLAGS;

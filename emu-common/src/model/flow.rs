@@ -39,7 +39,12 @@ pub const fn to_peer(vnode_index: u32, peer: &AddrKey, generation: u32) -> u32 {
     let high = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
     let low = u64::from_ne_bytes(rest);
     let own = (vnode_index as u64) << 32 | generation as u64;
-    alone((mix(low ^ mix(high ^ mix(own))) >> 32) as u32)
+    // Each part by an odd number of its own (those of MurmurHash3), then one mix.
+    let sum = low
+        .wrapping_mul(0x87c3_7b91_1142_53d5)
+        .wrapping_add(high.wrapping_mul(0x4cf5_ad43_2745_937f))
+        .wrapping_add(own.wrapping_mul(0xff51_afd7_ed55_8ccd));
+    alone((mix(sum) >> 32) as u32)
 }
 
 /// Flow of a packet in an up pipe; `group_plus_one` is 0 for a destination
