@@ -237,7 +237,8 @@ fn unload_waits_for_processes_or_kills_them() {
             (&7.into(), &7.into())
         );
         let (loaded, cgroups) = (snapshot(), cgroups());
-        let load = format!("load {} --no-verify", file.path());
+        // A load that changes in place leaves them alone.
+        let load = format!("load {} --no-verify --anew", file.path());
         for command in ["unload", &load] {
             let output = try_emu(command);
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -249,6 +250,8 @@ fn unload_waits_for_processes_or_kills_them() {
             assert!(words.contains("and 2 other vnodes"), "{words}");
             assert_eq!(snapshot(), loaded, "{command} changed something");
         }
+        emu(&format!("load {} --no-verify", file.path()));
+        assert_eq!(emu_json("status")["exec"]["processes"], 7);
         emu("unload --kill");
         for child in &mut children {
             assert_eq!(child.wait().unwrap().signal(), Some(9));
