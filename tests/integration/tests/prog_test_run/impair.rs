@@ -338,10 +338,11 @@ latencies:
         }
         assert_eq!(send("10.1.0.1", "10.2.0.1").verdict, TC_ACT_STOLEN);
         assert_eq!(count(&maps, Reason::CoreQueue), 1);
-        // The other direction and other pairs have nothing to do with it.
+        // The other direction and other pairs have nothing to do with it. The sender's
+        // own line holds its one packet from above at most, and this one.
         for (from, to, expected) in [
             ("10.2.0.1", "10.1.0.1", 110.0),
-            ("10.1.0.1", "10.1.0.2", 0.2),
+            ("10.1.0.2", "10.1.0.1", 0.2),
         ] {
             let now = monotonic_ns();
             let ms = wait(send(from, to).due_ns, now);
