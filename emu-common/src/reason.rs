@@ -113,18 +113,31 @@ impl Reason {
 
     /// Whether the packet is lost, as the emulated network would lose it.
     pub const fn drops(self) -> bool {
-        matches!(
-            self,
+        // Without a wildcard: a new reason has to say.
+        match self {
             Reason::CloneFailed
-                | Reason::QueuePackets
-                | Reason::QueueBytes
-                | Reason::Loss
-                | Reason::Aqm
-                | Reason::Partitioned
-                | Reason::Down
-                | Reason::Filtered
-                | Reason::CoreQueue
-        )
+            | Reason::QueuePackets
+            | Reason::QueueBytes
+            | Reason::Loss
+            | Reason::Aqm
+            | Reason::Partitioned
+            | Reason::Down
+            | Reason::Filtered
+            | Reason::CoreQueue => true,
+            Reason::NotIp
+            | Reason::Truncated
+            | Reason::NotVnode
+            | Reason::ToSelf
+            | Reason::Orphaned
+            | Reason::ShapedUp
+            | Reason::ShapedDown
+            | Reason::ToDownPipe
+            | Reason::NoPipe
+            | Reason::Contended
+            | Reason::Duplicated
+            | Reason::Corrupted
+            | Reason::Marked => false,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a vnode's filter lets in: answers to what the vnode has sent.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{AddrKey, Opening, feature, pipe_flag},
+    layout::{AddrKey, Direction, Opening, feature, pipe_flag},
     model::filter,
 };
 
@@ -21,15 +21,26 @@ fn class(flags: u32) -> u32 {
     flags >> pipe_flag::FILTER_SHIFT & pipe_flag::FILTER_MASK
 }
 
-/// The key for a packet between a local and a remote port.
+/// What a packet that the vnode sends opens, or one that it receives needs open;
+/// none for a packet that no filter stops.
 #[inline(always)]
 fn opening(
-    class: u32,
+    ctx: &TcContext,
+    packet: &Packet,
     vnode: u32,
-    protocol: u8,
-    local_port: u16,
-) -> impl Fn(&AddrKey, u16) -> Opening {
-    move |remote, remote_port| Opening {
+    class: u32,
+    direction: Direction,
+) -> Option<Opening> {
+    let Ends {
+        protocol,
+        source_port,
+        destination_port,
+    } = packet::ends(ctx, packet)?;
+    let (local_port, remote, remote_port) = match direction {
+        Direction::Up => (source_port, &packet.destination, destination_port),
+        Direction::Down => (destination_port, &packet.source, source_port),
+    };
+    Some(Opening {
         remote: if filter::keeps_address(class) {
             *remote
         } else {
@@ -43,7 +54,7 @@ fn opening(
             0
         },
         protocol,
-    }
+    })
 }
 
 /// Opens the vnode's filter for answers to a packet that it sends.
@@ -53,16 +64,9 @@ pub fn open(ctx: &TcContext, packet: &Packet, vnode: u32, flags: u32, now_ns: u6
     if class == filter::OPEN {
         return;
     }
-    let Some(Ends {
-        protocol,
-        source_port,
-        destination_port,
-    }) = packet::ends(ctx, packet)
-    else {
-        return;
-    };
-    let key = opening(class, vnode, protocol, source_port);
-    maps::set_opening(&key(&packet.destination, destination_port), now_ns);
+    if let Some(opening) = opening(ctx, packet, vnode, class, Direction::Up) {
+        maps::set_opening(&opening, now_ns);
+    }
 }
 
 /// Whether the vnode's filter lets a packet in.
@@ -79,15 +83,8 @@ pub fn lets_in(
     if class == filter::OPEN {
         return true;
     }
-    let Some(Ends {
-        protocol,
-        source_port,
-        destination_port,
-    }) = packet::ends(ctx, packet)
-    else {
+    let Some(opening) = opening(ctx, packet, vnode, class, Direction::Down) else {
         return true;
     };
-    let key = opening(class, vnode, protocol, destination_port);
-    maps::opening(&key(&packet.source, source_port))
-        .is_some_and(|opened_ns| filter::is_open(opened_ns, now_ns, timeout_ns))
+    maps::opening(&opening).is_some_and(|opened_ns| filter::is_open(opened_ns, now_ns, timeout_ns))
 }

@@ -22,28 +22,10 @@ use crate::maps;
 #[inline(always)]
 fn egress_verdict(reason: Reason) -> i32 {
     maps::count(reason);
-    match reason {
-        Reason::Orphaned
-        | Reason::CloneFailed
-        | Reason::QueuePackets
-        | Reason::QueueBytes
-        | Reason::Loss
-        | Reason::Aqm
-        | Reason::Partitioned
-        | Reason::Down
-        | Reason::Filtered
-        | Reason::CoreQueue => TC_ACT_STOLEN as i32,
-        Reason::NotIp
-        | Reason::Truncated
-        | Reason::NotVnode
-        | Reason::ToSelf
-        | Reason::ShapedUp
-        | Reason::ShapedDown
-        | Reason::ToDownPipe
-        | Reason::NoPipe
-        | Reason::Contended
-        | Reason::Duplicated
-        | Reason::Corrupted
-        | Reason::Marked => TC_ACT_UNSPEC,
+    // The clone of an orphaned packet goes on in its place.
+    if reason.drops() || reason == Reason::Orphaned {
+        TC_ACT_STOLEN as i32
+    } else {
+        TC_ACT_UNSPEC
     }
 }

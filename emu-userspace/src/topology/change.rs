@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use super::{
     GroupId, Impairments, Queue, Rate, Topology,
     error::{Position, Problem, similar},
+    impair::keys_with_impairments,
     node::{self, Entry, Node, Value},
     reader::{Field, Problems, Record},
     sections::PIPE_KEYS,
@@ -12,31 +13,11 @@ use super::{
 };
 
 /// Keys of a change of lines.
-pub(super) const LINE_CHANGE_KEYS: &[&str] = &[
-    "up",
-    "down",
-    "latency",
-    "queue",
-    "burst",
-    "jitter",
-    "loss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "aqm",
-];
+pub(super) const LINE_CHANGE_KEYS: &[&str] =
+    keys_with_impairments!(["up", "down", "latency", "queue", "burst"], []);
 /// Keys of a change of links.
-pub(super) const LINK_CHANGE_KEYS: &[&str] = &[
-    "latency",
-    "rate",
-    "queue",
-    "jitter",
-    "loss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "aqm",
-];
+pub(super) const LINK_CHANGE_KEYS: &[&str] =
+    keys_with_impairments!(["latency", "rate", "queue"], []);
 
 /// What a change is made to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -9,9 +9,20 @@ use super::{
     units,
 };
 
+/// A list of keys with those of impairments between the first and the last.
+macro_rules! keys_with_impairments {
+    ([$($first:literal),*], [$($last:literal),*]) => {
+        &[
+            $($first,)*
+            "jitter", "loss", "duplicate", "corrupt", "reorder", "aqm",
+            $($last,)*
+        ]
+    };
+}
+pub(super) use keys_with_impairments;
+
 /// Keys of every pipe and link.
-pub(super) const IMPAIR_KEYS: &[&str] =
-    &["jitter", "loss", "duplicate", "corrupt", "reorder", "aqm"];
+pub(super) const IMPAIR_KEYS: &[&str] = keys_with_impairments!([], []);
 /// Keys of the long form of `jitter`.
 pub(super) const JITTER_KEYS: &[&str] = &["spread", "distribution", "correlation", "overtake"];
 /// Keys of the long form of `loss`.

@@ -4,74 +4,35 @@ use std::{collections::HashMap, time::Duration};
 
 use super::{
     Filtering, Group, GroupId, GroupLink, Impairments, Pipe, Vnodes,
-    impair::{self, IMPAIR_KEYS},
+    impair::{self, IMPAIR_KEYS, keys_with_impairments},
     reader::{Field, Record, resolve},
     units::{self, MOST_QUEUED_PACKETS},
 };
 
 /// Keys of a profile, which a group has too.
-pub(super) const LINE_KEYS: &[&str] = &[
-    "up",
-    "down",
-    "latency",
-    "queue",
-    "burst",
-    "jitter",
-    "loss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "aqm",
-    "filtering",
-];
+pub(super) const LINE_KEYS: &[&str] =
+    keys_with_impairments!(["up", "down", "latency", "queue", "burst"], ["filtering"]);
 /// Keys of the long form of a pipe.
-pub(super) const PIPE_KEYS: &[&str] = &[
-    "rate",
-    "latency",
-    "queue",
-    "burst",
-    "jitter",
-    "loss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "aqm",
-];
+pub(super) const PIPE_KEYS: &[&str] =
+    keys_with_impairments!(["rate", "latency", "queue", "burst"], []);
 /// Keys of a group.
-pub(super) const GROUP_KEYS: &[&str] = &[
-    "prefix",
-    "nodes",
-    "addresses",
-    "profile",
-    "up",
-    "down",
-    "latency",
-    "queue",
-    "burst",
-    "jitter",
-    "loss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "aqm",
-    "filtering",
-    "groups",
-];
+pub(super) const GROUP_KEYS: &[&str] = keys_with_impairments!(
+    [
+        "prefix",
+        "nodes",
+        "addresses",
+        "profile",
+        "up",
+        "down",
+        "latency",
+        "queue",
+        "burst"
+    ],
+    ["filtering", "groups"]
+);
 /// Keys of an entry of `latencies`.
-pub(super) const LINK_KEYS: &[&str] = &[
-    "between",
-    "from",
-    "to",
-    "latency",
-    "rate",
-    "queue",
-    "jitter",
-    "loss",
-    "duplicate",
-    "corrupt",
-    "reorder",
-    "aqm",
-];
+pub(super) const LINK_KEYS: &[&str] =
+    keys_with_impairments!(["between", "from", "to", "latency", "rate", "queue"], []);
 /// Keys of `latency_matrix`.
 pub(super) const MATRIX_KEYS: &[&str] = &["groups", "rows"];
 

@@ -1,5 +1,8 @@
 //! Impairments, filters and cuts, as the bytecode carries them out.
-use emu::kernel::bpf::{Maps, Programs};
+use emu::{
+    bench::stats::kolmogorov_smirnov,
+    kernel::bpf::{Maps, Programs},
+};
 use emu_common::{
     Reason,
     layout::{Direction, PairLink, Stage, pipe_flag},
@@ -113,40 +116,30 @@ fn offsets(line: &str, packets: usize) -> Vec<f64> {
 
 /// Largest distance between the samples' and the model's distribution functions
 /// (Kolmogorov-Smirnov), in units of its 0.1 % bound, 1.95 / sqrt(n).
-fn distance(mut samples: Vec<f64>, cdf: impl Fn(f64) -> f64) -> f64 {
-    samples.sort_unstable_by(f64::total_cmp);
-    let n = samples.len() as f64;
-    let farthest = samples
-        .iter()
-        .enumerate()
-        .map(|(i, x)| {
-            let p = cdf(*x);
-            (p - i as f64 / n).abs().max((p - (i + 1) as f64 / n).abs())
-        })
-        .fold(0.0, f64::max);
-    farthest * n.sqrt() / 1.95
+fn distance(samples: &[f64], cdf: impl Fn(f64) -> f64) -> f64 {
+    kolmogorov_smirnov(samples, cdf).statistic * (samples.len() as f64).sqrt() / 1.95
 }
 
 #[test]
 fn jitter_has_the_distribution_asked_for() {
     isolated(|| {
         let uniform = offsets("jitter: {spread: 10ms, overtake: true}", 4_000);
-        assert!(distance(uniform.clone(), |x| ((x + 1.0) / 2.0).clamp(0.0, 1.0)) < 1.0);
+        assert!(distance(&uniform, |x| ((x + 1.0) / 2.0).clamp(0.0, 1.0)) < 1.0);
         let normal = offsets(
             "jitter: {spread: 10ms, distribution: normal, overtake: true}",
             4_000,
         );
         let cdf = |x: f64| libm::erfc(-x / std::f64::consts::SQRT_2) / 2.0;
-        assert!(distance(normal, cdf) < 1.0);
+        assert!(distance(&normal, cdf) < 1.0);
         // The test can fail: uniform samples are not normal.
-        assert!(distance(uniform, cdf) > 1.0);
+        assert!(distance(&uniform, cdf) > 1.0);
         let pareto = offsets(
             "jitter: {spread: 10ms, distribution: pareto, overtake: true}",
             4_000,
         );
         // Shape 3 from 1 on, mean 1.5, variance 3/4.
         let cdf = |x: f64| 1.0 - (x * 0.75f64.sqrt() + 1.5).max(1.0).powi(-3);
-        assert!(distance(pareto, cdf) < 1.0);
+        assert!(distance(&pareto, cdf) < 1.0);
     });
 }
 
