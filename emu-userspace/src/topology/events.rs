@@ -1,5 +1,5 @@
 //! The `events` section of a file: what happens when, after `emu start`.
-use std::{collections::HashSet, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     GroupId, LineChange, Loss, PipeChange, Target, Topology,
@@ -131,8 +131,6 @@ pub(super) struct Reader<'a, 'b> {
     groups: &'a Groups<'b>,
     topology: &'a Topology,
     own: &'a [&'a str],
-    /// Addresses of all vnodes, once somebody asks.
-    vnodes: Option<HashSet<IpAddr>>,
     events: Vec<Event>,
 }
 
@@ -142,7 +140,6 @@ impl<'a, 'b> Reader<'a, 'b> {
             groups,
             topology,
             own,
-            vnodes: None,
             events: Vec::new(),
         }
     }
@@ -249,13 +246,7 @@ impl<'a, 'b> Reader<'a, 'b> {
 
     fn vnode(&mut self, field: &Field<'_>) -> Option<Target> {
         let address = field.address()?;
-        let topology = self.topology;
-        let vnodes = self.vnodes.get_or_insert_with(|| {
-            (0..topology.groups.len())
-                .flat_map(|g| topology.vnode_addresses(g))
-                .collect()
-        });
-        if self.groups.complete && !vnodes.contains(&address) {
+        if self.groups.complete && !self.topology.is_vnode(address) {
             field.report(field.problem(format!("{address} is no vnode")));
             return None;
         }
