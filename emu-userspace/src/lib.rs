@@ -21,6 +21,7 @@
 //! ```
 
 pub mod bench;
+pub mod fleet;
 pub mod folding;
 pub mod kernel;
 pub mod live;
