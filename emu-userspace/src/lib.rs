@@ -26,6 +26,7 @@ pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod results;
 pub mod session;
 pub mod slice;
 pub mod topology;

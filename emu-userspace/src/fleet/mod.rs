@@ -177,3 +177,13 @@ fn unix_ns(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
+
+/// The last words of all hosts that met in a folder, in the order of their numbers.
+pub fn words(folder: &Path) -> Vec<Word> {
+    let folder = folder.join(FOLDER);
+    let first = (0..).map_while(|rank| Word::hear(&folder, rank));
+    let size = first.map(|word| word.size).max().unwrap_or(0);
+    (0..size)
+        .filter_map(|rank| Word::hear(&folder, rank))
+        .collect()
+}

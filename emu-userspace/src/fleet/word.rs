@@ -48,6 +48,8 @@ pub struct Word {
     pub clock: Vec<SocketAddr>,
     /// Grows with every word.
     pub beat: u64,
+    /// When it was said, by this host's clock, in nanoseconds since 1970.
+    pub said_unix_ns: u64,
     /// How far it is.
     pub phase: Phase,
     /// Why it gave up.

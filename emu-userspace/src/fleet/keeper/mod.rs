@@ -359,6 +359,7 @@ fn keep(shared: &Shared) {
             due.then(|| {
                 state.dirty = false;
                 state.own.beat += 1;
+                state.own.said_unix_ns = unix_ns(SystemTime::now());
                 state.own.clone()
             })
         };
