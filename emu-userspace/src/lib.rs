@@ -21,9 +21,11 @@
 //! ```
 
 pub mod bench;
+pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
 pub mod session;
+pub mod slice;
 pub mod topology;
 pub mod verify;

@@ -4,7 +4,9 @@ mod bench;
 mod doctor;
 mod exec;
 mod load;
+mod plan;
 mod set;
+mod slice;
 mod start;
 mod status;
 mod verify;
@@ -52,6 +54,8 @@ struct Cli {
 enum Command {
     /// Make a topology real in this network namespace.
     Load(load::Load),
+    /// Show what a load would do, or which host holds what.
+    Plan(plan::PlanArgs),
     /// Put everything back as it was before `load`.
     Unload {
         /// Kill the processes that `emu exec` started and that still run.
@@ -120,6 +124,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Unload { json, kill } => load::unload(json, kill),
         Command::Exec(exec) => return exec.run(),
         Command::Status(status) => status.run(),

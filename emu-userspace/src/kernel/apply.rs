@@ -162,6 +162,7 @@ impl Loader<'_> {
             version: 1,
             topology: file.to_owned(),
             host: self.plan.host.clone(),
+            size: self.plan.size,
             loaded_at_unix_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),

@@ -167,6 +167,9 @@ pub struct State {
     pub topology: PathBuf,
     /// Name of this host in the topology.
     pub host: Option<String>,
+    /// Number of hosts where it is another than the topology's.
+    #[serde(default)]
+    pub size: Option<usize>,
     /// Seconds since 1970 at which the load finished.
     pub loaded_at_unix_s: u64,
     /// Identifiers of the maps, for when the pins are out of sight.

@@ -27,11 +27,12 @@ pub(crate) use impair::put as put_impairments;
 pub(crate) use room::Places;
 use room::Reserve;
 pub use room::Room;
-pub use runs::{addresses, covering_prefixes, runs};
+pub use runs::{covering_prefixes, runs};
 pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
-use crate::topology::{Accounting, Addressing, GroupId, LinkWay, Topology};
+pub use crate::topology::addresses;
+use crate::topology::{self, Accounting, Addressing, GroupId, LinkWay, Part, Topology};
 
 /// A topology that this host cannot carry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -57,6 +58,27 @@ pub enum PlanError {
     TooManyVnodes {
         /// Vnodes on this host.
         count: usize,
+    },
+    /// The hosts cannot be so many.
+    #[error(transparent)]
+    Size(#[from] topology::SizeError),
+    /// It could not be found out which host this is.
+    #[error(
+        "which of the topology's hosts ({}) is this? Looked for {tried}; say --host NAME, or --rank R --size N", names.join(", ")
+    )]
+    Unknown {
+        /// What was looked for.
+        tried: String,
+        /// The names to choose from.
+        names: Vec<String>,
+    },
+    /// No such rank.
+    #[error("rank {rank} of {size} hosts; ranks go from 0 to {}", size.saturating_sub(1))]
+    Rank {
+        /// What was asked for.
+        rank: usize,
+        /// Hosts.
+        size: usize,
     },
     /// More groups than the tables hold.
     #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
@@ -133,6 +155,8 @@ pub struct Plan {
     pub name: String,
     /// This host's name in the topology.
     pub host: Option<String>,
+    /// Number of hosts where it is another than the file's.
+    pub size: Option<usize>,
     /// Interfaces that carry vnode traffic.
     pub interfaces: Vec<String>,
     /// MTU of these interfaces in bytes.
@@ -185,12 +209,14 @@ impl Plan {
                 count: topology.groups.len(),
             });
         }
-        let vnodes = local_vnodes(topology, host.as_deref());
-        if vnodes.len() > MAX_VNODES as usize {
+        let (parts, away) = slice(topology, host.as_deref());
+        let count: u128 = parts.iter().map(|(_, s)| topology::span_total(s)).sum();
+        if count > u128::from(MAX_VNODES) {
             return Err(PlanError::TooManyVnodes {
-                count: vnodes.len(),
+                count: count as usize,
             });
         }
+        let vnodes: Vec<PlanVnode> = local_vnodes(&parts).collect();
         let accounting = &topology.accounting;
         let mut groups: Vec<PlanGroup> = topology
             .groups
@@ -209,7 +235,7 @@ impl Plan {
             })
             .collect();
         let pair_ways = topology.pair_links();
-        let (interfaces, routes) = reach(topology, host.as_deref());
+        let (interfaces, routes) = reach(topology, host.as_deref(), away);
         let fq = FqPlan::for_groups(
             &topology.fq,
             &groups,
@@ -221,10 +247,11 @@ impl Plan {
             reserve,
             name: topology.name.clone(),
             host,
+            size: topology.size,
             interfaces,
             mtu_bytes: topology.mtu_bytes,
             addressing: topology.addressing,
-            address_runs: runs(vnodes.iter().map(|v| v.address)),
+            address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
             routes,
             fq,
             groups,
@@ -430,28 +457,33 @@ fn pick_host(topology: &Topology, host: Option<&str>) -> Result<Option<String>, 
     }
 }
 
-fn local_vnodes(topology: &Topology, host: Option<&str>) -> Vec<PlanVnode> {
-    match host {
-        Some(host) => topology
-            .host_vnodes(host)
-            .into_iter()
-            .filter_map(|address| {
-                let group = topology.group_of(address)?;
-                Some(PlanVnode { address, group })
-            })
-            .collect(),
-        None => (0..topology.groups.len())
-            .flat_map(|group| {
-                topology
-                    .vnode_addresses(group)
-                    .map(move |address| PlanVnode { address, group })
-            })
-            .collect(),
-    }
+/// What a host carries, and what each other one does, by its index.
+fn slice(topology: &Topology, host: Option<&str>) -> (Vec<Part>, Vec<(usize, Vec<Part>)>) {
+    let own = host.and_then(|name| topology.hosts.iter().position(|h| h.name == name));
+    let Some(own) = own else {
+        let all = (0..topology.groups.len()).map(|g| (g, topology.group_spans(g)));
+        return (all.collect(), Vec::new());
+    };
+    let mut away: Vec<(usize, Vec<Part>)> = topology.slices().into_iter().enumerate().collect();
+    (away.remove(own).1, away)
+}
+
+fn local_vnodes(parts: &[Part]) -> impl Iterator<Item = PlanVnode> + '_ {
+    parts.iter().flat_map(|(group, spans)| {
+        let addresses = spans.iter().flat_map(|span| addresses(*span));
+        addresses.map(|address| PlanVnode {
+            address,
+            group: *group,
+        })
+    })
 }
 
 /// Interfaces of a host and its routes to the vnodes of the others.
-fn reach(topology: &Topology, host: Option<&str>) -> (Vec<String>, Vec<PlanRoutes>) {
+fn reach(
+    topology: &Topology,
+    host: Option<&str>,
+    away: Vec<(usize, Vec<Part>)>,
+) -> (Vec<String>, Vec<PlanRoutes>) {
     let mut interfaces = vec!["lo".to_owned()];
     let Some(own) = host.and_then(|name| topology.hosts.iter().find(|h| h.name == name)) else {
         return (interfaces, Vec::new());
@@ -459,23 +491,21 @@ fn reach(topology: &Topology, host: Option<&str>) -> (Vec<String>, Vec<PlanRoute
     if !interfaces.contains(&own.interface) {
         interfaces.push(own.interface.clone());
     }
-    let routes = topology
-        .hosts
-        .iter()
-        .filter(|other| other.name != own.name)
-        .flat_map(|other| {
-            let vnodes = topology.host_vnodes(&other.name);
-            let prefixes = covering_prefixes(&runs(vnodes.into_iter()));
-            other.addresses.iter().map(move |gateway| PlanRoutes {
-                interface: own.interface.clone(),
-                gateway: *gateway,
-                prefixes: prefixes
-                    .iter()
-                    .filter(|p| p.addr().is_ipv4() == gateway.is_ipv4())
-                    .copied()
-                    .collect(),
-            })
+    let routes = away.into_iter().flat_map(|(other, parts)| {
+        let runs = topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect());
+        let prefixes = covering_prefixes(&runs);
+        let gateways = topology.hosts[other].addresses.iter();
+        gateways.map(move |gateway| PlanRoutes {
+            interface: own.interface.clone(),
+            gateway: *gateway,
+            prefixes: prefixes
+                .iter()
+                .filter(|p| p.addr().is_ipv4() == gateway.is_ipv4())
+                .copied()
+                .collect(),
         })
+    });
+    let routes = routes
         .filter(|routes| !routes.prefixes.is_empty())
         .collect();
     (interfaces, routes)

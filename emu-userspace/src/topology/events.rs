@@ -1,5 +1,5 @@
 //! The `events` section of a file: what happens when, after `emu start`.
-use std::{collections::HashSet, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use super::{
     CapacityFault, GroupId, LineChange, LinkWay, Loss, PipeChange, Target, Topology,
@@ -133,8 +133,6 @@ pub(super) struct Reader<'a, 'b> {
     groups: &'a Groups<'b>,
     topology: &'a Topology,
     own: &'a [&'a str],
-    /// Addresses of all vnodes, once somebody asks.
-    vnodes: Option<HashSet<IpAddr>>,
     /// The link that counts for each pair of groups, once somebody asks.
     ways: Option<Vec<Option<LinkWay>>>,
     links_are_known: bool,
@@ -147,7 +145,6 @@ impl<'a, 'b> Reader<'a, 'b> {
             groups,
             topology,
             own,
-            vnodes: None,
             ways: None,
             links_are_known: false,
             events: Vec::new(),
@@ -256,13 +253,7 @@ impl<'a, 'b> Reader<'a, 'b> {
 
     fn vnode(&mut self, field: &Field<'_>) -> Option<Target> {
         let address = field.address()?;
-        let topology = self.topology;
-        let vnodes = self.vnodes.get_or_insert_with(|| {
-            (0..topology.groups.len())
-                .flat_map(|g| topology.vnode_addresses(g))
-                .collect()
-        });
-        if self.groups.complete && !vnodes.contains(&address) {
+        if self.groups.complete && !self.topology.is_vnode(address) {
             field.report(field.problem(format!("{address} is no vnode")));
             return None;
         }

@@ -1,21 +1,7 @@
 //! Questions to a checked topology.
 use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
-
-use super::{GroupId, Topology, Vnodes};
-
-/// Usable addresses of a prefix from the first on.
-fn usable(prefix: IpNet) -> Box<dyn Iterator<Item = IpAddr> + Send> {
-    match prefix {
-        IpNet::V4(net) => Box::new(net.hosts().map(IpAddr::V4)),
-        // The first address of an IPv6 subnet means its routers (RFC 4291, 2.6.1).
-        IpNet::V6(net) => {
-            let skip = usize::from(net.prefix_len() < 127);
-            Box::new(net.hosts().skip(skip).map(IpAddr::V6))
-        }
-    }
-}
+use super::{GroupId, Topology, Vnodes, spans};
 
 /// One direction of a link between groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,36 +57,21 @@ impl Topology {
 
     /// Addresses of a group's vnodes, in order.
     pub fn vnode_addresses(&self, group: GroupId) -> Box<dyn Iterator<Item = IpAddr> + Send + '_> {
-        match &self.groups[group].vnodes {
-            Vnodes::None => Box::new(std::iter::empty()),
-            Vnodes::List(list) => Box::new(list.iter().copied()),
-            Vnodes::Count(count) => {
-                let children: Vec<IpNet> = self
-                    .groups
-                    .iter()
-                    .filter(|g| g.parent == Some(group))
-                    .map(|g| g.prefix)
-                    .collect();
-                let free = move |a: &IpAddr| !children.iter().any(|c| c.contains(a));
-                Box::new(
-                    usable(self.groups[group].prefix)
-                        .filter(free)
-                        .take(*count as usize),
-                )
-            }
-        }
+        let spans = self.group_spans(group).into_iter();
+        Box::new(spans.flat_map(spans::addresses))
     }
 
     /// The vnode with a name: its address, or its group's name, a slash and its
     /// index in the group from 0.
     pub fn vnode_named(&self, name: &str) -> Option<IpAddr> {
         if let Ok(address) = name.parse::<IpAddr>() {
-            let group = self.group_of(address)?;
-            return self.vnode_addresses(group).find(|a| *a == address);
+            return self.is_vnode(address).then_some(address);
         }
         let (group, index) = name.rsplit_once('/')?;
-        let group = self.group_named(group)?;
-        self.vnode_addresses(group).nth(index.parse().ok()?)
+        let spans = self.group_spans(self.group_named(group)?);
+        let index = index.parse::<u64>().ok()?.into();
+        let found = spans::part(&spans, index, index + 1);
+        found.first().map(|(address, _)| *address)
     }
 
     /// A group and all that are nested in it.
@@ -111,7 +82,7 @@ impl Topology {
     }
 
     /// A group and those around it, from the inside out.
-    fn chain(&self, group: GroupId) -> Vec<GroupId> {
+    pub(super) fn chain(&self, group: GroupId) -> Vec<GroupId> {
         std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()
     }
 
@@ -207,20 +178,9 @@ impl Topology {
 
     /// Addresses of the vnodes that a host carries, in the order of the groups.
     pub fn host_vnodes(&self, host: &str) -> Vec<IpAddr> {
-        let Some(host) = self.hosts.iter().find(|h| h.name == host) else {
-            return Vec::new();
-        };
-        let whole = |group: GroupId| self.chain(group).iter().any(|g| host.groups.contains(g));
-        let named = |a: &IpAddr| {
-            host.nodes
-                .iter()
-                .any(|(first, last)| first <= a && a <= last)
-        };
-        (0..self.groups.len())
-            .flat_map(|group| {
-                let all = whole(group);
-                self.vnode_addresses(group).filter(move |a| all || named(a))
-            })
-            .collect()
+        let host = self.hosts.iter().position(|h| h.name == host);
+        let parts = host.map(|host| self.slices().swap_remove(host));
+        let spans = parts.into_iter().flatten().flat_map(|(_, spans)| spans);
+        spans.flat_map(spans::addresses).collect()
     }
 }

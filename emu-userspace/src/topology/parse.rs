@@ -23,6 +23,7 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "groups",
     "latencies",
     "latency_matrix",
+    "placement",
     "hosts",
     "events",
     "traces",
@@ -145,13 +146,16 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
         fq: fq(&record),
         groups: groups.list.iter().map(|g| g.group.clone()).collect(),
         links,
-        hosts: hosts.iter().map(|h| h.host.clone()).collect(),
+        hosts: hosts.list.iter().map(|h| h.host.clone()).collect(),
+        placement: hosts.placement,
+        template: hosts.template.clone(),
+        size: None,
         events: Vec::new(),
         traces: Vec::new(),
     };
     topology.traces = traces::traces(&record, &groups, &topology, folder);
     topology.events = events::events(&record, &groups, &topology, &own);
-    validate::check(root, &topology, &groups, &hosts);
+    validate::check(root, &topology, &groups, &hosts.list);
     Some(topology)
 }
 

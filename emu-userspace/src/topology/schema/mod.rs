@@ -50,8 +50,12 @@ struct File {
     latencies: Option<Vec<Link>>,
     /// Latencies between groups as a matrix; row: source, column: destination.
     latency_matrix: Option<Matrix>,
+    /// How vnodes are dealt out to the hosts that name none: `block` (in the order
+    /// of the file, the default of hosts that are alike), `spread` (a block of each
+    /// group to every host), `round-robin`, `by-group`.
+    placement: Option<Placement>,
     /// Machines that carry vnodes; this one carries all when left out.
-    hosts: Option<Vec<Host>>,
+    hosts: Option<Hosts>,
     /// What happens after `emu start`.
     events: Option<Vec<Event>>,
     /// Recordings that lines and links follow after `emu start`.
@@ -409,6 +413,39 @@ struct Matrix {
 }
 
 #[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Placement {
+    Block,
+    Spread,
+    RoundRobin,
+    ByGroup,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+enum Hosts {
+    Listed(Vec<Host>),
+    Alike(HostsAlike),
+}
+
+/// Hosts that are alike, numbered from 0.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HostsAlike {
+    /// How many.
+    #[schemars(range(min = 1, max = 4_096))]
+    count: u32,
+    /// Name with `{rank}` for the number; `h{rank}` when left out.
+    name: Option<String>,
+    /// Interface towards the other hosts.
+    interface: String,
+    /// Address of the first; the next one has the next address.
+    address: Option<OneOrTwo>,
+    /// Speed of each host's link.
+    link: Option<Rate>,
+}
+
+#[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Host {
     name: String,
@@ -417,6 +454,8 @@ struct Host {
     /// Address there, which the other hosts route this one's vnodes to; a list has
     /// one of each family.
     address: Option<OneOrTwo>,
+    /// Speed of its link; `emu plan` says whether it is enough.
+    link: Option<Rate>,
     /// Groups of which it carries all vnodes.
     groups: Option<Vec<String>>,
     /// Vnodes by address (`10.1.0.1`) or run (`10.1.0.1-10.1.0.80`).
@@ -469,6 +508,7 @@ mod tests {
         assert_eq!(keys(&definitions["Link"]), read(sections::LINK_KEYS));
         assert_eq!(keys(&definitions["Matrix"]), read(sections::MATRIX_KEYS));
         assert_eq!(keys(&definitions["Host"]), read(hosts::HOST_KEYS));
+        assert_eq!(keys(&definitions["HostsAlike"]), read(hosts::ALIKE_KEYS));
         assert_eq!(keys(&definitions["Event"]), read(events::EVENT_KEYS));
         assert_eq!(keys(&definitions["Trace"]), read(traces::TRACE_KEYS));
         assert_eq!(keys(&definitions["Set"]), read(&events::set_keys()));
