@@ -174,11 +174,14 @@ fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let plan = error.downcast_ref::<emu::plan::PlanError>().is_some();
+    // A file that the topology names is as much the user's as the topology.
+    let beside = error.downcast_ref::<emu::plan::TableError>().is_some()
+        || error.downcast_ref::<emu::live::TraceError>().is_some();
     let session = matches!(
         error.downcast_ref::<SessionError>(),
         Some(SessionError::Plan(_))
     );
-    if plan || session || topology_errors(error).is_some() {
+    if plan || session || beside || topology_errors(error).is_some() {
         USAGE
     } else {
         FAILED

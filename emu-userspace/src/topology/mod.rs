@@ -31,7 +31,7 @@ pub use change::{LineChange, PipeChange, Target};
 pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
-pub use lookup::LinkWay;
+pub use lookup::{CapacityFault, LinkWay};
 pub use parse::{load, parse};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
 pub use schema::json_schema;
