@@ -21,9 +21,11 @@
 //! ```
 
 pub mod bench;
+pub mod experiment;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod run;
 pub mod session;
 pub mod topology;
 pub mod verify;

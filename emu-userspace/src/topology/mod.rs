@@ -11,9 +11,9 @@ mod events;
 mod hosts;
 mod impair;
 mod lookup;
-mod node;
+pub(crate) mod node;
 mod parse;
-mod reader;
+pub(crate) mod reader;
 mod schema;
 mod sections;
 mod traces;
@@ -26,6 +26,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use change::{LineChange, PipeChange, Target};
+pub(crate) use error::similar;
 pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
@@ -33,7 +34,7 @@ pub use lookup::LinkWay;
 pub use parse::{load, parse};
 pub use schema::json_schema;
 pub use traces::{Side, Trace};
-pub use units::{Queue, Rate, UnitError, probability, rate, size, time};
+pub use units::{Queue, Rate, UnitError, probability, rate, size, span, time};
 
 /// Index of a group in [`Topology::groups`].
 pub type GroupId = usize;
