@@ -10,6 +10,7 @@ mod error;
 mod events;
 mod hosts;
 mod impair;
+mod links;
 mod lookup;
 mod node;
 mod parse;
