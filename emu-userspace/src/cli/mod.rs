@@ -4,8 +4,10 @@ mod bench;
 mod doctor;
 mod exec;
 mod load;
+mod plan;
 mod run;
 mod set;
+mod slice;
 mod start;
 mod status;
 mod verify;
@@ -54,6 +56,8 @@ struct Cli {
 enum Command {
     /// Make a topology real in this network namespace.
     Load(load::Load),
+    /// Show what a load would do, or which host holds what.
+    Plan(plan::PlanArgs),
     /// Put everything back as it was before `load`.
     Unload {
         /// Kill the processes that `emu exec` started and that still run.
@@ -130,6 +134,7 @@ pub(crate) fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
+        Command::Plan(plan) => plan.run(),
         Command::Unload { json, kill } => load::unload(json, kill),
         Command::Exec(exec) => return exec.run(),
         Command::Run(run) => run.run(),
@@ -186,6 +191,9 @@ fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let plan = error.downcast_ref::<emu::plan::PlanError>().is_some();
+    // A file that the topology names is as much the user's as the topology.
+    let beside = error.downcast_ref::<emu::plan::TableError>().is_some()
+        || error.downcast_ref::<emu::live::TraceError>().is_some();
     let session = matches!(
         error.downcast_ref::<SessionError>(),
         Some(SessionError::Plan(_))
@@ -196,7 +204,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             RunError::Schedule(_) | RunError::Session(SessionError::Plan(_)) | RunError::Exists(_)
         )
     );
-    if run || plan || session || topology_errors(error).is_some() {
+    if run || plan || session || beside || topology_errors(error).is_some() {
         USAGE
     } else {
         FAILED

@@ -66,6 +66,11 @@ impl<'a> Field<'a> {
         self.problems.add(problem);
     }
 
+    /// Whether nothing in the file was found wrong so far.
+    pub fn is_sound_so_far(&self) -> bool {
+        self.problems.is_empty()
+    }
+
     fn child(&self, key: &str, node: &'a Node) -> Field<'a> {
         let path = if self.path.is_empty() {
             key.to_owned()
