@@ -21,12 +21,14 @@
 //! ```
 
 pub mod bench;
+pub mod experiment;
 pub mod fleet;
 pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
 pub mod results;
+pub mod run;
 pub mod session;
 pub mod slice;
 pub mod topology;
