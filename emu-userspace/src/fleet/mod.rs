@@ -13,6 +13,7 @@ mod word;
 
 use std::{
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -125,7 +126,7 @@ pub struct Terms {
     pub rank: usize,
     /// Names of all, by their numbers.
     pub names: Vec<String>,
-    /// Digest of what all must have alike: experiment, topology, seed.
+    /// Digest of what all must have alike: experiment and topology.
     pub digest: String,
     /// What happens when one is lost.
     pub on_loss: OnLoss,
@@ -151,6 +152,21 @@ pub struct Here {
     pub failed: usize,
     /// Whether the run is over as far as this host's processes go.
     pub over: bool,
+    /// Why the run is broken off here, and so everywhere.
+    pub stop: Option<String>,
+}
+
+/// What a host brings along.
+#[derive(Debug, Clone, Default)]
+pub struct Luggage {
+    /// Programs of the experiment.
+    pub programs: usize,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Interface towards the others.
+    pub interface: String,
+    /// Addresses there.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// What holds for all hosts.

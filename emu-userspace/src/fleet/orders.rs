@@ -81,6 +81,7 @@ impl Orders {
             let error = w.error.as_deref().unwrap_or("gave up");
             format!("{}: {error}", w.host)
         });
+        let broken_off = known().find_map(|w| Some(format!("{}: {}", w.host, w.stop.as_ref()?)));
         Self {
             joined: known().count(),
             loaded: at_least(Phase::Loaded),
@@ -92,7 +93,7 @@ impl Orders {
             over: before.start_unix_ns.is_some() && all_are(Phase::Over),
             lost: lost_ranks,
             done: at_least(Phase::Done),
-            stop: before.stop.clone().or(gave_up).or(ended),
+            stop: before.stop.clone().or(gave_up).or(broken_off).or(ended),
         }
     }
 }

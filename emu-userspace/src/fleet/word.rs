@@ -42,7 +42,11 @@ pub struct Word {
     pub digest: String,
     /// Name of the machine.
     pub machine: String,
-    /// Its addresses towards the others.
+    /// Seed of the run; the first host's counts where the files say none.
+    pub seed: u64,
+    /// Its interface towards the others.
+    pub interface: String,
+    /// Its addresses there.
     pub addresses: Vec<IpAddr>,
     /// Where its clock can be read.
     pub clock: Vec<SocketAddr>,
@@ -58,6 +62,8 @@ pub struct Word {
     pub ready: Vec<usize>,
     /// Processes that have failed here.
     pub failed: usize,
+    /// Why the run is broken off here.
+    pub stop: Option<String>,
     /// How far its clock is ahead of the first host's.
     pub offset: Option<Offset>,
     /// What holds for all; the first host's, or every host's once that is lost.

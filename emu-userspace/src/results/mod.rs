@@ -264,7 +264,10 @@ fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), MergeErr
     let mut bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| MergeError::system("write", path)(e.into()))?;
     bytes.push(b'\n');
-    fs::write(path, bytes).map_err(MergeError::system("write", path))
+    // As a whole: who waits for the file may read it.
+    let new = path.with_extension("json.new");
+    fs::write(&new, bytes).map_err(MergeError::system("write", &new))?;
+    fs::rename(&new, path).map_err(MergeError::system("write", path))
 }
 
 #[cfg(test)]

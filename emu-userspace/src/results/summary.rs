@@ -97,7 +97,14 @@ pub struct Merged {
 }
 
 /// Why a run ended, the best first.
-const ENDS: [&str; 5] = ["complete", "duration", "failures", "interrupted", "broken"];
+const ENDS: [&str; 6] = [
+    "complete",
+    "duration",
+    "elsewhere",
+    "failures",
+    "interrupted",
+    "broken",
+];
 
 impl HostPart {
     fn new(

@@ -1,4 +1,7 @@
-//! The thread that keeps this host's word fresh and listens to the others'.
+//! This host among the others: its word, kept fresh by a thread that listens to the
+//! others'.
+mod listen;
+
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
@@ -12,19 +15,13 @@ use std::{
 };
 
 use super::{
-    FleetError, Here, OnLoss, Orders, Phase, Terms, There, Word,
+    FleetError, Here, Luggage, Orders, Phase, Terms, There, Word,
     clock::{self, Server},
     orders::Watch,
-    unix_ns,
 };
 
 /// Time between two looks at the others' words.
 const LOOK: Duration = Duration::from_millis(250);
-/// A word is said at least so often.
-const BEAT: Duration = Duration::from_secs(1);
-/// Time between the agreement on a start and the start itself: every host must have
-/// seen it by then.
-const MARGIN: Duration = Duration::from_secs(2);
 
 /// This host among the others. Dropped without [`Fleet::finish`], it has given up.
 #[derive(Debug)]
@@ -69,12 +66,11 @@ impl Shared {
 }
 
 impl Fleet {
-    /// Takes this host's place in the shared folder. `programs` is their number in
-    /// the experiment, `addresses` are this host's towards the others.
+    /// Takes this host's place in the shared folder.
     ///
     /// # Errors
     /// [`FleetError::Taken`], [`FleetError::System`].
-    pub fn join(terms: Terms, programs: usize, addresses: Vec<IpAddr>) -> Result<Self, FleetError> {
+    pub fn join(terms: Terms, luggage: Luggage) -> Result<Self, FleetError> {
         // Without one, offsets are not known: nothing else needs it.
         let clock = (terms.rank == 0).then(|| Server::start().ok()).flatten();
         let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -86,9 +82,11 @@ impl Fleet {
             machine: machine.trim().to_owned(),
             clock: clock
                 .iter()
-                .flat_map(|c| places(&addresses, c.port()))
+                .flat_map(|c| places(&luggage.addresses, c.port()))
                 .collect(),
-            addresses,
+            seed: luggage.seed,
+            interface: luggage.interface,
+            addresses: luggage.addresses,
             beat: 1,
             ..Word::default()
         };
@@ -102,14 +100,14 @@ impl Fleet {
                 ..State::default()
             }),
             terms,
-            programs,
+            programs: luggage.programs,
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
         });
         let keeper = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("fleet".to_owned())
-            .spawn(move || keep(&keeper))
+            .spawn(move || listen::keep(&keeper))
             .map_err(FleetError::system("start the thread of the fleet"))?;
         Ok(Self {
             shared,
@@ -162,7 +160,7 @@ impl Fleet {
                 return Err(differs("with another number of hosts", word));
             }
             if word.digest != own.digest {
-                return Err(differs("another experiment, topology or seed", word));
+                return Err(differs("another experiment or topology", word));
             }
             if let (Phase::Failed, Some(error)) = (word.phase, &word.error) {
                 return Err(FleetError::Failed {
@@ -254,6 +252,7 @@ impl Fleet {
             word.phase = word.phase.max(phase);
             word.ready.clone_from(&here.ready);
             word.failed = here.failed;
+            word.stop.clone_from(&here.stop);
         });
     }
 
@@ -261,12 +260,15 @@ impl Fleet {
     pub fn there(&self) -> There {
         let state = self.shared.state();
         let orders = &state.orders;
+        let given_up = orders.lost.contains(&self.shared.terms.rank);
         There {
             ready: orders.ready.clone(),
             failed: orders.failed,
             over: orders.over,
             lost: self.lost(orders),
-            stop: orders.stop.clone().or_else(|| state.trouble.clone()),
+            stop: (orders.stop.clone())
+                .or_else(|| given_up.then(|| "the other hosts have given this one up".to_owned()))
+                .or_else(|| state.trouble.clone()),
         }
     }
 
@@ -346,112 +348,6 @@ fn places(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     let own = addresses.iter().map(|a| SocketAddr::new(*a, port));
     own.chain([SocketAddr::from(([127, 0, 0, 1], port))])
         .collect()
-}
-
-fn keep(shared: &Shared) {
-    let mut said = Instant::now();
-    loop {
-        let last = shared.stop.load(Ordering::Relaxed);
-        listen(shared);
-        let word = {
-            let mut state = shared.state();
-            let due = state.dirty || last || said.elapsed() >= BEAT;
-            due.then(|| {
-                state.dirty = false;
-                state.own.beat += 1;
-                state.own.said_unix_ns = unix_ns(SystemTime::now());
-                state.own.clone()
-            })
-        };
-        // Not under the lock: a file server may take its time.
-        if let Some(word) = word {
-            let trouble = word.say(&shared.folder()).err();
-            let path = || {
-                Word::path(&shared.folder(), word.rank)
-                    .display()
-                    .to_string()
-            };
-            shared.state().trouble = trouble.map(|e| format!("write {}: {e}", path()));
-            said = Instant::now();
-        }
-        shared.changed.notify_all();
-        if last {
-            return;
-        }
-        thread::park_timeout(LOOK);
-    }
-}
-
-/// Looks at the words of those whom this host listens to, and draws conclusions.
-fn listen(shared: &Shared) {
-    let terms = &shared.terms;
-    let (first_lost, own) = {
-        let state = shared.state();
-        (state.orders.lost.contains(&0), state.own.clone())
-    };
-    // The first host listens to all and commands. Once it is lost, all do so.
-    let commands = terms.rank == 0 || first_lost;
-    let ranks = if commands { 0..terms.names.len() } else { 0..1 };
-    let heard: Vec<(usize, Option<Word>)> = ranks
-        .map(|rank| match rank == terms.rank {
-            true => (rank, Some(own.clone())),
-            false => (rank, Word::hear(&shared.folder(), rank)),
-        })
-        .collect();
-    let looks = terms.lost_after.as_millis() / LOOK.as_millis();
-    let most = u32::try_from(looks).unwrap_or(u32::MAX).max(2);
-    let mut state = shared.state();
-    let mut lost = vec![false; terms.names.len()];
-    for (rank, word) in heard {
-        // A word that could not be read now is not news.
-        if word.is_some() {
-            state.words[rank] = word;
-        }
-        let word = state.words[rank].clone().filter(|_| rank != terms.rank);
-        lost[rank] = state.watches[rank].look(word.as_ref(), most);
-    }
-    let orders = if commands {
-        command(&state, terms, &lost, shared.programs)
-    } else {
-        obey(&state, lost[0], terms.on_loss)
-    };
-    state.orders = orders;
-    if commands && state.own.orders.as_ref() != Some(&state.orders) {
-        state.own.orders = Some(state.orders.clone());
-        state.dirty = true;
-    }
-}
-
-fn command(state: &State, terms: &Terms, lost: &[bool], programs: usize) -> Orders {
-    let mut orders = Orders::new(&state.words, lost, &state.orders, terms.on_loss, programs);
-    if orders.start_unix_ns.is_none() && orders.loaded == terms.names.len() {
-        orders.start_unix_ns = Some(unix_ns(SystemTime::now() + MARGIN));
-    }
-    orders
-}
-
-/// What the first host says, or what follows from its silence.
-fn obey(state: &State, lost: bool, on_loss: OnLoss) -> Orders {
-    let first = state.words[0].as_ref();
-    let mut orders = first
-        .and_then(|word| word.orders.clone())
-        .unwrap_or_else(|| state.orders.clone());
-    if let Some(word) = first.filter(|w| w.phase == Phase::Failed) {
-        let error = word.error.as_deref().unwrap_or("gave up");
-        orders
-            .stop
-            .get_or_insert_with(|| format!("{}: {error}", word.host));
-    }
-    if lost {
-        orders.lost.push(0);
-        let host = first.map_or("the first host", |word| word.host.as_str());
-        if on_loss == OnLoss::End {
-            orders
-                .stop
-                .get_or_insert_with(|| format!("{host} fell silent"));
-        }
-    }
-    orders
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Hosts as threads, a real folder between them.
-use super::*;
+use super::{listen::MARGIN, *};
+use crate::fleet::OnLoss;
 
 fn terms(folder: &std::path::Path, rank: usize, size: usize, on_loss: OnLoss) -> Terms {
     Terms {
@@ -14,8 +15,12 @@ fn terms(folder: &std::path::Path, rank: usize, size: usize, on_loss: OnLoss) ->
 }
 
 fn join(folder: &std::path::Path, rank: usize, size: usize, on_loss: OnLoss) -> Fleet {
-    let here = vec![IpAddr::from([127, 0, 0, 1])];
-    Fleet::join(terms(folder, rank, size, on_loss), 2, here).unwrap()
+    let luggage = Luggage {
+        programs: 2,
+        addresses: vec![IpAddr::from([127, 0, 0, 1])],
+        ..Luggage::default()
+    };
+    Fleet::join(terms(folder, rank, size, on_loss), luggage).unwrap()
 }
 
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -38,6 +43,7 @@ fn here(ready: &[usize], over: bool) -> Here {
         ready: ready.to_vec(),
         failed: usize::from(over),
         over,
+        stop: None,
     }
 }
 
@@ -103,7 +109,7 @@ fn the_missing_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let mut terms = terms(folder.path(), 0, 3, OnLoss::End);
     terms.within = Duration::from_secs(1);
-    let first = Fleet::join(terms, 0, Vec::new()).unwrap();
+    let first = Fleet::join(terms, Luggage::default()).unwrap();
     let second = join(folder.path(), 1, 3, OnLoss::End);
     let error = first.gather(&|| false).unwrap_err().to_string();
     assert!(error.starts_with("h2 is not there within 1 s"), "{error}");
@@ -126,11 +132,11 @@ fn the_missing_are_named() {
 fn a_place_is_taken_once_and_all_run_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let first = join(folder.path(), 0, 2, OnLoss::End);
-    let again = Fleet::join(terms(folder.path(), 0, 2, OnLoss::End), 0, Vec::new());
+    let again = Fleet::join(terms(folder.path(), 0, 2, OnLoss::End), Luggage::default());
     assert!(matches!(again, Err(FleetError::Taken { rank: 0, .. })));
     let mut other = terms(folder.path(), 1, 2, OnLoss::End);
     other.digest = "another".to_owned();
-    let _other = Fleet::join(other, 0, Vec::new()).unwrap();
+    let _other = Fleet::join(other, Luggage::default()).unwrap();
     let error = first.gather(&|| false).unwrap_err().to_string();
     assert!(error.starts_with("h0 runs another experiment"), "{error}");
 }
