@@ -24,6 +24,7 @@ pub mod bench;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod report;
 pub mod session;
 pub mod topology;
 pub mod verify;
