@@ -21,10 +21,14 @@
 //! ```
 
 pub mod bench;
+pub mod experiment;
+pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
 pub mod report;
+pub mod run;
 pub mod session;
+pub mod slice;
 pub mod topology;
 pub mod verify;

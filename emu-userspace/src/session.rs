@@ -144,7 +144,7 @@ impl Loaded {
     }
 
     fn from_state(state: State, text: &str) -> Result<Self, SessionError> {
-        let (topology, mut plan) = plan_text(text, &state.topology, state.host.as_deref())?;
+        let (topology, mut plan) = plan_text(text, &state)?;
         plan.seed = state.seed;
         let slots = if state.slots.len() == plan.vnodes.len() {
             state.slots.clone()
@@ -174,11 +174,10 @@ impl Loaded {
         if self.plan.vnodes.iter().any(|v| v.address == vnode) {
             return Ok(vnode);
         }
-        let carries = |name: &&str| self.topology.host_vnodes(name).contains(&vnode);
-        let mut hosts = self.topology.hosts.iter().map(|h| h.name.as_str());
+        let host = self.topology.host_of(vnode);
         Err(SessionError::Elsewhere {
             vnode,
-            host: hosts.find(carries).map(str::to_owned),
+            host: host.map(|host| self.topology.hosts[host].name.clone()),
         })
     }
 
@@ -237,13 +236,14 @@ impl Loaded {
     }
 }
 
-fn plan_text(
-    text: &str,
-    file: &Path,
-    host: Option<&str>,
-) -> Result<(Topology, Plan), SessionError> {
-    let topology = topology::parse(text, &file.display().to_string()).map_err(Box::new)?;
-    let plan = Plan::new(&topology, host)?;
+/// The topology of a state, and this host's part of it.
+fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), SessionError> {
+    let file = state.topology.display().to_string();
+    let mut topology = topology::parse(text, &file).map_err(Box::new)?;
+    if let Some(size) = state.size {
+        topology.resize(size).map_err(PlanError::from)?;
+    }
+    let plan = Plan::new(&topology, state.host.as_deref())?;
     Ok((topology, plan))
 }
 
@@ -293,7 +293,7 @@ impl Session {
         apply::load(plan, file, text, &self.dir, &self.lock).map_err(|error| {
             let undone = !self.dir.exists();
             if let Some((state, text)) = before.filter(|_| undone)
-                && let Ok((_, plan)) = plan_text(&text, &state.topology, state.host.as_deref())
+                && let Ok((_, plan)) = plan_text(&text, &state)
             {
                 // The error to report is the first one.
                 let _ = apply::load(&plan, &state.topology, &text, &self.dir, &self.lock);
@@ -329,6 +329,7 @@ impl Session {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
             seed: plan.seed,
+            size: plan.size,
             slots: delta.slots,
             fq: Some(fq),
             ..loaded.state

@@ -15,7 +15,7 @@ use emu::{
 };
 use serde_json::json;
 
-use super::{OK, Outcome, USAGE, print, print_json, table, verify};
+use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table, verify};
 
 /// Arguments of `emu load`.
 #[derive(Args)]
@@ -24,13 +24,14 @@ Examples:
   emu load topologies/p2plab.yaml
   emu load topo.yaml                  again, after an edit: changes what differs
   emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
+  emu load topo.yaml --host auto      … the one that its host name, Slurm or Kubernetes says
+  emu load topo.yaml --rank 2 --size 8    … the third of eight
   emu load topo.yaml --no-verify      load, and trust it")]
 pub(super) struct Load {
     /// The topology.
     file: PathBuf,
-    /// Which of the topology's hosts this machine is.
-    #[arg(long, value_name = "NAME")]
-    host: Option<String>,
+    #[command(flatten)]
+    slice: Slice,
     /// Show what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -47,9 +48,9 @@ pub(super) struct Load {
 
 impl Load {
     pub(super) fn run(self) -> Outcome {
-        let topology = topology::load(&self.file)?;
+        let mut topology = topology::load(&self.file)?;
         live::check_traces(&topology)?;
-        let plan = Plan::new(&topology, self.host.as_deref())?;
+        let plan = self.slice.plan(&mut topology)?;
         if self.dry_run {
             return dry_run(&plan, self.anew, self.json);
         }
@@ -168,23 +169,25 @@ pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
 
 /// `emu check`.
 pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    match topology::load(file) {
-        Ok(topology) if as_json => print_json(&json!({
-            "ok": true, "name": topology.name,
-            "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
-        })),
-        Ok(topology) => {
-            for file in &topology.distributions {
-                plan::read_distribution(file)?;
-            }
-            groups(&topology)
-        }
+    let topology = match topology::load(file) {
+        Ok(topology) => topology,
         Err(errors) if as_json => {
             print(&errors.to_json())?;
-            Ok(USAGE)
+            return Ok(USAGE);
         }
-        Err(errors) => Err(SessionError::Topology(Box::new(errors)).into()),
+        Err(errors) => return Err(SessionError::Topology(Box::new(errors)).into()),
+    };
+    for file in &topology.distributions {
+        plan::read_distribution(file)?;
     }
+    live::check_traces(&topology)?;
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": topology.name,
+            "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
+        }));
+    }
+    groups(&topology)
 }
 
 /// The access line of every group, each quantity echoed with its unit.

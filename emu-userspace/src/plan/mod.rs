@@ -4,6 +4,7 @@ mod delta;
 mod entries;
 mod fq;
 mod impair;
+mod lookup;
 mod room;
 mod runs;
 mod tables;
@@ -11,8 +12,8 @@ mod tables;
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use emu_common::{
-    layout::{Direction, MAX_GROUPS, MAX_VNODES, Pipe, Stage, pipe_flag},
-    model::{delay, filter, loss, random, rate},
+    layout::{MAX_GROUPS, MAX_VNODES, Pipe, Stage},
+    model::random,
     names::IFB,
 };
 use ipnet::IpNet;
@@ -27,11 +28,12 @@ pub(crate) use impair::put as put_impairments;
 pub(crate) use room::Places;
 use room::Reserve;
 pub use room::Room;
-pub use runs::{addresses, covering_prefixes, runs};
+pub use runs::{covering_prefixes, runs};
 pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
-use crate::topology::{Accounting, Addressing, GroupId, LinkWay, Topology};
+pub use crate::topology::addresses;
+use crate::topology::{self, Accounting, Addressing, GroupId, LinkWay, Part, Topology};
 
 /// A topology that this host cannot carry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -57,6 +59,27 @@ pub enum PlanError {
     TooManyVnodes {
         /// Vnodes on this host.
         count: usize,
+    },
+    /// The hosts cannot be so many.
+    #[error(transparent)]
+    Size(#[from] topology::SizeError),
+    /// It could not be found out which host this is.
+    #[error(
+        "which of the topology's hosts ({}) is this? Looked for {tried}; say --host NAME, or --rank R --size N", names.join(", ")
+    )]
+    Unknown {
+        /// What was looked for.
+        tried: String,
+        /// The names to choose from.
+        names: Vec<String>,
+    },
+    /// No such rank.
+    #[error("rank {rank} of {size} hosts; ranks go from 0 to {}", size.saturating_sub(1))]
+    Rank {
+        /// What was asked for.
+        rank: usize,
+        /// Hosts.
+        size: usize,
     },
     /// More groups than the tables hold.
     #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
@@ -133,6 +156,8 @@ pub struct Plan {
     pub name: String,
     /// This host's name in the topology.
     pub host: Option<String>,
+    /// Number of hosts where it is another than the file's.
+    pub size: Option<usize>,
     /// Interfaces that carry vnode traffic.
     pub interfaces: Vec<String>,
     /// MTU of these interfaces in bytes.
@@ -185,12 +210,14 @@ impl Plan {
                 count: topology.groups.len(),
             });
         }
-        let vnodes = local_vnodes(topology, host.as_deref());
-        if vnodes.len() > MAX_VNODES as usize {
+        let (parts, away) = slice(topology, host.as_deref());
+        let count: u128 = parts.iter().map(|(_, s)| topology::span_total(s)).sum();
+        if count > u128::from(MAX_VNODES) {
             return Err(PlanError::TooManyVnodes {
-                count: vnodes.len(),
+                count: count as usize,
             });
         }
+        let vnodes: Vec<PlanVnode> = local_vnodes(&parts).collect();
         let accounting = &topology.accounting;
         let mut groups: Vec<PlanGroup> = topology
             .groups
@@ -209,7 +236,7 @@ impl Plan {
             })
             .collect();
         let pair_ways = topology.pair_links();
-        let (interfaces, routes) = reach(topology, host.as_deref());
+        let (interfaces, routes) = reach(topology, host.as_deref(), away);
         let fq = FqPlan::for_groups(
             &topology.fq,
             &groups,
@@ -221,10 +248,11 @@ impl Plan {
             reserve,
             name: topology.name.clone(),
             host,
+            size: topology.size,
             interfaces,
             mtu_bytes: topology.mtu_bytes,
             addressing: topology.addressing,
-            address_runs: runs(vnodes.iter().map(|v| v.address)),
+            address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
             routes,
             fq,
             groups,
@@ -241,124 +269,6 @@ impl Plan {
             pair_ways,
             vnodes,
         })
-    }
-
-    /// The features of the data path that the plan needs,
-    /// [`emu_common::layout::feature`] bits.
-    pub fn features(&self) -> u32 {
-        entries::features(self) | self.reserve.features
-    }
-
-    /// Pipes in the maps: two for each vnode, and the capacities between groups.
-    pub fn pipe_count(&self) -> u32 {
-        let capacities = self.links.iter().filter(|l| l.pipe.is_some()).count();
-        (self.vnodes.len() * 2 + capacities * 2) as u32
-    }
-
-    /// Whether some vnode or link corrupts packets.
-    pub fn corrupts(&self) -> bool {
-        let stages = self.groups.iter().flat_map(|g| [g.up_stage, g.down_stage]);
-        let links = self.links.iter().map(|l| l.stage);
-        self.reserve.corrupts || stages.chain(links).flatten().any(|s| s.corrupt != 0)
-    }
-
-    /// Slots that the departure ring needs: the packet limits of all pipes.
-    pub fn ring_slots(&self) -> u32 {
-        let capacities = self.links.iter().filter_map(|l| l.pipe);
-        let shared = capacities.fold(0u32, |sum, pipe| {
-            sum.saturating_add(pipe.limit_packets.saturating_mul(2))
-        });
-        self.groups.iter().fold(shared, |sum, group| {
-            let each = group
-                .up
-                .limit_packets
-                .saturating_add(group.down.limit_packets);
-            sum.saturating_add(each.saturating_mul(group.local_vnodes as u32))
-        })
-    }
-
-    /// Whether a group has IPv4 addresses.
-    pub fn is_ipv4(&self, group: GroupId) -> bool {
-        let of_group = |(_, id): &&(IpNet, GroupId)| *id == group;
-        self.group_prefixes
-            .iter()
-            .find(of_group)
-            .is_some_and(|(prefix, _)| prefix.addr().is_ipv4())
-    }
-
-    /// Pipe of a group's vnodes in one direction.
-    pub fn pipe(&self, group: GroupId, direction: Direction) -> &Pipe {
-        match direction {
-            Direction::Up => &self.groups[group].up,
-            Direction::Down => &self.groups[group].down,
-        }
-    }
-
-    /// Latency between two groups, one way, in nanoseconds.
-    pub fn pair_ns(&self, from: GroupId, to: GroupId) -> u64 {
-        self.pair_ways[from * self.groups.len() + to]
-            .map_or(0, |way| self.links[way.link].latency_ns)
-    }
-
-    /// Stages that a packet passes from one group to another.
-    fn stages(&self, from: GroupId, to: GroupId) -> impl Iterator<Item = Stage> {
-        let between = self.pair_ways[from * self.groups.len() + to]
-            .and_then(|way| self.links[way.link].stage);
-        let ends = [self.groups[from].up_stage, self.groups[to].down_stage];
-        ends.into_iter().chain([between]).flatten()
-    }
-
-    /// Whether packets from one group to another may be lost on idle lines, or
-    /// arrive damaged.
-    pub fn loses(&self, from: GroupId, to: GroupId) -> bool {
-        self.stages(from, to)
-            .any(|stage| stage.loss_kind != loss::NONE || stage.corrupt != 0)
-    }
-
-    /// Largest random offset of a packet's one-way latency between two groups, in
-    /// nanoseconds; four standard deviations where there is no largest one.
-    pub fn jitter_ns(&self, from: GroupId, to: GroupId) -> u64 {
-        self.stages(from, to)
-            .map(|stage| {
-                let skipped = if stage.reorder != 0 {
-                    self.pair_ns(from, to)
-                } else {
-                    0
-                };
-                fq::jitter_reach_ns(&stage, 4).saturating_add(skipped)
-            })
-            .sum()
-    }
-
-    /// Whether the vnodes of a group let in nothing unsolicited.
-    pub fn filters(&self, group: GroupId) -> bool {
-        self.groups[group].up.flags >> pipe_flag::FILTER_SHIFT != filter::OPEN
-    }
-
-    /// One-way time of a packet of `ip_bytes` through idle lines, in nanoseconds.
-    pub fn idle_one_way_ns(&self, from: GroupId, to: GroupId, ip_bytes: u32) -> u64 {
-        let (up, down) = (
-            self.pipe(from, Direction::Up),
-            self.pipe(to, Direction::Down),
-        );
-        let serialisation = |pipe: &Pipe| {
-            rate::serialisation_ns(
-                pipe.ns_per_byte_q20,
-                rate::charged_bytes(ip_bytes, pipe.overhead_bytes),
-            )
-        };
-        delay::idle_one_way_ns(
-            serialisation(up),
-            up.latency_ns,
-            self.pair_ns(from, to),
-            serialisation(down),
-            down.latency_ns,
-        )
-    }
-
-    /// Round-trip time of an echo of `ip_bytes` through idle lines, in nanoseconds.
-    pub fn idle_rtt_ns(&self, from: GroupId, to: GroupId, ip_bytes: u32) -> u64 {
-        self.idle_one_way_ns(from, to, ip_bytes) + self.idle_one_way_ns(to, from, ip_bytes)
     }
 }
 
@@ -409,7 +319,7 @@ impl fmt::Display for Plan {
 }
 
 /// Another seed with each load.
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos() as u64);
@@ -430,28 +340,33 @@ fn pick_host(topology: &Topology, host: Option<&str>) -> Result<Option<String>, 
     }
 }
 
-fn local_vnodes(topology: &Topology, host: Option<&str>) -> Vec<PlanVnode> {
-    match host {
-        Some(host) => topology
-            .host_vnodes(host)
-            .into_iter()
-            .filter_map(|address| {
-                let group = topology.group_of(address)?;
-                Some(PlanVnode { address, group })
-            })
-            .collect(),
-        None => (0..topology.groups.len())
-            .flat_map(|group| {
-                topology
-                    .vnode_addresses(group)
-                    .map(move |address| PlanVnode { address, group })
-            })
-            .collect(),
-    }
+/// What a host carries, and what each other one does, by its index.
+fn slice(topology: &Topology, host: Option<&str>) -> (Vec<Part>, Vec<(usize, Vec<Part>)>) {
+    let own = host.and_then(|name| topology.hosts.iter().position(|h| h.name == name));
+    let Some(own) = own else {
+        let all = (0..topology.groups.len()).map(|g| (g, topology.group_spans(g)));
+        return (all.collect(), Vec::new());
+    };
+    let mut away: Vec<(usize, Vec<Part>)> = topology.slices().into_iter().enumerate().collect();
+    (away.remove(own).1, away)
+}
+
+fn local_vnodes(parts: &[Part]) -> impl Iterator<Item = PlanVnode> + '_ {
+    parts.iter().flat_map(|(group, spans)| {
+        let addresses = spans.iter().flat_map(|span| addresses(*span));
+        addresses.map(|address| PlanVnode {
+            address,
+            group: *group,
+        })
+    })
 }
 
 /// Interfaces of a host and its routes to the vnodes of the others.
-fn reach(topology: &Topology, host: Option<&str>) -> (Vec<String>, Vec<PlanRoutes>) {
+fn reach(
+    topology: &Topology,
+    host: Option<&str>,
+    away: Vec<(usize, Vec<Part>)>,
+) -> (Vec<String>, Vec<PlanRoutes>) {
     let mut interfaces = vec!["lo".to_owned()];
     let Some(own) = host.and_then(|name| topology.hosts.iter().find(|h| h.name == name)) else {
         return (interfaces, Vec::new());
@@ -459,23 +374,21 @@ fn reach(topology: &Topology, host: Option<&str>) -> (Vec<String>, Vec<PlanRoute
     if !interfaces.contains(&own.interface) {
         interfaces.push(own.interface.clone());
     }
-    let routes = topology
-        .hosts
-        .iter()
-        .filter(|other| other.name != own.name)
-        .flat_map(|other| {
-            let vnodes = topology.host_vnodes(&other.name);
-            let prefixes = covering_prefixes(&runs(vnodes.into_iter()));
-            other.addresses.iter().map(move |gateway| PlanRoutes {
-                interface: own.interface.clone(),
-                gateway: *gateway,
-                prefixes: prefixes
-                    .iter()
-                    .filter(|p| p.addr().is_ipv4() == gateway.is_ipv4())
-                    .copied()
-                    .collect(),
-            })
+    let routes = away.into_iter().flat_map(|(other, parts)| {
+        let runs = topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect());
+        let prefixes = covering_prefixes(&runs);
+        let gateways = topology.hosts[other].addresses.iter();
+        gateways.map(move |gateway| PlanRoutes {
+            interface: own.interface.clone(),
+            gateway: *gateway,
+            prefixes: prefixes
+                .iter()
+                .filter(|p| p.addr().is_ipv4() == gateway.is_ipv4())
+                .copied()
+                .collect(),
         })
+    });
+    let routes = routes
         .filter(|routes| !routes.prefixes.is_empty())
         .collect();
     (interfaces, routes)

@@ -171,3 +171,30 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 100, up: 1mbit}, b: {prefix: 10.2.0.0/2
     let corrupt = events.replace("duplicate", "corrupt");
     assert!(plan(&corrupt, None).corrupts());
 }
+
+/// A host's part of a million vnodes is as large as the part, not as the whole.
+#[test]
+fn a_slice_of_a_million_vnodes() {
+    let groups: String = (0..16)
+        .map(|i| {
+            format!("  g{i}: {{prefix: 10.{i}.0.0/16, nodes: 62500, up: 1mbit, down: 2mbit}}\n")
+        })
+        .collect();
+    let hosts = "hosts: {count: 100, interface: eth0, address: 192.168.0.1}";
+    for placement in ["block", "spread"] {
+        let text = format!("version: 1\nplacement: {placement}\n{hosts}\ngroups:\n{groups}");
+        let mut topology = parse(&text, "t").unwrap();
+        let plan = Plan::new(&topology, Some("h42")).unwrap();
+        assert_eq!(plan.vnodes.len(), 10_000, "{placement}");
+        assert!(plan.address_runs.len() <= 16);
+        assert_eq!(plan.routes.len(), 99);
+        // A run of addresses takes some two prefixes for each bit of its length.
+        let prefixes: usize = plan.routes.iter().map(|r| r.prefixes.len()).sum();
+        assert!(prefixes < 99 * 16 * 32, "{placement}: {prefixes}");
+        topology.resize(4).unwrap();
+        assert_eq!(
+            Plan::new(&topology, Some("h3")).unwrap_err(),
+            PlanError::TooManyVnodes { count: 250_000 }
+        );
+    }
+}

@@ -45,20 +45,14 @@ impl Table {
 
     /// Comma-separated values as in RFC 4180, with a header.
     pub fn csv(&self) -> String {
-        let mut text = String::new();
+        let mut writer = csv::WriterBuilder::new()
+            .terminator(csv::Terminator::CRLF)
+            .from_writer(Vec::new());
         for row in std::iter::once(&self.header).chain(&self.rows) {
-            let cells: Vec<String> = row.iter().map(|cell| quoted(cell)).collect();
-            text += &cells.join(",");
-            text += "\r\n";
+            // Into memory, rows of one length: nothing can go wrong.
+            let _ = writer.write_record(row);
         }
-        text
-    }
-}
-
-fn quoted(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
-    } else {
-        cell.to_owned()
+        let bytes = writer.into_inner().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 }

@@ -2,21 +2,89 @@
 use std::net::IpAddr;
 
 use super::{
-    Host,
-    reader::{Field, Record},
+    Host, HostTemplate, Placement,
+    reader::{Field, Record, resolve},
     sections::Groups,
+    units,
 };
 
 /// Keys of a host.
-pub(super) const HOST_KEYS: &[&str] = &["name", "interface", "address", "groups", "nodes"];
+pub(super) const HOST_KEYS: &[&str] = &["name", "interface", "address", "link", "groups", "nodes"];
+/// Keys of hosts that are alike.
+pub(super) const ALIKE_KEYS: &[&str] = &["count", "name", "interface", "address", "link"];
+/// Most hosts of a file.
+const MOST_HOSTS: i64 = 4_096;
 
 pub(super) struct ReadHost<'a> {
     pub host: Host,
     pub field: Field<'a>,
 }
 
-pub(super) fn hosts<'a>(record: &Record<'a>, groups: &Groups<'a>) -> Vec<ReadHost<'a>> {
-    let Some(list) = record.get("hosts").and_then(|f| f.list()) else {
+/// What the section says.
+#[derive(Default)]
+pub(super) struct Hosts<'a> {
+    pub list: Vec<ReadHost<'a>>,
+    pub template: Option<HostTemplate>,
+    pub placement: Option<Placement>,
+}
+
+pub(super) fn hosts<'a>(record: &Record<'a>, groups: &Groups<'a>) -> Hosts<'a> {
+    let placement = record.get("placement").and_then(|field| {
+        let names = Placement::NAMES.iter().map(|(name, _)| *name);
+        resolve(&field, "placement", names).map(|i| Placement::NAMES[i].1)
+    });
+    let mut hosts = Hosts {
+        placement,
+        ..Hosts::default()
+    };
+    let Some(section) = record.get("hosts") else {
+        return hosts;
+    };
+    if section.is_map() {
+        let Some((template, count)) = alike(&section) else {
+            return hosts;
+        };
+        hosts.placement = hosts.placement.or(Some(Placement::Block));
+        let field = |host| ReadHost {
+            host,
+            field: section.clone(),
+        };
+        hosts.list = template.hosts(count).into_iter().map(field).collect();
+        hosts.template = Some(template);
+    } else {
+        hosts.list = listed(&section, groups);
+    }
+    hosts
+}
+
+/// Hosts that are alike.
+fn alike(field: &Field<'_>) -> Option<(HostTemplate, usize)> {
+    let record = field.record(ALIKE_KEYS)?;
+    let count = record
+        .need("count", "4")
+        .and_then(|f| f.number(1, MOST_HOSTS));
+    let interface = record.need("interface", "eth0").and_then(|f| interface(&f));
+    let name = record.get("name").map(|f| {
+        let text = f.text().unwrap_or_default();
+        if !text.contains("{rank}") {
+            f.report(
+                f.problem(format!("`{text}` names all hosts alike"))
+                    .expected("a name with `{rank}`, as in `node-{rank}`"),
+            );
+        }
+        text.to_owned()
+    });
+    let template = HostTemplate {
+        name: name.unwrap_or_else(|| "h{rank}".to_owned()),
+        interface: interface?.to_owned(),
+        addresses: host_addresses(&record),
+        link: record.get("link").and_then(|f| f.unit(units::rate)),
+    };
+    Some((template, count? as usize))
+}
+
+fn listed<'a>(section: &Field<'a>, groups: &Groups<'a>) -> Vec<ReadHost<'a>> {
+    let Some(list) = section.list() else {
         return Vec::new();
     };
     list.into_iter()
@@ -29,18 +97,16 @@ pub(super) fn hosts<'a>(record: &Record<'a>, groups: &Groups<'a>) -> Vec<ReadHos
 
 fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
     let record = field.record(HOST_KEYS)?;
-    let name = record.need("name", "h1").and_then(|f| f.text());
-    let interface = record.need("interface", "eth0").and_then(|f| {
+    let name = record.need("name", "h1").and_then(|f| {
         let text = f.text()?;
-        let fits = (1..=15).contains(&text.len()) && !text.contains(['/', ' ']);
-        if !fits {
+        if text == "auto" {
             f.report(
-                f.problem(format!("`{text}` is no name of an interface"))
-                    .expected("at most 15 characters without `/` and blanks"),
+                f.problem("`auto` is no name of a host: `--host auto` finds out which one this is"),
             );
         }
-        fits.then_some(text)
+        Some(text)
     });
+    let interface = record.need("interface", "eth0").and_then(|f| interface(&f));
     let addresses = host_addresses(&record);
     let carried = record
         .get("groups")
@@ -54,9 +120,23 @@ fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
         name: name?.to_owned(),
         interface: interface?.to_owned(),
         addresses,
+        link: record.get("link").and_then(|f| f.unit(units::rate)),
         groups: carried.iter().filter_map(|f| groups.resolve(f)).collect(),
         nodes: nodes.iter().filter_map(run).collect(),
     })
+}
+
+fn interface<'a>(field: &Field<'a>) -> Option<&'a str> {
+    let text = field.text()?;
+    let fits = (1..=15).contains(&text.len()) && !text.contains(['/', ' ']);
+    if !fits {
+        field.report(
+            field
+                .problem(format!("`{text}` is no name of an interface"))
+                .expected("at most 15 characters without `/` and blanks"),
+        );
+    }
+    fits.then_some(text)
 }
 
 /// One address, or a list with one of each family.

@@ -1,21 +1,7 @@
 //! Questions to a checked topology.
-use std::{cmp::Reverse, net::IpAddr, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
 
-use ipnet::IpNet;
-
-use super::{GroupId, Topology, Vnodes};
-
-/// Usable addresses of a prefix from the first on.
-fn usable(prefix: IpNet) -> Box<dyn Iterator<Item = IpAddr> + Send> {
-    match prefix {
-        IpNet::V4(net) => Box::new(net.hosts().map(IpAddr::V4)),
-        // The first address of an IPv6 subnet means its routers (RFC 4291, 2.6.1).
-        IpNet::V6(net) => {
-            let skip = usize::from(net.prefix_len() < 127);
-            Box::new(net.hosts().skip(skip).map(IpAddr::V6))
-        }
-    }
-}
+use super::{GroupId, Topology, Vnodes, spans};
 
 /// One direction of a link between groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +17,15 @@ impl LinkWay {
     pub const fn number(self) -> usize {
         self.link * 2 + self.is_back as usize
     }
+}
+
+/// Why a capacity between groups cannot be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapacityFault {
+    /// There is none.
+    Missing,
+    /// It is that of other groups as well.
+    Shared,
 }
 
 impl Topology {
@@ -62,36 +57,21 @@ impl Topology {
 
     /// Addresses of a group's vnodes, in order.
     pub fn vnode_addresses(&self, group: GroupId) -> Box<dyn Iterator<Item = IpAddr> + Send + '_> {
-        match &self.groups[group].vnodes {
-            Vnodes::None => Box::new(std::iter::empty()),
-            Vnodes::List(list) => Box::new(list.iter().copied()),
-            Vnodes::Count(count) => {
-                let children: Vec<IpNet> = self
-                    .groups
-                    .iter()
-                    .filter(|g| g.parent == Some(group))
-                    .map(|g| g.prefix)
-                    .collect();
-                let free = move |a: &IpAddr| !children.iter().any(|c| c.contains(a));
-                Box::new(
-                    usable(self.groups[group].prefix)
-                        .filter(free)
-                        .take(*count as usize),
-                )
-            }
-        }
+        let spans = self.group_spans(group).into_iter();
+        Box::new(spans.flat_map(spans::addresses))
     }
 
     /// The vnode with a name: its address, or its group's name, a slash and its
     /// index in the group from 0.
     pub fn vnode_named(&self, name: &str) -> Option<IpAddr> {
         if let Ok(address) = name.parse::<IpAddr>() {
-            let group = self.group_of(address)?;
-            return self.vnode_addresses(group).find(|a| *a == address);
+            return self.is_vnode(address).then_some(address);
         }
         let (group, index) = name.rsplit_once('/')?;
-        let group = self.group_named(group)?;
-        self.vnode_addresses(group).nth(index.parse().ok()?)
+        let spans = self.group_spans(self.group_named(group)?);
+        let index = index.parse::<u64>().ok()?.into();
+        let found = spans::part(&spans, index, index + 1);
+        found.first().map(|(address, _)| *address)
     }
 
     /// A group and all that are nested in it.
@@ -102,41 +82,16 @@ impl Topology {
     }
 
     /// A group and those around it, from the inside out.
-    fn chain(&self, group: GroupId) -> Vec<GroupId> {
+    pub(super) fn chain(&self, group: GroupId) -> Vec<GroupId> {
         std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()
     }
 
-    /// One-way latency between two leaf groups.
+    /// For every pair of groups, row by row of the source, the link that counts.
     ///
-    /// The most specific link counts: both groups themselves first, then one
-    /// step outwards in all, and so on; of two links as far out, the one with the
-    /// more specific source. Inside one leaf group only a link of the group with
-    /// itself counts.
-    pub fn pair_latency(&self, src: GroupId, dst: GroupId) -> Duration {
-        let link = |a: GroupId, b: GroupId| {
-            self.links
-                .iter()
-                .find(|l| (l.a, l.b) == (a, b) || (!l.one_way && (l.b, l.a) == (a, b)))
-        };
-        if src == dst {
-            return link(src, src).map_or(Duration::ZERO, |l| l.latency);
-        }
-        let (from, to) = (self.chain(src), self.chain(dst));
-        for steps in 0..from.len() + to.len() - 1 {
-            for outward in 0..=steps {
-                let (Some(a), Some(b)) = (from.get(outward), to.get(steps - outward)) else {
-                    continue;
-                };
-                if let Some(found) = link(*a, *b) {
-                    return found.latency;
-                }
-            }
-        }
-        Duration::ZERO
-    }
-
-    /// For every pair of groups, row by row of the source, the link that counts: as
-    /// [`Topology::pair_latency`], but fast for many groups.
+    /// It is the most specific one: of both groups themselves first, then one step
+    /// outwards in all, and so on; of two links as far out, the one with the more
+    /// specific source. Inside one leaf group only a link of the group with itself
+    /// counts.
     pub fn pair_links(&self) -> Vec<Option<LinkWay>> {
         let groups = self.groups.len();
         let mut direct = std::collections::HashMap::new();
@@ -170,30 +125,62 @@ impl Topology {
             .collect()
     }
 
-    /// Latency of every pair of groups, row by row of the source.
-    pub fn pair_latencies(&self) -> Vec<Duration> {
-        self.pair_links()
-            .into_iter()
-            .map(|link| link.map_or(Duration::ZERO, |way| self.links[way.link].latency))
-            .collect()
+    /// The pairs of groups between two groups, those nested in them included, as
+    /// indexes into [`Topology::pair_links`].
+    pub fn pairs_between(&self, a: GroupId, b: GroupId, one_way: bool) -> BTreeSet<usize> {
+        let (mut from, mut to) = (self.tree(a), self.tree(b));
+        if a != b {
+            // Of a group inside the other, the rest of the other is the far side.
+            let (inner, outer) = (to.clone(), from.clone());
+            from.retain(|g| !inner.contains(g));
+            if from.is_empty() {
+                from = outer;
+                to.retain(|g| !from.contains(g));
+            }
+        }
+        let groups = self.groups.len();
+        let mut pairs = BTreeSet::new();
+        for x in &from {
+            for y in &to {
+                pairs.insert(x * groups + y);
+                if !one_way {
+                    pairs.insert(y * groups + x);
+                }
+            }
+        }
+        pairs
+    }
+
+    /// What keeps rate and queue between two groups from being changed; `ways` are
+    /// those of [`Topology::pair_links`].
+    pub fn capacity_fault(
+        &self,
+        ways: &[Option<LinkWay>],
+        (a, b): (GroupId, GroupId),
+        one_way: bool,
+    ) -> Option<CapacityFault> {
+        let pairs = self.pairs_between(a, b, one_way);
+        let capacity = |pair: usize| {
+            ways[pair]
+                .filter(|way| self.links[way.link].rate.is_some())
+                .map(LinkWay::number)
+        };
+        let inside: BTreeSet<usize> = pairs.iter().filter_map(|p| capacity(*p)).collect();
+        if inside.is_empty() {
+            return Some(CapacityFault::Missing);
+        }
+        (0..ways.len())
+            .filter(|pair| !pairs.contains(pair))
+            .filter_map(capacity)
+            .any(|way| inside.contains(&way))
+            .then_some(CapacityFault::Shared)
     }
 
     /// Addresses of the vnodes that a host carries, in the order of the groups.
     pub fn host_vnodes(&self, host: &str) -> Vec<IpAddr> {
-        let Some(host) = self.hosts.iter().find(|h| h.name == host) else {
-            return Vec::new();
-        };
-        let whole = |group: GroupId| self.chain(group).iter().any(|g| host.groups.contains(g));
-        let named = |a: &IpAddr| {
-            host.nodes
-                .iter()
-                .any(|(first, last)| first <= a && a <= last)
-        };
-        (0..self.groups.len())
-            .flat_map(|group| {
-                let all = whole(group);
-                self.vnode_addresses(group).filter(move |a| all || named(a))
-            })
-            .collect()
+        let host = self.hosts.iter().position(|h| h.name == host);
+        let parts = host.map(|host| self.slices().swap_remove(host));
+        let spans = parts.into_iter().flatten().flat_map(|(_, spans)| spans);
+        spans.flat_map(spans::addresses).collect()
     }
 }

@@ -10,12 +10,15 @@ mod error;
 mod events;
 mod hosts;
 mod impair;
+mod links;
 mod lookup;
-mod node;
+pub(crate) mod node;
 mod parse;
-mod reader;
+mod placement;
+pub(crate) mod reader;
 mod schema;
 mod sections;
+mod spans;
 mod traces;
 mod units;
 mod validate;
@@ -26,14 +29,18 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use change::{LineChange, PipeChange, Target};
+pub(crate) use error::similar;
 pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
-pub use lookup::LinkWay;
+pub use lookup::{CapacityFault, LinkWay};
 pub use parse::{load, parse};
+pub use placement::{HostTemplate, Part, Placement, SizeError};
 pub use schema::json_schema;
+pub(crate) use spans::total as span_total;
+pub use spans::{Span, addresses, joined};
 pub use traces::{Side, Trace};
-pub use units::{Queue, Rate, UnitError, probability, rate, size, time};
+pub use units::{Queue, Rate, UnitError, probability, rate, size, span, time};
 
 /// Index of a group in [`Topology::groups`].
 pub type GroupId = usize;
@@ -62,6 +69,12 @@ pub struct Topology {
     pub links: Vec<GroupLink>,
     /// Hosts; none means that this host carries all vnodes.
     pub hosts: Vec<Host>,
+    /// How vnodes that no host names are dealt out; none: every one is named.
+    pub placement: Option<Placement>,
+    /// What the hosts are made of, if the file says how many rather than which.
+    pub template: Option<HostTemplate>,
+    /// Number of hosts where it is another than the file's.
+    pub size: Option<usize>,
     /// What happens after `emu start`, in the order of time.
     pub events: Vec<Event>,
     /// Recordings that lines and links follow after `emu start`.
@@ -214,10 +227,19 @@ pub struct Host {
     /// Its addresses there, at most one of each family, which the other hosts
     /// route its vnodes of that family to.
     pub addresses: Vec<IpAddr>,
+    /// Speed of its link to the others, for what a placement needs of it.
+    pub link: Option<Rate>,
     /// Groups of which it carries all vnodes, those of nested groups included.
     pub groups: Vec<GroupId>,
     /// Runs of vnodes that it carries: first and last address.
-    pub nodes: Vec<(IpAddr, IpAddr)>,
+    pub nodes: Vec<Span>,
+}
+
+impl Host {
+    /// Whether the file says what it carries.
+    pub fn says_what(&self) -> bool {
+        !self.groups.is_empty() || !self.nodes.is_empty()
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 use super::{
     Accounting, Addressing, FqSettings, Topology,
     error::{Position, Problem, TopologyErrors},
-    events, hosts, impair, node,
+    events, hosts, impair, links, node,
     reader::{Field, Problems, Record, resolve},
     sections, traces, units, validate,
 };
@@ -23,6 +23,7 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "groups",
     "latencies",
     "latency_matrix",
+    "placement",
     "hosts",
     "events",
     "traces",
@@ -120,7 +121,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     let own: Vec<&str> = distributions.iter().map(|(name, _)| *name).collect();
     let profiles = sections::profiles(&record, &own);
     let groups = sections::groups(&record, &profiles, &own);
-    let links = sections::links(&record, &groups, &own);
+    let links = links::links(&record, &groups, &own);
     let hosts = hosts::hosts(&record, &groups);
     let mut topology = Topology {
         name: record
@@ -145,13 +146,16 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
         fq: fq(&record),
         groups: groups.list.iter().map(|g| g.group.clone()).collect(),
         links,
-        hosts: hosts.iter().map(|h| h.host.clone()).collect(),
+        hosts: hosts.list.iter().map(|h| h.host.clone()).collect(),
+        placement: hosts.placement,
+        template: hosts.template.clone(),
+        size: None,
         events: Vec::new(),
         traces: Vec::new(),
     };
     topology.traces = traces::traces(&record, &groups, &topology, folder);
     topology.events = events::events(&record, &groups, &topology, &own);
-    validate::check(root, &topology, &groups, &hosts);
+    validate::check(root, &topology, &groups, &hosts.list);
     Some(topology)
 }
 

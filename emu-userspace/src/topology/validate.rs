@@ -1,8 +1,5 @@
 //! Checks that need the whole topology: prefixes, counts, hosts.
-use std::{
-    collections::{HashMap, HashSet},
-    net::IpAddr,
-};
+use std::{collections::HashMap, net::IpAddr};
 
 use emu_common::layout::MAX_GROUPS;
 use ipnet::IpNet;
@@ -12,6 +9,7 @@ use super::{
     hosts::ReadHost,
     reader::Field,
     sections::{Groups, most_ring_slots},
+    spans::{self, Owners, Span},
 };
 
 pub(super) fn check(
@@ -223,26 +221,28 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
     if hosts.is_empty() || hosts.len() != topology.hosts.len() {
         return;
     }
-    let mut owner: HashMap<IpAddr, usize> = HashMap::new();
+    let mut owners = Owners::default();
     for (id, read) in hosts.iter().enumerate() {
-        let mine = topology.host_vnodes(&read.host.name);
-        if mine.is_empty() {
+        let mine = topology.said(&read.host);
+        if mine.is_empty() && (read.host.says_what() || topology.placement.is_none()) {
             read.field.report(
                 read.field
                     .problem(format!("the host `{}` carries no vnodes", read.host.name))
-                    .expected("`groups: [...]` or `nodes: [...]` that have vnodes"),
+                    .expected(
+                        "`groups: [...]` or `nodes: [...]` that have vnodes, or `placement: block` \
+                         at the top",
+                    ),
             );
         }
-        let mut clashes: Vec<(IpAddr, usize)> = Vec::new();
-        for address in mine {
-            if let Some(other) = owner.insert(address, id).filter(|o| *o != id) {
-                clashes.push((address, other));
-            }
-        }
+        let clashes: Vec<(Span, usize)> = mine
+            .into_iter()
+            .flat_map(|(_, spans)| spans)
+            .flat_map(|span| owners.take(span, id))
+            .collect();
         // One message for all of them: a whole group would fill the screen.
-        if let Some((address, other)) = clashes.first() {
-            let more = match clashes.len() {
-                1 => String::new(),
+        if let Some(((address, _), other)) = clashes.first() {
+            let more = match clashes.iter().map(|(span, _)| spans::length(span)).sum() {
+                1u128 => String::new(),
                 n => format!(", and {} more", n - 1),
             };
             read.field.report(read.field.problem(format!(
@@ -251,23 +251,25 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
             )));
         }
     }
-    let vnodes: HashSet<IpAddr> = (0..topology.groups.len())
-        .flat_map(|g| topology.vnode_addresses(g))
-        .collect();
     for read in hosts {
         let mut ends = read.host.nodes.iter().flat_map(|(a, b)| [a, b]);
-        if let Some(address) = ends.find(|a| !vnodes.contains(a)) {
+        if let Some(address) = ends.find(|a| !topology.is_vnode(**a)) {
             read.field.report(read.field.problem(format!(
                 "`nodes` of the host `{}` names {address}, which is no vnode",
                 read.host.name
             )));
         }
     }
+    let open = hosts.iter().any(|read| !read.host.says_what());
+    if let (Some(_), true) = (topology.placement, open) {
+        return;
+    }
+    let owned = owners.spans();
     let missing = (0..topology.groups.len())
-        .flat_map(|g| topology.vnode_addresses(g))
-        .find(|a| !owner.contains_key(a));
+        .flat_map(|g| topology.group_spans(g))
+        .find_map(|span| spans::without(span, &owned).first().map(|(a, _)| *a));
     if let (Some(address), Some(read)) = (missing, hosts.first()) {
-        let count = topology.vnode_total().saturating_sub(owner.len());
+        let count = (topology.vnode_total() as u128).saturating_sub(spans::total(&owned));
         read.field.report(
             read.field
                 .problem(format!(

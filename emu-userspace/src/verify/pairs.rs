@@ -6,6 +6,9 @@ use crate::{
     topology::{GroupId, Topology},
 };
 
+/// Vnodes of another host's group that are probed at most.
+const MOST_REMOTE: usize = 4_096;
+
 /// One prober and one responder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
@@ -68,7 +71,7 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> (Vec<Pair>, usiz
         .enumerate()
         .map(|(group, list)| {
             if list.is_empty() {
-                topology.vnode_addresses(group).collect()
+                topology.vnode_addresses(group).take(MOST_REMOTE).collect()
             } else {
                 list
             }

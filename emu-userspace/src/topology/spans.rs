@@ -1,0 +1,230 @@
+//! Runs of neighbouring addresses: a group of a million vnodes is one of them, or
+//! few, and is never written out.
+use std::{collections::BTreeMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+/// First and last address of a run, both of one family.
+pub type Span = (IpAddr, IpAddr);
+
+/// An address as a number, with its family first, so that runs of two families
+/// never touch.
+pub(crate) fn number(address: IpAddr) -> (bool, u128) {
+    match address {
+        IpAddr::V4(a) => (false, u128::from(u32::from(a))),
+        IpAddr::V6(a) => (true, u128::from(a)),
+    }
+}
+
+/// The address `count` places after another; the family's last one where there
+/// are not so many.
+pub(crate) fn after(address: IpAddr, count: u128) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => {
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            IpAddr::V4(u32::from(a).saturating_add(count).into())
+        }
+        IpAddr::V6(a) => IpAddr::V6(u128::from(a).saturating_add(count).into()),
+    }
+}
+
+fn before(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => IpAddr::V4(u32::from(a).saturating_sub(1).into()),
+        IpAddr::V6(a) => IpAddr::V6(u128::from(a).saturating_sub(1).into()),
+    }
+}
+
+/// How many addresses a run has.
+pub(crate) fn length(span: &Span) -> u128 {
+    (number(span.1).1 - number(span.0).1).saturating_add(1)
+}
+
+/// Addresses of several runs.
+pub(crate) fn total(spans: &[Span]) -> u128 {
+    spans.iter().map(length).sum()
+}
+
+/// Every address of a run.
+pub fn addresses((first, last): Span) -> Box<dyn Iterator<Item = IpAddr> + Send> {
+    match (first, last) {
+        (IpAddr::V4(first), IpAddr::V4(last)) => {
+            Box::new((u32::from(first)..=u32::from(last)).map(|a| IpAddr::V4(a.into())))
+        }
+        (IpAddr::V6(first), IpAddr::V6(last)) => {
+            Box::new((u128::from(first)..=u128::from(last)).map(|a| IpAddr::V6(a.into())))
+        }
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// Runs of a list of addresses, in its order.
+pub(crate) fn of_list(list: &[IpAddr]) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    for address in list {
+        let (v6, value) = number(*address);
+        match spans.last_mut() {
+            Some((_, last)) if number(*last).0 == v6 && number(*last).1 + 1 == value => {
+                *last = *address;
+            }
+            _ => spans.push((*address, *address)),
+        }
+    }
+    spans
+}
+
+/// Sorts runs that do not overlap, and joins neighbours.
+pub fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort_unstable();
+    let mut joined: Vec<Span> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some((_, last))
+                if number(*last).0 == number(span.0).0
+                    && number(*last).1.saturating_add(1) >= number(span.0).1 =>
+            {
+                *last = (*last).max(span.1);
+            }
+            _ => joined.push(span),
+        }
+    }
+    joined
+}
+
+/// What two runs have in common.
+pub(crate) fn common(a: &Span, b: &Span) -> Option<Span> {
+    let (first, last) = (a.0.max(b.0), a.1.min(b.1));
+    (first.is_ipv4() == last.is_ipv4() && first <= last).then_some((first, last))
+}
+
+/// What is left of a run, in order, without others that are sorted and apart.
+pub(crate) fn without(span: Span, holes: &[Span]) -> Vec<Span> {
+    let (mut left, mut first) = (Vec::new(), span.0);
+    for hole in holes {
+        let Some((from, to)) = common(&(first, span.1), hole) else {
+            continue;
+        };
+        if from > first {
+            left.push((first, before(from)));
+        }
+        if to >= span.1 {
+            return left;
+        }
+        first = after(to, 1);
+    }
+    left.push((first, span.1));
+    left
+}
+
+/// The part of runs from the `from`th to before the `to`th address.
+pub(crate) fn part(spans: &[Span], from: u128, to: u128) -> Vec<Span> {
+    let (mut part, mut passed) = (Vec::new(), 0u128);
+    for span in spans {
+        let count = length(span);
+        let (start, end) = (from.max(passed), to.min(passed + count));
+        if start < end {
+            let first = after(span.0, start - passed);
+            part.push((first, after(span.0, end - 1 - passed)));
+        }
+        passed += count;
+    }
+    part
+}
+
+/// The first `count` usable addresses of a prefix without those of others inside
+/// it: no network and broadcast address, or IPv6 subnet's routers (RFC 4291, 2.6.1).
+pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<Span> {
+    let (mut first, mut last) = (prefix.network(), prefix.broadcast());
+    if prefix.max_prefix_len() - prefix.prefix_len() > 1 {
+        first = after(first, 1);
+        if prefix.addr().is_ipv4() {
+            last = before(last);
+        }
+    }
+    let holes: Vec<Span> = inner.iter().map(|p| (p.network(), p.broadcast())).collect();
+    part(&without((first, last), &joined(holes)), 0, count)
+}
+
+/// Which host has which run; runs of different hosts are told when they overlap.
+#[derive(Default)]
+pub(crate) struct Owners(BTreeMap<IpAddr, (IpAddr, usize)>);
+
+impl Owners {
+    /// Gives a run to an owner; returns what others had of it, in order.
+    pub fn take(&mut self, span: Span, owner: usize) -> Vec<(Span, usize)> {
+        let reaching = self.0.range(..=span.0).next_back();
+        let begin = reaching.map_or(span.0, |(first, _)| *first);
+        let hit: Vec<(Span, usize)> = self
+            .0
+            .range(begin..=span.1)
+            .map(|(first, (last, owner))| ((*first, *last), *owner))
+            .filter(|(other, _)| common(other, &span).is_some())
+            .collect();
+        let mut taken = Vec::new();
+        for (other, had) in hit {
+            self.0.remove(&other.0);
+            for (first, last) in without(other, &[span]) {
+                self.0.insert(first, (last, had));
+            }
+            if had != owner
+                && let Some(both) = common(&other, &span)
+            {
+                taken.push((both, had));
+            }
+        }
+        self.0.insert(span.0, (span.1, owner));
+        taken
+    }
+
+    /// All runs that have owners, sorted.
+    pub fn spans(&self) -> Vec<Span> {
+        self.0
+            .iter()
+            .map(|(first, (last, _))| (*first, *last))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(first: &str, last: &str) -> Span {
+        (first.parse().unwrap(), last.parse().unwrap())
+    }
+
+    #[test]
+    fn holes_and_ends_of_prefixes() {
+        let prefix: IpNet = "10.0.0.0/28".parse().unwrap();
+        let inner = vec!["10.0.0.4/30".parse().unwrap()];
+        let all = usable(prefix, inner, 100);
+        assert_eq!(
+            all,
+            [span("10.0.0.1", "10.0.0.3"), span("10.0.0.8", "10.0.0.14")]
+        );
+        assert_eq!(
+            part(&all, 2, 5),
+            [span("10.0.0.3", "10.0.0.3"), span("10.0.0.8", "10.0.0.9")]
+        );
+        assert_eq!(total(&all), 10);
+        let v6: IpNet = "fd00::/126".parse().unwrap();
+        assert_eq!(usable(v6, Vec::new(), 9), [span("fd00::1", "fd00::3")]);
+        let last: IpNet = "255.255.255.254/31".parse().unwrap();
+        assert_eq!(total(&usable(last, Vec::new(), 9)), 2);
+    }
+
+    #[test]
+    fn owners_are_told_of_what_they_lose() {
+        let mut owners = Owners::default();
+        assert!(owners.take(span("10.0.0.1", "10.0.0.9"), 0).is_empty());
+        assert!(owners.take(span("10.0.0.5", "10.0.0.6"), 0).is_empty());
+        let lost = owners.take(span("10.0.0.4", "10.0.0.7"), 1);
+        let lost: u128 = lost.iter().map(|(span, _)| length(span)).sum();
+        assert_eq!(lost, 4);
+        assert_eq!(
+            owners.take(span("10.0.0.8", "10.0.0.20"), 2),
+            [(span("10.0.0.8", "10.0.0.9"), 0)]
+        );
+        assert_eq!(joined(owners.spans()), [span("10.0.0.1", "10.0.0.20")]);
+    }
+}
