@@ -20,7 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod agent;
 pub mod bench;
+pub mod counters;
 pub mod folding;
 pub mod kernel;
 pub mod live;

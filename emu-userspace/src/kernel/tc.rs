@@ -341,6 +341,11 @@ pub fn qdiscs(netlink: &mut Netlink) -> Result<Vec<Qdisc>, NetlinkError> {
 }
 
 impl Qdisc {
+    /// What the kernel said of it.
+    pub(super) fn message(&self) -> &TcMessage {
+        &self.message
+    }
+
     /// Whether the kernel attached it by itself, so that deleting ours brings
     /// it back.
     pub fn is_default(&self) -> bool {
