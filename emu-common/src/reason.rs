@@ -51,11 +51,14 @@ pub enum Reason {
     Corrupted = 20,
     /// Congestion was marked instead of a drop (ECN).
     Marked = 21,
+    /// Dropped: the active management of the queue in front of the capacity between
+    /// two groups.
+    CoreAqm = 22,
 }
 
 impl Reason {
     /// Number of reasons, the size of the counter array.
-    pub const COUNT: u32 = 22;
+    pub const COUNT: u32 = 23;
 
     /// All reasons in index order.
     pub const ALL: [Reason; Self::COUNT as usize] = [
@@ -81,6 +84,7 @@ impl Reason {
         Reason::Duplicated,
         Reason::Corrupted,
         Reason::Marked,
+        Reason::CoreAqm,
     ];
 
     /// Stable name for tables, JSON and metrics.
@@ -108,6 +112,7 @@ impl Reason {
             Reason::Duplicated => "duplicated",
             Reason::Corrupted => "corrupted",
             Reason::Marked => "marked",
+            Reason::CoreAqm => "core_aqm",
         }
     }
 
@@ -123,7 +128,8 @@ impl Reason {
             | Reason::Partitioned
             | Reason::Down
             | Reason::Filtered
-            | Reason::CoreQueue => true,
+            | Reason::CoreQueue
+            | Reason::CoreAqm => true,
             Reason::NotIp
             | Reason::Truncated
             | Reason::NotVnode

@@ -23,10 +23,12 @@
 pub mod agent;
 pub mod bench;
 pub mod counters;
+pub mod experiment;
 pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod run;
 pub mod session;
 pub mod slice;
 pub mod topology;

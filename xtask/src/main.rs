@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod install;
 mod run;
+mod slurm;
 mod suite;
 mod tally;
 mod test;
@@ -47,6 +48,8 @@ enum Verb {
     Test(test::Test),
     /// The tests on several kernels: this one, User-Mode Linux, 6.1 and 6.12 in QEMU.
     TestVm(test_vm::TestVm),
+    /// The tests of experiments over several hosts, under Slurm in the VM.
+    TestSlurm(slurm::TestSlurm),
     /// Hold the verifier's work for each program against the table, or renew it.
     Verifier(verifier::Verifier),
     /// Style only: fmt, clippy, documentation, licences.
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Verb::Vm(vm) => vm.run(),
         Verb::Test(test) => test.run(),
         Verb::TestVm(test) => test.run(),
+        Verb::TestSlurm(test) => test.run(),
         Verb::Verifier(verifier) => verifier.run(),
         Verb::Check => check::run(),
         Verb::BuildEbpf(build) => build.run(),

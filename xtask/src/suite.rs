@@ -118,9 +118,19 @@ pub fn bytecode(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
 
 /// The end-to-end tests.
 pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
+    whole(object, "e2e", filter)
+}
+
+/// The tests under Slurm.
+pub fn slurm(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
+    whole(object, "slurm", filter)
+}
+
+/// Tests that run `emu` and real programs.
+fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>> {
     debian("the end-to-end tests", &PROGRAMS)?;
     build_with(object, "emu-userspace")?;
-    let binary = test_binary(object, "e2e")?;
+    let binary = test_binary(object, name)?;
     // One at a time: the tests measure, and the VM has one processor or slow ones.
     // What the tests print is what they measured.
     let argv = vec![

@@ -64,17 +64,21 @@ impl Tally {
 
     fn read(lines: impl Read, print: impl Fn(&str)) -> anyhow::Result<Self> {
         let (mut tally, mut running) = (Self::default(), None);
+        // Verdicts of a program that has not come to its summary.
+        let mut so_far = (0, 0);
         for line in BufReader::new(lines).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
             print(&line);
             if let Some((name, verdict)) = test_line(&line) {
                 running = verdict.is_empty().then(|| name.to_owned());
+                so_far.0 += u32::from(verdict == "ok");
                 if verdict == "FAILED" {
+                    so_far.1 += 1;
                     tally.failures.push(name.to_owned());
                 }
             }
             if let Some(summary) = line.strip_prefix("test result: ") {
-                running = None;
+                (running, so_far) = (None, (0, 0));
                 tally.passed += number_before(summary, "passed");
                 tally.failed += number_before(summary, "failed");
             }
@@ -84,6 +88,8 @@ impl Tally {
                 tally.skips.push(line);
             }
         }
+        tally.passed += so_far.0;
+        tally.failed += so_far.1;
         if let Some(name) = running {
             tally.failures.push(format!("{name} (never ended)"));
         }
@@ -121,9 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_breaks_off_names_its_last_test() {
-        let tally = Tally::read("test a ... ok\ntest b ... ".as_bytes(), |_| ()).unwrap();
-        assert_eq!(tally.failures, ["b (never ended)"]);
+    fn a_run_that_breaks_off_counts_so_far_and_names_its_last_test() {
+        let text = "test a ... ok\ntest b ... FAILED\ntest c ... ok\ntest d ... ";
+        let tally = Tally::read(text.as_bytes(), |_| ()).unwrap();
+        assert_eq!((tally.passed, tally.failed), (2, 1));
+        assert_eq!(tally.failures, ["b", "d (never ended)"]);
         assert!(!tally.ok());
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
-    bpf, check,
+    bpf, check, slurm,
     suite::{self, Place},
     tally::Tally,
     verifier,
@@ -82,6 +82,9 @@ impl Test {
             counts.tests("verifier in the VM", || {
                 verifier::check(&object, &vm, print)
             })?;
+        }
+        if all {
+            counts.tests("under Slurm in the VM", || slurm::run(&object, "", print))?;
         }
         if !self.host {
             let filter = self.e2e.unwrap_or_default();

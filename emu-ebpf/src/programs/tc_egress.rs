@@ -50,14 +50,13 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     let between = stage::pass(ctx, link.stage & !PairLink::CUT, may_copy)?;
     if maps::features() & feature::CAPACITY != 0 && link.pipe != 0 {
         let core = pipe::line(link.pipe)?;
-        let core_ns = pipe::pass(ctx, &core, packet.ip_bytes, now_ns).map_err(|reason| {
-            // A drop of the core is none of the vnode's queue.
-            if reason.drops() {
-                Reason::CoreQueue
-            } else {
-                reason
-            }
-        })?;
+        // A drop of the core is none of the vnode's queue.
+        let core_ns =
+            pipe::pass(ctx, &core, packet.ip_bytes, now_ns).map_err(|reason| match reason {
+                Reason::Aqm => Reason::CoreAqm,
+                reason if reason.drops() => Reason::CoreQueue,
+                reason => reason,
+            })?;
         departure_ns = departure_ns.max(core_ns);
     }
     stage::corrupt(ctx, &packet, [own, between]);

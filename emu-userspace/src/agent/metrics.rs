@@ -18,7 +18,7 @@ use crate::{
     kernel::{
         bpf::{BpfError, Maps},
         fq_stats::{FqStats, fq_stats},
-        netlink::NetlinkError,
+        netlink::{Netlink, NetlinkError},
     },
     session::{Loaded, SessionError},
 };
@@ -93,7 +93,7 @@ impl Figures {
             waits: waits(loaded, &maps),
             vnodes,
             reasons: maps.reasons()?,
-            fq: fq_stats()?,
+            fq: fq_stats(&mut Netlink::open()?)?,
         })
     }
 }

@@ -99,7 +99,7 @@ mod tests {
         assert!(watched.contains(&at("..data")) && watched.contains(&at("..v1")));
         let (tell, told) = mpsc::channel();
         start(&at("topology.yaml"), tell).unwrap();
-        let mut seen = |what: &str| {
+        let seen = |what: &str| {
             let word = told.recv_timeout(Duration::from_secs(20));
             assert!(matches!(word, Ok(Word::Look)), "{what} was not seen");
             // What else the same change caused.

@@ -8,54 +8,20 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    thread,
     time::Instant,
 };
 
-use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use super::Spread;
+use super::{BenchError, Spread, namespace::Namespace};
 use crate::kernel::{
     addr,
-    bpf::BpfError,
     cgroup::{self, CgroupError, Tree},
-    identity::{self, Hooks, IdentityError},
+    identity::{self, Hooks},
     link,
-    netlink::{Netlink, NetlinkError},
+    netlink::Netlink,
 };
-
-/// The measurement did not come about.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// The scratch namespace.
-    #[error("make a network namespace: {0} (needs root)")]
-    Namespace(#[source] nix::errno::Errno),
-    /// A network table.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// The BPF object.
-    #[error(transparent)]
-    Bpf(#[from] BpfError),
-    /// The cgroup tree.
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    /// The hooks.
-    #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// A socket.
-    #[error("{case}: {source}")]
-    Socket {
-        /// What was measured.
-        case: &'static str,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The measuring thread ended.
-    #[error("the measuring thread ended")]
-    Thread,
-}
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
@@ -126,22 +92,18 @@ const V6: Ends = (
 /// # Errors
 /// [`BenchError`].
 pub fn run(options: Options) -> Result<Vec<Case>, BenchError> {
-    thread::spawn(move || in_scratch_namespace(options))
-        .join()
-        .map_err(|_| BenchError::Thread)?
+    Namespace::new()?.enter(|| in_scratch_namespace(options))
 }
 
 fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
-    unshare(CloneFlags::CLONE_NEWNET).map_err(BenchError::Namespace)?;
     let mut netlink = Netlink::open()?;
     let lo = link::link(&mut netlink, "lo")?.map_or(1, |l| l.index);
-    netlink.request(link::set_up(lo, "lo", true))?;
     for address in [V4.0, V4.1, V6.0, V6.1] {
         netlink.request(addr::add_alias(lo, "lo", address))?;
     }
     // Opened before the process joins the cgroup: they stay outside.
     let answering = CASES.map(|(case, work, ends)| {
-        let open = |_| answer(work, ends.1).map_err(|source| BenchError::Socket { case, source });
+        let open = |_| answer(work, ends.1).map_err(BenchError::system(case));
         (0..options.pairs).map(open).collect::<Result<Vec<_>, _>>()
     });
     let hooks = Hooks::load(1)?;
@@ -253,10 +215,7 @@ impl Series {
                 if hooked {
                     hooks.detach(cgroup)?;
                 }
-                result.map_err(|source| BenchError::Socket {
-                    case: self.name,
-                    source,
-                })
+                result.map_err(BenchError::system(self.name))
             };
             let [first, second] = [block(i % 2 == 0)?, block(i % 2 == 1)?];
             let (hooked, plain) = if i % 2 == 0 {

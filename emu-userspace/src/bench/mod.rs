@@ -14,7 +14,10 @@ pub mod stats;
 
 use std::io;
 
-use crate::session::SessionError;
+use crate::{
+    kernel::{bpf::BpfError, cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError},
+    session::SessionError,
+};
 
 pub use spread::Spread;
 
@@ -51,6 +54,18 @@ pub enum BenchError {
     /// Loading a topology.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// A network table.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The BPF object.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The cgroup tree.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The hooks of processes.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// A namespace's thread is gone.
     #[error("a thread of the measurement broke off")]
     Thread,

@@ -20,8 +20,9 @@ impl Namespace {
     /// [`BenchError`], for a user who may not.
     pub fn new() -> Result<Self, BenchError> {
         let made = thread::spawn(|| -> Result<File, BenchError> {
-            unshare(CloneFlags::CLONE_NEWNET)
-                .map_err(|e| BenchError::system("make a network namespace")(e.into()))?;
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
+                BenchError::system("make a network namespace, which needs root")(e.into())
+            })?;
             File::open("/proc/thread-self/ns/net")
                 .map_err(BenchError::system("open a network namespace"))
         });

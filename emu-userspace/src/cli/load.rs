@@ -169,23 +169,25 @@ pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
 
 /// `emu check`.
 pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    match topology::load(file) {
-        Ok(topology) if as_json => print_json(&json!({
-            "ok": true, "name": topology.name,
-            "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
-        })),
-        Ok(topology) => {
-            for file in &topology.distributions {
-                plan::read_distribution(file)?;
-            }
-            groups(&topology)
-        }
+    let topology = match topology::load(file) {
+        Ok(topology) => topology,
         Err(errors) if as_json => {
             print(&errors.to_json())?;
-            Ok(USAGE)
+            return Ok(USAGE);
         }
-        Err(errors) => Err(SessionError::Topology(Box::new(errors)).into()),
+        Err(errors) => return Err(SessionError::Topology(Box::new(errors)).into()),
+    };
+    for file in &topology.distributions {
+        plan::read_distribution(file)?;
     }
+    live::check_traces(&topology)?;
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": topology.name,
+            "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
+        }));
+    }
+    groups(&topology)
 }
 
 /// The access line of every group, each quantity echoed with its unit.

@@ -9,6 +9,7 @@ use super::{
 };
 
 // Offsets in struct tc_fq_qd_stats (uapi/linux/pkt_sched.h).
+const THROTTLED: usize = 24;
 const FLOWS_PLIMIT: usize = 32;
 const ALLOCATION_ERRORS: usize = 48;
 const FLOWS: usize = 64;
@@ -33,6 +34,8 @@ pub struct FqStats {
     pub horizon_drops: u64,
     /// Of them, for want of memory.
     pub memory_drops: u64,
+    /// Packets that waited for their time, since it was made.
+    pub throttled: u64,
     /// Flows.
     pub flows: u32,
     /// Flows of which the next packet is not yet due.
@@ -57,10 +60,9 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 ///
 /// # Errors
 /// [`NetlinkError`].
-pub fn fq_stats() -> Result<Vec<FqStats>, NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    let links = link::links(&mut netlink)?;
-    let ours = tc::qdiscs(&mut netlink)?;
+pub fn fq_stats(netlink: &mut Netlink) -> Result<Vec<FqStats>, NetlinkError> {
+    let links = link::links(netlink)?;
+    let ours = tc::qdiscs(netlink)?;
     let ours = ours
         .into_iter()
         .filter(|q| q.handle.major == tc::FQ_HANDLE_MAJOR);
@@ -99,6 +101,7 @@ fn application(stats: &mut FqStats, app: &TcXstats) {
     stats.flow_limit_drops = u64_at(bytes, FLOWS_PLIMIT);
     stats.horizon_drops = u64_at(bytes, HORIZON_DROPS);
     stats.memory_drops = u64_at(bytes, ALLOCATION_ERRORS);
+    stats.throttled = u64_at(bytes, THROTTLED);
     stats.flows = u32_at(bytes, FLOWS);
     stats.waiting_flows = u32_at(bytes, THROTTLED_FLOWS);
 }

@@ -13,33 +13,6 @@ use crate::{
 };
 
 impl Live {
-    /// Indexes of the pairs of leaf groups between two groups, those nested in
-    /// them included.
-    fn pairs(&self, a: GroupId, b: GroupId, one_way: bool) -> BTreeSet<usize> {
-        let topology = self.topology();
-        let (mut from, mut to) = (topology.tree(a), topology.tree(b));
-        if a != b {
-            // Of a group inside the other, the rest of the other is the far side.
-            let (inner, outer) = (to.clone(), from.clone());
-            from.retain(|g| !inner.contains(g));
-            if from.is_empty() {
-                from = outer;
-                to.retain(|g| !from.contains(g));
-            }
-        }
-        let groups = self.plan().groups.len();
-        let mut pairs = BTreeSet::new();
-        for x in &from {
-            for y in &to {
-                pairs.insert(x * groups + y);
-                if !one_way {
-                    pairs.insert(y * groups + x);
-                }
-            }
-        }
-        pairs
-    }
-
     /// Cuts two groups off from each other, or joins them again, in both
     /// directions; nested groups are included.
     ///
@@ -48,7 +21,7 @@ impl Live {
     pub fn set_cut(&mut self, a: GroupId, b: GroupId, cut: bool) -> Result<Changed, LiveError> {
         let session = self.lock()?;
         let mut stores = Stores::default();
-        for pair in self.pairs(a, b, false) {
+        for pair in self.topology().pairs_between(a, b, false) {
             let mut link = self.maps.pairs.get(pair).unwrap_or_default();
             link.stage &= !PairLink::CUT;
             if cut {
@@ -111,7 +84,7 @@ impl Live {
             self.group_name(b)
         );
         self.check_features(&change.impairments, &place)?;
-        let pairs = self.pairs(a, b, one_way);
+        let pairs = self.topology().pairs_between(a, b, one_way);
         let mut links: BTreeMap<usize, PairLink> = pairs
             .iter()
             .map(|p| (*p, self.maps.pairs.get(*p).unwrap_or_default()))

@@ -35,6 +35,20 @@ pub enum TraceError {
         /// What is wrong.
         detail: String,
     },
+    /// Rates for a link that has none to change.
+    #[error(
+        "the trace {} has rates, and the link between {a} and {b} has no capacity of its own; \
+         give it one in `latencies`, as in `rate: 10gbit`: what holds before the trace",
+        path.display()
+    )]
+    Capacity {
+        /// File.
+        path: PathBuf,
+        /// One end of the link.
+        a: String,
+        /// The other end.
+        b: String,
+    },
 }
 
 /// Settings from a time on.
@@ -58,10 +72,23 @@ pub(super) struct Recording {
 /// # Errors
 /// [`TraceError`] of the first that is wrong.
 pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
-    topology
-        .traces
-        .iter()
-        .try_for_each(|trace| Recording::read(trace).map(|_| ()))
+    let ways = topology.pair_links();
+    for trace in &topology.traces {
+        let recording = Recording::read(trace)?;
+        let has_rates = recording.rows.iter().any(|row| row.change.rate.is_some());
+        if let Place::Link((a, b), one_way) = trace.place
+            && has_rates
+            && topology.capacity_fault(&ways, (a, b), one_way).is_some()
+        {
+            let name = |group: topology::GroupId| topology.groups[group].name.clone();
+            return Err(TraceError::Capacity {
+                path: trace.file.clone(),
+                a: name(a),
+                b: name(b),
+            });
+        }
+    }
+    Ok(())
 }
 
 impl Recording {

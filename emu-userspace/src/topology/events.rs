@@ -2,7 +2,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    GroupId, LineChange, Loss, PipeChange, Target, Topology,
+    CapacityFault, GroupId, LineChange, LinkWay, Loss, PipeChange, Target, Topology,
     change::{LINE_CHANGE_KEYS, LINK_CHANGE_KEYS},
     reader::{Field, Record},
     sections::Groups,
@@ -131,6 +131,8 @@ pub(super) fn events(
         return Vec::new();
     };
     let mut reader = Reader::new(groups, topology, own);
+    // A link that could not be read would look like one that is missing.
+    reader.links_are_known = record.field().is_sound_so_far();
     for field in list {
         reader.event(&field);
     }
@@ -143,6 +145,9 @@ pub(super) struct Reader<'a, 'b> {
     groups: &'a Groups<'b>,
     topology: &'a Topology,
     own: &'a [&'a str],
+    /// The link that counts for each pair of groups, once somebody asks.
+    ways: Option<Vec<Option<LinkWay>>>,
+    links_are_known: bool,
     events: Vec<Event>,
 }
 
@@ -152,6 +157,8 @@ impl<'a, 'b> Reader<'a, 'b> {
             groups,
             topology,
             own,
+            ways: None,
+            links_are_known: false,
             events: Vec::new(),
         }
     }
@@ -285,12 +292,44 @@ impl<'a, 'b> Reader<'a, 'b> {
             nothing(field);
             return None;
         }
+        if let Some(setting) = record.get("rate").or_else(|| record.get("queue")) {
+            self.capacity(&setting, ends, one_way);
+        }
         Some(Happening::Link {
             ends,
             one_way,
             change,
             over,
         })
+    }
+
+    /// Reports a rate or a queue of a link that has no capacity of its own.
+    fn capacity(&mut self, field: &Field<'_>, ends: (GroupId, GroupId), one_way: bool) {
+        if !self.links_are_known {
+            return;
+        }
+        let topology = self.topology;
+        let ways = self.ways.get_or_insert_with(|| topology.pair_links());
+        let [a, b] = [ends.0, ends.1].map(|g| topology.groups[g].name.as_str());
+        let problem = match topology.capacity_fault(ways, ends, one_way) {
+            None => return,
+            Some(CapacityFault::Missing) => field
+                .problem(format!(
+                    "the link between {a} and {b} has no capacity to change"
+                ))
+                .hint(
+                    "give it one in `latencies`, as in `rate: 10gbit`: what holds before the event",
+                ),
+            Some(CapacityFault::Shared) => field
+                .problem(format!(
+                    "the capacity between {a} and {b} is that of a link between groups around them"
+                ))
+                .hint(
+                    "change it there, or give these two a link of their own with a `rate` in \
+                     `latencies`",
+                ),
+        };
+        field.report(problem);
     }
 
     /// What a record with [`TARGET_KEYS`] is about.

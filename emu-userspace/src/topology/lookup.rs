@@ -1,5 +1,5 @@
 //! Questions to a checked topology.
-use std::{cmp::Reverse, net::IpAddr, time::Duration};
+use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
 
 use super::{GroupId, Topology, Vnodes, spans};
 
@@ -17,6 +17,15 @@ impl LinkWay {
     pub const fn number(self) -> usize {
         self.link * 2 + self.is_back as usize
     }
+}
+
+/// Why a capacity between groups cannot be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CapacityFault {
+    /// There is none.
+    Missing,
+    /// It is that of other groups as well.
+    Shared,
 }
 
 impl Topology {
@@ -77,37 +86,12 @@ impl Topology {
         std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()
     }
 
-    /// One-way latency between two leaf groups.
+    /// For every pair of groups, row by row of the source, the link that counts.
     ///
-    /// The most specific link counts: both groups themselves first, then one
-    /// step outwards in all, and so on; of two links as far out, the one with the
-    /// more specific source. Inside one leaf group only a link of the group with
-    /// itself counts.
-    pub fn pair_latency(&self, src: GroupId, dst: GroupId) -> Duration {
-        let link = |a: GroupId, b: GroupId| {
-            self.links
-                .iter()
-                .find(|l| (l.a, l.b) == (a, b) || (!l.one_way && (l.b, l.a) == (a, b)))
-        };
-        if src == dst {
-            return link(src, src).map_or(Duration::ZERO, |l| l.latency);
-        }
-        let (from, to) = (self.chain(src), self.chain(dst));
-        for steps in 0..from.len() + to.len() - 1 {
-            for outward in 0..=steps {
-                let (Some(a), Some(b)) = (from.get(outward), to.get(steps - outward)) else {
-                    continue;
-                };
-                if let Some(found) = link(*a, *b) {
-                    return found.latency;
-                }
-            }
-        }
-        Duration::ZERO
-    }
-
-    /// For every pair of groups, row by row of the source, the link that counts: as
-    /// [`Topology::pair_latency`], but fast for many groups.
+    /// It is the most specific one: of both groups themselves first, then one step
+    /// outwards in all, and so on; of two links as far out, the one with the more
+    /// specific source. Inside one leaf group only a link of the group with itself
+    /// counts.
     pub fn pair_links(&self) -> Vec<Option<LinkWay>> {
         let groups = self.groups.len();
         let mut direct = std::collections::HashMap::new();
@@ -141,12 +125,55 @@ impl Topology {
             .collect()
     }
 
-    /// Latency of every pair of groups, row by row of the source.
-    pub fn pair_latencies(&self) -> Vec<Duration> {
-        self.pair_links()
-            .into_iter()
-            .map(|link| link.map_or(Duration::ZERO, |way| self.links[way.link].latency))
-            .collect()
+    /// The pairs of groups between two groups, those nested in them included, as
+    /// indexes into [`Topology::pair_links`].
+    pub fn pairs_between(&self, a: GroupId, b: GroupId, one_way: bool) -> BTreeSet<usize> {
+        let (mut from, mut to) = (self.tree(a), self.tree(b));
+        if a != b {
+            // Of a group inside the other, the rest of the other is the far side.
+            let (inner, outer) = (to.clone(), from.clone());
+            from.retain(|g| !inner.contains(g));
+            if from.is_empty() {
+                from = outer;
+                to.retain(|g| !from.contains(g));
+            }
+        }
+        let groups = self.groups.len();
+        let mut pairs = BTreeSet::new();
+        for x in &from {
+            for y in &to {
+                pairs.insert(x * groups + y);
+                if !one_way {
+                    pairs.insert(y * groups + x);
+                }
+            }
+        }
+        pairs
+    }
+
+    /// What keeps rate and queue between two groups from being changed; `ways` are
+    /// those of [`Topology::pair_links`].
+    pub fn capacity_fault(
+        &self,
+        ways: &[Option<LinkWay>],
+        (a, b): (GroupId, GroupId),
+        one_way: bool,
+    ) -> Option<CapacityFault> {
+        let pairs = self.pairs_between(a, b, one_way);
+        let capacity = |pair: usize| {
+            ways[pair]
+                .filter(|way| self.links[way.link].rate.is_some())
+                .map(LinkWay::number)
+        };
+        let inside: BTreeSet<usize> = pairs.iter().filter_map(|p| capacity(*p)).collect();
+        if inside.is_empty() {
+            return Some(CapacityFault::Missing);
+        }
+        (0..ways.len())
+            .filter(|pair| !pairs.contains(pair))
+            .filter_map(capacity)
+            .any(|way| inside.contains(&way))
+            .then_some(CapacityFault::Shared)
     }
 
     /// Addresses of the vnodes that a host carries, in the order of the groups.

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 use super::{
     Accounting, Addressing, FqSettings, Topology,
     error::{Position, Problem, TopologyErrors},
-    events, hosts, impair, node,
+    events, hosts, impair, links, node,
     reader::{Field, Problems, Record, resolve},
     sections, traces, units, validate,
 };
@@ -128,7 +128,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     let own: Vec<&str> = distributions.iter().map(|(name, _)| *name).collect();
     let profiles = sections::profiles(&record, &own);
     let groups = sections::groups(&record, &profiles, &own);
-    let links = sections::links(&record, &groups, &own);
+    let links = links::links(&record, &groups, &own);
     let hosts = hosts::hosts(&record, &groups);
     let mut topology = Topology {
         name: record

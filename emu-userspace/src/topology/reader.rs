@@ -15,7 +15,7 @@ use super::{
 
 /// Where the problems of one file are collected.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
     pub fn add(&self, problem: Problem) {
@@ -33,14 +33,14 @@ impl Problems {
 
 /// A value with its place and path.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     pub node: &'a Node,
     pub path: String,
     problems: &'a Problems,
 }
 
 /// A map whose keys are known; unknown ones are reported.
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     field: Field<'a>,
     entries: &'a [Entry],
 }
@@ -64,6 +64,11 @@ impl<'a> Field<'a> {
 
     pub fn report(&self, problem: Problem) {
         self.problems.add(problem);
+    }
+
+    /// Whether nothing in the file was found wrong so far.
+    pub fn is_sound_so_far(&self) -> bool {
+        self.problems.is_empty()
     }
 
     fn child(&self, key: &str, node: &'a Node) -> Field<'a> {
@@ -323,7 +328,7 @@ impl<'a> Record<'a> {
 }
 
 /// Finds a name among the known ones, or reports it.
-pub(super) fn resolve<'n>(
+pub(crate) fn resolve<'n>(
     field: &Field<'_>,
     what: &str,
     known: impl Iterator<Item = &'n str> + Clone,

@@ -150,6 +150,7 @@ version: 1
 groups:
   a: {prefix: 10.1.0.0/24, nodes: 2}
   b: {prefix: 10.2.0.0/24, nodes: 2}
+latencies: [{between: [a, b], rate: 10mbit}]
 events:
   - {at: 1s, set: {group: a, up: 64kbit, latency: 50ms, loss: 0.5%}}
   - {at: 2s, set: {vnode: 10.1.0.1, down: {queue: 64KB}}}

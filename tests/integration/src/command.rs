@@ -41,6 +41,16 @@ pub fn run(line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// Debian's Python, else that of the search path, if there is one. A version manager's
+/// wrappers would take seconds on an emulated processor.
+pub fn python() -> Option<&'static str> {
+    let works = |path: &&str| {
+        let output = Command::new(path).arg("--version").output();
+        output.is_ok_and(|o| o.status.success())
+    };
+    ["/usr/bin/python3", "python3"].into_iter().find(works)
+}
+
 /// The `emu` binary beside the test's own.
 pub fn emu_path() -> PathBuf {
     let here = std::env::current_exe().unwrap();

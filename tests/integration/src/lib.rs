@@ -29,3 +29,9 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.sort_unstable_by(f64::total_cmp);
     *sorted.get(sorted.len() / 2).unwrap()
 }
+
+/// Whether the processor is QEMU's software: what it takes for an instruction says
+/// nothing of real ones.
+pub fn processor_is_emulated() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
+}

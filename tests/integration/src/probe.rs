@@ -11,7 +11,7 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-use crate::command::emu_path;
+use crate::command::{emu_path, python};
 
 /// Longest wait for a peer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -39,14 +39,12 @@ pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
         Some(probe) => probes.push(probe),
         None => println!("SKIPPED C programs: no gcc"),
     }
-    let python = Command::new("python3").arg("--version").output();
-    if python.is_ok_and(|o| o.status.success()) {
-        probes.push(Probe {
+    match python() {
+        Some(python) => probes.push(Probe {
             language: "Python",
-            words: vec!["python3".into(), format!("{PROGRAMS}/probe.py")],
-        });
-    } else {
-        println!("SKIPPED Python programs: no python3");
+            words: vec![python.into(), format!("{PROGRAMS}/probe.py")],
+        }),
+        None => println!("SKIPPED Python programs: no python3"),
     }
     probes
 }

@@ -11,13 +11,13 @@ use vm_init::modules;
 
 /// What a 9p share of QEMU is called on the host's side.
 const TAG: &str = "emu-root";
-const OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,cache=mmap";
+const OPTIONS: &str = "trans=virtio,version=9p2000.L,msize=512000,cache=";
 
 /// Makes the host's files the root, where the kernel could not do so itself.
 pub fn enter() -> anyhow::Result<()> {
-    if env::var_os("EMU_ROOT").is_none() {
+    let Ok(cache) = env::var("EMU_ROOT") else {
         return Ok(());
-    }
+    };
     modules::load(&modules::VIRTIO)?;
     fs::create_dir_all("/host").context("make /host")?;
     mount(
@@ -25,7 +25,7 @@ pub fn enter() -> anyhow::Result<()> {
         "/host",
         Some("9p"),
         MsFlags::empty(),
-        Some(OPTIONS),
+        Some(format!("{OPTIONS}{cache}").as_str()),
     )
     .context("mount the host's files")?;
     env::set_current_dir("/host").context("enter /host")?;

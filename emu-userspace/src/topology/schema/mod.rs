@@ -8,12 +8,18 @@
     reason = "the types exist for the schema alone"
 )]
 mod changes;
+mod hosts;
+mod impair;
 
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, schema_for};
 
-use self::changes::{Event, Trace};
+use self::{
+    changes::{Event, Trace},
+    hosts::{Hosts, Placement},
+    impair::{Aqm, Chance, Filtering, Jitter, Loss, Reorder},
+};
 
 /// A topology: groups of virtual nodes, their access lines, the latencies between
 /// them, and the hosts that carry them.
@@ -163,170 +169,6 @@ struct PipeRecord {
     aqm: Option<Aqm>,
 }
 
-/// A time (uniform jitter), or jitter in its long form.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Jitter {
-    Short(Time),
-    Long(JitterRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct JitterRecord {
-    /// Half the width of the uniform distribution, one standard deviation of the
-    /// others.
-    spread: Time,
-    /// `uniform`, `normal`, `pareto`, `paretonormal`, or one of `distributions`.
-    distribution: Option<String>,
-    correlation: Option<Percent>,
-    /// Whether packets may overtake each other.
-    overtake: Option<bool>,
-}
-
-/// A probability in percent.
-#[derive(JsonSchema)]
-struct Percent(#[schemars(regex(pattern = r"^[0-9][0-9_.]* ?%$"))] String);
-
-/// A probability (independent losses), or a loss model.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Loss {
-    Short(Percent),
-    Long(LossRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct LossRecord {
-    random: Option<Percent>,
-    correlation: Option<Percent>,
-    gilbert_elliott: Option<GilbertElliott>,
-    markov: Option<Markov>,
-}
-
-/// A good and a bad state.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct GilbertElliott {
-    to_bad: Percent,
-    to_good: Percent,
-    /// 100% when left out.
-    loss_in_bad: Option<Percent>,
-    /// 0% when left out.
-    loss_in_good: Option<Percent>,
-}
-
-/// 1: received in a gap, 2: received in a burst, 3: lost in a burst, 4: lost in a
-/// gap.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Markov {
-    p13: Option<Percent>,
-    p31: Option<Percent>,
-    p32: Option<Percent>,
-    p23: Option<Percent>,
-    p14: Option<Percent>,
-}
-
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Chance {
-    Short(Percent),
-    Long(ChanceRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ChanceRecord {
-    chance: Percent,
-    correlation: Option<Percent>,
-}
-
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Reorder {
-    Short(Percent),
-    Long(ReorderRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct ReorderRecord {
-    chance: Percent,
-    correlation: Option<Percent>,
-    /// Packets between two that skip the latency.
-    gap: Option<u32>,
-}
-
-/// `codel`, or a record.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Aqm {
-    Short(AqmName),
-    Long(AqmRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum AqmName {
-    Codel,
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct AqmRecord {
-    codel: Option<Codel>,
-    red: Option<Red>,
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Codel {
-    target: Option<Time>,
-    interval: Option<Time>,
-    /// Marks instead of drops where a packet allows it.
-    ecn: Option<bool>,
-}
-
-/// RED on the average wait in the queue.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Red {
-    min: Time,
-    max: Time,
-    probability: Option<Percent>,
-    /// The average moves by 2^-weight with each packet.
-    #[schemars(range(min = 0, max = 16))]
-    weight: Option<u32>,
-    ecn: Option<bool>,
-}
-
-/// A filtering behaviour of RFC 4787, or a record.
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Filtering {
-    Short(Behaviour),
-    Long(FilteringRecord),
-}
-
-#[derive(JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Behaviour {
-    Open,
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct FilteringRecord {
-    behaviour: Behaviour,
-    /// How long an opening lasts after the last packet sent; 5min when left out.
-    timeout: Option<Time>,
-}
-
 /// An access line.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -412,63 +254,6 @@ struct Matrix {
     rows: Vec<Vec<Time>>,
 }
 
-#[derive(JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum Placement {
-    Block,
-    Spread,
-    RoundRobin,
-    ByGroup,
-}
-
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum Hosts {
-    Listed(Vec<Host>),
-    Alike(HostsAlike),
-}
-
-/// Hosts that are alike, numbered from 0.
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct HostsAlike {
-    /// How many.
-    #[schemars(range(min = 1, max = 4_096))]
-    count: u32,
-    /// Name with `{rank}` for the number; `h{rank}` when left out.
-    name: Option<String>,
-    /// Interface towards the other hosts.
-    interface: String,
-    /// Address of the first; the next one has the next address.
-    address: Option<OneOrTwo>,
-    /// Speed of each host's link.
-    link: Option<Rate>,
-}
-
-#[derive(JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Host {
-    name: String,
-    /// Interface towards the other hosts.
-    interface: String,
-    /// Address there, which the other hosts route this one's vnodes to; a list has
-    /// one of each family.
-    address: Option<OneOrTwo>,
-    /// Speed of its link; `emu plan` says whether it is enough.
-    link: Option<Rate>,
-    /// Groups of which it carries all vnodes.
-    groups: Option<Vec<String>>,
-    /// Vnodes by address (`10.1.0.1`) or run (`10.1.0.1-10.1.0.80`).
-    nodes: Option<Vec<String>>,
-}
-
-#[derive(JsonSchema)]
-#[serde(untagged)]
-enum OneOrTwo {
-    One(String),
-    Two(Vec<String>),
-}
-
 /// The JSON Schema of a topology file.
 pub fn json_schema() -> String {
     let mut schema = serde_json::to_string_pretty(&schema_for!(File)).unwrap_or_default();
@@ -479,7 +264,7 @@ pub fn json_schema() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::{events, hosts, impair, parse, sections, traces};
+    use crate::topology::{events, hosts, impair, links, parse, sections, traces};
 
     #[test]
     fn the_schema_has_the_keys_that_are_read() {
@@ -505,8 +290,8 @@ mod tests {
         assert_eq!(keys(&definitions["Profile"]), read(sections::LINE_KEYS));
         assert_eq!(keys(&definitions["PipeRecord"]), read(sections::PIPE_KEYS));
         assert_eq!(keys(&definitions["Group"]), read(sections::GROUP_KEYS));
-        assert_eq!(keys(&definitions["Link"]), read(sections::LINK_KEYS));
-        assert_eq!(keys(&definitions["Matrix"]), read(sections::MATRIX_KEYS));
+        assert_eq!(keys(&definitions["Link"]), read(links::LINK_KEYS));
+        assert_eq!(keys(&definitions["Matrix"]), read(links::MATRIX_KEYS));
         assert_eq!(keys(&definitions["Host"]), read(hosts::HOST_KEYS));
         assert_eq!(keys(&definitions["HostsAlike"]), read(hosts::ALIKE_KEYS));
         assert_eq!(keys(&definitions["Event"]), read(events::EVENT_KEYS));
@@ -527,11 +312,7 @@ mod tests {
         ] {
             assert_eq!(keys(&definitions[name]), read(expected), "{name}");
         }
-        for keys in [
-            sections::LINE_KEYS,
-            sections::PIPE_KEYS,
-            sections::LINK_KEYS,
-        ] {
+        for keys in [sections::LINE_KEYS, sections::PIPE_KEYS, links::LINK_KEYS] {
             assert!(impair::IMPAIR_KEYS.iter().all(|key| keys.contains(key)));
         }
     }

@@ -143,6 +143,8 @@ fn it_follows_its_file_and_says_so() {
         let counts = ["anew", "in_place", "bad_file", "failed"].map(reloads);
         assert_eq!(counts, [1.0, 1.0, 1.0, 0.0], "{}", agent.log());
         assert_eq!(total("emu_fq_drops_total", &[]), 0.0);
+        let late_s = total("emu_fq_lateness_seconds", &[("interface", "emu-ifb0")]);
+        assert!(late_s > 0.0, "fq is never exactly in time: {body}");
 
         // Good again, though it is what is loaded; and what somebody took away comes back.
         map.put(&text("two", "30ms"));

@@ -1,9 +1,9 @@
 //! `emu exec`: the sockets of a program have the vnode's address, in every
 //! language, and no other.
-use std::process::{Command, Output};
+use std::process::Output;
 
 use integration::{
-    command::{TopologyFile, emu, emu_command, emu_json, emu_path, run},
+    command::{self, TopologyFile, emu, emu_command, emu_json, emu_path, run},
     netns::{isolated, two_hosts},
     probe::{Probe, ask, peer, probes},
 };
@@ -30,13 +30,12 @@ fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
 }
 
 /// A Python program as a vnode; none where there is no Python.
-pub fn python(vnode: &str, program: &str) -> Option<String> {
-    let found = Command::new("python3").arg("--version").output();
-    if !found.is_ok_and(|o| o.status.success()) {
+fn python(vnode: &str, program: &str) -> Option<String> {
+    let Some(python) = command::python() else {
         println!("SKIPPED a Python program: no python3");
         return None;
-    }
-    let output = as_vnode(vnode, &["python3", "-c", program]);
+    };
+    let output = as_vnode(vnode, &[python, "-c", program]);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{errors}");
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -313,7 +312,7 @@ fn namespaces_do_not_mix() {
         let probe = env!("CARGO_BIN_EXE_probe");
         let ask = format!("exec old/6 -- {probe} tcp connect 10.1.0.100 7006");
         assert_eq!(run(&inside(&ask)).trim(), "10.1.0.7");
-        let wrong = integration::command::try_run(&inside("exec 10.1.0.100 -- true"));
+        let wrong = command::try_run(&inside("exec 10.1.0.100 -- true"));
         let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
         assert!(words.contains("no vnode of this host but of h2"), "{words}");
         run(&inside("unload"));

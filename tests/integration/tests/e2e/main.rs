@@ -20,6 +20,7 @@ mod latency;
 mod lifecycle;
 mod netem;
 mod reload;
+mod run;
 mod safety;
 mod tcp;
 mod udp;

@@ -4,22 +4,24 @@
 //! steps (one JSON line each, appended before the step it undoes), the state of
 //! a finished load, and a copy of the topology. A lock beside it admits one
 //! writer.
+mod journal;
+mod lock;
+
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    net::IpAddr,
+    fs, io,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::IpNet;
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use super::{identity::Record, offload::Feature, tc::Hook};
+use super::identity::Record;
 use crate::plan::FqPlan;
+
+pub use journal::Undo;
+pub use lock::{SharedLock, WriterLock};
 
 const ROOT: &str = "/run/emu";
 const JOURNAL: &str = "journal.jsonl";
@@ -65,101 +67,6 @@ pub enum StateError {
     Cookie(#[source] io::Error),
 }
 
-/// One step of `unload`, recorded before the change that it undoes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "undo", rename_all = "kebab-case")]
-pub enum Undo {
-    /// Delete an interface that we create.
-    DeleteLink {
-        /// Its name.
-        name: String,
-    },
-    /// Give an interface its MTU back.
-    Mtu {
-        /// Interface.
-        interface: String,
-        /// MTU before, in bytes.
-        mtu_bytes: u32,
-    },
-    /// Let an interface take super-packets again.
-    GsoMaxSegments {
-        /// Interface.
-        interface: String,
-        /// Segments before.
-        segments: u32,
-    },
-    /// Set an interface down again.
-    LinkDown {
-        /// Interface.
-        interface: String,
-    },
-    /// Give an interface its root qdisc back.
-    RootQdisc {
-        /// Interface.
-        interface: String,
-        /// How to create the one before; none for the kernel's default.
-        recipe: Option<Vec<u8>>,
-    },
-    /// Delete the clsact qdisc that we add.
-    Clsact {
-        /// Interface.
-        interface: String,
-    },
-    /// Delete our filter.
-    Filter {
-        /// Interface.
-        interface: String,
-        /// Hook.
-        hook: Hook,
-    },
-    /// Give an interface its offloads back.
-    Features {
-        /// Interface.
-        interface: String,
-        /// Features as they were.
-        features: Vec<Feature>,
-    },
-    /// Remove the aliases that we add.
-    Aliases {
-        /// Interface.
-        interface: String,
-        /// First and last address of each run.
-        runs: Vec<(IpAddr, IpAddr)>,
-        /// Addresses that were there before and stay.
-        keep: Vec<IpAddr>,
-    },
-    /// Give a kernel setting its value back.
-    Sysctl {
-        /// Its file.
-        path: PathBuf,
-        /// Value before.
-        before: String,
-    },
-    /// Remove AnyIP routes.
-    LocalRoutes {
-        /// Their prefixes.
-        prefixes: Vec<IpNet>,
-    },
-    /// Remove routes to other hosts.
-    Routes {
-        /// Interface.
-        interface: String,
-        /// Prefix and gateway.
-        routes: Vec<(IpNet, IpAddr)>,
-    },
-    /// Remove the cgroups of vnodes' processes, and with them the programs
-    /// attached there.
-    Cgroup {
-        /// Folder of the namespace below ours.
-        name: String,
-    },
-    /// Remove a folder of pinned maps.
-    Pins {
-        /// The folder.
-        directory: PathBuf,
-    },
-}
-
 /// A finished load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
@@ -203,18 +110,6 @@ pub struct State {
 
 fn first_copy() -> String {
     TOPOLOGY.to_owned()
-}
-
-/// Proof that no other `emu` changes this namespace.
-#[derive(Debug)]
-pub struct WriterLock {
-    _lock: Flock<File>,
-}
-
-/// Proof that no `emu` changes this namespace as a whole.
-#[derive(Debug)]
-pub struct SharedLock {
-    _lock: Flock<File>,
 }
 
 /// The state folder of one network namespace.
@@ -274,88 +169,6 @@ impl StateDir {
     /// Name of the folder, unique for the namespace.
     pub fn name(&self) -> String {
         format!("ns-{}", self.cookie)
-    }
-
-    /// Takes the lock of this namespace.
-    ///
-    /// # Errors
-    /// [`StateError::Locked`] when another process has it.
-    pub fn lock(&self) -> Result<WriterLock, StateError> {
-        let lock = self.flock(FlockArg::LockExclusiveNonblock)?;
-        Ok(WriterLock { _lock: lock })
-    }
-
-    /// As [`StateDir::lock`], but waits for the other process.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
-    pub fn wait(&self) -> Result<WriterLock, StateError> {
-        let lock = self.flock(FlockArg::LockExclusive)?;
-        Ok(WriterLock { _lock: lock })
-    }
-
-    /// Keeps writers out, but not others that share; waits for a writer.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
-    pub fn share(&self) -> Result<SharedLock, StateError> {
-        let lock = self.flock(FlockArg::LockShared)?;
-        Ok(SharedLock { _lock: lock })
-    }
-
-    fn flock(&self, how: FlockArg) -> Result<Flock<File>, StateError> {
-        fs::create_dir_all(ROOT).map_err(file_error("create", Path::new(ROOT)))?;
-        let path = Path::new(ROOT).join(format!("ns-{}.lock", self.cookie));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(file_error("open", &path))?;
-        match Flock::lock(file, how) {
-            Ok(lock) => Ok(lock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Locked { path }),
-            Err((_, errno)) => Err(file_error("lock", &path)(errno.into())),
-        }
-    }
-
-    /// Records how to undo the change that follows.
-    ///
-    /// # Errors
-    /// [`StateError::File`]; the change must then not be made.
-    pub fn record(&self, _lock: &WriterLock, undo: &Undo) -> Result<(), StateError> {
-        fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
-        let path = self.path.join(JOURNAL);
-        let mut line = serde_json::to_vec(undo).map_err(|e| StateError::Damaged {
-            path: path.clone(),
-            detail: e.to_string(),
-        })?;
-        line.push(b'\n');
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(file_error("open", &path))?;
-        file.write_all(&line)
-            .map_err(file_error("append to", &path))
-    }
-
-    /// The undo steps in the order in which they were recorded. A line cut off
-    /// by a kill belongs to a change that was not made, and is passed over.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
-    pub fn journal(&self) -> Result<Vec<Undo>, StateError> {
-        let path = self.path.join(JOURNAL);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(file_error("read", &path)(e)),
-        };
-        Ok(text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect())
     }
 
     /// Whether anything was recorded and not yet cleared.

@@ -1,217 +1,38 @@
-//! What happens to packets on a line or a link beside delay and rate: its types
-//! and their keys in the file.
+//! Reading impairments and filters from a file.
 use std::time::Duration;
 
-use emu_common::model::random;
-
-use super::{
+use super::{Aqm, Chance, Filtering, Jitter, Loss, Probability, Reorder};
+use crate::topology::{
     reader::{Field, Record, resolve},
     units,
 };
 
-/// A list of keys with those of impairments between the first and the last.
-macro_rules! keys_with_impairments {
-    ([$($first:literal),*], [$($last:literal),*]) => {
-        &[
-            $($first,)*
-            "jitter", "loss", "duplicate", "corrupt", "reorder", "aqm",
-            $($last,)*
-        ]
-    };
-}
-pub(super) use keys_with_impairments;
-
-/// Keys of every pipe and link.
-pub(super) const IMPAIR_KEYS: &[&str] = keys_with_impairments!([], []);
 /// Keys of the long form of `jitter`.
-pub(super) const JITTER_KEYS: &[&str] = &["spread", "distribution", "correlation", "overtake"];
+pub(in crate::topology) const JITTER_KEYS: &[&str] =
+    &["spread", "distribution", "correlation", "overtake"];
 /// Keys of the long form of `loss`.
-pub(super) const LOSS_KEYS: &[&str] = &["random", "correlation", "gilbert_elliott", "markov"];
+pub(in crate::topology) const LOSS_KEYS: &[&str] =
+    &["random", "correlation", "gilbert_elliott", "markov"];
 /// Keys of `gilbert_elliott`.
-pub(super) const GILBERT_KEYS: &[&str] = &["to_bad", "to_good", "loss_in_bad", "loss_in_good"];
+pub(in crate::topology) const GILBERT_KEYS: &[&str] =
+    &["to_bad", "to_good", "loss_in_bad", "loss_in_good"];
 /// Keys of `markov`.
-pub(super) const MARKOV_KEYS: &[&str] = &["p13", "p31", "p32", "p23", "p14"];
+pub(in crate::topology) const MARKOV_KEYS: &[&str] = &["p13", "p31", "p32", "p23", "p14"];
 /// Keys of the long form of `duplicate` and `corrupt`.
-pub(super) const CHANCE_KEYS: &[&str] = &["chance", "correlation"];
+pub(in crate::topology) const CHANCE_KEYS: &[&str] = &["chance", "correlation"];
 /// Keys of the long form of `reorder`.
-pub(super) const REORDER_KEYS: &[&str] = &["chance", "correlation", "gap"];
+pub(in crate::topology) const REORDER_KEYS: &[&str] = &["chance", "correlation", "gap"];
 /// Keys of `aqm`.
-pub(super) const AQM_KEYS: &[&str] = &["codel", "red"];
+pub(in crate::topology) const AQM_KEYS: &[&str] = &["codel", "red"];
 /// Keys of `codel`.
-pub(super) const CODEL_KEYS: &[&str] = &["target", "interval", "ecn"];
+pub(in crate::topology) const CODEL_KEYS: &[&str] = &["target", "interval", "ecn"];
 /// Keys of `red`.
-pub(super) const RED_KEYS: &[&str] = &["min", "max", "probability", "weight", "ecn"];
+pub(in crate::topology) const RED_KEYS: &[&str] = &["min", "max", "probability", "weight", "ecn"];
 /// Keys of `filtering`.
-pub(super) const FILTER_KEYS: &[&str] = &["behaviour", "timeout"];
+pub(in crate::topology) const FILTER_KEYS: &[&str] = &["behaviour", "timeout"];
 
 /// Distributions that need no file.
 const BUILT_IN: [&str; 4] = ["uniform", "normal", "pareto", "paretonormal"];
-
-/// A probability as a fraction of 2^32; the largest value is certainty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Probability(pub u32);
-
-impl Probability {
-    /// Certainty.
-    pub const CERTAIN: Self = Self(u32::MAX);
-
-    /// As a fraction of 1.
-    pub fn fraction(self) -> f64 {
-        match self {
-            Self::CERTAIN => 1.0,
-            Self(value) => f64::from(value) / 4_294_967_296.0,
-        }
-    }
-
-    /// From a fraction of 1.
-    pub fn new(fraction: f64) -> Self {
-        Self(random::probability(fraction))
-    }
-}
-
-/// Random delays around a latency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Jitter {
-    /// Half the width of the uniform distribution, one standard deviation of all
-    /// others.
-    pub spread: Duration,
-    /// Number of the distribution, [`emu_common::model::jitter`].
-    pub distribution: u32,
-    /// Probability that a packet has the random number of the packet before.
-    pub correlation: Probability,
-    /// Whether packets may overtake each other.
-    pub overtake: bool,
-}
-
-/// Which packets are lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loss {
-    /// Each with the same probability.
-    Random(Chance),
-    /// A good and a bad state, [`emu_common::model::loss::gilbert_elliott`].
-    GilbertElliott {
-        /// From the good state to the bad one, with each packet.
-        to_bad: Probability,
-        /// From the bad state to the good one.
-        to_good: Probability,
-        /// Loss in the bad state.
-        in_bad: Probability,
-        /// Loss in the good state.
-        in_good: Probability,
-    },
-    /// Four states, [`emu_common::model::loss::markov4`]: p13, p31, p32, p23, p14.
-    Markov([Probability; 5]),
-}
-
-/// A probability with a correlation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chance {
-    /// Probability.
-    pub chance: Probability,
-    /// How far each random number resembles the one before.
-    pub correlation: Probability,
-}
-
-/// Packets that skip the latency.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reorder {
-    /// How many.
-    pub chance: Chance,
-    /// Packets that are delayed between two that are not, one included.
-    pub gap: u32,
-}
-
-/// Active management of a pipe's queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aqm {
-    /// CoDel (RFC 8289).
-    Codel {
-        /// Longest standing wait.
-        target: Duration,
-        /// How long the wait may be longer.
-        interval: Duration,
-        /// Marks instead of drops where a packet allows it.
-        ecn: bool,
-    },
-    /// RED, gentle, on the wait in the queue.
-    Red {
-        /// Average wait from which packets are dropped.
-        min: Duration,
-        /// Average wait at which `probability` is reached.
-        max: Duration,
-        /// Probability at `max`.
-        probability: Probability,
-        /// The average moves by 2^-weight with each packet.
-        weight_bits: u32,
-        /// Marks instead of drops where a packet allows it.
-        ecn: bool,
-    },
-}
-
-/// All impairments of one pipe or link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Impairments {
-    /// Random delays.
-    pub jitter: Option<Jitter>,
-    /// Losses.
-    pub loss: Option<Loss>,
-    /// Second copies.
-    pub duplicate: Option<Chance>,
-    /// Changed bits.
-    pub corrupt: Option<Chance>,
-    /// Packets that skip the latency.
-    pub reorder: Option<Reorder>,
-    /// Management of the queue.
-    pub aqm: Option<Aqm>,
-}
-
-impl Impairments {
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Reads the impairments that a record names, on top of those before.
-    pub(super) fn read(&mut self, record: &Record<'_>, own: &[&str]) {
-        if let Some(field) = record.get("jitter") {
-            self.jitter = jitter(&field, own);
-        }
-        if let Some(field) = record.get("loss") {
-            self.loss = loss(&field);
-        }
-        if let Some(field) = record.get("duplicate") {
-            self.duplicate = chance(&field);
-        }
-        if let Some(field) = record.get("corrupt") {
-            self.corrupt = chance(&field);
-        }
-        if let Some(field) = record.get("reorder") {
-            self.reorder = reorder(&field);
-        }
-        if let Some(field) = record.get("aqm") {
-            self.aqm = aqm(&field);
-        }
-    }
-}
-
-/// What a vnode's filter lets in, RFC 4787 section 5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Filtering {
-    /// Class, [`emu_common::model::filter`].
-    pub class: u32,
-    /// How long an opening lasts after the last packet sent.
-    pub timeout: Duration,
-}
-
-impl Default for Filtering {
-    /// Everything comes in; five minutes, as RFC 4787 REQ-5 recommends.
-    fn default() -> Self {
-        Self {
-            class: emu_common::model::filter::OPEN,
-            timeout: Duration::from_secs(300),
-        }
-    }
-}
 
 fn probability(field: &Field<'_>) -> Option<Probability> {
     field.unit(units::probability)
@@ -233,7 +54,7 @@ fn flag(record: &Record<'_>, key: &str) -> Option<bool> {
     record.get(key).map_or(Some(false), |f| f.boolean())
 }
 
-fn jitter(field: &Field<'_>, own: &[&str]) -> Option<Jitter> {
+pub(super) fn jitter(field: &Field<'_>, own: &[&str]) -> Option<Jitter> {
     if !field.is_map() {
         return Some(Jitter {
             spread: field.unit(units::time)?,
@@ -257,7 +78,7 @@ fn jitter(field: &Field<'_>, own: &[&str]) -> Option<Jitter> {
     })
 }
 
-fn loss(field: &Field<'_>) -> Option<Loss> {
+pub(super) fn loss(field: &Field<'_>) -> Option<Loss> {
     if !field.is_map() {
         let chance = probability(field)?;
         return Some(Loss::Random(Chance {
@@ -317,7 +138,7 @@ fn markov_chain(field: &Field<'_>) -> Option<Loss> {
     Some(Loss::Markov(p))
 }
 
-fn chance(field: &Field<'_>) -> Option<Chance> {
+pub(super) fn chance(field: &Field<'_>) -> Option<Chance> {
     if !field.is_map() {
         return Some(Chance {
             chance: probability(field)?,
@@ -331,7 +152,7 @@ fn chance(field: &Field<'_>) -> Option<Chance> {
     })
 }
 
-fn reorder(field: &Field<'_>) -> Option<Reorder> {
+pub(super) fn reorder(field: &Field<'_>) -> Option<Reorder> {
     if !field.is_map() {
         return Some(Reorder {
             chance: chance(field)?,
@@ -370,7 +191,7 @@ fn codel(record: Option<&Record<'_>>) -> Option<Aqm> {
     })
 }
 
-fn aqm(field: &Field<'_>) -> Option<Aqm> {
+pub(super) fn aqm(field: &Field<'_>) -> Option<Aqm> {
     if !field.is_map() {
         return match field.text()? {
             "codel" => codel(None),
@@ -426,7 +247,7 @@ fn red(field: &Field<'_>) -> Option<Aqm> {
 }
 
 /// Reads `filtering`.
-pub(super) fn filtering(field: &Field<'_>) -> Option<Filtering> {
+pub(in crate::topology) fn filtering(field: &Field<'_>) -> Option<Filtering> {
     const CLASSES: [&str; 4] = [
         "open",
         "endpoint-independent",
@@ -451,7 +272,7 @@ pub(super) fn filtering(field: &Field<'_>) -> Option<Filtering> {
 }
 
 /// Reads `distributions`: names of tables and their files.
-pub(super) fn distributions<'a>(record: &Record<'a>) -> Vec<(&'a str, &'a str)> {
+pub(in crate::topology) fn distributions<'a>(record: &Record<'a>) -> Vec<(&'a str, &'a str)> {
     let Some(section) = record.get("distributions") else {
         return Vec::new();
     };

@@ -1,0 +1,129 @@
+//! Questions to a plan: what it needs of the maps, and what a packet meets.
+use emu_common::{
+    layout::{Direction, Pipe, Stage, pipe_flag},
+    model::{delay, filter, loss, rate},
+};
+use ipnet::IpNet;
+
+use super::{Plan, entries, fq};
+use crate::topology::GroupId;
+
+impl Plan {
+    /// The features of the data path that the plan needs,
+    /// [`emu_common::layout::feature`] bits.
+    pub fn features(&self) -> u32 {
+        entries::features(self) | self.reserve.features
+    }
+
+    /// Pipes in the maps: two for each vnode, and the capacities between groups.
+    pub fn pipe_count(&self) -> u32 {
+        let capacities = self.links.iter().filter(|l| l.pipe.is_some()).count();
+        (self.vnodes.len() * 2 + capacities * 2) as u32
+    }
+
+    /// Whether some vnode or link corrupts packets.
+    pub fn corrupts(&self) -> bool {
+        let stages = self.groups.iter().flat_map(|g| [g.up_stage, g.down_stage]);
+        let links = self.links.iter().map(|l| l.stage);
+        self.reserve.corrupts || stages.chain(links).flatten().any(|s| s.corrupt != 0)
+    }
+
+    /// Slots that the departure ring needs: the packet limits of all pipes.
+    pub fn ring_slots(&self) -> u32 {
+        let capacities = self.links.iter().filter_map(|l| l.pipe);
+        let shared = capacities.fold(0u32, |sum, pipe| {
+            sum.saturating_add(pipe.limit_packets.saturating_mul(2))
+        });
+        self.groups.iter().fold(shared, |sum, group| {
+            let each = group
+                .up
+                .limit_packets
+                .saturating_add(group.down.limit_packets);
+            sum.saturating_add(each.saturating_mul(group.local_vnodes as u32))
+        })
+    }
+
+    /// Whether a group has IPv4 addresses.
+    pub fn is_ipv4(&self, group: GroupId) -> bool {
+        let of_group = |(_, id): &&(IpNet, GroupId)| *id == group;
+        self.group_prefixes
+            .iter()
+            .find(of_group)
+            .is_some_and(|(prefix, _)| prefix.addr().is_ipv4())
+    }
+
+    /// Pipe of a group's vnodes in one direction.
+    pub fn pipe(&self, group: GroupId, direction: Direction) -> &Pipe {
+        match direction {
+            Direction::Up => &self.groups[group].up,
+            Direction::Down => &self.groups[group].down,
+        }
+    }
+
+    /// Latency between two groups, one way, in nanoseconds.
+    pub fn pair_ns(&self, from: GroupId, to: GroupId) -> u64 {
+        self.pair_ways[from * self.groups.len() + to]
+            .map_or(0, |way| self.links[way.link].latency_ns)
+    }
+
+    /// Stages that a packet passes from one group to another.
+    fn stages(&self, from: GroupId, to: GroupId) -> impl Iterator<Item = Stage> {
+        let between = self.pair_ways[from * self.groups.len() + to]
+            .and_then(|way| self.links[way.link].stage);
+        let ends = [self.groups[from].up_stage, self.groups[to].down_stage];
+        ends.into_iter().chain([between]).flatten()
+    }
+
+    /// Whether packets from one group to another may be lost on idle lines, or
+    /// arrive damaged.
+    pub fn loses(&self, from: GroupId, to: GroupId) -> bool {
+        self.stages(from, to)
+            .any(|stage| stage.loss_kind != loss::NONE || stage.corrupt != 0)
+    }
+
+    /// Largest random offset of a packet's one-way latency between two groups, in
+    /// nanoseconds; four standard deviations where there is no largest one.
+    pub fn jitter_ns(&self, from: GroupId, to: GroupId) -> u64 {
+        self.stages(from, to)
+            .map(|stage| {
+                let skipped = if stage.reorder != 0 {
+                    self.pair_ns(from, to)
+                } else {
+                    0
+                };
+                fq::jitter_reach_ns(&stage, 4).saturating_add(skipped)
+            })
+            .sum()
+    }
+
+    /// Whether the vnodes of a group let in nothing unsolicited.
+    pub fn filters(&self, group: GroupId) -> bool {
+        self.groups[group].up.flags >> pipe_flag::FILTER_SHIFT != filter::OPEN
+    }
+
+    /// One-way time of a packet of `ip_bytes` through idle lines, in nanoseconds.
+    pub fn idle_one_way_ns(&self, from: GroupId, to: GroupId, ip_bytes: u32) -> u64 {
+        let (up, down) = (
+            self.pipe(from, Direction::Up),
+            self.pipe(to, Direction::Down),
+        );
+        let serialisation = |pipe: &Pipe| {
+            rate::serialisation_ns(
+                pipe.ns_per_byte_q20,
+                rate::charged_bytes(ip_bytes, pipe.overhead_bytes),
+            )
+        };
+        delay::idle_one_way_ns(
+            serialisation(up),
+            up.latency_ns,
+            self.pair_ns(from, to),
+            serialisation(down),
+            down.latency_ns,
+        )
+    }
+
+    /// Round-trip time of an echo of `ip_bytes` through idle lines, in nanoseconds.
+    pub fn idle_rtt_ns(&self, from: GroupId, to: GroupId, ip_bytes: u32) -> u64 {
+        self.idle_one_way_ns(from, to, ip_bytes) + self.idle_one_way_ns(to, from, ip_bytes)
+    }
+}

@@ -1,0 +1,61 @@
+//! Hosts and which vnodes they carry.
+use schemars::JsonSchema;
+
+use super::Rate;
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Placement {
+    Block,
+    Spread,
+    RoundRobin,
+    ByGroup,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+pub(super) enum Hosts {
+    Listed(Vec<Host>),
+    Alike(HostsAlike),
+}
+
+/// Hosts that are alike, numbered from 0.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HostsAlike {
+    /// How many.
+    #[schemars(range(min = 1, max = 4_096))]
+    count: u32,
+    /// Name with `{rank}` for the number; `h{rank}` when left out.
+    name: Option<String>,
+    /// Interface towards the other hosts.
+    interface: String,
+    /// Address of the first; the next one has the next address.
+    address: Option<OneOrTwo>,
+    /// Speed of each host's link.
+    link: Option<Rate>,
+}
+
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Host {
+    name: String,
+    /// Interface towards the other hosts.
+    interface: String,
+    /// Address there, which the other hosts route this one's vnodes to; a list has
+    /// one of each family.
+    address: Option<OneOrTwo>,
+    /// Speed of its link; `emu plan` says whether it is enough.
+    link: Option<Rate>,
+    /// Groups of which it carries all vnodes.
+    groups: Option<Vec<String>>,
+    /// Vnodes by address (`10.1.0.1`) or run (`10.1.0.1-10.1.0.80`).
+    nodes: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(untagged)]
+pub(super) enum OneOrTwo {
+    One(String),
+    Two(Vec<String>),
+}
