@@ -28,6 +28,7 @@ pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod slice;
