@@ -20,7 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod agent;
 pub mod bench;
+pub mod counters;
 pub mod experiment;
 pub mod fleet;
 pub mod folding;
