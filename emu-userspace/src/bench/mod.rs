@@ -1,16 +1,21 @@
 //! Measurements that compare us with doing without, with netem, and with the
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
 //! never on the machine's interfaces.
+pub mod accuracy;
 pub mod identity;
 pub mod impairments;
+pub mod lines;
 pub mod model;
 pub mod namespace;
+pub mod packet;
 pub mod probe;
 pub mod queues;
 pub mod scene;
 pub mod settings;
 mod spread;
 pub mod stats;
+pub mod traffic;
+pub mod vnodes;
 
 use std::io;
 
@@ -43,7 +48,7 @@ pub enum BenchError {
     /// The kernel lacks a queueing discipline.
     #[error(
         "this kernel or user cannot make the qdisc `{qdisc}`, which the comparison needs; \
-         `cargo xtask run -- bench impairments` runs it in a VM that can ({words})"
+         `cargo xtask run -- bench …` runs it in a VM that can ({words})"
     )]
     Missing {
         /// Its name.
