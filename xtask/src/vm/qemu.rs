@@ -55,7 +55,7 @@ pub fn run(request: &Request, image: &Image) -> anyhow::Result<u8> {
         command
             .args(["-nodefaults", "-no-user-config", "-no-reboot"])
             .args(["-display", "none", "-machine", "q35"])
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max,-cx16", "-smp", "2"])
             .args(["-m", &request.memory])
             .arg("-kernel")
             .arg(&image.path)
