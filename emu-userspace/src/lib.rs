@@ -21,10 +21,12 @@
 //! ```
 
 pub mod bench;
+pub mod experiment;
 pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod run;
 pub mod session;
 pub mod slice;
 pub mod topology;

@@ -100,7 +100,7 @@ impl Exec {
         loaded.enter(vnode)?;
         if let Some(person) = &person {
             user::become_user(person)?;
-            for (variable, value) in environment(person) {
+            for (variable, value) in person.environment() {
                 command.env(variable, value);
             }
         }
@@ -121,17 +121,4 @@ fn shell(person: Option<&Person>) -> PathBuf {
         .or_else(|| std::env::var_os("SHELL").map(PathBuf::from))
         .filter(|shell| shell.is_file())
         .unwrap_or_else(|| PathBuf::from("/bin/sh"))
-}
-
-/// What sudo replaced when it made the user root.
-fn environment(person: &Person) -> Vec<(&'static str, OsString)> {
-    let mut set = Vec::new();
-    if let Some(home) = &person.home {
-        set.push(("HOME", home.clone().into_os_string()));
-    }
-    if let Some(name) = &person.name {
-        set.push(("USER", name.into()));
-        set.push(("LOGNAME", name.into()));
-    }
-    set
 }

@@ -5,6 +5,7 @@ mod doctor;
 mod exec;
 mod load;
 mod plan;
+mod run;
 mod set;
 mod slice;
 mod start;
@@ -19,7 +20,7 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand};
 use comfy_table::{Table, presets};
-use emu::{session::SessionError, topology::TopologyErrors};
+use emu::{run::RunError, session::SessionError, topology::TopologyErrors};
 use serde::Serialize;
 
 /// Everything held.
@@ -34,6 +35,7 @@ Examples:
   emu load topologies/p2plab.yaml            load, and check every pair of groups
   emu load topo.yaml --dry-run               show what would be done
   emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
+  emu run experiment.yaml                    many programs, by a schedule
   emu status 10.1.1.7                        the pipes of one vnode
   emu set modem up=64kbit latency=80ms       change lines while packets pass
   emu verify --rates --json | jq .ok         check latencies and rates
@@ -67,6 +69,14 @@ enum Command {
     },
     /// Run a program as a vnode: its sockets get the vnode's address.
     Exec(exec::Exec),
+    /// Run an experiment: programs on vnodes, by a schedule, with results.
+    Run(run::Run),
+    /// Clear up after a run that died.
+    #[command(hide = true)]
+    RunGuardian {
+        /// Name of the run.
+        run: String,
+    },
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
     /// Change lines and links while packets pass.
@@ -127,6 +137,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Plan(plan) => plan.run(),
         Command::Unload { json, kill } => load::unload(json, kill),
         Command::Exec(exec) => return exec.run(),
+        Command::Run(run) => run.run(),
+        Command::RunGuardian { run } => run::guardian(&run),
         Command::Status(status) => status.run(),
         Command::Set(set) => set.run(),
         Command::Partition(pair) => pair.run(true),
@@ -166,8 +178,13 @@ fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
     if let Some(errors) = error.downcast_ref::<TopologyErrors>() {
         return Some(errors);
     }
-    match error.downcast_ref::<SessionError>() {
-        Some(SessionError::Topology(errors)) => Some(errors),
+    if let Some(SessionError::Topology(errors)) = error.downcast_ref::<SessionError>() {
+        return Some(errors);
+    }
+    match error.downcast_ref::<RunError>() {
+        Some(RunError::File(errors) | RunError::Session(SessionError::Topology(errors))) => {
+            Some(errors)
+        }
         _ => None,
     }
 }
@@ -181,7 +198,13 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         error.downcast_ref::<SessionError>(),
         Some(SessionError::Plan(_))
     );
-    if plan || session || beside || topology_errors(error).is_some() {
+    let run = matches!(
+        error.downcast_ref::<RunError>(),
+        Some(
+            RunError::Schedule(_) | RunError::Session(SessionError::Plan(_)) | RunError::Exists(_)
+        )
+    );
+    if run || plan || session || beside || topology_errors(error).is_some() {
         USAGE
     } else {
         FAILED

@@ -236,6 +236,31 @@ pub fn kill_all(folder: &Path) -> Result<(), CgroupError> {
     }
 }
 
+/// Start of the names of cgroups of runs, which hold one for each of their vnodes.
+pub const RUN: &str = "run-";
+
+/// The vnode whose processes are in a cgroup below a namespace's folder, by the names
+/// on the way: `ADDRESS/…`, or `run-…/ADDRESS/…`.
+pub fn vnode_name(folder: &Path, path: &Path) -> String {
+    let below = path.strip_prefix(folder).unwrap_or(path);
+    let mut names = below.iter().map(|name| name.to_string_lossy());
+    let first = names.next().unwrap_or_default();
+    if first.starts_with(RUN) {
+        return names.next().unwrap_or(first).into_owned();
+    }
+    first.into_owned()
+}
+
+/// Identifiers of all cgroups below a folder, itself included.
+pub fn identifiers(folder: &Path) -> Vec<u64> {
+    let mut found = Vec::new();
+    walk(folder, &mut |path| {
+        found.extend(identifier(path));
+        true
+    });
+    found
+}
+
 /// Calls `visit` for every cgroup below a folder, children first, until it
 /// returns false.
 fn walk(folder: &Path, visit: &mut dyn FnMut(&Path) -> bool) -> bool {
@@ -250,7 +275,11 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path) -> bool) -> bool {
     folders.iter().all(|f| walk(f, visit)) && visit(folder)
 }
 
-fn remove(folder: &Path) -> Result<(), CgroupError> {
+/// Removes a cgroup with all below it. One that is gone is no error.
+///
+/// # Errors
+/// [`CgroupError::File`], for example while processes are in it.
+pub fn remove(folder: &Path) -> Result<(), CgroupError> {
     let mut result = Ok(());
     walk(folder, &mut |path| {
         result = match fs::remove_dir(path) {

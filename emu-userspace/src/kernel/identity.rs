@@ -7,7 +7,6 @@
 //! `ip netns exec`: they live and go with the cgroup.
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
     fs::File,
     io,
     net::IpAddr,
@@ -29,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bpf::{self, BpfError, address_key},
     cgroup::{self, CgroupError, Tree},
-    state::{StateDir, StateError, Undo, WriterLock},
+    state::{SharedLock, StateDir, StateError, Undo, WriterLock},
 };
 
 /// A process could not become a vnode's.
@@ -205,12 +204,31 @@ fn attach(
 /// # Errors
 /// [`BpfError::Map`].
 pub fn assign(map_id: u32, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
-    let map = MapData::from_id(map_id).map_err(bpf::map_error("open", MAP_IDENTITY))?;
-    let mut map: HashMap<_, u64, SocketAddress> =
-        HashMap::try_from(Map::HashMap(map)).map_err(bpf::map_error("open", MAP_IDENTITY))?;
-    let address = SocketAddress::from_key(address_key(vnode));
-    map.insert(cgroup_id, address, 0)
-        .map_err(bpf::map_error("fill", MAP_IDENTITY))
+    Identities::open(map_id)?.assign(cgroup_id, vnode)
+}
+
+/// The map of identities.
+pub(super) struct Identities(HashMap<MapData, u64, SocketAddress>);
+
+impl Identities {
+    pub fn open(map_id: u32) -> Result<Self, BpfError> {
+        let map = MapData::from_id(map_id).map_err(bpf::map_error("open", MAP_IDENTITY))?;
+        let map =
+            HashMap::try_from(Map::HashMap(map)).map_err(bpf::map_error("open", MAP_IDENTITY))?;
+        Ok(Self(map))
+    }
+
+    pub fn assign(&mut self, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
+        let address = SocketAddress::from_key(address_key(vnode));
+        self.0
+            .insert(cgroup_id, address, 0)
+            .map_err(bpf::map_error("fill", MAP_IDENTITY))
+    }
+
+    /// Forgets a cgroup; one that is not there is no error.
+    pub fn forget(&mut self, cgroup_id: u64) {
+        let _ = self.0.remove(&cgroup_id);
+    }
 }
 
 /// What runs as vnodes, and what the hooks counted.
@@ -236,8 +254,7 @@ pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
     let mut vnodes = BTreeSet::new();
     let mut processes = 0;
     for (path, ids) in cgroup::processes(&folder) {
-        let below = path.strip_prefix(&folder).unwrap_or(&path);
-        vnodes.extend(below.iter().next().map(OsStr::to_owned));
+        vnodes.insert(cgroup::vnode_name(&folder, &path));
         processes += ids.len();
     }
     Ok(Some(Summary {
@@ -299,12 +316,17 @@ fn set_up(
     Ok(dir.store_identity(lock, &record)?)
 }
 
-/// Makes the calling process one of a vnode's, with all that it starts. Takes
-/// no more than a moment, except for the first process of a namespace.
-///
-/// # Errors
-/// [`IdentityError`]; the process may then be in either cgroup.
-pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityError> {
+/// A namespace that is ready for processes, and that nobody changes as a whole.
+pub(super) struct Ready {
+    pub tree: Tree,
+    pub record: Record,
+    /// Held until the process is in its cgroup.
+    pub _shared: SharedLock,
+}
+
+/// Attaches the programs unless they are; `room` is for how many cgroups they are
+/// then loaded.
+pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError> {
     let tree = Tree::find()?;
     let mut shared = dir.share()?;
     if ready(dir, &tree).is_none() {
@@ -314,7 +336,7 @@ pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityE
             return Err(IdentityError::Gone);
         }
         if ready(dir, &tree).is_none() {
-            set_up(dir, &lock, &tree, vnodes)?;
+            set_up(dir, &lock, &tree, room)?;
         }
         drop(lock);
         shared = dir.share()?;
@@ -322,10 +344,28 @@ pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityE
     // An unload between the locks.
     let record = ready(dir, &tree).filter(|_| dir.is_loaded());
     let record = record.ok_or(IdentityError::Gone)?;
-    let folder = tree.folder(&dir.name()).join(vnode.to_string());
+    Ok(Ready {
+        tree,
+        record,
+        _shared: shared,
+    })
+}
+
+/// Cgroups that there is room for, where a host has so many vnodes: each may have one
+/// of `emu exec` and as many of runs.
+pub(super) const fn usual_room(vnodes: u32) -> u32 {
+    vnodes.saturating_mul(2).saturating_add(1024)
+}
+
+/// Makes the calling process one of a vnode's, with all that it starts. Takes
+/// no more than a moment, except for the first process of a namespace.
+///
+/// # Errors
+/// [`IdentityError`]; the process may then be in either cgroup.
+pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityError> {
+    let ready = prepare(dir, usual_room(vnodes))?;
+    let folder = ready.tree.folder(&dir.name()).join(vnode.to_string());
     let cgroup_id = cgroup::create(&folder)?;
-    assign(record.map_id, cgroup_id, vnode)?;
-    cgroup::join(&folder)?;
-    drop(shared);
-    Ok(())
+    assign(ready.record.map_id, cgroup_id, vnode)?;
+    Ok(cgroup::join(&folder)?)
 }

@@ -31,7 +31,7 @@ pub enum UndoError {
     Cgroup(#[from] CgroupError),
     /// Processes of vnodes would lose their network.
     #[error(
-        "still running: {count} of `emu exec`, as {}; end them, or kill them with `emu unload --kill`",
+        "still running: {count} of `emu exec` or `emu run`, as {}; end them, or kill them with `emu unload --kill`",
         some(vnodes)
     )]
     Busy {
@@ -84,9 +84,7 @@ fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoErr
     let mut vnodes = BTreeSet::new();
     let mut count = 0;
     for (path, ids) in cgroup::processes(&folder) {
-        let below = path.strip_prefix(&folder).unwrap_or(&path);
-        let vnode = below.iter().next().unwrap_or_default();
-        vnodes.insert(vnode.to_string_lossy().into_owned());
+        vnodes.insert(cgroup::vnode_name(&folder, &path));
         count += ids.len();
     }
     if count > 0 {

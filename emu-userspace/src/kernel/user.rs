@@ -1,9 +1,12 @@
 //! Becoming the user who called `sudo`, or a named one.
-use std::{ffi::CString, path::PathBuf};
+use std::{
+    ffi::{CString, OsString},
+    path::PathBuf,
+};
 
 use nix::{
     errno::Errno,
-    unistd::{Gid, Uid, User, geteuid, initgroups, setgid, setgroups, setuid},
+    unistd::{Gid, Uid, User, geteuid, getgrouplist, initgroups, setgid, setgroups, setuid},
 };
 
 /// A user cannot be found or become.
@@ -44,6 +47,47 @@ pub struct Person {
     pub shell: Option<PathBuf>,
     uid: Uid,
     gid: Gid,
+}
+
+/// Numbers of a user, for a process that can look nothing up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
+}
+
+impl Person {
+    /// What sudo replaced in the environment when it made the user root.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let mut set = Vec::new();
+        if let Some(home) = &self.home {
+            set.push(("HOME", home.clone().into_os_string()));
+        }
+        if let Some(name) = &self.name {
+            set.push(("USER", name.into()));
+            set.push(("LOGNAME", name.into()));
+        }
+        set
+    }
+
+    /// The user's numbers.
+    pub fn credentials(&self) -> Credentials {
+        let name = self.name.as_deref().and_then(|n| CString::new(n).ok());
+        let groups = name.and_then(|name| getgrouplist(&name, self.gid).ok());
+        Credentials {
+            uid: self.uid.as_raw(),
+            gid: self.gid.as_raw(),
+            groups: groups
+                .unwrap_or_else(|| vec![self.gid])
+                .iter()
+                .map(|gid| gid.as_raw())
+                .collect(),
+        }
+    }
 }
 
 impl From<User> for Person {

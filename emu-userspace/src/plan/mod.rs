@@ -319,7 +319,7 @@ impl fmt::Display for Plan {
 }
 
 /// Another seed with each load.
-fn fresh_seed() -> u64 {
+pub(crate) fn fresh_seed() -> u64 {
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos() as u64);

@@ -78,7 +78,7 @@ impl std::error::Error for TopologyErrors {}
 
 impl TopologyErrors {
     /// Sorts the problems by place and drops repetitions.
-    pub(super) fn new(file: &str, source: &str, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(file: &str, source: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|a, b| (a.at, &a.message).cmp(&(b.at, &b.message)));
         problems.dedup();
         Self {
@@ -152,7 +152,7 @@ fn write_problem(
 }
 
 /// "did you mean" for a name that is not among the known ones.
-pub(super) fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len().min(name.len()) + 1) / 3)

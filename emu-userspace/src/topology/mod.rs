@@ -12,10 +12,10 @@ mod hosts;
 mod impair;
 mod links;
 mod lookup;
-mod node;
+pub(crate) mod node;
 mod parse;
 mod placement;
-mod reader;
+pub(crate) mod reader;
 mod schema;
 mod sections;
 mod spans;
@@ -29,6 +29,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 
 pub use change::{LineChange, PipeChange, Target};
+pub(crate) use error::similar;
 pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
@@ -39,7 +40,7 @@ pub use schema::json_schema;
 pub(crate) use spans::total as span_total;
 pub use spans::{Span, addresses, joined};
 pub use traces::{Side, Trace};
-pub use units::{Queue, Rate, UnitError, probability, rate, size, time};
+pub use units::{Queue, Rate, UnitError, probability, rate, size, span, time};
 
 /// Index of a group in [`Topology::groups`].
 pub type GroupId = usize;

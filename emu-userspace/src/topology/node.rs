@@ -11,14 +11,14 @@ use super::error::{Position, Problem};
 
 /// A part of the document.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub at: Position,
     pub value: Value,
 }
 
 /// What the part is.
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Nothing,
     Scalar(String),
     List(Vec<Node>),
@@ -27,7 +27,7 @@ pub(super) enum Value {
 
 /// A key and its value.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     pub key: String,
     pub key_at: Position,
     pub value: Node,
@@ -160,7 +160,7 @@ fn options() -> serde_yaml::Options {
 }
 
 /// Parses a document.
-pub(super) fn document(text: &str) -> Result<Node, Problem> {
+pub(crate) fn document(text: &str) -> Result<Node, Problem> {
     serde_yaml::from_str_with_options::<Node>(text, options()).map_err(|error| {
         let error = error.without_snippet();
         let at = error.location().map(position).unwrap_or_default();

@@ -15,7 +15,7 @@ use super::{
 
 /// Where the problems of one file are collected.
 #[derive(Default)]
-pub(super) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems(RefCell<Vec<Problem>>);
 
 impl Problems {
     pub fn add(&self, problem: Problem) {
@@ -33,14 +33,14 @@ impl Problems {
 
 /// A value with its place and path.
 #[derive(Clone)]
-pub(super) struct Field<'a> {
+pub(crate) struct Field<'a> {
     pub node: &'a Node,
     pub path: String,
     problems: &'a Problems,
 }
 
 /// A map whose keys are known; unknown ones are reported.
-pub(super) struct Record<'a> {
+pub(crate) struct Record<'a> {
     field: Field<'a>,
     entries: &'a [Entry],
 }
@@ -328,7 +328,7 @@ impl<'a> Record<'a> {
 }
 
 /// Finds a name among the known ones, or reports it.
-pub(super) fn resolve<'n>(
+pub(crate) fn resolve<'n>(
     field: &Field<'_>,
     what: &str,
     known: impl Iterator<Item = &'n str> + Clone,

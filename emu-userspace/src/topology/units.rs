@@ -43,6 +43,7 @@ pub struct UnitError {
 
 const RATE_EXPECTED: &str = "a rate with its unit: bit, kbit, mbit or gbit, as in `33.6kbit`";
 const TIME_EXPECTED: &str = "a time with its unit: ns, us, ms, s or min, as in `100ms`";
+const SPAN_EXPECTED: &str = "a time with its unit: ms, s, min, h or d, as in `10min`";
 const SIZE_EXPECTED: &str = "a size with its unit: B, KB, MB, KiB or MiB, as in `64KB`";
 const CHANCE_EXPECTED: &str = "a probability in percent, from 0% to 100%, as in `0.5%`";
 const QUEUE_EXPECTED: &str =
@@ -151,6 +152,8 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
 
 /// Longest time that a topology may say.
 pub const LONGEST: Duration = Duration::from_secs(3_600);
+/// Longest span of an experiment.
+pub const LONGEST_SPAN: Duration = Duration::from_secs(30 * 86_400);
 
 /// Parses a time of at most an hour.
 ///
@@ -158,33 +161,56 @@ pub const LONGEST: Duration = Duration::from_secs(3_600);
 /// [`UnitError`] for a missing or unknown unit, or a time out of range.
 pub fn time(text: &str) -> Result<Duration, UnitError> {
     let (value, unit) = quantity(text, TIME_EXPECTED, "ms")?;
+    let Some(seconds) = seconds(value, unit) else {
+        return Err(no_time(value, unit, TIME_EXPECTED));
+    };
+    bounded(text, seconds, LONGEST, "a time of at most 60min")
+}
+
+/// Parses a time of at most thirty days, with `h` and `d` as further units.
+///
+/// # Errors
+/// As for [`time`].
+pub fn span(text: &str) -> Result<Duration, UnitError> {
+    let (value, unit) = quantity(text, SPAN_EXPECTED, "s")?;
     let seconds = match unit {
+        "h" => value * 3_600.0,
+        "d" => value * 86_400.0,
+        _ => seconds(value, unit).ok_or_else(|| no_time(value, unit, SPAN_EXPECTED))?,
+    };
+    bounded(text, seconds, LONGEST_SPAN, "a time of at most 30d")
+}
+
+fn seconds(value: f64, unit: &str) -> Option<f64> {
+    Some(match unit {
         "ns" => value / 1e9,
         "us" | "µs" => value / 1e6,
         "ms" => value / 1e3,
         "s" => value,
         "min" => value * 60.0,
-        _ => {
-            let hint = match unit.to_ascii_lowercase().as_str() {
-                "msec" | "msecs" | "millis" | "milliseconds" => Some(format!("write `{value}ms`")),
-                "usec" | "usecs" => Some(format!("write `{value}us`")),
-                "sec" | "secs" | "second" | "seconds" => Some(format!("write `{value}s`")),
-                "m" | "minute" | "minutes" => Some(format!("write `{value}min`, or `{value}ms`")),
-                _ => None,
-            };
-            return Err(error(
-                format!("`{unit}` is no unit of time"),
-                TIME_EXPECTED,
-                hint,
-            ));
-        }
+        _ => return None,
+    })
+}
+
+fn no_time(value: f64, unit: &str, expected: &str) -> UnitError {
+    let hint = match unit.to_ascii_lowercase().as_str() {
+        "msec" | "msecs" | "millis" | "milliseconds" => Some(format!("write `{value}ms`")),
+        "usec" | "usecs" => Some(format!("write `{value}us`")),
+        "sec" | "secs" | "second" | "seconds" => Some(format!("write `{value}s`")),
+        "m" | "minute" | "minutes" => Some(format!("write `{value}min`, or `{value}ms`")),
+        _ => None,
     };
-    if seconds > LONGEST.as_secs_f64() {
-        return Err(error(
-            format!("`{text}` is out of range"),
-            "a time of at most 60min",
-            None,
-        ));
+    error(format!("`{unit}` is no unit of time"), expected, hint)
+}
+
+fn bounded(
+    text: &str,
+    seconds: f64,
+    longest: Duration,
+    expected: &str,
+) -> Result<Duration, UnitError> {
+    if seconds > longest.as_secs_f64() {
+        return Err(error(format!("`{text}` is out of range"), expected, None));
     }
     Ok(Duration::from_nanos((seconds * 1e9).round() as u64))
 }

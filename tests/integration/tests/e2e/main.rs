@@ -19,6 +19,7 @@ mod latency;
 mod lifecycle;
 mod netem;
 mod reload;
+mod run;
 mod safety;
 mod tcp;
 mod udp;

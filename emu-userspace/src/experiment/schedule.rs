@@ -1,0 +1,373 @@
+//! Every command line, start and stop of a run, known before anything runs.
+//!
+//! The schedule depends on the experiment, its topology and the seed alone: no
+//! clock, no machine. Times of a process count from its release: the start of the
+//! run, or the moment when all programs before it that say when they are `ready`
+//! are.
+use std::{collections::HashMap, fmt, net::IpAddr, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    Experiment, Program,
+    random::Stream,
+    select::{Vnode, find},
+    template::Values,
+};
+
+/// Most sessions of a run.
+const MOST_SESSIONS: usize = 1_000_000;
+/// Stands for the working folder, which no schedule knows.
+const FOLDER: &str = "{dir}";
+/// Name of the host where the topology names none.
+const THIS_HOST: &str = "localhost";
+
+/// An experiment that has no schedule.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ScheduleError {
+    /// Sessions are too short for the time.
+    #[error("{program}: more than {MOST_SESSIONS} sessions; its `up` and `down` are too short")]
+    TooManySessions {
+        /// The program.
+        program: String,
+    },
+    /// The topology has no such host.
+    #[error("the topology has no host {name:?}; it names {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })]
+    UnknownHost {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        names: Vec<String>,
+    },
+}
+
+/// Part of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Slice<'a> {
+    /// All of it.
+    Whole,
+    /// What one host runs.
+    Host(&'a str),
+}
+
+/// All that a run will do.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Schedule {
+    /// Name of the experiment.
+    pub name: String,
+    /// Name of the topology.
+    pub topology: String,
+    /// Whose part this is; none: all of it.
+    pub host: Option<String>,
+    /// The seed.
+    pub seed: u64,
+    /// Hard stop of the run.
+    #[serde(rename = "duration_s", serialize_with = "maybe_seconds")]
+    pub duration: Option<Duration>,
+    /// Processes in the order of the programs and their vnodes.
+    pub processes: Vec<Process>,
+    /// Timed events of the topology, in words.
+    pub events: Vec<Event>,
+}
+
+/// A timed event of the topology.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Event {
+    /// When, since the start of the run.
+    #[serde(rename = "at_s", serialize_with = "seconds")]
+    pub at: Duration,
+    /// What.
+    pub event: String,
+}
+
+/// A program on a vnode.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Process {
+    /// Name of the program.
+    pub program: String,
+    /// Index of the program in the experiment.
+    #[serde(skip)]
+    pub program_index: usize,
+    /// Its vnode's address.
+    pub vnode: IpAddr,
+    /// Its vnode as group and index.
+    pub name: String,
+    /// Its place among the vnodes of the program.
+    pub number: usize,
+    /// Folder of its working files and its results, in theirs.
+    pub folder: String,
+    /// Program and arguments; `{dir}` stands for the working folder.
+    pub command: Vec<String>,
+    /// Further environment.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub env: Vec<(String, String)>,
+    /// When it runs.
+    pub sessions: Vec<Session>,
+}
+
+/// A time in which a process runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Session {
+    /// From its release on.
+    #[serde(rename = "from_s", serialize_with = "seconds")]
+    pub from: Duration,
+    /// When it is to end; none: by itself, or with the run.
+    #[serde(rename = "to_s", serialize_with = "maybe_seconds")]
+    pub to: Option<Duration>,
+}
+
+fn seconds<S: Serializer>(time: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_f64(time.as_secs_f64())
+}
+
+fn maybe_seconds<S: Serializer>(time: &Option<Duration>, s: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => seconds(time, s),
+        None => s.serialize_none(),
+    }
+}
+
+impl Schedule {
+    /// The schedule of an experiment under a seed.
+    ///
+    /// # Errors
+    /// [`ScheduleError`].
+    pub fn new(
+        experiment: &Experiment,
+        seed: u64,
+        slice: Slice<'_>,
+    ) -> Result<Self, ScheduleError> {
+        let topology = &experiment.topology;
+        let hosts: Vec<String> = topology.hosts.iter().map(|h| h.name.clone()).collect();
+        if let Slice::Host(name) = slice
+            && !hosts.iter().any(|h| h == name)
+        {
+            return Err(ScheduleError::UnknownHost {
+                name: name.to_owned(),
+                names: hosts,
+            });
+        }
+        let mut maker = Maker {
+            experiment,
+            seed,
+            slice,
+            here: experiment.here(),
+            carriers: hosts
+                .iter()
+                .flat_map(|host| {
+                    let vnodes = topology.host_vnodes(host);
+                    vnodes.into_iter().map(move |vnode| (vnode, host.as_str()))
+                })
+                .collect(),
+            sessions: 0,
+        };
+        let mut processes = Vec::new();
+        for index in 0..experiment.programs.len() {
+            processes.extend(maker.program(index)?);
+        }
+        Ok(Self {
+            name: experiment.name.clone(),
+            topology: topology.name.clone(),
+            host: match slice {
+                Slice::Whole => None,
+                Slice::Host(name) => Some(name.to_owned()),
+            },
+            seed,
+            duration: experiment.duration,
+            processes,
+            events: topology
+                .events
+                .iter()
+                .map(|event| Event {
+                    at: event.at,
+                    event: event.what.words(topology),
+                })
+                .collect(),
+        })
+    }
+}
+
+struct Maker<'a> {
+    experiment: &'a Experiment,
+    seed: u64,
+    slice: Slice<'a>,
+    here: String,
+    /// The host of each vnode, where the topology names hosts.
+    carriers: HashMap<IpAddr, &'a str>,
+    sessions: usize,
+}
+
+impl Maker<'_> {
+    fn program(&mut self, index: usize) -> Result<Vec<Process>, ScheduleError> {
+        let program = &self.experiment.programs[index];
+        let topology = &self.experiment.topology;
+        let name = |v: &Vnode| format!("{}/{}", topology.groups[v.group].name, v.index);
+        // Streams are named by addresses, so that other groups change nothing.
+        let streams: Vec<String> = program
+            .vnodes
+            .iter()
+            .map(|v| v.address.to_string())
+            .collect();
+        let starts = program.start.times(self.seed, &program.name, &streams);
+        let mut processes = Vec::new();
+        for (number, vnode) in program.vnodes.iter().enumerate() {
+            let host = self.carriers.get(&vnode.address).copied();
+            if matches!(self.slice, Slice::Host(wanted) if host != Some(wanted)) {
+                continue;
+            }
+            let sessions = self.sessions(program, &streams[number], starts[number])?;
+            let process = Process {
+                program: program.name.clone(),
+                program_index: index,
+                vnode: vnode.address,
+                name: name(vnode),
+                number,
+                folder: format!("{}/{}", vnode.address, program.name),
+                command: Vec::new(),
+                env: Vec::new(),
+                sessions,
+            };
+            let values = Values {
+                ip: vnode.address,
+                index: vnode.index,
+                number,
+                group: &topology.groups[vnode.group].name,
+                host: host.unwrap_or(THIS_HOST),
+                seed: self.seed,
+                random: Stream::new(self.seed, &["random", &program.name, &streams[number]]).bits()
+                    >> 1,
+                dir: FOLDER,
+                here: &self.here,
+                name: &program.name,
+            };
+            let others = |name: &str| self.addresses(name);
+            processes.push(Process {
+                command: program
+                    .argv
+                    .iter()
+                    .map(|t| t.fill(&values, &others))
+                    .collect(),
+                env: program
+                    .env
+                    .iter()
+                    .map(|(name, t)| (name.clone(), t.fill(&values, &others)))
+                    .collect(),
+                ..process
+            });
+        }
+        Ok(processes)
+    }
+
+    /// Addresses of a program's vnodes, or of vnodes.
+    fn addresses(&self, name: &str) -> Vec<IpAddr> {
+        let vnodes = match self.experiment.program(name) {
+            Some(index) => self.experiment.programs[index].vnodes.clone(),
+            None => find(name, &self.experiment.topology).unwrap_or_default(),
+        };
+        vnodes.iter().map(|v| v.address).collect()
+    }
+
+    fn sessions(
+        &mut self,
+        program: &Program,
+        stream: &str,
+        start: Duration,
+    ) -> Result<Vec<Session>, ScheduleError> {
+        let end = program.lasts.map(|lasts| start + lasts);
+        let Some(churn) = &program.churn else {
+            self.sessions += 1;
+            return Ok(vec![Session {
+                from: start,
+                to: end,
+            }]);
+        };
+        // What the run's own end cuts short has no end of its own.
+        let horizon = end.or(self.experiment.duration).unwrap_or(Duration::MAX);
+        let draw = |lengths: &super::Lengths, stream: &mut Stream| {
+            Duration::try_from_secs_f64(lengths.draw(stream)).unwrap_or(Duration::MAX)
+        };
+        let mut up = Stream::new(self.seed, &["up", &program.name, stream]);
+        let mut down = Stream::new(self.seed, &["down", &program.name, stream]);
+        let mut sessions = Vec::new();
+        let mut at = start;
+        while at < horizon {
+            self.sessions += 1;
+            if self.sessions > MOST_SESSIONS {
+                return Err(ScheduleError::TooManySessions {
+                    program: program.name.clone(),
+                });
+            }
+            let to = at.saturating_add(draw(&churn.up, &mut up));
+            let ends = to < horizon;
+            sessions.push(Session {
+                from: at,
+                to: if ends { Some(to) } else { end },
+            });
+            let Some(lengths) = churn.down.as_ref().filter(|_| ends) else {
+                break;
+            };
+            at = to.saturating_add(draw(lengths, &mut down));
+        }
+        Ok(sessions)
+    }
+}
+
+impl Process {
+    /// Its command line in a working folder.
+    pub fn command_in(&self, folder: &str) -> Vec<String> {
+        let fill = |word: &String| word.replace(FOLDER, folder);
+        self.command.iter().map(fill).collect()
+    }
+
+    /// Its further environment in a working folder.
+    pub fn env_in(&self, folder: &str) -> Vec<(String, String)> {
+        let fill = |(name, word): &(String, String)| (name.clone(), word.replace(FOLDER, folder));
+        self.env.iter().map(fill).collect()
+    }
+}
+
+impl fmt::Display for Schedule {
+    /// The plan for people: a line for each process, with its first times.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("this host");
+        writeln!(
+            f,
+            "{} on {} ({host}), seed {}: {} processes",
+            self.name,
+            self.topology,
+            self.seed,
+            self.processes.len()
+        )?;
+        if let Some(duration) = self.duration {
+            writeln!(f, "  stops after {:.3} s", duration.as_secs_f64())?;
+        }
+        for process in &self.processes {
+            let times: Vec<String> = process.sessions.iter().take(4).map(span).collect();
+            let more = process.sessions.len().saturating_sub(4);
+            let more = match more {
+                0 => String::new(),
+                more => format!(" and {more} more times"),
+            };
+            writeln!(
+                f,
+                "  {:<12} {:<16} {:<20} {}{more}",
+                process.program,
+                process.name,
+                process.command.join(" "),
+                times.join(", "),
+            )?;
+        }
+        for event in &self.events {
+            writeln!(f, "  {:.3} s  {}", event.at.as_secs_f64(), event.event)?;
+        }
+        Ok(())
+    }
+}
+
+fn span(session: &Session) -> String {
+    let from = session.from.as_secs_f64();
+    match session.to {
+        Some(to) => format!("{from:.3}-{:.3} s", to.as_secs_f64()),
+        None => format!("from {from:.3} s"),
+    }
+}

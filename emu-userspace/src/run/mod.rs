@@ -1,0 +1,212 @@
+//! Running an experiment: loads its topology, starts its programs as vnodes when the
+//! schedule says so, stops them, and writes down what happened.
+//!
+//! What is to happen is decided in [`crate::experiment`]; here it is done. All
+//! processes are below one cgroup, which a guardian empties should this process die.
+mod counters;
+mod files;
+mod gate;
+mod guardian;
+pub mod health;
+mod input;
+mod network;
+mod process;
+mod record;
+mod slot;
+mod summary;
+mod supervisor;
+
+use std::{
+    ffi::OsString,
+    io,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+pub use guardian::guard;
+pub use input::Input;
+pub use summary::{Failure, Summary, Why};
+
+use crate::{
+    experiment::{Schedule, ScheduleError},
+    kernel::{cgroup::CgroupError, identity::IdentityError, user::Person},
+    live::LiveError,
+    session::SessionError,
+    topology::TopologyErrors,
+};
+
+/// What kept a run from its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The experiment's or the topology's file.
+    #[error(transparent)]
+    File(#[from] Box<TopologyErrors>),
+    /// The schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// Loading, finding or unloading.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Cgroups and hooks.
+    #[error(transparent)]
+    Identity(#[from] Box<IdentityError>),
+    /// Cgroups of the run.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Changes of the network while it runs.
+    #[error(transparent)]
+    Live(#[from] Box<LiveError>),
+    /// A file or another thing of the system.
+    #[error("{what}: {source}")]
+    System {
+        /// Operation and object.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Something else is loaded.
+    #[error(
+        "another topology is loaded ({loaded}) than that of the experiment ({wanted}); \
+         `emu unload` it first, or say `topology: loaded`"
+    )]
+    OtherLoaded {
+        /// What is loaded.
+        loaded: String,
+        /// What was to be.
+        wanted: String,
+    },
+    /// Nothing is loaded and nothing may be.
+    #[error("nothing is loaded in this network namespace, and --no-load forbids to load {0}")]
+    NotLoaded(String),
+    /// The results have a place where others are.
+    #[error("{} is there already and not empty; name another folder with --out", .0.display())]
+    Exists(PathBuf),
+    /// A program is not on this machine.
+    #[error("{program}: there is no program `{name}` here; install it, or give its path")]
+    NoProgram {
+        /// Name in the experiment.
+        program: String,
+        /// What was looked for.
+        name: String,
+    },
+    /// The common start is over.
+    #[error("the start is {0:?} ago")]
+    TooLate(Duration),
+}
+
+impl RunError {
+    fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        |source| RunError::System { what, source }
+    }
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder of the results.
+    pub out: PathBuf,
+    /// Which of the topology's hosts this is.
+    pub host: Option<String>,
+    /// When the run starts; none: as soon as everything is there.
+    pub start_at: Option<SystemTime>,
+    /// Whether the topology may be loaded.
+    pub may_load: bool,
+    /// Whether working folders stay.
+    pub keep_work: bool,
+    /// Who the programs run as; none: as we are.
+    pub person: Option<Person>,
+    /// Command that calls [`guard`] with its last argument; none: no guardian.
+    pub guardian: Option<Vec<OsString>>,
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Progress {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Processes of the schedule.
+    pub processes: usize,
+    /// That have not started yet, or are between two sessions.
+    pub waiting: usize,
+    /// That run.
+    pub running: usize,
+    /// That have ended well.
+    pub done: usize,
+    /// That have failed.
+    pub failed: usize,
+    /// What vnodes send, in bits per second.
+    pub sent_bits_per_s: f64,
+    /// What they receive, in bits per second.
+    pub received_bits_per_s: f64,
+    /// Packets that were dropped on their lines since the start.
+    pub drops: u64,
+}
+
+/// Who watches a run.
+pub trait Observer {
+    /// Something worth a line.
+    fn note(&mut self, words: &str);
+    /// How it stands, a few times each second.
+    fn progress(&mut self, progress: &Progress);
+}
+
+/// Runs an experiment to its end and writes its results.
+///
+/// Needs root. Blocks; SIGINT and SIGTERM end it early, and cleanly.
+///
+/// # Errors
+/// [`RunError`]: what kept it from starting, or from cleaning up. Programs that fail
+/// are no errors; they are in the summary.
+pub fn run(
+    input: &Input,
+    options: &Options,
+    observer: &mut dyn Observer,
+) -> Result<Summary, RunError> {
+    let schedule = input.schedule(options.host.as_deref())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::system("set up timers and signals"))?;
+    runtime.block_on(whole(input, options, &schedule, observer))
+}
+
+async fn whole(
+    input: &Input,
+    options: &Options,
+    schedule: &Schedule,
+    observer: &mut dyn Observer,
+) -> Result<Summary, RunError> {
+    let begin = SystemTime::now();
+    // Signals are ours from here on: nothing has been changed yet.
+    let signals = supervisor::Signals::new()?;
+    let programs = input.programs()?;
+    let files = files::Files::create(&options.out, options.person.as_ref())?;
+    files.inputs(input, schedule, &programs)?;
+    let name = std::process::id().to_string();
+    let mut guardian = guardian::Guardian::start(options.guardian.as_deref(), &name)?;
+    let network = network::Network::ready(input, options, &mut guardian, observer)?;
+    let mut summary = Summary::new(input, schedule, begin, &options.out);
+    let outcome = {
+        let mut supervisor = supervisor::Supervisor::new(supervisor::Parts {
+            input,
+            options,
+            schedule,
+            programs: &programs,
+            files: &files,
+            network: &network,
+            guardian: &mut guardian,
+            observer,
+            name: &name,
+        })?;
+        let outcome = supervisor.run(signals, &mut summary).await;
+        let cleared = supervisor.clear();
+        outcome.and(cleared)
+    };
+    let finished = network.finish();
+    files.finish(&mut summary, options.keep_work)?;
+    outcome?;
+    finished?;
+    guardian.dismiss();
+    Ok(summary)
+}
