@@ -11,6 +11,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod cohort;
 pub mod error;
+pub mod fq_stats;
 pub mod identity;
 pub mod link;
 pub mod mapped;
