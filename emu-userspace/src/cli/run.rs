@@ -14,7 +14,7 @@ use emu::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FAILED, OK, Outcome, print, print_json};
+use super::{FAILED, OK, Outcome, print, print_json, slice::Slice};
 
 /// Time between two lines of progress where no terminal is.
 const LINE: Duration = Duration::from_secs(10);
@@ -40,9 +40,8 @@ pub(super) struct Run {
     /// Folder of the results; default: NAME-TIME in this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Run what this host of the topology carries.
-    #[arg(long, value_name = "NAME")]
-    host: Option<String>,
+    #[command(flatten)]
+    slice: Slice,
     /// Start at this time on all hosts: seconds since 1970, or as in
     /// 2026-03-01T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = start_time)]
@@ -50,6 +49,9 @@ pub(super) struct Run {
     /// Fail where the topology is not loaded.
     #[arg(long)]
     no_load: bool,
+    /// Run also where the machine cannot keep `limits`.
+    #[arg(long)]
+    no_limits: bool,
     /// Keep the working folders.
     #[arg(long)]
     keep_work: bool,
@@ -81,9 +83,11 @@ pub(super) fn guardian(run: &str) -> Outcome {
 
 impl Run {
     pub(super) fn run(self) -> Outcome {
-        let input = Input::read(&self.file)?;
+        let mut input = Input::read(&self.file)?;
+        let host = self.slice.host(&mut input.experiment.topology)?;
+        let host = host.or_else(|| input.loaded_host.clone());
         if self.dry_run {
-            let schedule = input.schedule(self.host.as_deref())?;
+            let schedule = input.schedule(host.as_deref())?;
             return if self.json {
                 print_json(&schedule)
             } else {
@@ -101,9 +105,10 @@ impl Run {
         let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
         let options = Options {
             out,
-            host: self.host,
+            host,
             start_at: self.start_at,
             may_load: !self.no_load,
+            keep_limits: !self.no_limits,
             keep_work: self.keep_work,
             person,
             guardian: Some(guardian),

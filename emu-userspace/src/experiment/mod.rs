@@ -27,6 +27,9 @@ pub use template::{Template, Values};
 
 use crate::topology::Topology;
 
+#[cfg(test)]
+mod tests;
+
 /// Where the topology of an experiment is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {

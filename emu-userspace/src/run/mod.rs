@@ -9,6 +9,7 @@ mod gate;
 mod guardian;
 pub mod health;
 mod input;
+mod limits;
 mod network;
 mod process;
 mod record;
@@ -89,6 +90,13 @@ pub enum RunError {
         /// What was looked for.
         name: String,
     },
+    /// The machine cannot keep limits.
+    #[error(
+        "`limits` need the controllers {} in the cgroup tree of version 2, which this machine \
+         does not have there (`cat /proc/cgroups`); --no-limits runs without them",
+        .0.join(" and ")
+    )]
+    NoController(Vec<&'static str>),
     /// The common start is over.
     #[error("the start is {0:?} ago")]
     TooLate(Duration),
@@ -112,6 +120,8 @@ pub struct Options {
     pub start_at: Option<SystemTime>,
     /// Whether the topology may be loaded.
     pub may_load: bool,
+    /// Whether limits are kept, or passed over.
+    pub keep_limits: bool,
     /// Whether working folders stay.
     pub keep_work: bool,
     /// Who the programs run as; none: as we are.
