@@ -9,12 +9,14 @@ use std::{
 use anyhow::anyhow;
 use clap::Args;
 use emu::{
+    experiment::{Schedule, Slice},
     kernel::user,
-    run::{self, Input, Observer, Options, Progress, Summary, Why},
+    run::{self, Input, Observer, Options, Progress, RunError, Summary, Why},
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
-use super::{FAILED, OK, Outcome, print, print_json, slice::Slice};
+use super::{FAILED, OK, Outcome, USAGE, print, print_json, slice, table};
 
 /// Time between two lines of progress where no terminal is.
 const LINE: Duration = Duration::from_secs(10);
@@ -41,7 +43,7 @@ pub(super) struct Run {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    slice: Slice,
+    slice: slice::Slice,
     /// Start at this time on all hosts: seconds since 1970, or as in
     /// 2026-03-01T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = start_time)]
@@ -73,6 +75,46 @@ fn start_time(text: &str) -> Result<SystemTime, String> {
         return UNIX_EPOCH.checked_add(since).ok_or_else(wrong);
     }
     humantime::parse_rfc3339_weak(text).map_err(|_| wrong())
+}
+
+/// `emu check` of an experiment.
+pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
+    let input = match Input::read(file) {
+        Err(RunError::File(errors)) if as_json => {
+            print(&errors.to_json())?;
+            return Ok(USAGE);
+        }
+        read => read?,
+    };
+    let experiment = &input.experiment;
+    let schedule = Schedule::new(experiment, input.seed, Slice::Whole).map_err(RunError::from)?;
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": experiment.name, "topology": experiment.topology.name,
+            "programs": experiment.programs.len(), "processes": schedule.processes.len(),
+        }));
+    }
+    let mut table = table(&["program", "vnodes", "sessions", "command"], &[1, 2]);
+    for (index, program) in experiment.programs.iter().enumerate() {
+        let of = || {
+            let all = schedule.processes.iter();
+            all.filter(|p| p.program_index == index)
+        };
+        let first = of().next().map(|p| p.command.join(" "));
+        table.add_row([
+            program.name.clone(),
+            program.vnodes.len().to_string(),
+            of().map(|p| p.sessions.len()).sum::<usize>().to_string(),
+            first.unwrap_or_default(),
+        ]);
+    }
+    print(&table.to_string())?;
+    print(&format!(
+        "{}: {} processes on {}",
+        experiment.name,
+        schedule.processes.len(),
+        experiment.topology.name
+    ))
 }
 
 /// `emu run-guardian`.

@@ -147,12 +147,15 @@ fn put(folder: &Path, setting: &str, value: impl ToString) -> Result<(), CgroupE
     fs::write(&file, value.to_string()).map_err(file_error("set", &file))
 }
 
-/// Takes back controllers that a run had the machine's own root hand on.
+/// Takes back controllers that a run in the calling thread's network namespace had
+/// the machine's own root hand on.
 ///
 /// # Errors
-/// [`CgroupError::NoTree`].
-pub fn take_back(names: &[&str]) -> Result<(), CgroupError> {
-    controllers::take_back(&Tree::find()?, names);
+/// [`IdentityError`].
+pub fn take_back(names: &[&str]) -> Result<(), IdentityError> {
+    let tree = Tree::find()?;
+    let folder = tree.folder(&StateDir::here()?.name());
+    controllers::take_back(&tree, &folder, names);
     Ok(())
 }
 

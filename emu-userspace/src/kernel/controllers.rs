@@ -45,9 +45,15 @@ pub fn hand_on(path: &Path, wanted: &[&str]) -> Result<(), CgroupError> {
     change(path, wanted, '+').map_err(file_error("hand controllers on in", path))
 }
 
-/// Takes back what [`new_at_root`] named. Others may use it by now: then it stays.
-pub fn take_back(tree: &Tree, names: &[&str]) {
-    let _ = change(tree.root(), names, '-');
+/// Takes back what [`new_at_root`] named, from a folder up to the root: a cgroup
+/// cannot give up what one in it hands on. Others may use it by now: then it stays.
+pub fn take_back(tree: &Tree, folder: &Path, names: &[&str]) {
+    let way = folder
+        .ancestors()
+        .take_while(|path| path.starts_with(tree.root()));
+    for path in way {
+        let _ = change(path, names, '-');
+    }
 }
 
 fn change(path: &Path, names: &[&str], sign: char) -> io::Result<()> {

@@ -107,7 +107,7 @@ pub fn guard(run: &str) -> Result<(), RunError> {
     let cleared = cohort::clear_after(run).map_err(|e| RunError::Identity(Box::new(e)));
     let names: Vec<&str> = controllers.split_whitespace().collect();
     if !names.is_empty() {
-        cohort::take_back(&names)?;
+        cohort::take_back(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
     }
     if loads {
         unload()?;

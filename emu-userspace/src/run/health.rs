@@ -111,7 +111,10 @@ impl Monitor {
             self.busy_seconds += seconds;
         }
         self.most_busy = self.most_busy.max(busy);
-        self.late_ms = self.late_ms.max(now.fq.late_ns as f64 / 1e6);
+        // What it tells is old while no packet waits.
+        if now.fq.throttled > self.last.fq.throttled {
+            self.late_ms = self.late_ms.max(now.fq.late_ns as f64 / 1e6);
+        }
         self.last = now;
     }
 

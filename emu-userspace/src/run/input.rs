@@ -33,6 +33,8 @@ pub struct Input {
     pub loaded_host: Option<String>,
     /// Seed of the schedule.
     pub seed: u64,
+    /// Whether a file or what is loaded says which.
+    pub has_seed: bool,
 }
 
 /// A topology that was found.
@@ -76,6 +78,7 @@ impl Input {
             .or(state.map(|s| s.seed));
         Ok(Self {
             seed: seed.unwrap_or_else(crate::plan::fresh_seed),
+            has_seed: seed.is_some(),
             is_loaded: state.is_some(),
             loaded_host: Loaded::state().ok().and_then(|s| s.host),
             experiment,
@@ -92,6 +95,9 @@ impl Input {
     /// and which one this is was not said.
     pub fn schedule(&self, host: Option<&str>) -> Result<Schedule, RunError> {
         let hosts = &self.experiment.topology.hosts;
+        if hosts.len() > 1 && !self.has_seed {
+            return Err(RunError::NoSeed(hosts.len()));
+        }
         let slice = match (host, &hosts[..]) {
             (Some(host), _) => Slice::Host(host),
             (None, []) => Slice::Whole,

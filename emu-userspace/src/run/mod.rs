@@ -90,6 +90,11 @@ pub enum RunError {
         /// What was looked for.
         name: String,
     },
+    /// Hosts that would each choose a seed.
+    #[error(
+        "the topology has {0} hosts: give the experiment a `seed`, so that all of them follow one schedule"
+    )]
+    NoSeed(usize),
     /// The machine cannot keep limits.
     #[error(
         "`limits` need the controllers {} in the cgroup tree of version 2, which this machine \

@@ -119,7 +119,9 @@ impl Supervisor<'_> {
                     last_words: None,
                 });
                 let slot = &mut self.slots[id];
-                (slot.failed, slot.finished) = (true, true);
+                slot.failed = true;
+                // Its next session is another try.
+                slot.finished = slot.session + 1 >= process.sessions.len();
                 slot.starts += 1;
                 let at = seconds(begin - self.start);
                 let session = slot.session + 1;
@@ -215,6 +217,7 @@ impl Supervisor<'_> {
         let life = program.lasts.map(|l| process.sessions[0].from + l);
         let leaves = program.churn.as_ref().filter(|_| session.to != life);
         slot.session += 1;
+        slot.again = false;
         let next = process.sessions.get(slot.session);
         if let (Some(next), Some(base)) = (next, slot.base) {
             self.agenda.plan(base + next.from, id, Action::Start);

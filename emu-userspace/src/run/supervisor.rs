@@ -396,6 +396,7 @@ impl<'a> Supervisor<'a> {
         self.agenda.clear();
         let mut grace = Duration::ZERO;
         for id in 0..self.slots.len() {
+            self.slots[id].again = false;
             if self.slots[id].running.is_some() {
                 grace = grace.max(self.program(id).stop.grace);
                 self.stop(id, Cause::RunOver);
@@ -477,7 +478,7 @@ impl<'a> Supervisor<'a> {
         }
         let names = std::mem::take(&mut self.controlled);
         if !names.is_empty() {
-            cohort::take_back(&names)?;
+            cohort::take_back(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
         }
         Ok(())
     }
