@@ -20,12 +20,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod agent;
 pub mod bench;
+pub mod counters;
 pub mod experiment;
 pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
+pub mod report;
 pub mod run;
 pub mod session;
 pub mod slice;

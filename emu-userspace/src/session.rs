@@ -72,6 +72,7 @@ pub enum SessionError {
 }
 
 /// A topology that is loaded, as another process finds it.
+#[derive(Debug)]
 pub struct Loaded {
     /// When, from which file, as which host.
     pub state: State,
@@ -311,7 +312,9 @@ impl Session {
             fq,
         } = change;
         let how = How::in_place(&delta);
-        self.dir.changing(&self.lock)?;
+        let settings = delta.added.is_empty() && delta.removed.is_empty();
+        // Once vnodes were half changed, settings alone do not put them in order.
+        self.dir.changing(&self.lock, settings)?;
         if &fq != loaded.fq() {
             reload::resize_fq(&plan, &fq).map_err(Box::new)?;
         }
@@ -399,7 +402,7 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
         }
         return Ok(Comparison::Nothing);
     };
-    if dir.is_half_changed() {
+    if dir.is_half_changed() && !dir.can_change_again() {
         return anew("a change in place was broken off");
     }
     if state.object != bpf::object_mark() {

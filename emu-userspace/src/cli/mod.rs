@@ -1,5 +1,6 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
 
+mod agent;
 mod bench;
 mod doctor;
 mod exec;
@@ -91,6 +92,8 @@ enum Command {
     Up(set::Vnodes),
     /// Make the events of the loaded topology happen.
     Start(start::Start),
+    /// Keep this host at the state that a file asks for, and tell how it goes.
+    Agent(agent::Agent),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
     /// Measure the emulator itself: what it costs, and how it follows its formulas.
@@ -161,6 +164,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Down(vnodes) => vnodes.run(true),
         Command::Up(vnodes) => vnodes.run(false),
         Command::Start(start) => start.run(),
+        Command::Agent(agent) => agent.run(),
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Bench(bench) => bench.run(),

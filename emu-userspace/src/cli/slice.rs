@@ -23,7 +23,15 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    fn which(&self) -> Which {
+    /// What was said; a number of hosts alone says nothing of this one.
+    pub(super) fn which(&self) -> Result<Which, anyhow::Error> {
+        if let (Some(_), None) = (self.size, self.rank) {
+            anyhow::bail!("--size needs --rank");
+        }
+        Ok(self.said())
+    }
+
+    fn said(&self) -> Which {
         match (self.host.as_deref(), self.rank) {
             (Some("auto"), _) => Which::Auto,
             (Some(name), _) => Which::Named(name.to_owned()),
@@ -40,7 +48,7 @@ impl Slice {
         if let (Some(size), None) = (self.size, self.rank) {
             topology.resize(size)?;
         }
-        slice::pick(topology, &self.which(), &Surroundings::read())
+        slice::pick(topology, &self.said(), &Surroundings::read())
     }
 
     /// This host's plan; the topology gets the number of hosts that was said.

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use emu::{
+    counters::{self, Counters, pipe},
     kernel::{bpf::Maps, identity::Summary, missing::missing},
     plan::PlanGroup,
     session::Loaded,
@@ -11,7 +12,6 @@ use emu_common::{
     layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, pipe_flag},
     model::rate,
 };
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
@@ -31,45 +31,6 @@ pub(super) struct Status {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-}
-
-/// Counters of one or more pipes and of their stages.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
-struct Counters {
-    packets: u64,
-    bytes: u64,
-    drops_packets: u64,
-    drops_bytes: u64,
-    drops_aqm: u64,
-    drops_closed: u64,
-    losses: u64,
-    dropped_bytes: u64,
-    marks: u64,
-    duplicates: u64,
-    corruptions: u64,
-    overtakes: u64,
-}
-
-impl Counters {
-    fn add(&mut self, (pipe, stage): &(Pipe, Stage)) {
-        self.packets += pipe.packets;
-        self.bytes += pipe.bytes;
-        self.drops_packets += pipe.drops_packets;
-        self.drops_bytes += pipe.drops_bytes;
-        self.drops_aqm += stage.aqm_drops;
-        self.drops_closed += pipe.drops_closed;
-        self.losses += stage.losses;
-        self.dropped_bytes += pipe.dropped_bytes;
-        self.marks += stage.marks;
-        self.duplicates += stage.duplicates;
-        self.corruptions += stage.corruptions;
-        self.overtakes += stage.overtakes;
-    }
-
-    fn drops(&self) -> u64 {
-        let queue = self.drops_packets + self.drops_bytes + self.drops_aqm;
-        queue + self.drops_closed + self.losses
-    }
 }
 
 impl Status {
@@ -93,31 +54,9 @@ impl Status {
     }
 }
 
-/// A pipe of a vnode, and its stage.
-fn pipe(loaded: &Loaded, maps: &Maps, vnode: usize, direction: Direction) -> (Pipe, Stage) {
-    let pipe = maps
-        .pipes
-        .get(loaded.slots[vnode] as usize * 2 + direction as usize)
-        .unwrap_or_default();
-    (pipe, stage(maps, &pipe))
-}
-
-/// The stage of a pipe; one without counts where there is none.
-fn stage(maps: &Maps, pipe: &Pipe) -> Stage {
-    (pipe.stage as usize)
-        .checked_sub(1)
-        .and_then(|index| maps.stages.get(index))
-        .unwrap_or_default()
-}
-
 fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     let plan = &loaded.plan;
-    let mut totals = vec![[Counters::default(); 2]; plan.groups.len()];
-    for (index, vnode) in plan.vnodes.iter().enumerate() {
-        for direction in [Direction::Up, Direction::Down] {
-            totals[vnode.group][direction as usize].add(&pipe(loaded, maps, index, direction));
-        }
-    }
+    let totals = counters::by_group(loaded, maps);
     let reasons = maps.reasons()?;
     let mut missing = missing(plan)?;
     if loaded.is_half_changed() {

@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod cohort;
 pub mod controllers;
 pub mod error;
+pub mod fq_stats;
 pub mod identity;
 pub mod link;
 pub mod mapped;

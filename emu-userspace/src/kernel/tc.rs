@@ -340,51 +340,10 @@ pub fn qdiscs(netlink: &mut Netlink) -> Result<Vec<Qdisc>, NetlinkError> {
     Ok(list)
 }
 
-/// What the fq qdiscs of a namespace counted together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FqStats {
-    /// Packets that waited for their time.
-    pub throttled: u64,
-    /// Packets that were dropped, for whatever reason.
-    pub dropped: u64,
-    /// How late one of them is lately with what was due, the largest of all.
-    pub late_ns: u64,
-}
-
-/// Statistics of our fq qdiscs.
-///
-/// # Errors
-/// [`NetlinkError`].
-pub fn fq_stats(netlink: &mut Netlink) -> Result<FqStats, NetlinkError> {
-    let mut sum = FqStats::default();
-    let ours = |q: &&Qdisc| q.kind == "fq" && q.handle.major == FQ_HANDLE_MAJOR;
-    for qdisc in qdiscs(netlink)?.iter().filter(ours) {
-        let stats = qdisc.fq_stats();
-        sum.throttled += stats.throttled;
-        sum.dropped += stats.dropped;
-        sum.late_ns = sum.late_ns.max(stats.late_ns);
-    }
-    Ok(sum)
-}
-
 impl Qdisc {
-    /// Its statistics, if it is an fq.
-    fn fq_stats(&self) -> FqStats {
-        let mut stats = FqStats::default();
-        for attribute in &self.message.attributes {
-            match attribute {
-                TcAttribute::Xstats(netlink_packet_route::tc::TcXstats::Other(bytes)) => {
-                    // struct tc_fq_qd_stats (uapi/linux/pkt_sched.h).
-                    let throttled = bytes.get(24..32).and_then(|b| b.try_into().ok());
-                    stats.throttled = throttled.map_or(0, u64::from_ne_bytes);
-                    let late = bytes.get(76..80).and_then(|b| b.try_into().ok());
-                    stats.late_ns = u64::from(late.map_or(0, u32::from_ne_bytes));
-                }
-                TcAttribute::Stats(old) => stats.dropped = u64::from(old.drops),
-                _ => {}
-            }
-        }
-        stats
+    /// What the kernel said of it.
+    pub(super) fn message(&self) -> &TcMessage {
+        &self.message
     }
 
     /// Whether the kernel attached it by itself, so that deleting ours brings

@@ -56,10 +56,42 @@ pub struct Clock {
     /// In the order of the topology.
     recordings: Vec<Rc<Recording>>,
     from: Duration,
+    /// How long before its zero the clock is started.
+    ahead: Duration,
     next: usize,
 }
 
 impl Clock {
+    /// A clock whose zero is at another time than now, for a network whose events
+    /// happen at the same moment on several hosts: in the future, or in the past.
+    /// What was to happen until now does so at once, in order; but nothing that had
+    /// happened by `done`, ramps that were still under way excepted.
+    ///
+    /// # Errors
+    /// As for [`Clock::new`].
+    pub fn joining(
+        live: Live,
+        zero: SystemTime,
+        done: Option<Duration>,
+    ) -> Result<Self, LiveError> {
+        let mut clock = Self::new(live, Duration::ZERO)?;
+        match zero.elapsed() {
+            Ok(passed) => clock.from = passed,
+            Err(early) => clock.ahead = early.duration(),
+        }
+        clock.pending.retain(|(at, _), act| match act {
+            Act::Event(Happening::Trace { .. }) => true,
+            Act::Event(what) => done.is_none_or(|done| *at + what.lasts() > done),
+            _ => true,
+        });
+        Ok(clock)
+    }
+
+    /// Time since the clock's zero, when it runs since `start`.
+    fn now(&self, start: Instant) -> Duration {
+        (self.from + start.elapsed()).saturating_sub(self.ahead)
+    }
+
     /// A clock for the events of what is loaded that begins at `from`; what was to
     /// happen before is passed over, and traces stand where they would by then.
     ///
@@ -76,6 +108,7 @@ impl Clock {
             pending: BTreeMap::new(),
             recordings,
             from,
+            ahead: Duration::ZERO,
             next: 0,
         };
         for index in 0..clock.recordings.len() {
@@ -125,7 +158,7 @@ impl Clock {
     ) -> Result<bool, LiveError> {
         let start = Instant::now();
         while let Some(((at, _), act)) = self.pending.pop_first() {
-            let due = at - self.from;
+            let due = (at + self.ahead).saturating_sub(self.from);
             loop {
                 if stop() {
                     return Ok(false);
@@ -136,7 +169,7 @@ impl Clock {
                 }
                 thread::sleep(left.min(NAP));
             }
-            let late = start.elapsed() - due;
+            let late = self.now(start).saturating_sub(at);
             match act {
                 Act::Event(what) => {
                     let outcome = self.happen(at, &what);
@@ -151,9 +184,9 @@ impl Clock {
                         outcome,
                     });
                 }
-                Act::Step(ramp) => self.step(start.elapsed() + self.from, ramp)?,
+                Act::Step(ramp) => self.step(self.now(start), ramp)?,
                 Act::Await { index, packets } => {
-                    let now = start.elapsed() + self.from;
+                    let now = self.now(start);
                     let counted = self.recordings[index].packets(&self.live);
                     if packets.is_none_or(|packets| packets == counted) {
                         let packets = Some(counted);
@@ -164,7 +197,7 @@ impl Clock {
                     }
                 }
                 Act::Row { index, began } => {
-                    let now = start.elapsed() + self.from;
+                    let now = self.now(start);
                     let outcome = self.row(index, began, now);
                     let ends = matches!(outcome, Ok(None));
                     match outcome {

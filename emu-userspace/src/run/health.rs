@@ -8,7 +8,10 @@ use std::{fs, time::Instant};
 
 use serde::Serialize;
 
-use crate::kernel::{netlink::Netlink, tc};
+use crate::kernel::{
+    fq_stats::{FqStats, fq_stats},
+    netlink::Netlink,
+};
 
 /// Share of time in which all processors together may be busy, in one interval.
 const BUSY: f64 = 0.95;
@@ -40,7 +43,7 @@ struct Softnet {
 struct Reading {
     ticks: Ticks,
     softnet: Softnet,
-    fq: tc::FqStats,
+    fq: Vec<FqStats>,
 }
 
 /// Looks after a host.
@@ -112,8 +115,8 @@ impl Monitor {
         }
         self.most_busy = self.most_busy.max(busy);
         // What it tells is old while no packet waits.
-        if now.fq.throttled > self.last.fq.throttled {
-            self.late_ms = self.late_ms.max(now.fq.late_ns as f64 / 1e6);
+        if throttled(&now.fq) > throttled(&self.last.fq) {
+            self.late_ms = self.late_ms.max(late_ms(&now.fq));
         }
         self.last = now;
     }
@@ -130,7 +133,7 @@ impl Monitor {
             stolen: share(&first.ticks, &last.ticks, |t| t.stolen),
             softnet_dropped: last.softnet.dropped.saturating_sub(first.softnet.dropped),
             softnet_squeezed: last.softnet.squeezed.saturating_sub(first.softnet.squeezed),
-            fq_dropped: last.fq.dropped.saturating_sub(first.fq.dropped),
+            fq_dropped: dropped(&last.fq).saturating_sub(dropped(&first.fq)),
             fq_late_ms: self.late_ms,
             limits: Vec::new(),
         };
@@ -176,11 +179,25 @@ impl Health {
     }
 }
 
+/// Packets that any fq dropped.
+fn dropped(fq: &[FqStats]) -> u64 {
+    fq.iter().map(|fq| u64::from(fq.drops)).sum()
+}
+
+/// How late the latest fq is lately.
+/// Packets that waited for their time.
+fn throttled(stats: &[FqStats]) -> u64 {
+    stats.iter().map(|s| s.throttled).sum()
+}
+
+fn late_ms(fq: &[FqStats]) -> f64 {
+    let late = fq.iter().map(|fq| fq.lateness_ns).max();
+    f64::from(late.unwrap_or(0)) / 1e6
+}
+
 fn read(netlink: &mut Option<Netlink>) -> Reading {
     let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let fq = netlink
-        .as_mut()
-        .and_then(|netlink| tc::fq_stats(netlink).ok());
+    let fq = netlink.as_mut().and_then(|netlink| fq_stats(netlink).ok());
     Reading {
         ticks: ticks(&file("/proc/stat")),
         softnet: softnet(&file("/proc/net/softnet_stat")),

@@ -87,6 +87,18 @@ pub enum Happening {
     },
 }
 
+impl Happening {
+    /// How long it takes until it is as it says.
+    pub fn lasts(&self) -> Duration {
+        match self {
+            Happening::Line { over, .. } | Happening::Link { over, .. } => *over,
+            Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {
+                Duration::ZERO
+            }
+        }
+    }
+}
+
 /// What a change or a trace is made to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

@@ -56,6 +56,14 @@ const MOST_BYTES: u64 = 64 << 20;
 /// # Errors
 /// All mistakes of the file at once; one without a position if it cannot be read.
 pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
+    parse(&read_text(path)?, &path.display().to_string())
+}
+
+/// Reads a topology file without looking at what it says.
+///
+/// # Errors
+/// One without a position.
+pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
     let name = path.display().to_string();
     let unreadable = |why: String| {
         TopologyErrors::new(
@@ -79,15 +87,14 @@ pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
         _ => {}
     }
     let bytes = fs::read(path).map_err(|e| unreadable(e.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
+    String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
             .iter()
             .filter(|b| **b == b'\n')
             .count()
             + 1;
         unreadable(format!("it is not UTF-8 (line {line})"))
-    })?;
-    parse(&text, &name)
+    })
 }
 
 /// Checks the text of a topology; `file` is for the errors.

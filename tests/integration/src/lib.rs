@@ -3,8 +3,10 @@
 //! Tests panic; they do not return errors.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
+pub mod agent;
 pub mod command;
 pub mod netns;
+pub mod openmetrics;
 pub mod packet;
 pub mod probe;
 pub mod udp;

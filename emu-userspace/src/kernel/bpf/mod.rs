@@ -164,12 +164,10 @@ impl Programs {
     /// [`BpfError`].
     pub fn maps(&self) -> Result<Maps, BpfError> {
         let open = |name| {
-            let id = self
-                .map(name)?
-                .info()
-                .map_err(map_error("look at", name))?
-                .id();
-            MapData::from_id(id).map_err(map_error("open", name))
+            // Not by the identifier, which takes CAP_SYS_ADMIN.
+            let fd = self.map(name)?.fd().as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|source| BpfError::Mmap { map: name, source })?;
+            MapData::from_fd(fd).map_err(map_error("open", name))
         };
         Maps::from_opener(open)
     }

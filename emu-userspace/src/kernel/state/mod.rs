@@ -30,6 +30,8 @@ const IDENTITY: &str = "identity.json";
 const TOPOLOGY: &str = "topology.yaml";
 /// Stands beside the state while the maps are changed in place.
 const CHANGING: &str = "changing";
+/// What it holds when no vnode comes or goes.
+const SETTINGS: &str = "settings";
 /// Socket option that names the network namespace (uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -237,19 +239,35 @@ impl StateDir {
         serde_json::from_slice(&bytes).ok()
     }
 
+    /// The agent's record of this namespace, which outlives loads.
+    pub fn agent_record(&self) -> PathBuf {
+        Path::new(ROOT).join(format!("ns-{}.agent.json", self.cookie))
+    }
+
     /// Whether there is a finished load.
     pub fn is_loaded(&self) -> bool {
         self.path.join(STATE).exists()
     }
 
     /// Marks that the maps are about to be changed in place: if this process ends
-    /// before [`StateDir::changed`], the next load starts anew.
+    /// before [`StateDir::changed`], the next load starts anew, unless `settings` alone
+    /// are changed, which can be done again.
     ///
     /// # Errors
     /// [`StateError::File`].
-    pub fn changing(&self, _lock: &WriterLock) -> Result<(), StateError> {
+    pub fn changing(&self, _lock: &WriterLock, settings: bool) -> Result<(), StateError> {
         let path = self.path.join(CHANGING);
-        fs::write(&path, "").map_err(file_error("write", &path))
+        let (new, text) = (
+            self.path.join("changing.new"),
+            if settings { SETTINGS } else { "" },
+        );
+        fs::write(&new, text).map_err(file_error("write", &new))?;
+        fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// Whether the change in place that was broken off left no vnode half there.
+    pub fn can_change_again(&self) -> bool {
+        fs::read_to_string(self.path.join(CHANGING)).is_ok_and(|text| text == SETTINGS)
     }
 
     /// Takes the mark of [`StateDir::changing`] away.

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
+mod agent;
 mod byhand;
 mod events;
 mod exec;

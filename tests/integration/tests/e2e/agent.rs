@@ -1,0 +1,343 @@
+//! `emu agent`: follows its file, is killed and comes again, and tells the truth.
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use integration::{
+    agent::Agent,
+    command::{emu, emu_json, try_emu},
+    netns::isolated,
+    udp,
+};
+
+use crate::safety::snapshot;
+
+/// Queues hold what a sender sends that was kept from its processor for seconds.
+const TOPOLOGY: &str = "
+version: 1
+name: NAME
+seed: 7
+profiles: {line: {up: 8mbit, down: 8mbit, queue: 10MB}}
+groups:
+  a: {prefix: 10.1.0.0/24, nodes: 20, profile: line, latency: LATENCY}
+  b: {prefix: 10.2.0.0/24, nodes: 20, profile: line, latency: 5ms}
+latencies:
+  - {between: [a, b], latency: 20ms}
+";
+
+fn text(name: &str, latency: &str) -> String {
+    TOPOLOGY.replace("NAME", name).replace("LATENCY", latency)
+}
+
+/// A folder as the kubelet makes one of a ConfigMap.
+struct ConfigMap {
+    folder: tempfile::TempDir,
+    version: u32,
+}
+
+impl ConfigMap {
+    fn new(text: &str) -> Self {
+        // A file system of the kernel's own: the VM's view of the host's has no events.
+        let folder = tempfile::tempdir_in("/run").unwrap();
+        let mut map = Self { folder, version: 0 };
+        map.put(text);
+        symlink("..data/topology.yaml", map.file()).unwrap();
+        map
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("topology.yaml")
+    }
+
+    /// Swaps the contents, and removes the old ones.
+    fn put(&mut self, text: &str) {
+        self.version += 1;
+        let at = |name: &str| self.folder.path().join(name);
+        let (now, old) = (
+            format!("..{}", self.version),
+            format!("..{}", self.version - 1),
+        );
+        fs::create_dir(at(&now)).unwrap();
+        fs::write(at(&now).join("topology.yaml"), text).unwrap();
+        symlink(&now, at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        let _ = fs::remove_dir_all(at(&old));
+    }
+}
+
+/// Whether the parser of Prometheus' own client, where Debian's package of it is
+/// installed, takes a scrape.
+fn prometheus_takes(scrape: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("scrape");
+    fs::write(&file, scrape).unwrap();
+    let program = "import sys
+try:
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+except ImportError:
+    sys.exit(42)
+print(sum(len(f.samples) for f in parse(open(sys.argv[1]).read())))";
+    let output = Command::new("python3")
+        .args(["-c", program])
+        .arg(&file)
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) if output.status.code() != Some(42) => {
+            panic!("{}", String::from_utf8_lossy(&output.stderr))
+        }
+        _ => println!("SKIPPED the parser of Prometheus' client: no python3-prometheus-client"),
+    }
+}
+
+#[test]
+fn it_follows_its_file_and_says_so() {
+    isolated(|| {
+        let before = snapshot();
+        let mut map = ConfigMap::new(&text("one", "10ms"));
+        let file = map.file().display().to_string();
+        let agent = Agent::start(&format!("{file} --per-vnode --interval 60s"), 9750);
+        assert_eq!(agent.wait_good()["topology"], "one");
+        assert_eq!(agent.health(), 200);
+
+        // A new version is loaded in place, a bad one is not loaded at all.
+        map.put(&text("two", "30ms"));
+        agent.wait("the second version", |_, value| value["topology"] == "two");
+        map.put("version: 1\ngroups: {}\nfoo: 1\n");
+        let bad = agent.wait("bad", |code, value| {
+            code == 200 && !value["problem"].is_null()
+        });
+        assert_eq!(bad["topology"], "two");
+        assert!(
+            bad["problem"]
+                .as_str()
+                .unwrap()
+                .contains("unknown key `foo`"),
+            "{bad}"
+        );
+
+        let (a, b) = (udp::socket("10.1.0.1"), udp::socket("10.2.0.1"));
+        for tag in 0..50 {
+            udp::send(&a, "10.2.0.1", tag, 1_000).unwrap();
+        }
+        assert_eq!(udp::receive(&b, 50, Duration::from_secs(3)).len(), 50);
+        let (scrape, body) = agent.scrape();
+        prometheus_takes(&body);
+        let total = |name: &str, labels: &[(&str, &str)]| scrape.sum(name, labels);
+        let up = [("group", "a"), ("direction", "up")];
+        let status = &emu_json("status")["groups"][0]["up"];
+        assert_eq!(total("emu_packets_total", &up), 50.0);
+        assert_eq!(status["packets"], 50);
+        assert_eq!(total("emu_bytes_total", &up), 50.0 * 1_028.0);
+        assert_eq!(
+            total("emu_vnode_packets_total", &[("vnode", "10.2.0.1")]),
+            50.0
+        );
+        assert_eq!(total("emu_agent_in_sync", &[]), 0.0);
+        let reloads = |result| total("emu_agent_reloads_total", &[("result", result)]);
+        let counts = ["anew", "in_place", "bad_file", "failed"].map(reloads);
+        assert_eq!(counts, [1.0, 1.0, 1.0, 0.0], "{}", agent.log());
+        assert_eq!(total("emu_fq_drops_total", &[]), 0.0);
+        let late_s = total("emu_fq_lateness_seconds", &[("interface", "emu-ifb0")]);
+        assert!(late_s > 0.0, "fq is never exactly in time: {body}");
+
+        // Good again, though it is what is loaded; and what somebody took away comes back.
+        map.put(&text("two", "30ms"));
+        agent.wait_good();
+        assert_eq!(agent.scrape().0.sum("emu_agent_in_sync", &[]), 1.0);
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(emu_json("status")["ok"], true);
+        integration::command::run("tc qdisc del dev lo clsact");
+        let agent = Agent::start(&format!("{file} --on-exit unload --interval 1s"), 9750);
+        agent.wait_good();
+        assert_eq!(emu_json("status")["ok"], true);
+        assert_eq!(agent.terminate(), Some(0));
+        assert_eq!(snapshot(), before);
+    });
+}
+
+/// Sends from one vnode to another while `meanwhile` runs; returns how many were sent
+/// and the delays of what arrived.
+fn traffic(meanwhile: impl FnOnce()) -> (u32, Vec<f64>) {
+    let (a, b) = (udp::socket("10.1.0.1"), udp::socket("10.2.0.1"));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let (mut sent, begin) = (0, Instant::now());
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                udp::send(&a, "10.2.0.1", sent, 200).unwrap();
+                sent += 1;
+                thread::sleep((Duration::from_millis(4) * sent).saturating_sub(begin.elapsed()));
+            }
+            sent
+        });
+        meanwhile();
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let sent = sender.join().unwrap();
+        let arrivals = udp::receive(&b, sent as usize + 1, Duration::from_secs(2));
+        (sent, arrivals.iter().map(udp::Arrival::delay_ms).collect())
+    })
+}
+
+fn least(delays_ms: &[f64]) -> f64 {
+    delays_ms.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// How often the agent is killed; `EMU_KILLS=100` for the long form.
+fn kills() -> u64 {
+    let given = std::env::var("EMU_KILLS").ok();
+    given.and_then(|text| text.parse().ok()).unwrap_or(10)
+}
+
+/// SIGKILL at moments that are spread over all that an agent does, while the file
+/// changes: every packet is shaped, none is lost, and in the end the network is as the
+/// file asks.
+#[test]
+fn killed_again_and_again() {
+    isolated(|| {
+        let mut map = ConfigMap::new(&text("start", "10ms"));
+        let file = map.file().display().to_string();
+        Agent::start(&file, 9750).wait_good();
+        let pins = emu_json("status")["pins"].as_str().unwrap().to_owned();
+        let state = Path::new(&pins).file_name().unwrap();
+        let mark = Path::new("/run/emu").join(state).join("changing");
+        let (mut interrupted, mut log) = (0, String::new());
+        let (sent, delays) = traffic(|| {
+            for round in 0..kills() {
+                let agent = Agent::start(&file, 9750);
+                // Some die before they have seen anything, some after they are ready.
+                thread::sleep(Duration::from_millis(round * 37 % 190));
+                let latency = [10, 25, 40][round as usize % 3];
+                map.put(&text(&format!("round-{round}"), &format!("{latency}ms")));
+                thread::sleep(Duration::from_millis(50 + round * 13 % 60));
+                log += &agent.kill();
+                interrupted += u32::from(mark.exists());
+            }
+            let agent = Agent::start(&file, 9750);
+            let last = format!("round-{}", kills() - 1);
+            agent.wait("as the file asks", |_, value| {
+                value["topology"] == last.as_str()
+            });
+        });
+        println!(
+            "{} kills: {sent} packets sent, {} arrived; {interrupted} kills in the middle of a change",
+            kills(),
+            delays.len()
+        );
+        let reasons = &emu_json("status")["reasons"];
+        assert_eq!(delays.len(), sent as usize, "{reasons}\n{log}");
+        // The least that any version asks for is 10 + 20 + 5 ms.
+        let quickest = least(&delays);
+        assert!(quickest >= 35.0, "a packet passed after {quickest} ms");
+        let status = emu_json("status");
+        assert_eq!(status["ok"], true, "{status}");
+        let latency = [10.0, 25.0, 40.0][(kills() as usize - 1) % 3];
+        let (_, delays) = traffic(|| thread::sleep(Duration::from_millis(300)));
+        // The quickest: other work on the machine makes packets late, never early.
+        let more = least(&delays) - latency - 25.0;
+        assert!(
+            (0.0..10.0).contains(&more),
+            "{more} ms more than the file asks"
+        );
+        emu("unload");
+    });
+}
+
+/// Events happen once, in time, also when the agent is killed between them; what was
+/// due meanwhile is made up for.
+#[test]
+fn events_go_on_with_another_agent() {
+    isolated(|| {
+        let events = "events:
+  - {at: 500ms, set: {group: a, latency: 50ms}}
+  - {at: 1s, down: 10.1.0.9}
+  - {at: 3s, set: {group: b, latency: 60ms}}
+  - {at: 3500ms, up: 10.1.0.9}
+  - {at: 8s, set: {between: [a, b], latency: 70ms}}
+";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.yaml");
+        fs::write(&file, text("timed", "10ms") + events).unwrap();
+        let file = file.display().to_string();
+        let begin = Instant::now();
+        let agent = Agent::start(&format!("{file} --start-at now"), 9750);
+        agent.wait_good();
+        let done = |agent: &Agent| agent.scrape().0.sum("emu_agent_events_total", &[]);
+        while done(&agent) < 2.0 {
+            thread::sleep(Duration::from_millis(50));
+        }
+        let start = agent.wait_good()["events_start_unix_s"].clone();
+        assert_eq!(emu_json("status")["down"], serde_json::json!(["10.1.0.9"]));
+        agent.kill();
+        thread::sleep(Duration::from_secs(5).saturating_sub(begin.elapsed()));
+        let agent = Agent::start(&format!("{file} --start-at now --log-format json"), 9750);
+        agent.wait("in time again", |_, value| {
+            value["events_start_unix_s"] == start
+        });
+        while done(&agent) < 2.0 {
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(emu_json("status")["down"], serde_json::json!([]));
+        while done(&agent) < 3.0 {
+            thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(
+            agent
+                .scrape()
+                .0
+                .sum("emu_agent_events_total", &[("result", "done")]),
+            3.0
+        );
+        for line in agent.log().lines() {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(
+                line["level"].is_string() && line["message"].is_string(),
+                "{line}"
+            );
+        }
+        let (_, delays) = traffic(|| thread::sleep(Duration::from_millis(500)));
+        let more = least(&delays) - (50.0 + 70.0 + 60.0);
+        assert!(
+            (0.0..10.0).contains(&more),
+            "{more} ms more than the events ask"
+        );
+        drop(agent);
+        emu("unload");
+    });
+}
+
+/// The unit's capabilities are enough to load and unload.
+#[test]
+fn few_capabilities_are_enough() {
+    if !Path::new("/usr/bin/setpriv").exists() {
+        println!("SKIPPED: no setpriv");
+        return;
+    }
+    isolated(|| {
+        let before = snapshot();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("t.yaml");
+        fs::write(&file, text("few", "10ms")).unwrap();
+        let emu_path = integration::command::emu_path();
+        let few = "+net_admin,+bpf,+perfmon,-sys_admin";
+        let with = |arguments: &str| {
+            integration::command::run(&format!(
+                "setpriv --bounding-set -all,{few} --inh-caps -all,{few} {} {arguments}",
+                emu_path.display()
+            ))
+        };
+        // The BPF file system is mounted where an agent runs.
+        emu(&format!("load {} --no-verify", file.display()));
+        emu("unload");
+        with(&format!("load {} --no-verify", file.display()));
+        assert_eq!(emu_json("status")["ok"], true);
+        with("unload");
+        assert_eq!(snapshot(), before);
+        assert_eq!(try_emu("status").status.code(), Some(1));
+    });
+}
