@@ -11,12 +11,15 @@ use clap::Args;
 use emu::{
     experiment::{Schedule, Slice},
     kernel::user,
-    run::{self, Input, Observer, Options, Progress, RunError, Summary, Why},
+    run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use super::{FAILED, OK, Outcome, USAGE, print, print_json, slice, table};
+use super::{
+    FAILED, OK, Outcome, USAGE, print, print_json, table,
+    together::{self, Together},
+};
 
 /// Time between two lines of progress where no terminal is.
 const LINE: Duration = Duration::from_secs(10);
@@ -42,8 +45,9 @@ pub(super) struct Run {
     /// Folder of the results; default: NAME-TIME in this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    #[command(flatten)]
-    slice: slice::Slice,
+    /// Run what this host of the topology carries.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
     /// Start at this time on all hosts: seconds since 1970, or as in
     /// 2026-03-01T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = start_time)]
@@ -60,6 +64,8 @@ pub(super) struct Run {
     /// Run the programs as this user; else as the one who called sudo.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    #[command(flatten)]
+    together: Together,
     /// Print the plan and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -126,8 +132,7 @@ pub(super) fn guardian(run: &str) -> Outcome {
 impl Run {
     pub(super) fn run(self) -> Outcome {
         let mut input = Input::read(&self.file)?;
-        let host = self.slice.host(&mut input.experiment.topology)?;
-        let host = host.or_else(|| input.loaded_host.clone());
+        let host = self.host.clone().or_else(|| input.loaded_host.clone());
         if self.dry_run {
             let schedule = input.schedule(host.as_deref())?;
             return if self.json {
@@ -143,11 +148,22 @@ impl Run {
             Some(name) => Some(user::named(name)?),
             None => user::behind_sudo()?,
         };
-        let out = self.out.unwrap_or_else(|| folder(&input.experiment.name));
+        let alone = self.host.is_some() || self.start_at.is_some();
+        let company = self.together.company(alone)?;
+        let out = match (self.out, &company) {
+            (Some(out), _) => out,
+            (None, None) => folder(&input.experiment.name),
+            (None, Some(_)) => together::folder_of_step(&input.experiment.name)
+                .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
+        };
+        let hosts = input.experiment.topology.hosts.len();
+        if company.is_none() && hosts > 1 && !input.has_seed {
+            return Err(RunError::NoSeed(hosts).into());
+        }
         let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
         let options = Options {
             out,
-            host,
+            host: host.filter(|_| company.is_none()),
             start_at: self.start_at,
             may_load: !self.no_load,
             keep_limits: !self.no_limits,
@@ -156,6 +172,14 @@ impl Run {
             guardian: Some(guardian),
         };
         let mut watcher = Watcher::new(&input.experiment.name);
+        if let Some(company) = company {
+            let outcome = run::together(&mut input, &options, &company, &mut watcher);
+            watcher.finish();
+            return match outcome? {
+                Ending::Whole(merged) => together::show(&merged, self.json),
+                Ending::Part(summary) => Ok(if summary.is_good() { OK } else { FAILED }),
+            };
+        }
         let outcome = run::run(&input, &options, &mut watcher);
         watcher.finish();
         let summary = outcome?;
@@ -252,6 +276,7 @@ fn words(s: &Summary) -> String {
         Why::Duration => "its time was over",
         Why::Failures => "too many failures",
         Why::Interrupted => "interrupted",
+        Why::Elsewhere => "ended with the other hosts",
         Why::Broken => "broken off",
     };
     let mut lines = vec![

@@ -95,9 +95,6 @@ impl Input {
     /// and which one this is was not said.
     pub fn schedule(&self, host: Option<&str>) -> Result<Schedule, RunError> {
         let hosts = &self.experiment.topology.hosts;
-        if hosts.len() > 1 && !self.has_seed {
-            return Err(RunError::NoSeed(hosts.len()));
-        }
         let slice = match (host, &hosts[..]) {
             (Some(host), _) => Slice::Host(host),
             (None, []) => Slice::Whole,

@@ -3,6 +3,7 @@
 pub mod pairs;
 pub mod ping;
 pub mod rates;
+mod stamp;
 
 use std::{
     io,
