@@ -81,7 +81,7 @@ fn now() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.into())
 }
 
-fn checksum(bytes: &[u8]) -> u16 {
+pub(super) fn checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)))
