@@ -35,7 +35,8 @@ pub struct Surroundings {
 impl Surroundings {
     /// Reads environment and host name: `EMU_HOST`, `NODE_NAME` and `POD_NAME` as
     /// Kubernetes' downward API gives them, `SLURMD_NODENAME`, the host name;
-    /// `SLURM_NODEID` with `SLURM_NNODES`, or `SLURM_NTASKS` where that is missing.
+    /// `SLURM_NODEID` with the number of the step's nodes, `SLURM_STEP_NUM_NODES`, or
+    /// with `SLURM_NNODES` or `SLURM_NTASKS` where that is missing.
     pub fn read() -> Self {
         let host = fs::read_to_string("/proc/sys/kernel/hostname");
         let host = host.map(|name| name.trim().to_owned());
@@ -51,7 +52,9 @@ impl Surroundings {
                 .collect();
         names.extend(host.map(|name| ("the host name", name)));
         let number = |key: &str| get(key).and_then(|text| text.parse::<usize>().ok());
-        let size = number("SLURM_NNODES").or_else(|| number("SLURM_NTASKS"));
+        let size = ["SLURM_STEP_NUM_NODES", "SLURM_NNODES", "SLURM_NTASKS"]
+            .into_iter()
+            .find_map(number);
         Self {
             names,
             slurm: number("SLURM_NODEID").zip(size),

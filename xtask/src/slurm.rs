@@ -24,6 +24,9 @@ const PACKAGES: [&str; 2] = ["slurm-wlm", "munge"];
 /// Tells the tests where Slurm is.
 const VARIABLE: &str = "EMU_SLURM";
 
+/// Tests for every day: one experiment over one, two and four nodes, and a lost node.
+pub const SMALL: [&str; 2] = ["same::", "ends_the_run"];
+
 /// Arguments of `test-slurm`.
 #[derive(Args)]
 #[command(after_help = "\
@@ -39,19 +42,19 @@ pub struct TestSlurm {
 impl TestSlurm {
     pub fn run(self) -> anyhow::Result<u8> {
         let object = suite::fresh_object()?;
-        let tally = run(&object, &self.filter, |line| println!("{line}"))?;
+        let tally = run(&object, &[&self.filter], |line| println!("{line}"))?;
         let ran = tally.passed + tally.skipped > 0;
         Ok(u8::from(!tally.ok() || !ran))
     }
 }
 
 /// Runs the tests in the VM; skips them where Slurm cannot be had.
-pub fn run(object: &Path, filter: &str, print: impl Fn(&str)) -> anyhow::Result<Tally> {
+pub fn run(object: &Path, filters: &[&str], print: impl Fn(&str)) -> anyhow::Result<Tally> {
     let slurm = match unpacked() {
         Ok(slurm) => slurm,
         Err(error) => return Ok(Tally::skipped(&format!("slurm: {error:#}"), print)),
     };
-    let argv = suite::slurm(object, filter)?;
+    let argv = suite::slurm(object, filters)?;
     let mut command = Place::Vm(Kernel::Uml).command(&argv);
     command.env(VARIABLE, slurm);
     Tally::run(command, print)

@@ -121,9 +121,11 @@ pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
     whole(object, "e2e", filter)
 }
 
-/// The tests under Slurm.
-pub fn slurm(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
-    whole(object, "slurm", filter)
+/// The tests under Slurm that match one of some filters.
+pub fn slurm(object: &Path, filters: &[&str]) -> anyhow::Result<Vec<String>> {
+    let mut argv = whole(object, "slurm", "")?;
+    argv.extend(filters.iter().map(|filter| (*filter).to_owned()));
+    Ok(argv)
 }
 
 /// Tests that run `emu` and real programs.

@@ -85,7 +85,9 @@ impl Test {
             })?;
         }
         if all {
-            counts.tests("under Slurm in the VM", || slurm::run(&object, "", print))?;
+            counts.tests("under Slurm in the VM", || {
+                slurm::run(&object, &slurm::SMALL, print)
+            })?;
         }
         if !self.host {
             let filter = self.e2e.unwrap_or_default();

@@ -11,6 +11,7 @@ mod set;
 mod slice;
 mod start;
 mod status;
+mod together;
 mod verify;
 
 use std::{
@@ -78,6 +79,9 @@ enum Command {
         /// Name of the run.
         run: String,
     },
+    /// Work on results of `emu run`.
+    #[command(subcommand)]
+    Results(together::Results),
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
     /// Change lines and links while packets pass.
@@ -142,6 +146,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Exec(exec) => return exec.run(),
         Command::Run(run) => run.run(),
         Command::RunGuardian { run } => run::guardian(&run),
+        Command::Results(results) => results.run(),
         Command::Status(status) => status.run(),
         Command::Set(set) => set.run(),
         Command::Partition(pair) => pair.run(true),

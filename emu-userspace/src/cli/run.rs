@@ -10,11 +10,14 @@ use anyhow::anyhow;
 use clap::Args;
 use emu::{
     kernel::user,
-    run::{self, Input, Observer, Options, Progress, Summary, Why},
+    run::{self, Ending, Input, Observer, Options, Progress, Summary, Why},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{FAILED, OK, Outcome, print, print_json};
+use super::{
+    FAILED, OK, Outcome, print, print_json,
+    together::{self, Together},
+};
 
 /// Time between two lines of progress where no terminal is.
 const LINE: Duration = Duration::from_secs(10);
@@ -56,6 +59,8 @@ pub(super) struct Run {
     /// Run the programs as this user; else as the one who called sudo.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    #[command(flatten)]
+    together: Together,
     /// Print the plan and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -81,7 +86,7 @@ pub(super) fn guardian(run: &str) -> Outcome {
 
 impl Run {
     pub(super) fn run(self) -> Outcome {
-        let input = Input::read(&self.file)?;
+        let mut input = Input::read(&self.file)?;
         if self.dry_run {
             let schedule = input.schedule(self.host.as_deref())?;
             return if self.json {
@@ -97,7 +102,14 @@ impl Run {
             Some(name) => Some(user::named(name)?),
             None => user::behind_sudo()?,
         };
-        let out = self.out.unwrap_or_else(|| folder(&input.experiment.name));
+        let alone = self.host.is_some() || self.start_at.is_some();
+        let company = self.together.company(alone)?;
+        let out = match (self.out, &company) {
+            (Some(out), _) => out,
+            (None, None) => folder(&input.experiment.name),
+            (None, Some(_)) => together::folder_of_step(&input.experiment.name)
+                .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
+        };
         let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
         let options = Options {
             out,
@@ -109,6 +121,14 @@ impl Run {
             guardian: Some(guardian),
         };
         let mut watcher = Watcher::new(&input.experiment.name);
+        if let Some(company) = company {
+            let outcome = run::together(&mut input, &options, &company, &mut watcher);
+            watcher.finish();
+            return match outcome? {
+                Ending::Whole(merged) => together::show(&merged, self.json),
+                Ending::Part(summary) => Ok(if summary.is_good() { OK } else { FAILED }),
+            };
+        }
         let outcome = run::run(&input, &options, &mut watcher);
         watcher.finish();
         let summary = outcome?;
@@ -205,6 +225,7 @@ fn words(s: &Summary) -> String {
         Why::Duration => "its time was over",
         Why::Failures => "too many failures",
         Why::Interrupted => "interrupted",
+        Why::Elsewhere => "ended with the other hosts",
         Why::Broken => "broken off",
     };
     let mut lines = vec![

@@ -152,6 +152,35 @@ pub fn delete_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
     }
 }
 
+/// Index of the interface of the default route, of IPv4 or else of IPv6.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn default_interface(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let found = netlink.dump(RouteNetlinkMessage::GetRoute(message), "list routes")?;
+        let index = found.into_iter().find_map(|answer| {
+            let RouteNetlinkMessage::NewRoute(message) = answer else {
+                return None;
+            };
+            let header = &message.header;
+            if header.destination_prefix_length > 0 || header.kind != RouteType::Unicast {
+                return None;
+            }
+            message.attributes.iter().find_map(|a| match a {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })
+        });
+        if index.is_some() {
+            return Ok(index);
+        }
+    }
+    Ok(None)
+}
+
 /// An address that the machine already has.
 #[derive(Debug, Clone)]
 pub struct Existing {

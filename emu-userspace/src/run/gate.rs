@@ -11,14 +11,21 @@ pub(super) type ProcessId = usize;
 pub(super) struct Gate {
     /// For each program, its processes that are not ready yet.
     pending: Vec<Vec<ProcessId>>,
+    /// Whether each program is ready on all other hosts; none if there are none.
+    elsewhere: Option<Vec<bool>>,
+    /// Whether each program says when it is ready.
+    tells: Vec<bool>,
     /// Programs that may start.
     released: usize,
 }
 
 impl Gate {
-    /// `local` are the programs of the schedule's processes.
-    pub fn new(experiment: &Experiment, local: impl Iterator<Item = usize>) -> Self {
+    /// `local` are the programs of the schedule's processes; whether other hosts run
+    /// the rest.
+    pub fn new(experiment: &Experiment, local: impl Iterator<Item = usize>, others: bool) -> Self {
         let mut pending = vec![Vec::new(); experiment.programs.len()];
+        let programs = experiment.programs.iter();
+        let tells: Vec<bool> = programs.map(|p| p.ready.is_some()).collect();
         for (process, program) in local.enumerate() {
             if experiment.programs[program].ready.is_some() {
                 pending[program].push(process);
@@ -26,6 +33,8 @@ impl Gate {
         }
         Self {
             pending,
+            elsewhere: others.then(|| vec![false; tells.len()]),
+            tells,
             released: 0,
         }
     }
@@ -35,12 +44,36 @@ impl Gate {
         let from = self.released;
         while self.released < self.pending.len() {
             // The first one that is not ready is started, and holds back the rest.
-            if self.released > 0 && !self.pending[self.released - 1].is_empty() {
+            if self.released > 0 && !self.is_ready(self.released - 1) {
                 break;
             }
             self.released += 1;
         }
         from..self.released
+    }
+
+    /// Whether a program holds nobody back.
+    fn is_ready(&self, program: usize) -> bool {
+        let elsewhere = self.elsewhere.as_ref().is_none_or(|e| e[program]);
+        self.pending[program].is_empty() && (elsewhere || !self.tells[program])
+    }
+
+    /// Programs of which all local processes are ready.
+    pub fn ready_here(&self) -> Vec<usize> {
+        let programs = 0..self.pending.len();
+        programs.filter(|p| self.pending[*p].is_empty()).collect()
+    }
+
+    /// These programs are ready on all other hosts.
+    pub fn ready_elsewhere(&mut self, programs: &[usize]) {
+        let Some(elsewhere) = &mut self.elsewhere else {
+            return;
+        };
+        for program in programs {
+            if let Some(ready) = elsewhere.get_mut(*program) {
+                *ready = true;
+            }
+        }
     }
 
     /// Processes of programs that have been released and are not ready.

@@ -15,6 +15,7 @@ mod record;
 mod slot;
 mod summary;
 mod supervisor;
+mod together;
 
 use std::{
     ffi::OsString,
@@ -26,11 +27,14 @@ use std::{
 pub use guardian::guard;
 pub use input::Input;
 pub use summary::{Failure, Summary, Why};
+pub use together::{Company, Ending, together};
 
 use crate::{
     experiment::{Schedule, ScheduleError},
-    kernel::{cgroup::CgroupError, identity::IdentityError, user::Person},
+    fleet::{Fleet, FleetError},
+    kernel::{cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError, user::Person},
     live::LiveError,
+    results::MergeError,
     session::SessionError,
     topology::TopologyErrors,
 };
@@ -88,6 +92,30 @@ pub enum RunError {
         program: String,
         /// What was looked for.
         name: String,
+    },
+    /// The other hosts of the run.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// Their results.
+    #[error(transparent)]
+    Merge(#[from] Box<MergeError>),
+    /// Looking at interfaces and addresses.
+    #[error(transparent)]
+    Netlink(#[from] Box<NetlinkError>),
+    /// The interface towards the other hosts is not there.
+    #[error("there is no interface {name:?} here towards the other hosts; `ip link` lists them")]
+    NoInterface {
+        /// Its name.
+        name: String,
+    },
+    /// The interface towards the other hosts is not clear.
+    #[error(
+        "which interface leads to the other hosts? {}; say --interface NAME, or `hosts` in the topology",
+        if names.is_empty() { "none has an address".to_owned() } else { format!("{} have addresses", names.join(", ")) }
+    )]
+    WhichInterface {
+        /// Those with addresses.
+        names: Vec<String>,
     },
     /// The common start is over.
     #[error("the start is {0:?} ago")]
@@ -163,18 +191,29 @@ pub fn run(
     options: &Options,
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
+    run_with(input, options, None, observer)
+}
+
+/// The same, together with other hosts.
+fn run_with(
+    input: &Input,
+    options: &Options,
+    fleet: Option<&Fleet>,
+    observer: &mut dyn Observer,
+) -> Result<Summary, RunError> {
     let schedule = input.schedule(options.host.as_deref())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::system("set up timers and signals"))?;
-    runtime.block_on(whole(input, options, &schedule, observer))
+    runtime.block_on(whole(input, options, &schedule, fleet, observer))
 }
 
 async fn whole(
     input: &Input,
     options: &Options,
     schedule: &Schedule,
+    fleet: Option<&Fleet>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
     let begin = SystemTime::now();
@@ -195,6 +234,7 @@ async fn whole(
             programs: &programs,
             files: &files,
             network: &network,
+            fleet,
             guardian: &mut guardian,
             observer,
             name: &name,

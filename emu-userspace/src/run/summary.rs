@@ -24,6 +24,8 @@ pub enum Why {
     Failures,
     /// A signal.
     Interrupted,
+    /// Another host had to end it, or was lost.
+    Elsewhere,
     /// Programs waited in vain for another to be ready, or emu itself failed.
     Broken,
 }

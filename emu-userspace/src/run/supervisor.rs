@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     experiment::{Experiment, Process, Program, Schedule, Sign},
+    fleet::{Fleet, There},
     kernel::{cohort::Cohort, spawn, state::StateDir},
     session::SessionError,
 };
@@ -53,7 +54,7 @@ impl Signals {
         ]))
     }
 
-    async fn any(&mut self) {
+    pub(super) async fn any(&mut self) {
         let [a, b, c] = &mut self.0;
         tokio::select! {
             _ = a.recv() => {}
@@ -71,6 +72,7 @@ pub(super) struct Parts<'a> {
     pub programs: &'a [PathBuf],
     pub files: &'a Files,
     pub network: &'a Network,
+    pub fleet: Option<&'a Fleet>,
     pub guardian: &'a mut Guardian,
     pub observer: &'a mut dyn Observer,
     pub name: &'a str,
@@ -97,6 +99,8 @@ pub(super) struct Supervisor<'a> {
     pub(super) late: Vec<Duration>,
     /// Why the run cannot go on.
     pub(super) broken: Option<String>,
+    /// How the other hosts stand.
+    pub(super) there: There,
 }
 
 impl<'a> Supervisor<'a> {
@@ -126,6 +130,7 @@ impl<'a> Supervisor<'a> {
         let gate = Gate::new(
             &parts.input.experiment,
             processes.iter().map(|p| p.program_index),
+            parts.fleet.is_some(),
         );
         let (exits, ended) = unbounded_channel();
         Ok(Self {
@@ -141,6 +146,7 @@ impl<'a> Supervisor<'a> {
             progress: Progress::default(),
             late: Vec::new(),
             broken: None,
+            there: There::default(),
             gate,
             exits,
             ended,
@@ -179,6 +185,11 @@ impl<'a> Supervisor<'a> {
             self.follow(&mut signals, summary).await
         };
         summary.run_s = self.start.elapsed().as_secs_f64();
+        if let (Some(fleet), Ok(why)) = (self.parts.fleet, &why) {
+            self.exchange(fleet, Some(*why));
+            let stop = self.there.stop.take().filter(|_| *why == Why::Elsewhere);
+            summary.warnings.extend(stop);
+        }
         self.sample(true)?;
         let stopping = Instant::now();
         let stopped = self.stop_all(&mut signals, summary).await;
@@ -190,6 +201,9 @@ impl<'a> Supervisor<'a> {
 
     /// Waits for the common start; returns whether a signal came first.
     async fn wait_for_start(&mut self, signals: &mut Signals) -> Result<bool, RunError> {
+        if let Some(fleet) = self.parts.fleet {
+            return self.start_together(fleet, signals).await;
+        }
         let Some(at) = self.parts.options.start_at else {
             return Ok(false);
         };
@@ -238,6 +252,10 @@ impl<'a> Supervisor<'a> {
             }
             if now >= tick {
                 self.tell();
+                if let Some(fleet) = self.parts.fleet {
+                    self.exchange(fleet, None);
+                    self.release();
+                }
                 tick = now + TICK;
             }
             if let Some(why) = self.over(end) {
@@ -274,20 +292,30 @@ impl<'a> Supervisor<'a> {
         }
         let experiment = self.experiment();
         let failed = self.slots.iter().filter(|s| s.failed).count();
+        let failed = failed.max(self.there.failed);
         if experiment.until_failed.is_some_and(|most| failed >= most) {
             return Some(Why::Failures);
         }
-        // A host that has none of the programs that end the run waits for its time.
-        let mut any = false;
-        for (slot, process) in self.slots.iter().zip(&self.parts.schedule.processes) {
-            if experiment.until.contains(&process.program_index) {
-                any = true;
-                if !slot.finished {
-                    return None;
-                }
-            }
+        if self.parts.fleet.is_some() {
+            return self.over_together();
         }
-        (any || self.slots.is_empty()).then_some(Why::Complete)
+        // A host that has none of the programs that end the run waits for its time.
+        let mut ending = self
+            .parts
+            .schedule
+            .processes
+            .iter()
+            .map(|p| p.program_index);
+        let any = ending.any(|program| experiment.until.contains(&program));
+        ((any || self.slots.is_empty()) && self.all_ended()).then_some(Why::Complete)
+    }
+
+    /// Whether all local processes that the run waits for have ended.
+    pub(super) fn all_ended(&self) -> bool {
+        let processes = self.slots.iter().zip(&self.parts.schedule.processes);
+        let until = &self.experiment().until;
+        let mut ending = processes.filter(|(_, p)| until.contains(&p.program_index));
+        ending.all(|(slot, _)| slot.finished)
     }
 
     /// Plans the first sessions of programs that need not wait any more.

@@ -4,6 +4,7 @@ pub mod pairs;
 mod peers;
 pub mod ping;
 pub mod rates;
+mod stamp;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

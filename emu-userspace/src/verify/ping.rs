@@ -4,7 +4,7 @@
 //! measurement but the one that sends.
 use std::{
     collections::BTreeMap,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     time::{Duration, Instant},
@@ -14,20 +14,15 @@ use nix::{
     errno::Errno,
     libc,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        socket::{
-            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol,
-            SockType, SockaddrIn, SockaddrIn6, SockaddrLike, recvmsg, sendmsg, setsockopt, socket,
-            sockopt,
-        },
-        time::TimeSpec,
+    sys::socket::{
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn,
+        SockaddrIn6, SockaddrLike, sendmsg, setsockopt, socket, sockopt,
     },
-    time::{ClockId, clock_gettime},
 };
 
 use super::{
     pairs::{Pair, rounds},
-    probe_ip_bytes,
+    probe_ip_bytes, stamp,
 };
 use crate::plan::Plan;
 
@@ -75,10 +70,6 @@ pub fn probe(
         })?;
     }
     Ok(rtts)
-}
-
-fn now() -> io::Result<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.into())
 }
 
 pub(super) fn checksum(bytes: &[u8]) -> u16 {
@@ -198,7 +189,7 @@ impl Prober {
                 };
                 let packet = echo_request(ECHO_REQUEST, self.identifier, sequence);
                 let to = SockaddrIn::from(SocketAddrV4::new(dst, 0));
-                self.sent.insert(key, (index, now()?));
+                self.sent.insert(key, (index, stamp::now()?));
                 let control = [ControlMessage::Ipv4PacketInfo(&source)];
                 transmit(&self.v4, &packet, &control, &to)
             }
@@ -212,7 +203,7 @@ impl Prober {
                 };
                 let packet = echo_request(V6_ECHO_REQUEST, self.identifier, sequence);
                 let to = SockaddrIn6::from(SocketAddrV6::new(dst, 0, 0, 0));
-                self.sent.insert(key, (index, now()?));
+                self.sent.insert(key, (index, stamp::now()?));
                 let control = [ControlMessage::Ipv6PacketInfo(&source)];
                 transmit(socket, &packet, &control, &to)
             }
@@ -281,28 +272,9 @@ type Reply = (Option<(u16, u16)>, Duration);
 
 fn next_reply(socket: &OwnedFd, v6: bool) -> io::Result<Option<Reply>> {
     let mut buffer = [0u8; 2048];
-    let mut control = nix::cmsg_space!(TimeSpec);
-    let (length, stamp) = loop {
-        let mut parts = [IoSliceMut::new(&mut buffer)];
-        match recvmsg::<()>(
-            socket.as_raw_fd(),
-            &mut parts,
-            Some(&mut control),
-            MsgFlags::empty(),
-        ) {
-            Ok(message) => {
-                let stamp = message.cmsgs()?.find_map(|c| match c {
-                    ControlMessageOwned::ScmTimestampns(t) => Some(Duration::from(t)),
-                    _ => None,
-                });
-                break (message.bytes, stamp);
-            }
-            Err(Errno::EAGAIN) => return Ok(None),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
+    let Some((length, received)) = stamp::receive(socket, &mut buffer)? else {
+        return Ok(None);
     };
-    let received = stamp.map_or_else(now, Ok)?;
     Ok(Some((echo_reply(&buffer[..length], v6), received)))
 }
 

@@ -10,9 +10,11 @@ use emu_common::{
     layout::{Direction, Pipe},
     model::rate,
 };
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::stamp;
 use crate::{plan::Plan, topology::GroupId};
 
 /// Payload of the UDP probes in bytes.
@@ -162,6 +164,7 @@ impl Sample {
     fn udp(&self) -> io::Result<RateReport> {
         let receiver = UdpSocket::bind(SocketAddr::new(self.dst, 0))?;
         socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20)?;
+        setsockopt(&receiver, sockopt::ReceiveTimestampns, &true)?;
         let to = receiver.local_addr()?;
         let sender = UdpSocket::bind(SocketAddr::new(self.src, 0))?;
         let duration = self.duration(SHORTEST_UDP);
@@ -180,19 +183,23 @@ impl Sample {
             }
             Ok(())
         });
-        let (mut first, mut last, mut packets) = (None, Instant::now(), 0u64);
+        // First and last stamp.
+        let (mut span, mut packets) = (None, 0u64);
         let start = Instant::now();
         receiver.set_read_timeout(Some(self.rtt + Duration::from_secs(2)))?;
         let mut buffer = [0u8; 2048];
-        while start.elapsed() < duration + self.rtt && receiver.recv(&mut buffer).is_ok() {
-            last = Instant::now();
-            first.get_or_insert(last);
+        while start.elapsed() < duration + self.rtt
+            && let Some((_, at)) = stamp::receive(&receiver, &mut buffer)?
+        {
+            span = Some((span.map_or(at, |(first, _)| first), at));
             packets += 1;
         }
         sending
             .join()
             .map_err(|_| io::Error::other("the sending thread panicked"))??;
-        let seconds = first.map_or(0.0, |f| (last - f).as_secs_f64());
+        let seconds = span.map_or(0.0, |(first, last)| {
+            last.saturating_sub(first).as_secs_f64()
+        });
         let bits = packets.saturating_sub(1) as f64 * UDP_PAYLOAD as f64 * 8.0;
         let expected = self.goodput(UDP_PAYLOAD as u32, self.headers(UDP_HEADER));
         let measured = if seconds > 0.0 { bits / seconds } else { 0.0 };

@@ -2,6 +2,7 @@
 use std::{
     fmt, fs,
     io::{Read, Seek, SeekFrom},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -50,8 +51,14 @@ impl FromStr for Kernel {
             return Ok(Self::Series(series, package));
         }
         if text.contains('/') {
-            let path = Path::new(text).canonicalize();
-            return path.map(Self::File).map_err(|e| e.to_string());
+            let path = Path::new(text).canonicalize().map_err(|e| e.to_string())?;
+            let program = fs::metadata(&path)
+                .is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
+            return if program || release(&path).is_ok() {
+                Ok(Self::File(path))
+            } else {
+                Err("it is no kernel: neither an image that boots nor a program".to_owned())
+            };
         }
         Err("it is none of uml, 6.1, 6.12, and no path of a kernel".to_owned())
     }
@@ -198,6 +205,8 @@ mod tests {
         }
         assert!("5.4".parse::<Kernel>().unwrap_err().contains("6.12"));
         assert!("/nonexistent/linux".parse::<Kernel>().is_err());
+        let words = "/etc/passwd".parse::<Kernel>().unwrap_err();
+        assert!(words.contains("no kernel"), "{words}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
 use integration::{
     command::{TopologyFile, emu, emu_json},
     netns::{Host, isolated, two_hosts},
+    processor_is_emulated,
 };
 use serde_json::Value;
 
@@ -147,10 +148,11 @@ const TRIES: u32 = 3;
 fn compare(name: &str, line: &Line, start: impl Fn() -> [Flow; 2]) {
     let mut ratios: Vec<f64> = Vec::new();
     for _ in 0..TRIES {
-        let [ours, netem] = start().map(|flow| flow.result().0);
+        let [(ours, again), (netem, netem_again)] = start().map(Flow::result);
         let ratio = ours / netem;
         println!(
-            "{name} {} x {} ms: emu {:.3} Mbit/s, netem {:.3}, ratio {ratio:.3}",
+            "{name} {} x {} ms: emu {:.3} Mbit/s ({again} retransmissions), netem {:.3} \
+             ({netem_again}), ratio {ratio:.3}",
             line.rate,
             line.rtt_ms,
             ours / 1e6,
@@ -173,6 +175,11 @@ fn compare(name: &str, line: &Line, start: impl Fn() -> [Flow; 2]) {
 #[test]
 fn one_flow_fills_the_line_as_with_netem() {
     for line in LINES {
+        // Beside netem's, 60 to 70 of the 100 Mbit/s pass there, as fast as it computes.
+        if line.rate == "100mbit" && processor_is_emulated() {
+            println!("SKIPPED a line of 100 Mbit/s: more than emulated processors carry");
+            continue;
+        }
         isolated(move || {
             let hosts = netem::one_stage("tcp", line.rate, line.rtt_ms * 500);
             let file = TopologyFile::new(&topology(&line, ""));
@@ -235,7 +242,11 @@ fn a_full_queue_makes_tcp_retransmit() {
         // Packets, not 64 KiB super-packets, went through the pipe.
         let counters = &emu_json("status 10.1.0.1")["up"]["counters"];
         let number = |key: &str| counters[key].as_u64().unwrap();
-        assert!(number("packets") > 900, "{counters}");
+        // What the receiver got in six seconds, with its headers.
+        assert!(
+            number("packets") as f64 > rate * 6.0 / 8.0 / 1500.0,
+            "{rate}: {counters}"
+        );
         assert!(number("bytes") <= number("packets") * 1500, "{counters}");
         // The buffer is a tenth of the bandwidth-delay product and more: most of
         // the line is used all the same.

@@ -3,6 +3,7 @@ use std::{
     env,
     fs::{self, File},
     io::Read,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -13,7 +14,11 @@ use integration::{
     command::run,
     netns::{Host, isolated},
 };
-use nix::sched::{CloneFlags, unshare};
+use nix::{
+    sched::{CloneFlags, unshare},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 /// Where the tool that starts the tests has put Slurm's files.
 const VARIABLE: &str = "EMU_SLURM";
@@ -155,7 +160,7 @@ SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmdParameters=config_overrides
 SlurmdTimeout=10
-KillWait=10
+KillWait=30
 ReturnToService=2
 NodeName=h[0-{last}] NodeAddr=192.0.2.[1-{nodes}] CPUs=1 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES State=UP
@@ -303,6 +308,69 @@ impl Cluster {
             self.logs()
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+/// A process of a node.
+#[derive(Debug)]
+pub struct Process {
+    pub pid: i32,
+    pub line: String,
+}
+
+impl Cluster {
+    /// Processes in a node's network namespace.
+    pub fn processes(&self, node: usize) -> Vec<Process> {
+        let inode = |path: &Path| fs::metadata(path).ok().map(|m| m.ino());
+        let own = inode(&Path::new("/run/netns").join(self.nodes[node].name()));
+        assert!(own.is_some(), "no namespace of node {node}");
+        let entries = fs::read_dir("/proc").unwrap().flatten();
+        let numbers = entries.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+        numbers
+            .filter(|pid| inode(Path::new(&format!("/proc/{pid}/ns/net"))) == own)
+            .map(|pid| {
+                let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+                let line = String::from_utf8_lossy(&line).replace('\0', " ");
+                Process { pid, line }
+            })
+            .collect()
+    }
+
+    /// Processes of a node whose command line has a word.
+    pub fn named(&self, node: usize, word: &str) -> Vec<Process> {
+        let mut found = self.processes(node);
+        found.retain(|p| p.line.contains(word));
+        found
+    }
+
+    /// Kills one by its number.
+    pub fn kill(&self, process: &Process) {
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+    }
+
+    /// Kills the daemon of a node, and nothing else there.
+    pub fn kill_slurmd(&mut self, node: usize) {
+        self.slurmds[node] = None;
+    }
+
+    /// Takes the power away from a node: no process of it lives on, and its cable is
+    /// silent.
+    pub fn power_off(&mut self, node: usize) {
+        run(&format!("ip link set node{node} down"));
+        self.slurmds[node] = None;
+        while let found @ [_, ..] = &self.processes(node)[..] {
+            found.iter().for_each(|process| self.kill(process));
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Runs a closure in a node's network namespace.
+    pub fn on<T: Send + 'static>(
+        &self,
+        node: usize,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        self.nodes[node].enter(work)
     }
 }
 

@@ -5,6 +5,9 @@
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
 mod cluster;
+mod experiment;
+mod loss;
+mod same;
 
 use cluster::with_cluster;
 
