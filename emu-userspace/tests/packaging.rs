@@ -1,4 +1,5 @@
 //! What is shipped beside the program: checked by the tools of those who read it.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test leaves out")]
 use std::{fs, path::PathBuf, process::Command};
 

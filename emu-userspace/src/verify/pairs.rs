@@ -53,7 +53,7 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> (Vec<Pair>, usiz
     let away = away(topology, plan);
     let (mut wanted, mut filtered) = (Vec::new(), 0);
     for from in &here {
-        for to in 0..local.len() {
+        for (to, elsewhere) in away.iter().enumerate() {
             let twice = here.contains(&to) && to < *from;
             let one_family = plan.is_ipv4(*from) == plan.is_ipv4(to);
             if !one_family {
@@ -66,7 +66,7 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> (Vec<Pair>, usiz
                     wanted.push((*from, to, false));
                 }
             }
-            if !away[to].is_empty() {
+            if !elsewhere.is_empty() {
                 if plan.filters(to) {
                     filtered += 1;
                 } else {
