@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{build, vm};
+use crate::{build, vm, workloads};
 
 /// Words that need no kernel: emu answers them anywhere.
 const ANYWHERE: [&str; 9] = [
@@ -29,11 +29,15 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
     let packet = args.starts_with(&["bench".to_owned(), "packet".to_owned()]);
     let here = packet && nix::unistd::geteuid().is_root();
-    if anywhere || here || can_run_here(&emu) {
+    if anywhere || here {
         return status(Command::new(&emu).args(args));
     }
-    let mut argv = vec![emu.display().to_string()];
+    let mut argv = workloads::ready(args)?;
+    argv.push(emu.display().to_string());
     argv.extend_from_slice(args);
+    if can_run_here(&emu) {
+        return status(Command::new(&argv[0]).args(&argv[1..]));
+    }
     vm::announce("emu");
     vm::kernel::Kernel::Uml.run(&vm::Request::new(argv))
 }

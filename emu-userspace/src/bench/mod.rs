@@ -2,6 +2,9 @@
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
 //! never on the machine's interfaces.
 pub mod accuracy;
+pub mod fairness;
+pub mod fleet;
+pub mod folding;
 pub mod identity;
 pub mod impairments;
 pub mod lines;
@@ -10,10 +13,12 @@ pub mod namespace;
 pub mod packet;
 pub mod probe;
 pub mod queues;
+pub mod scale;
 pub mod scene;
 pub mod settings;
 mod spread;
 pub mod stats;
+pub mod torrent;
 pub mod traffic;
 pub mod vnodes;
 
@@ -59,6 +64,9 @@ pub enum BenchError {
     /// Loading a topology.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Somebody asked for an end.
+    #[error("broken off")]
+    Interrupted,
     /// A network table.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
