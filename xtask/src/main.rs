@@ -6,6 +6,7 @@ mod bpf;
 mod build;
 mod check;
 mod install;
+mod packaging;
 mod run;
 mod slurm;
 mod suite;
