@@ -15,6 +15,7 @@ mod test;
 mod test_vm;
 mod verifier;
 mod vm;
+mod workloads;
 
 use std::process::ExitCode;
 
