@@ -22,6 +22,8 @@ mod lifecycle;
 mod netem;
 mod reload;
 mod run;
+mod run_churn;
+mod run_end;
 mod safety;
 mod tcp;
 mod udp;
