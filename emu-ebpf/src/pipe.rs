@@ -23,13 +23,9 @@ pub struct Line {
     pub flags: u32,
     /// Stage plus one.
     pub stage: u32,
-}
-
-/// The settings of a line that the caller needs for a packet.
-pub struct After {
-    /// Latency of the access line.
-    pub latency_ns: u64,
-    /// Generation for the flow identifier.
+    /// Generation for the flow identifier. It is read before any latency, because user
+    /// space writes it after them: a packet of a new generation never has an old, longer
+    /// latency, behind which all later ones of its flow would wait.
     pub generation: u32,
 }
 
@@ -38,12 +34,14 @@ pub struct After {
 pub fn line(index: u32) -> Result<Line, Reason> {
     let pipe: *mut Pipe = maps::pipe(index).ok_or(Reason::NoPipe)?;
     // SAFETY: `pipe` points to a live map value.
-    let (flags, stage) = unsafe { ((*pipe).flags, (*pipe).stage) };
+    let (flags, stage, generation) =
+        unsafe { ((*pipe).flags, (*pipe).stage, (*pipe).generation) };
     Ok(Line {
         index,
         pipe,
         flags,
         stage,
+        generation,
     })
 }
 
@@ -72,16 +70,11 @@ impl Line {
         unsafe { (*self.pipe).filter_timeout_ns }
     }
 
-    /// What follows the pipe.
+    /// Latency of the access line.
     #[inline(always)]
-    pub fn after(&self) -> After {
+    pub fn latency_ns(&self) -> u64 {
         // SAFETY: `pipe` points to a live map value.
-        unsafe {
-            After {
-                latency_ns: (*self.pipe).latency_ns,
-                generation: (*self.pipe).generation,
-            }
-        }
+        unsafe { (*self.pipe).latency_ns }
     }
 }
 

@@ -60,18 +60,17 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
         departure_ns = departure_ns.max(core_ns);
     }
     stage::corrupt(ctx, &packet, [own, between]);
-    let after = line.after();
-    let access = stage::latency(own, after.latency_ns);
+    let access = stage::latency(own, line.latency_ns());
     let core = stage::latency(between, link.latency_ns);
     let due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
     let flow = if access.overtakes || core.overtakes {
         flow::alone(clock::random())
     } else if access.varies || core.varies {
-        let flow = flow::to_peer(vnode.index, &packet.destination, after.generation);
+        let flow = flow::to_peer(vnode.index, &packet.destination, line.generation);
         clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
         return Ok(Reason::ShapedUp);
     } else {
-        flow::up(vnode.index, group_plus_one, after.generation)
+        flow::up(vnode.index, group_plus_one, line.generation)
     };
     clock::release_at(ctx, due_ns, flow);
     Ok(Reason::ShapedUp)

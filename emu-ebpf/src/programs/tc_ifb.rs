@@ -36,18 +36,17 @@ fn try_ifb(ctx: &TcContext) -> Result<Reason, Reason> {
     let own = stage::pass(ctx, line.stage, may_copy)?;
     let departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
     stage::corrupt(ctx, &packet, [own, own]);
-    let after = line.after();
-    let access = stage::latency(own, after.latency_ns);
+    let access = stage::latency(own, line.latency_ns());
     let due_ns = delay::due_ns(departure_ns, access.ns, 0);
     let flow = if access.overtakes {
         flow::alone(clock::random())
     } else if access.varies {
-        let generation = after.generation | flow::FROM_PEER;
+        let generation = line.generation | flow::FROM_PEER;
         let flow = flow::to_peer(vnode.index, &packet.source, generation);
         clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
         return Ok(Reason::ShapedDown);
     } else {
-        flow::down(vnode.index, after.generation)
+        flow::down(vnode.index, line.generation)
     };
     clock::release_at(ctx, due_ns, flow);
     Ok(Reason::ShapedDown)
