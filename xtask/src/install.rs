@@ -1,9 +1,13 @@
 //! Installing what a step lacks, or saying what to install.
-use std::{path::Path, process::Command, process::Stdio};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
-use crate::build::{on_path, succeed};
+use crate::build::{on_path, succeed, target};
 
 /// A file that a step needs, and the Debian package that has it.
 pub struct Need {
@@ -46,4 +50,64 @@ pub fn debian(what: &str, needs: &[Need]) -> anyhow::Result<()> {
     // The lists of a fresh machine are empty or old.
     succeed(&mut apt(&["update", "-qq"]))?;
     succeed(&mut apt(&install))
+}
+
+/// Unpacks packages below the build folder without installing them: no service is
+/// started, no user made, nothing enabled. What they need and this machine lacks comes
+/// with them. Gives the folder that stands for `/`.
+pub fn unpacked(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
+    let folder = target().join(name);
+    let (archives, root) = (folder.join("archives"), folder.join("root"));
+    if root.exists() {
+        return Ok(root);
+    }
+    let list = packages.join(" ");
+    if !on_path("apt-get") || !on_path("dpkg") {
+        bail!("{list} cannot be fetched without apt-get");
+    }
+    eprintln!(
+        "xtask: fetching {list} (apt-get) and unpacking into {}; nothing is installed",
+        root.display()
+    );
+    fs::create_dir_all(archives.join("partial"))
+        .with_context(|| format!("make {}", archives.display()))?;
+    if let Err(error) = fetch(&archives, packages) {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(error.context("as root: apt-get update"));
+        }
+        // The lists of a fresh machine are empty or old.
+        succeed(quiet("apt-get").args(["update", "-qq"]))?;
+        fetch(&archives, packages)?;
+    }
+    // Complete, or not there at all.
+    let partial = folder.join("partial");
+    let _ = fs::remove_dir_all(&partial);
+    for archive in fs::read_dir(&archives)?.flatten() {
+        let path = archive.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            let mut unpack = Command::new("dpkg");
+            succeed(unpack.arg("--extract").arg(&path).arg(&partial))?;
+        }
+    }
+    fs::rename(&partial, &root).with_context(|| format!("unpack {list}"))?;
+    Ok(root)
+}
+
+fn quiet(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+/// Fetches the packages and what they need and this machine lacks.
+fn fetch(archives: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    let mut apt = quiet("apt-get");
+    apt.args(["install", "--download-only", "--yes", "-qq"])
+        .arg("--no-install-recommends")
+        .arg("-o")
+        .arg(format!("Dir::Cache::archives={}", archives.display()))
+        // Nothing is installed, so an ordinary user may.
+        .args(["-o", "Debug::NoLocking=1"])
+        .args(packages);
+    succeed(&mut apt)
 }

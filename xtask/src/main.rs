@@ -6,6 +6,7 @@ mod bpf;
 mod build;
 mod check;
 mod install;
+mod packaging;
 mod run;
 mod slurm;
 mod suite;
@@ -14,6 +15,7 @@ mod test;
 mod test_vm;
 mod verifier;
 mod vm;
+mod workloads;
 
 use std::process::ExitCode;
 

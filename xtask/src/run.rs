@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{build, vm};
+use crate::{build, vm, workloads};
 
 /// Words that need no kernel: emu answers them anywhere.
 const ANYWHERE: [&str; 9] = [
@@ -26,11 +26,15 @@ const ANYWHERE: [&str; 9] = [
 pub fn run(args: &[String]) -> anyhow::Result<u8> {
     let emu = build::packages(&["emu-userspace"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
-    if anywhere || can_run_here(&emu) {
+    if anywhere {
         return status(Command::new(&emu).args(args));
     }
-    let mut argv = vec![emu.display().to_string()];
+    let mut argv = workloads::ready(args)?;
+    argv.push(emu.display().to_string());
     argv.extend_from_slice(args);
+    if can_run_here(&emu) {
+        return status(Command::new(&argv[0]).args(&argv[1..]));
+    }
     vm::announce("emu");
     vm::kernel::Kernel::Uml.run(&vm::Request::new(argv))
 }

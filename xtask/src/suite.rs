@@ -10,6 +10,7 @@ use crate::{
     bpf, build,
     install::{Need, debian},
     vm::kernel::Kernel,
+    workloads,
 };
 
 /// Real programs that the end-to-end tests run.
@@ -135,11 +136,15 @@ fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>>
     let binary = test_binary(object, name)?;
     // One at a time: the tests measure, and the VM has one processor or slow ones.
     // What the tests print is what they measured.
-    let argv = vec![
+    let mut argv = match name {
+        "e2e" => workloads::all()?,
+        _ => Vec::new(),
+    };
+    argv.extend([
         binary.display().to_string(),
         "--test-threads=1".to_owned(),
         "--show-output".to_owned(),
-    ];
+    ]);
     Ok(with_filter(argv, filter))
 }
 

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
-    bpf, check, slurm,
+    bpf, check, packaging, slurm,
     suite::{self, Place},
     tally::Tally,
     verifier,
@@ -66,6 +66,7 @@ impl Test {
                     Ok(false)
                 }
             })?;
+            packaging::prepare();
             let mut tests = suite::cargo_test(&object);
             tests.args(["--workspace", "--exclude", "emu-ebpf"]);
             tests.args(["--exclude", "integration"]);

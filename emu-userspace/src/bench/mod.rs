@@ -1,16 +1,21 @@
 //! Measurements that compare us with doing without, with netem, and with the
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
 //! never on the machine's interfaces.
+pub mod fairness;
+pub mod fleet;
+pub mod folding;
 pub mod identity;
 pub mod impairments;
 pub mod model;
 pub mod namespace;
 pub mod probe;
 pub mod queues;
+pub mod scale;
 pub mod scene;
 pub mod settings;
 mod spread;
 pub mod stats;
+pub mod torrent;
 
 use std::io;
 
@@ -54,6 +59,9 @@ pub enum BenchError {
     /// Loading a topology.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Somebody asked for an end.
+    #[error("broken off")]
+    Interrupted,
     /// A network table.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),

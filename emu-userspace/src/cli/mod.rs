@@ -20,7 +20,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use emu::{run::RunError, session::SessionError, topology::TopologyErrors};
 use serde::Serialize;
@@ -109,22 +109,37 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check a topology file and nothing else.
+    /// Check a file of a topology or an experiment, and nothing else.
     Check {
-        /// The topology.
+        /// The topology or the experiment.
         file: PathBuf,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Print the JSON Schema of topology files.
-    Schema,
+    /// Print the JSON Schema of files.
+    #[command(after_help = "\
+Examples:
+  emu schema > topology.schema.json
+  emu schema experiment > experiment.schema.json")]
+    Schema {
+        /// Of which files.
+        #[arg(value_enum, default_value_t = Form::Topology)]
+        form: Form,
+    },
     /// Print a completion script.
     #[command(after_help = "Example: emu completions bash > /etc/bash_completion.d/emu")]
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// Forms of files.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Topology,
+    Experiment,
 }
 
 /// What a command gives back: an exit code, or an error to print.
@@ -158,8 +173,14 @@ pub(crate) fn main() -> ExitCode {
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
         Command::Bench(bench) => bench.run(),
-        Command::Check { file, json } => load::check(&file, json),
-        Command::Schema => print(&emu::topology::json_schema()),
+        Command::Check { file, json } => match std::fs::read_to_string(&file) {
+            Ok(text) if emu::experiment::looks_like_one(&text) => run::check(&file, json),
+            _ => load::check(&file, json),
+        },
+        Command::Schema { form } => print(&match form {
+            Form::Topology => emu::topology::json_schema(),
+            Form::Experiment => emu::experiment::json_schema(),
+        }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "emu", &mut io::stdout());
             Ok(OK)
@@ -210,7 +231,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let run = matches!(
         error.downcast_ref::<RunError>(),
         Some(
-            RunError::Schedule(_) | RunError::Session(SessionError::Plan(_)) | RunError::Exists(_)
+            RunError::Schedule(_)
+                | RunError::NoSeed(_)
+                | RunError::Session(SessionError::Plan(_))
+                | RunError::Exists(_)
         )
     );
     if run || plan || session || beside || topology_errors(error).is_some() {

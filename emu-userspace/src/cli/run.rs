@@ -9,13 +9,15 @@ use std::{
 use anyhow::anyhow;
 use clap::Args;
 use emu::{
+    experiment::{Schedule, Slice},
     kernel::user,
-    run::{self, Ending, Input, Observer, Options, Progress, Summary, Why},
+    run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why},
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::{
-    FAILED, OK, Outcome, print, print_json,
+    FAILED, OK, Outcome, USAGE, print, print_json, table,
     together::{self, Together},
 };
 
@@ -53,6 +55,9 @@ pub(super) struct Run {
     /// Fail where the topology is not loaded.
     #[arg(long)]
     no_load: bool,
+    /// Run also where the machine cannot keep `limits`.
+    #[arg(long)]
+    no_limits: bool,
     /// Keep the working folders.
     #[arg(long)]
     keep_work: bool,
@@ -78,6 +83,46 @@ fn start_time(text: &str) -> Result<SystemTime, String> {
     humantime::parse_rfc3339_weak(text).map_err(|_| wrong())
 }
 
+/// `emu check` of an experiment.
+pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
+    let input = match Input::read(file) {
+        Err(RunError::File(errors)) if as_json => {
+            print(&errors.to_json())?;
+            return Ok(USAGE);
+        }
+        read => read?,
+    };
+    let experiment = &input.experiment;
+    let schedule = Schedule::new(experiment, input.seed, Slice::Whole).map_err(RunError::from)?;
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": experiment.name, "topology": experiment.topology.name,
+            "programs": experiment.programs.len(), "processes": schedule.processes.len(),
+        }));
+    }
+    let mut table = table(&["program", "vnodes", "sessions", "command"], &[1, 2]);
+    for (index, program) in experiment.programs.iter().enumerate() {
+        let of = || {
+            let all = schedule.processes.iter();
+            all.filter(|p| p.program_index == index)
+        };
+        let first = of().next().map(|p| p.command.join(" "));
+        table.add_row([
+            program.name.clone(),
+            program.vnodes.len().to_string(),
+            of().map(|p| p.sessions.len()).sum::<usize>().to_string(),
+            first.unwrap_or_default(),
+        ]);
+    }
+    print(&table.to_string())?;
+    print(&format!(
+        "{}: {} processes on {}",
+        experiment.name,
+        schedule.processes.len(),
+        experiment.topology.name
+    ))
+}
+
 /// `emu run-guardian`.
 pub(super) fn guardian(run: &str) -> Outcome {
     run::guard(run)?;
@@ -87,8 +132,9 @@ pub(super) fn guardian(run: &str) -> Outcome {
 impl Run {
     pub(super) fn run(self) -> Outcome {
         let mut input = Input::read(&self.file)?;
+        let host = self.host.clone().or_else(|| input.loaded_host.clone());
         if self.dry_run {
-            let schedule = input.schedule(self.host.as_deref())?;
+            let schedule = input.schedule(host.as_deref())?;
             return if self.json {
                 print_json(&schedule)
             } else {
@@ -110,12 +156,17 @@ impl Run {
             (None, Some(_)) => together::folder_of_step(&input.experiment.name)
                 .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
         };
+        let hosts = input.experiment.topology.hosts.len();
+        if company.is_none() && hosts > 1 && !input.has_seed {
+            return Err(RunError::NoSeed(hosts).into());
+        }
         let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
         let options = Options {
             out,
-            host: self.host,
+            host: host.filter(|_| company.is_none()),
             start_at: self.start_at,
             may_load: !self.no_load,
+            keep_limits: !self.no_limits,
             keep_work: self.keep_work,
             person,
             guardian: Some(guardian),

@@ -43,12 +43,17 @@ impl Slice {
         }
     }
 
-    /// This host's plan; the topology gets the number of hosts that was said.
-    pub(super) fn plan(&self, topology: &mut Topology) -> Result<Plan, PlanError> {
+    /// This host's name; the topology gets the number of hosts that was said.
+    pub(super) fn host(&self, topology: &mut Topology) -> Result<Option<String>, PlanError> {
         if let (Some(size), None) = (self.size, self.rank) {
             topology.resize(size)?;
         }
-        let host = slice::pick(topology, &self.said(), &Surroundings::read())?;
+        slice::pick(topology, &self.said(), &Surroundings::read())
+    }
+
+    /// This host's plan; the topology gets the number of hosts that was said.
+    pub(super) fn plan(&self, topology: &mut Topology) -> Result<Plan, PlanError> {
+        let host = self.host(topology)?;
         Plan::new(topology, host.as_deref())
     }
 }

@@ -100,7 +100,10 @@ fn row(pair: &PairReport) -> [String; 8] {
     };
     [
         pair.from.clone(),
-        pair.to.clone(),
+        match &pair.remote {
+            Some(host) => format!("{} on {host}", pair.to),
+            None => pair.to.clone(),
+        },
         ms(pair.expected_rtt_ms),
         rtt(|r| r.min),
         rtt(|r| r.p50),
@@ -153,6 +156,18 @@ fn print_report(report: &Report) -> Outcome {
             ]);
         }
         print(&rates.to_string())?;
+    }
+    for host in &report.hosts {
+        let link = host.rtt_ms.map_or("does not answer".to_owned(), |rtt| {
+            format!("{:.3} ms round trip, taken off its pairs", rtt.p50)
+        });
+        let clock = host
+            .clock_offset_ms
+            .map_or("not told".to_owned(), |offset| {
+                format!("{:+.1} to {:+.1} ms off ours", offset.least, offset.most)
+            });
+        let (name, address) = (&host.host, host.address);
+        print(&format!("{name} ({address}): {link}; its clock: {clock}"))?;
     }
     let (good, all) = (
         report.pairs.iter().filter(|p| p.ok).count(),

@@ -8,6 +8,7 @@ mod lengths;
 mod random;
 mod read;
 mod schedule;
+mod schema;
 mod select;
 mod start;
 mod template;
@@ -21,11 +22,15 @@ pub use lengths::Lengths;
 pub use random::Stream;
 pub use read::{Find, looks_like_one, parse, reference};
 pub use schedule::{Process, Schedule, ScheduleError, Session, Slice};
+pub use schema::json_schema;
 pub use select::Vnode;
 pub use start::Start;
 pub use template::{Template, Values};
 
 use crate::topology::Topology;
+
+#[cfg(test)]
+mod tests;
 
 /// Where the topology of an experiment is.
 #[derive(Debug, Clone, PartialEq, Eq)]

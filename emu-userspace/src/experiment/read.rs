@@ -129,7 +129,7 @@ fn read(root: &Field<'_>, folder: &Path, find: Find<'_>) -> Option<Experiment> {
     let complete = read.iter().all(Option::is_some);
     let programs: Vec<Program> = read.into_iter().flatten().collect();
     let duration = record.get("duration").and_then(|f| whole_span(&f));
-    let (until, until_failed) = until(&record, &programs);
+    let (until, until_failed) = until(&record, &programs, complete);
     let experiment = Experiment {
         name: name.unwrap_or_else(|| "experiment".to_owned()),
         folder: folder.to_owned(),
@@ -176,7 +176,8 @@ fn check(root: &Field<'_>, fields: &[Field<'_>], experiment: &Experiment) {
             );
         }
     }
-    if experiment.until.is_empty() && experiment.duration.is_none() {
+    let endless = experiment.until.is_empty() && experiment.duration.is_none();
+    if endless && !experiment.programs.is_empty() {
         root.report(
             root.problem("nothing ends this run: all programs are in the background")
                 .expected("`duration: 10min`, or a program that is not in the background"),
@@ -228,7 +229,7 @@ fn sample(record: &Record<'_>) -> Option<Duration> {
 }
 
 /// Which programs end the run, and how many failures do.
-fn until(record: &Record<'_>, programs: &[Program]) -> (Vec<usize>, Option<usize>) {
+fn until(record: &Record<'_>, programs: &[Program], complete: bool) -> (Vec<usize>, Option<usize>) {
     let foreground = || {
         let indexes = 0..programs.len();
         indexes.filter(|i| !programs[*i].background).collect()
@@ -240,7 +241,8 @@ fn until(record: &Record<'_>, programs: &[Program]) -> (Vec<usize>, Option<usize
         return (foreground(), None);
     };
     let failed = record.get("failed").and_then(|f| f.number(1, i64::MAX));
-    let Some(field) = record.get("exited") else {
+    // Of programs that were not understood nobody knows the names.
+    let Some(field) = record.get("exited").filter(|_| complete) else {
         return (foreground(), failed.and_then(|n| usize::try_from(n).ok()));
     };
     let names = programs.iter().map(|p| p.name.as_str());

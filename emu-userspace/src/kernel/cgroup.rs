@@ -52,7 +52,10 @@ pub enum CgroupError {
     },
 }
 
-fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
+pub(super) fn file_error(
+    operation: &'static str,
+    path: &Path,
+) -> impl FnOnce(io::Error) -> CgroupError {
     let path = path.to_owned();
     move |source| CgroupError::File {
         operation,

@@ -4,14 +4,14 @@
 //! of it, whoever writes.
 use std::{
     fs::{self, File},
-    io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use super::{
-    cgroup::{self, CgroupError, Tree},
+    cgroup::{self, CgroupError, Tree, file_error},
+    controllers,
     identity::{self, Identities, IdentityError},
     state::StateDir,
 };
@@ -21,6 +21,7 @@ pub struct Cohort {
     tree: Tree,
     name: String,
     identities: Identities,
+    controllers: Vec<&'static str>,
 }
 
 /// The cgroup of one program on one vnode.
@@ -28,15 +29,6 @@ pub struct Cohort {
 pub struct Place {
     path: PathBuf,
     folder: File,
-}
-
-fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CgroupError {
-    let path = path.to_owned();
-    move |source| CgroupError::File {
-        operation,
-        path,
-        source,
-    }
 }
 
 /// Name below [`Tree::folder`] of a run in the calling thread's network namespace.
@@ -64,7 +56,38 @@ impl Cohort {
             identities: Identities::open(ready.record.map_id)?,
             tree: ready.tree,
             name,
+            controllers: Vec::new(),
         })
+    }
+
+    /// Controllers of a list that the cgroup tree does not have.
+    pub fn lacks(&self, wanted: &[&'static str]) -> Vec<&'static str> {
+        controllers::missing(&self.tree, wanted)
+    }
+
+    /// Controllers of a list that would have to be handed on by the machine's own root.
+    pub fn new_at_root(&self, wanted: &[&'static str]) -> Vec<&'static str> {
+        controllers::new_at_root(&self.tree, wanted)
+    }
+
+    /// Makes controllers work in all places from now on.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn control(&mut self, wanted: &[&'static str]) -> Result<(), CgroupError> {
+        controllers::enable(&self.tree, &self.folder(), wanted)?;
+        self.controllers = wanted.to_vec();
+        Ok(())
+    }
+
+    /// Gives a vnode a share of busy processors, against 100 of others.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn set_weight(&self, vnode: IpAddr, weight: u32) -> Result<(), CgroupError> {
+        let folder = self.folder().join(vnode.to_string());
+        cgroup::create(&folder)?;
+        put(&folder, "cpu.weight", weight.clamp(1, 10_000))
     }
 
     /// Makes the cgroup of a program on a vnode.
@@ -74,6 +97,9 @@ impl Cohort {
     pub fn place(&mut self, vnode: IpAddr, program: &str) -> Result<Place, IdentityError> {
         let path = self.folder().join(vnode.to_string()).join(program);
         let id = cgroup::create(&path)?;
+        if let Some(vnode) = path.parent().filter(|_| !self.controllers.is_empty()) {
+            controllers::hand_on(vnode, &self.controllers)?;
+        }
         // Before a process is in it.
         self.identities.assign(id, vnode)?;
         let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
@@ -115,6 +141,24 @@ fn clear(folder: &Path, identities: &mut Identities) -> Result<(), CgroupError> 
     cgroup::remove(folder)
 }
 
+/// Stores a setting of a cgroup.
+fn put(folder: &Path, setting: &str, value: impl ToString) -> Result<(), CgroupError> {
+    let file = folder.join(setting);
+    fs::write(&file, value.to_string()).map_err(file_error("set", &file))
+}
+
+/// Takes back controllers that a run in the calling thread's network namespace had
+/// the machine's own root hand on.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn take_back(names: &[&str]) -> Result<(), IdentityError> {
+    let tree = Tree::find()?;
+    let folder = tree.folder(&StateDir::here()?.name());
+    controllers::take_back(&tree, &folder, names);
+    Ok(())
+}
+
 /// Does away with a run whose process is gone, in the calling thread's network
 /// namespace.
 ///
@@ -143,6 +187,33 @@ impl Place {
     pub fn processes(&self) -> Vec<i32> {
         let found = cgroup::processes(&self.path).into_iter();
         found.flat_map(|(_, ids)| ids).collect()
+    }
+
+    /// Limits memory; without swap, and all of them end if one takes too much.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
+        put(&self.path, "memory.max", bytes)?;
+        put(&self.path, "memory.oom.group", 1)?;
+        // Not there without swap.
+        let _ = put(&self.path, "memory.swap.max", 0);
+        Ok(())
+    }
+
+    /// Gives it a share of busy processors among the programs of its vnode.
+    ///
+    /// # Errors
+    /// [`CgroupError::File`].
+    pub fn set_weight(&self, weight: u16) -> Result<(), CgroupError> {
+        put(&self.path, "cpu.weight", weight)
+    }
+
+    /// Whether the memory limit ended something.
+    pub fn was_out_of_memory(&self) -> bool {
+        let text = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        text.lines()
+            .any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n != "0"))
     }
 
     /// Kills all of them, without waiting.

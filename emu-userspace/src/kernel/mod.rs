@@ -10,6 +10,7 @@ pub mod apply;
 pub mod bpf;
 pub mod cgroup;
 pub mod cohort;
+pub mod controllers;
 pub mod error;
 pub mod fq_stats;
 pub mod identity;

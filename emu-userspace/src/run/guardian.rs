@@ -58,6 +58,11 @@ impl Guardian {
         self.tell("loads");
     }
 
+    /// The machine's cgroup root is about to hand on controllers.
+    pub fn controllers(&mut self, names: &[&str]) {
+        self.tell(&format!("controllers {}", names.join(" ")));
+    }
+
     /// The network of a vnode goes dark, or comes back.
     pub fn dark(&mut self, vnode: IpAddr, dark: bool) {
         self.tell(&format!("{} {vnode}", if dark { "dark" } else { "light" }));
@@ -88,9 +93,11 @@ pub fn guard(run: &str) -> Result<(), RunError> {
     spawn::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let mut loads = false;
     let mut dark: Vec<IpAddr> = Vec::new();
+    let mut controllers = String::new();
     for line in BufReader::new(io::stdin()).lines().map_while(Result::ok) {
         match line.split_once(' ').unwrap_or((&line, "")) {
             ("loads", _) => loads = true,
+            ("controllers", names) => controllers = names.to_owned(),
             ("dark", vnode) => dark.extend(vnode.parse::<IpAddr>()),
             ("light", vnode) => dark.retain(|d| d.to_string() != vnode),
             ("done", _) => return Ok(()),
@@ -98,6 +105,10 @@ pub fn guard(run: &str) -> Result<(), RunError> {
         }
     }
     let cleared = cohort::clear_after(run).map_err(|e| RunError::Identity(Box::new(e)));
+    let names: Vec<&str> = controllers.split_whitespace().collect();
+    if !names.is_empty() {
+        cohort::take_back(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
+    }
     if loads {
         unload()?;
     } else if let (false, Ok(mut live)) = (dark.is_empty(), Live::open()) {

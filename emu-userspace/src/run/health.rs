@@ -114,7 +114,10 @@ impl Monitor {
             self.busy_seconds += seconds;
         }
         self.most_busy = self.most_busy.max(busy);
-        self.late_ms = self.late_ms.max(late_ms(&now.fq));
+        // What it tells is old while no packet waits.
+        if throttled(&now.fq) > throttled(&self.last.fq) {
+            self.late_ms = self.late_ms.max(late_ms(&now.fq));
+        }
         self.last = now;
     }
 
@@ -182,6 +185,11 @@ fn dropped(fq: &[FqStats]) -> u64 {
 }
 
 /// How late the latest fq is lately.
+/// Packets that waited for their time.
+fn throttled(stats: &[FqStats]) -> u64 {
+    stats.iter().map(|s| s.throttled).sum()
+}
+
 fn late_ms(fq: &[FqStats]) -> f64 {
     let late = fq.iter().map(|fq| fq.lateness_ns).max();
     f64::from(late.unwrap_or(0)) / 1e6

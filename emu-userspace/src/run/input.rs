@@ -12,8 +12,8 @@ use crate::{
         state::{State, StateDir},
     },
     plan::{Plan, PlanError},
-    session::SessionError,
-    topology::{self, Topology, TopologyErrors},
+    session::{Loaded, SessionError},
+    topology::{self, Topology},
 };
 
 /// A checked experiment with the texts that it came from.
@@ -29,8 +29,12 @@ pub struct Input {
     pub topology_text: String,
     /// Whether the topology is the one that is loaded.
     pub is_loaded: bool,
+    /// Which host this is, if something is loaded as one.
+    pub loaded_host: Option<String>,
     /// Seed of the schedule.
     pub seed: u64,
+    /// Whether a file or what is loaded says which.
+    pub has_seed: bool,
 }
 
 /// A topology that was found.
@@ -74,7 +78,9 @@ impl Input {
             .or(state.map(|s| s.seed));
         Ok(Self {
             seed: seed.unwrap_or_else(crate::plan::fresh_seed),
+            has_seed: seed.is_some(),
             is_loaded: state.is_some(),
+            loaded_host: Loaded::state().ok().and_then(|s| s.host),
             experiment,
             text,
             topology_file: found.file,
@@ -152,14 +158,13 @@ fn find(reference: &Reference) -> Result<Found, RunError> {
         Reference::Loaded => {
             let dir = StateDir::here().map_err(SessionError::from)?;
             let found = dir.loaded().map_err(SessionError::from)?;
-            let (state, text) = found.ok_or(SessionError::NotLoaded)?;
-            let topology = topology::parse(&text, &state.topology.display().to_string())
-                .map_err(|e: TopologyErrors| RunError::File(Box::new(e)))?;
+            let (_, text) = found.ok_or(SessionError::NotLoaded)?;
+            let loaded = Loaded::find()?;
             Ok(Found {
-                file: state.topology.clone(),
+                file: loaded.state.topology.clone(),
                 text,
-                topology,
-                state: Some(state),
+                topology: loaded.topology,
+                state: Some(loaded.state),
             })
         }
     }

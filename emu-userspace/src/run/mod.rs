@@ -9,6 +9,7 @@ mod gate;
 mod guardian;
 pub mod health;
 mod input;
+mod limits;
 mod network;
 mod process;
 mod record;
@@ -93,6 +94,18 @@ pub enum RunError {
         /// What was looked for.
         name: String,
     },
+    /// Hosts that would each choose a seed.
+    #[error(
+        "the topology has {0} hosts: give the experiment a `seed`, so that all of them follow one schedule"
+    )]
+    NoSeed(usize),
+    /// The machine cannot keep limits.
+    #[error(
+        "`limits` need the controllers {} in the cgroup tree of version 2, which this machine \
+         does not have there (`cat /proc/cgroups`); --no-limits runs without them",
+        .0.join(" and ")
+    )]
+    NoController(Vec<&'static str>),
     /// The other hosts of the run.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -140,6 +153,8 @@ pub struct Options {
     pub start_at: Option<SystemTime>,
     /// Whether the topology may be loaded.
     pub may_load: bool,
+    /// Whether limits are kept, or passed over.
+    pub keep_limits: bool,
     /// Whether working folders stay.
     pub keep_work: bool,
     /// Who the programs run as; none: as we are.

@@ -119,7 +119,9 @@ impl Supervisor<'_> {
                     last_words: None,
                 });
                 let slot = &mut self.slots[id];
-                (slot.failed, slot.finished) = (true, true);
+                slot.failed = true;
+                // Its next session is another try.
+                slot.finished = slot.session + 1 >= process.sessions.len();
                 slot.starts += 1;
                 let at = seconds(begin - self.start);
                 let session = slot.session + 1;
@@ -169,6 +171,9 @@ impl Supervisor<'_> {
             let place = cohort
                 .place(process.vnode, &name)
                 .map_err(|e| RunError::Identity(Box::new(e)))?;
+            if self.parts.options.keep_limits {
+                super::limits::limit(&place, &program.limits)?;
+            }
             slot.place = Some(place);
         }
         let Some(place) = &slot.place else {
@@ -212,6 +217,7 @@ impl Supervisor<'_> {
         let life = program.lasts.map(|l| process.sessions[0].from + l);
         let leaves = program.churn.as_ref().filter(|_| session.to != life);
         slot.session += 1;
+        slot.again = false;
         let next = process.sessions.get(slot.session);
         if let (Some(next), Some(base)) = (next, slot.base) {
             self.agenda.plan(base + next.from, id, Action::Start);
@@ -264,7 +270,9 @@ impl Supervisor<'_> {
         };
         let ended = spawn::wait(running.pid, true).ok().flatten();
         let mut cpu = ended.map(|e| e.cpu).unwrap_or_default();
+        let mut out_of_memory = false;
         if let Some(place) = slot.place.take() {
+            out_of_memory = place.was_out_of_memory();
             // What it started and left behind ends with it.
             if !place.processes().is_empty() {
                 place.kill();
@@ -302,18 +310,28 @@ impl Supervisor<'_> {
         })?;
         let well = exit_code == Some(0);
         if cause == Cause::Exited && !well {
-            self.fail(id, ended.as_ref(), summary);
+            self.fail(id, ended.as_ref(), out_of_memory, summary);
         }
         self.after_exit(id, cause, well, summary)
     }
 
-    fn fail(&mut self, id: ProcessId, ended: Option<&Ended>, summary: &mut Summary) {
+    fn fail(
+        &mut self,
+        id: ProcessId,
+        ended: Option<&Ended>,
+        out_of_memory: bool,
+        summary: &mut Summary,
+    ) {
         let process = self.process(id);
         self.slots[id].failed = true;
+        let mut what = ended.map_or_else(|| "is gone".to_owned(), |e| e.status.to_string());
+        if out_of_memory {
+            what += ", beyond its limit of memory";
+        }
         summary.failure(Failure {
             program: process.program.clone(),
             vnode: process.name.clone(),
-            what: ended.map_or_else(|| "is gone".to_owned(), |e| e.status.to_string()),
+            what,
             last_words: self.parts.files.last_words(process),
         });
     }

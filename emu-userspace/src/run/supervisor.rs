@@ -26,7 +26,11 @@ use super::{
 use crate::{
     experiment::{Experiment, Process, Program, Schedule, Sign},
     fleet::{Fleet, There},
-    kernel::{cohort::Cohort, spawn, state::StateDir},
+    kernel::{
+        cohort::{self, Cohort},
+        spawn,
+        state::StateDir,
+    },
     session::SessionError,
 };
 
@@ -89,6 +93,8 @@ pub(super) struct Supervisor<'a> {
     pub(super) start: Instant,
     pub(super) open_files: Option<nix::sys::resource::rlim_t>,
     pub(super) nice: i32,
+    /// Controllers to be taken back from the machine's own root.
+    controlled: Vec<&'static str>,
     pub(super) exits: UnboundedSender<ProcessId>,
     ended: UnboundedReceiver<ProcessId>,
     counters: Counters,
@@ -104,15 +110,16 @@ pub(super) struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    pub fn new(parts: Parts<'a>) -> Result<Self, RunError> {
+    pub fn new(mut parts: Parts<'a>) -> Result<Self, RunError> {
         let processes = &parts.schedule.processes;
         let dir = StateDir::here().map_err(SessionError::from)?;
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let loaded = &parts.network.loaded;
         let (vnodes, count) = (counted(loaded.plan.vnodes.len()), counted(processes.len()));
-        let cohort = Cohort::new(&dir, parts.name, vnodes, count)
+        let mut cohort = Cohort::new(&dir, parts.name, vnodes, count)
             .map_err(|e| RunError::Identity(Box::new(e)))?;
         let sample = parts.input.experiment.sample;
+        let controlled = super::limits::control(&mut parts, &mut cohort)?;
         let table = sample
             .map(|_| parts.files.table("counters.csv"))
             .transpose()?;
@@ -140,6 +147,7 @@ impl<'a> Supervisor<'a> {
             cohort: Some(cohort),
             open_files: spawn::raise_open_files(),
             nice: spawn::raise_priority(),
+            controlled,
             start: Instant::now(),
             monitor: Monitor::new(),
             traffic: (Instant::now(), Traffic::default()),
@@ -416,6 +424,7 @@ impl<'a> Supervisor<'a> {
         self.agenda.clear();
         let mut grace = Duration::ZERO;
         for id in 0..self.slots.len() {
+            self.slots[id].again = false;
             if self.slots[id].running.is_some() {
                 grace = grace.max(self.program(id).stop.grace);
                 self.stop(id, Cause::RunOver);
@@ -492,9 +501,13 @@ impl<'a> Supervisor<'a> {
         for slot in &mut self.slots {
             slot.place = None;
         }
-        match self.cohort.take() {
-            Some(cohort) => Ok(cohort.remove()?),
-            None => Ok(()),
+        if let Some(cohort) = self.cohort.take() {
+            cohort.remove()?;
         }
+        let names = std::mem::take(&mut self.controlled);
+        if !names.is_empty() {
+            cohort::take_back(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
+        }
+        Ok(())
     }
 }

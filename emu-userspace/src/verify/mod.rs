@@ -1,11 +1,13 @@
 //! Whether the kernel really does what the topology says: probes with real
 //! packets, compared with the model's arithmetic.
 pub mod pairs;
+mod peers;
 pub mod ping;
 pub mod rates;
 mod stamp;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr},
     thread,
@@ -15,6 +17,7 @@ use std::{
 use serde::Serialize;
 
 pub use pairs::{Pair, choose};
+pub use peers::{OffsetMs, PeerReport};
 
 use crate::{plan::Plan, topology::Topology};
 
@@ -78,6 +81,17 @@ pub struct RttMs {
     pub max: f64,
 }
 
+impl RttMs {
+    /// Of sorted samples; none of none.
+    fn of(sorted_ms: &[f64]) -> Option<Self> {
+        Some(Self {
+            min: *sorted_ms.first()?,
+            p50: sorted_ms[sorted_ms.len() / 2],
+            max: *sorted_ms.last()?,
+        })
+    }
+}
+
 /// Measured round-trip time between two groups.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PairReport {
@@ -97,7 +111,11 @@ pub struct PairReport {
     pub samples: usize,
     /// Probes.
     pub sent: usize,
-    /// Median less expected, in milliseconds.
+    /// The host that the responder is on, if it is another one.
+    pub remote: Option<String>,
+    /// Round trip of the link to that host, in milliseconds.
+    pub link_ms: f64,
+    /// Median less expected and less the link to another host, in milliseconds.
     pub error_ms: Option<f64>,
     /// Largest error allowed, in milliseconds.
     pub bound_ms: f64,
@@ -114,6 +132,8 @@ pub struct Report {
     pub ok: bool,
     /// Median round-trip time of this machine's own loopback, in milliseconds.
     pub host_rtt_ms: f64,
+    /// The links to the other hosts.
+    pub hosts: Vec<PeerReport>,
     /// Every pair of groups that can be probed.
     pub pairs: Vec<PairReport>,
     /// Pairs of groups of which neither lets the other's probes in.
@@ -157,8 +177,18 @@ pub fn run(
     progress: &mut dyn FnMut(usize, usize),
 ) -> io::Result<Report> {
     let host_rtt_ms = host_rtt_ms(plan, options.samples)?;
+    let hosts = peers::measure(topology, plan, options.samples)?;
     let (chosen, filtered_pairs) = choose(topology, plan, options.max_pairs);
-    let pairs = measure_pairs(plan, &chosen, host_rtt_ms, options, progress)?;
+    let mut scene = Scene {
+        plan,
+        host_rtt_ms,
+        options,
+        away: BTreeMap::new(),
+    };
+    if topology.hosts.len() > 1 {
+        scene.look_away(topology, &hosts, &chosen);
+    }
+    let pairs = scene.measure_pairs(&chosen, progress)?;
     let rates = if options.rates {
         rates::measure(plan)?
     } else {
@@ -167,6 +197,7 @@ pub fn run(
     Ok(Report {
         ok: pairs.iter().all(|p| p.ok) && rates.iter().all(|r| r.ok),
         host_rtt_ms,
+        hosts,
         pairs,
         filtered_pairs,
         rates,
@@ -189,76 +220,100 @@ fn host_rtt_ms(plan: &Plan, samples: usize) -> io::Result<f64> {
     Ok(rtts.get(rtts.len() / 2).copied().unwrap_or(0.0))
 }
 
-/// Measures all pairs, and those that are off again: other work on the machine
-/// makes packets late for a while, a wrong emulation makes them wrong each time.
-fn measure_pairs(
-    plan: &Plan,
-    pairs: &[Pair],
+/// What pairs are measured in.
+struct Scene<'a> {
+    plan: &'a Plan,
     host_rtt_ms: f64,
-    options: &Options,
-    progress: &mut dyn FnMut(usize, usize),
-) -> io::Result<Vec<PairReport>> {
-    let mut reports: Vec<Option<PairReport>> = vec![None; pairs.len()];
-    for attempt in 1..=ATTEMPTS {
-        let open: Vec<usize> = (0..pairs.len())
-            .filter(|i| reports[*i].as_ref().is_none_or(|r| !r.ok))
-            .collect();
-        if open.is_empty() {
-            break;
-        }
-        if attempt > 1 {
-            thread::sleep(PAUSE);
-        }
-        let some: Vec<Pair> = open.iter().map(|i| pairs[*i]).collect();
-        let replies = ping::probe(plan, &some, options.samples, progress)?;
-        for (index, rtts) in open.into_iter().zip(replies) {
-            let report = judge(plan, &pairs[index], rtts, host_rtt_ms, options);
-            reports[index] = Some(PairReport {
-                attempts: attempt,
-                ..report
-            });
-        }
-    }
-    Ok(reports.into_iter().flatten().collect())
+    options: &'a Options,
+    /// Hosts of responders that are not here, and the round trips to them.
+    away: BTreeMap<IpAddr, (String, f64)>,
 }
 
-fn judge(
-    plan: &Plan,
-    pair: &Pair,
-    mut rtts_ms: Vec<f64>,
-    host_rtt_ms: f64,
-    options: &Options,
-) -> PairReport {
-    rtts_ms.sort_unstable_by(f64::total_cmp);
-    let expected_rtt_ms =
-        plan.idle_rtt_ns(pair.from, pair.to, probe_ip_bytes(pair.dst)) as f64 / 1e6;
-    let rtt_ms = match (rtts_ms.first(), rtts_ms.last()) {
-        (Some(min), Some(max)) => Some(RttMs {
-            min: *min,
-            p50: rtts_ms[rtts_ms.len() / 2],
-            max: *max,
-        }),
-        _ => None,
-    };
-    let error_ms = rtt_ms.map(|r| r.p50 - expected_rtt_ms);
-    let jitter_ns = plan.jitter_ns(pair.from, pair.to) + plan.jitter_ns(pair.to, pair.from);
-    let bound_ms = options.tolerance.at(expected_rtt_ms, host_rtt_ms) + jitter_ns as f64 / 1e6;
-    let lossy = plan.loses(pair.from, pair.to) || plan.loses(pair.to, pair.from);
-    let enough = if lossy { 1 } else { options.samples };
-    PairReport {
-        from: plan.groups[pair.from].name.clone(),
-        to: plan.groups[pair.to].name.clone(),
-        src: pair.src,
-        dst: pair.dst,
-        expected_rtt_ms,
-        rtt_ms,
-        samples: rtts_ms.len(),
-        sent: options.samples,
-        error_ms,
-        bound_ms,
-        // A lost probe on an idle network is an error too, and so is a second answer
-        // where nothing is duplicated.
-        ok: rtts_ms.len() >= enough && error_ms.is_some_and(|e| e.abs() <= bound_ms),
-        attempts: 1,
+impl Scene<'_> {
+    /// Finds out where responders are.
+    fn look_away(&mut self, topology: &Topology, hosts: &[PeerReport], pairs: &[Pair]) {
+        let here: BTreeSet<IpAddr> = self.plan.vnodes.iter().map(|v| v.address).collect();
+        let away: BTreeSet<IpAddr> = pairs
+            .iter()
+            .map(|p| p.dst)
+            .filter(|dst| !here.contains(dst))
+            .collect();
+        for (host, parts) in topology.hosts.iter().zip(topology.slices()) {
+            let peer = hosts.iter().find(|peer| peer.host == host.name);
+            let link_ms = peer.and_then(|p| p.rtt_ms).map_or(0.0, |rtt| rtt.p50);
+            for (first, last) in parts.into_iter().flat_map(|(_, spans)| spans) {
+                for address in away.range(first..=last) {
+                    self.away.insert(*address, (host.name.clone(), link_ms));
+                }
+            }
+        }
+    }
+
+    /// Measures all pairs, and those that are off again: other work on the machine
+    /// makes packets late for a while, a wrong emulation makes them wrong each time.
+    fn measure_pairs(
+        &self,
+        pairs: &[Pair],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> io::Result<Vec<PairReport>> {
+        let mut reports: Vec<Option<PairReport>> = vec![None; pairs.len()];
+        for attempt in 1..=ATTEMPTS {
+            let open: Vec<usize> = (0..pairs.len())
+                .filter(|i| reports[*i].as_ref().is_none_or(|r| !r.ok))
+                .collect();
+            if open.is_empty() {
+                break;
+            }
+            if attempt > 1 {
+                thread::sleep(PAUSE);
+            }
+            let some: Vec<Pair> = open.iter().map(|i| pairs[*i]).collect();
+            let replies = ping::probe(self.plan, &some, self.options.samples, progress)?;
+            for (index, rtts) in open.into_iter().zip(replies) {
+                let report = self.judge(&pairs[index], rtts);
+                reports[index] = Some(PairReport {
+                    attempts: attempt,
+                    ..report
+                });
+            }
+        }
+        Ok(reports.into_iter().flatten().collect())
+    }
+
+    fn judge(&self, pair: &Pair, mut rtts_ms: Vec<f64>) -> PairReport {
+        let (plan, options) = (self.plan, self.options);
+        rtts_ms.sort_unstable_by(f64::total_cmp);
+        let expected_rtt_ms =
+            plan.idle_rtt_ns(pair.from, pair.to, probe_ip_bytes(pair.dst)) as f64 / 1e6;
+        let rtt_ms = RttMs::of(&rtts_ms);
+        let (remote, link_ms) = match self.away.get(&pair.dst) {
+            Some((host, link_ms)) => (Some(host.clone()), *link_ms),
+            None => (None, 0.0),
+        };
+        let error_ms = rtt_ms.map(|r| r.p50 - expected_rtt_ms - link_ms);
+        let jitter_ns = plan.jitter_ns(pair.from, pair.to) + plan.jitter_ns(pair.to, pair.from);
+        let tolerance = options.tolerance.at(expected_rtt_ms, self.host_rtt_ms);
+        // What a link takes is as uncertain as it is long.
+        let bound_ms = tolerance + jitter_ns as f64 / 1e6 + link_ms;
+        let lossy = plan.loses(pair.from, pair.to) || plan.loses(pair.to, pair.from);
+        let enough = if lossy { 1 } else { options.samples };
+        PairReport {
+            from: plan.groups[pair.from].name.clone(),
+            to: plan.groups[pair.to].name.clone(),
+            src: pair.src,
+            dst: pair.dst,
+            expected_rtt_ms,
+            rtt_ms,
+            samples: rtts_ms.len(),
+            sent: options.samples,
+            remote,
+            link_ms,
+            error_ms,
+            bound_ms,
+            // A lost probe on an idle network is an error too, and so is a second answer
+            // where nothing is duplicated.
+            ok: rtts_ms.len() >= enough && error_ms.is_some_and(|e| e.abs() <= bound_ms),
+            attempts: 1,
+        }
     }
 }

@@ -101,6 +101,41 @@ impl Drop for Host {
     }
 }
 
+/// So many hosts on one bridge, which is in the test's own namespace: `eth0` on each,
+/// 192.0.2.1 and following.
+pub fn bridged_hosts(name: &str, count: usize) -> Vec<Host> {
+    run("ip link add emu-br type bridge");
+    run("ip link set emu-br up");
+    let hosts: Vec<Host> = (0..count)
+        .map(|i| Host::new(&format!("{name}{i}")))
+        .collect();
+    for (i, host) in hosts.iter().enumerate() {
+        let host = host.name();
+        run(&format!(
+            "ip link add port{i} type veth peer name eth0 netns {host}"
+        ));
+        run(&format!("ip link set port{i} master emu-br up"));
+        run(&format!(
+            "ip -n {host} addr add 192.0.2.{}/24 dev eth0",
+            i + 1
+        ));
+        run(&format!("ip -n {host} link set eth0 addrgenmode none"));
+        run(&format!("ip -n {host} link set eth0 up"));
+    }
+    // A bridge port forwards a moment after it is up.
+    for i in 0..count {
+        let forwards = || run(&format!("bridge link show dev port{i}")).contains("forwarding");
+        for _ in 0..500 {
+            if forwards() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(forwards(), "port{i} does not forward");
+    }
+    hosts
+}
+
 /// Two hosts joined by a veth pair: `eth0` on each, 192.0.2.1 and 192.0.2.2.
 pub fn two_hosts(name: &str) -> [Host; 2] {
     let hosts = [

@@ -12,6 +12,7 @@ use integration::{
     agent::Agent,
     command::{emu, emu_json, try_emu},
     netns::isolated,
+    openmetrics::Scrape,
     udp,
 };
 
@@ -95,6 +96,61 @@ print(sum(len(f.samples) for f in parse(open(sys.argv[1]).read())))";
     }
 }
 
+/// All strings of a tree under these keys.
+fn strings<'a>(value: &'a serde_json::Value, keys: &[&str], found: &mut Vec<&'a str>) {
+    match value {
+        serde_json::Value::Object(map) => {
+            for (key, value) in map {
+                match value.as_str() {
+                    Some(text) if keys.contains(&key.as_str()) => found.push(text),
+                    _ => strings(value, keys, found),
+                }
+            }
+        }
+        serde_json::Value::Array(list) => {
+            list.iter().for_each(|value| strings(value, keys, found));
+        }
+        _ => {}
+    }
+}
+
+/// Every metric and label that the dashboard asks for is in a scrape.
+fn dashboard_finds(scrape: &Scrape) {
+    let file = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../packaging/grafana/emu.json"
+    );
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let mut queries = Vec::new();
+    strings(&dashboard, &["expr", "query"], &mut queries);
+    queries.retain(|query| query.contains("emu_"));
+    assert!(queries.len() > 8, "{queries:?}");
+    for query in queries {
+        let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let metrics: Vec<&str> = words.filter(|word| word.starts_with("emu_")).collect();
+        for metric in &metrics {
+            let (family, right) = match metric.strip_suffix("_total") {
+                Some(family) => (family, "counter"),
+                None => (*metric, "gauge"),
+            };
+            let kind = scrape.types.get(family).map(String::as_str);
+            assert_eq!(kind, Some(right), "{query}");
+        }
+        let by = query
+            .split_once("by (")
+            .and_then(|(_, rest)| rest.split_once(')'));
+        for label in by.map_or("", |(labels, _)| labels).split(", ") {
+            let has = |s: &integration::openmetrics::Sample| {
+                metrics.contains(&s.name.as_str()) && s.labels.contains_key(label)
+            };
+            // Prometheus adds the instance.
+            let known = ["", "instance"].contains(&label) || scrape.samples.iter().any(has);
+            assert!(known, "{label} of {query}");
+        }
+    }
+}
+
 #[test]
 fn it_follows_its_file_and_says_so() {
     isolated(|| {
@@ -128,6 +184,7 @@ fn it_follows_its_file_and_says_so() {
         assert_eq!(udp::receive(&b, 50, Duration::from_secs(3)).len(), 50);
         let (scrape, body) = agent.scrape();
         prometheus_takes(&body);
+        dashboard_finds(&scrape);
         let total = |name: &str, labels: &[(&str, &str)]| scrape.sum(name, labels);
         let up = [("group", "a"), ("direction", "up")];
         let status = &emu_json("status")["groups"][0]["up"];

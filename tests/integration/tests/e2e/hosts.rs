@@ -1,8 +1,20 @@
-//! Two hosts, each a network namespace, joined by a veth pair.
-use integration::{
-    command::{TopologyFile, emu, emu_json, run},
-    netns::{isolated, two_hosts},
+//! Several hosts, each a network namespace, joined by a veth pair or a bridge.
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
 };
+
+use integration::{
+    agent::Agent,
+    command::{TopologyFile, emu, emu_json, run, try_emu},
+    netns::{bridged_hosts, isolated, two_hosts},
+    udp,
+};
+use serde_json::Value;
+
+use crate::latency::TOPOLOGIES;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -80,4 +92,186 @@ fn snapshot(host: &str) -> String {
         )
         .chain([run(&format!("ip netns exec {host} ethtool -k eth0"))])
         .collect()
+}
+
+/// How many hosts; `EMU_HOSTS=1,2,4,8` for the long form.
+fn sizes() -> Vec<usize> {
+    let given = std::env::var("EMU_HOSTS").unwrap_or_else(|_| "1,2,4".to_owned());
+    given.split(',').map(|n| n.parse().unwrap()).collect()
+}
+
+/// The paper's topology spread over hosts: whether a pair's ends are on one host or on
+/// two, its round trip is the model's.
+#[test]
+fn the_paper_over_several_hosts() {
+    let paper = fs::read_to_string(format!("{TOPOLOGIES}/p2plab.yaml")).unwrap();
+    let hosts = "placement: spread\nhosts: {count: 1, interface: eth0, address: 192.0.2.1}\n";
+    let text = format!("{paper}\n{hosts}");
+    for size in sizes() {
+        let text = text.clone();
+        isolated(move || paper_over(size, &text));
+    }
+}
+
+fn paper_over(size: usize, text: &str) {
+    let hosts = bridged_hosts("paper", size);
+    let file = TopologyFile::new(text);
+    let mut vnodes = 0;
+    for (rank, host) in hosts.iter().enumerate() {
+        let load = format!(
+            "load {} --rank {rank} --size {size} --no-verify",
+            file.path()
+        );
+        let loaded = host.enter(move || emu_json(&load));
+        vnodes += loaded["vnodes"].as_u64().unwrap();
+    }
+    assert_eq!(vnodes, 2_750);
+    // From the first and the last: probes of all at once would queue behind each other.
+    let probers: Vec<usize> = if size == 1 {
+        vec![0]
+    } else {
+        vec![0, size - 1]
+    };
+    for prober in probers {
+        // The verdict is by the median, which other work on the machine moves; the
+        // quickest of the replies is what the emulation gave.
+        let report = hosts[prober].enter(|| try_emu("verify --samples 5 --json"));
+        let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+        let pairs = report["pairs"].as_array().unwrap();
+        let worst = |remote: bool| {
+            let of = pairs.iter().filter(|p| p["remote"].is_string() == remote);
+            let errors: Vec<f64> = of.map(least_error_ms).collect();
+            (
+                errors.len(),
+                errors.iter().map(|e| e.abs()).fold(0.0, f64::max),
+            )
+        };
+        let ((near, near_ms), (far, far_ms)) = (worst(false), worst(true));
+        // 15 pairs of groups here; each group to each group elsewhere.
+        assert_eq!((near, far), (15, if size > 1 { 25 } else { 0 }));
+        assert!(near_ms < 10.0 && far_ms < 10.0, "{report:#}");
+        println!(
+            "host {prober} of {size}: {near} pairs here off by {near_ms:.2} ms at most, {far} with \
+             others by {far_ms:.2} ms"
+        );
+        let others = report["hosts"].as_array().unwrap();
+        assert_eq!(others.len(), size - 1);
+        for other in others {
+            assert!(other["rtt_ms"]["p50"].as_f64().unwrap() < 50.0, "{other}");
+            // One machine has one clock.
+            let offset = |end: &str| other["clock_offset_ms"][end].as_f64().unwrap();
+            assert!(offset("least") <= 0.0 && offset("most") >= 0.0, "{other}");
+        }
+        // Vnodes of others are reached through their hosts, not asked for one by one.
+        let neighbours = run(&format!("ip -n {} neigh", hosts[prober].name()));
+        assert!(neighbours.lines().count() < size + 64, "{neighbours}");
+    }
+    for host in &hosts {
+        host.enter(|| emu("unload"));
+    }
+}
+
+/// The quickest reply of a pair less the model's time and the link's.
+fn least_error_ms(pair: &Value) -> f64 {
+    assert_eq!(pair["samples"], 5, "{pair}");
+    let ms = |value: &Value| value.as_f64().unwrap();
+    ms(&pair["rtt_ms"]["min"]) - ms(&pair["expected_rtt_ms"]) - ms(&pair["link_ms"])
+}
+
+const ROLLING: &str = "
+version: 1
+name: NAME
+placement: spread
+hosts: {count: 4, interface: eth0, address: 192.0.2.1}
+profiles: {line: {up: 8mbit, down: 8mbit, queue: 10MB}}
+groups:
+  a: {prefix: 10.1.0.0/24, nodes: 8, profile: line, latency: 5ms}
+  b: {prefix: 10.2.0.0/24, nodes: 8, profile: line, latency: 5ms}
+latencies:
+  - {between: [a, b], latency: LATENCY}
+";
+
+/// Four agents get another file one after the other, while vnodes of all hosts send:
+/// every packet arrives, neither earlier than the quicker file says.
+#[test]
+fn a_change_rolls_over_four_agents() {
+    isolated(|| {
+        let hosts = bridged_hosts("roll", 4);
+        let text =
+            |name: &str, latency: &str| ROLLING.replace("NAME", name).replace("LATENCY", latency);
+        let folder = tempfile::tempdir_in("/run").unwrap();
+        let file = |rank: usize| folder.path().join(format!("{rank}.yaml"));
+        let mut agents = Vec::new();
+        for (rank, host) in hosts.iter().enumerate() {
+            fs::write(file(rank), text("before", "20ms")).unwrap();
+            let arguments = format!("{} --rank {rank}", file(rank).display());
+            agents.push(host.enter(move || {
+                let agent = Agent::start(&arguments, 9750);
+                agent.wait_good();
+                agent
+            }));
+        }
+        // A vnode of group a on each host sends to one of group b on the next host.
+        let sockets = hosts.iter().enumerate().map(|(rank, host)| {
+            host.enter(move || {
+                // The blocks of the second group begin with the second host.
+                let sender = format!("10.1.0.{}", rank * 2 + 1);
+                let receiver = format!("10.2.0.{}", (rank + 3) % 4 * 2 + 1);
+                (udp::socket(&sender), udp::socket(&receiver))
+            })
+        });
+        let sockets: Vec<_> = sockets.collect();
+        let stop = AtomicBool::new(false);
+        let sent = thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let (mut sent, begin) = (0u32, Instant::now());
+                while !stop.load(Ordering::Relaxed) {
+                    for (rank, (socket, _)) in sockets.iter().enumerate() {
+                        let to = format!("10.2.0.{}", rank * 2 + 1);
+                        udp::send(socket, &to, sent, 100).unwrap();
+                    }
+                    sent += 1;
+                    thread::sleep(
+                        (Duration::from_millis(5) * sent).saturating_sub(begin.elapsed()),
+                    );
+                }
+                sent
+            });
+            thread::sleep(Duration::from_millis(500));
+            for (name, latency) in [("after", "60ms"), ("again", "20ms")] {
+                agents = std::mem::take(&mut agents)
+                    .into_iter()
+                    .zip(&hosts)
+                    .enumerate()
+                    .map(|(rank, (agent, host))| {
+                        fs::write(file(rank), text(name, latency)).unwrap();
+                        host.enter(move || {
+                            agent.wait(name, |_, value: &Value| value["topology"] == name);
+                            agent
+                        })
+                    })
+                    .collect();
+                thread::sleep(Duration::from_millis(300));
+            }
+            stop.store(true, Ordering::Relaxed);
+            sender.join().unwrap()
+        });
+        let mut slow = 0;
+        for (_, receiver) in &sockets {
+            let arrivals = udp::receive(receiver, sent as usize + 1, Duration::from_secs(2));
+            let delays: Vec<f64> = arrivals.iter().map(udp::Arrival::delay_ms).collect();
+            assert_eq!(delays.len(), sent as usize);
+            let least = delays.iter().copied().fold(f64::INFINITY, f64::min);
+            assert!(least >= 30.0, "{least} ms");
+            slow += delays.iter().filter(|d| **d >= 70.0).count();
+        }
+        assert!(slow > 0, "nobody saw the change");
+        println!("{sent} packets on each of four ways, all arrived; {slow} under the second file");
+        for (agent, host) in agents.into_iter().zip(&hosts) {
+            host.enter(move || {
+                assert_eq!(agent.terminate(), Some(0));
+                emu("unload");
+            });
+        }
+    });
 }

@@ -1,9 +1,5 @@
 //! `emu run`: real programs on many vnodes, by a schedule, with results.
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Output,
-};
+use std::{fs, path::PathBuf, process::Output};
 
 use integration::{
     command::{emu, emu_command, try_emu},
@@ -83,14 +79,21 @@ impl Lab {
     }
 }
 
-/// Nothing of a run is left in this namespace, nor of any in the cgroup tree.
+/// Everything that a run touches: what a load does, and our cgroups.
+pub fn everything() -> String {
+    let ours = fs::read_dir("/sys/fs/cgroup/emu");
+    let folders = ours.into_iter().flatten().flatten();
+    let mut names: Vec<_> = folders
+        .filter(|e| e.file_type().is_ok_and(|t| t.is_dir()))
+        .map(|e| e.file_name())
+        .collect();
+    names.sort();
+    format!("{}# cgroups\n{names:?}", snapshot())
+}
+
+/// Nothing of a run is left.
 pub fn no_residue(before: &str) {
-    assert_eq!(snapshot(), before);
-    let ours = Path::new("/sys/fs/cgroup/emu");
-    let left: Vec<_> = fs::read_dir(ours)
-        .map(|entries| entries.flatten().map(|e| e.file_name()).collect())
-        .unwrap_or_default();
-    assert!(left.is_empty(), "cgroups are left: {left:?}");
+    assert_eq!(everything(), before);
 }
 
 /// Peers see the vnodes, later programs wait for earlier ones, files are kept, and
@@ -98,7 +101,7 @@ pub fn no_residue(before: &str) {
 #[test]
 fn run_does_what_the_file_says() {
     isolated(|| {
-        let before = snapshot();
+        let before = everything();
         let lab = Lab::new(
             "
 name: whole
@@ -163,7 +166,7 @@ programs:
 #[test]
 fn run_tells_of_failures() {
     isolated(|| {
-        let before = snapshot();
+        let before = everything();
         let lab = Lab::new(
             "
 programs:

@@ -7,11 +7,14 @@
 //! emptied by `cgroup.kill` and ours was not, or the other way about: they compare the
 //! number of kills of the wrong cgroup. So each program gets a fresh cgroup, and one
 //! that is killed before its first step is made again and moved.
+mod child;
+mod clone;
+
 use std::{
     ffi::{CString, OsStr},
     io,
     os::{
-        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+        fd::{AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -30,12 +33,8 @@ use nix::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
+use self::child::{Prepared, STEPS};
 use super::user::Credentials;
-
-/// Flags of `clone3` (uapi/linux/sched.h).
-const CLONE_PIDFD: u64 = 0x1000;
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// A program to start.
 #[derive(Debug)]
@@ -80,35 +79,8 @@ pub struct SpawnError {
     pub source: io::Error,
 }
 
-/// Steps of the child, by their numbers in its report.
-const STEPS: [&str; 7] = [
-    "enter its cgroup",
-    "make a session",
-    "set up its streams",
-    "enter its working folder",
-    "set its limits",
-    "become the user",
-    "start it",
-];
-
 fn step(step: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
     move |source| SpawnError { step, source }
-}
-
-/// What the child needs, laid out before it is made: it may not allocate.
-struct Prepared {
-    program: CString,
-    argv: Vec<*const libc::c_char>,
-    env: Vec<*const libc::c_char>,
-    folder: CString,
-    streams: [RawFd; 3],
-    groups: Vec<libc::gid_t>,
-    user: Option<(libc::uid_t, libc::gid_t)>,
-    open_files: Option<libc::rlimit>,
-    nice: Option<i32>,
-    /// The file to join the cgroup by, if it is not made there.
-    join: Option<RawFd>,
-    report: RawFd,
 }
 
 /// Starts a program; returns when it runs, or could not.
@@ -169,7 +141,7 @@ fn start(
 ) -> Result<Option<Spawned>, SpawnError> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| step("make a pipe")(e.into()))?;
     prepared.report = writer.as_raw_fd();
-    let spawned = clone(cgroup, prepared)?;
+    let spawned = clone::clone(cgroup, prepared).map_err(step("make a process in its cgroup"))?;
     drop(writer);
     // One byte at its first step, and the end when the program takes its place.
     let mut report = Vec::new();
@@ -198,119 +170,6 @@ fn open_files(soft: Option<rlim_t>) -> Option<libc::rlimit> {
         rlim_cur: soft.min(hard),
         rlim_max: hard,
     })
-}
-
-fn clone(cgroup: Option<BorrowedFd<'_>>, child: &Prepared) -> Result<Spawned, SpawnError> {
-    let mut fd: RawFd = -1;
-    let into = cgroup.map_or(0, |_| CLONE_INTO_CGROUP);
-    // `struct clone_args` of uapi/linux/sched.h: flags, pidfd, child_tid, parent_tid,
-    // exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
-    let arguments: [u64; 11] = [
-        CLONE_PIDFD | CLONE_CLEAR_SIGHAND | into,
-        &raw mut fd as u64,
-        0,
-        0,
-        libc::SIGCHLD as u64,
-        0,
-        0,
-        0,
-        0,
-        0,
-        cgroup.map_or(0, |c| u64::from(c.as_raw_fd().cast_unsigned())),
-    ];
-    // SAFETY: the arguments are eleven 64-bit words, as the size says, and `fd` lives
-    // until after the call. Without CLONE_VM the child has a copy of all memory, on
-    // the same stack; `run_child` makes system calls alone and never returns, so
-    // that locks which other threads held in the copy do not matter.
-    let pid = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            arguments.as_ptr(),
-            size_of_val(&arguments),
-        )
-    };
-    match pid {
-        0 => run_child(child),
-        pid if pid > 0 => Ok(Spawned {
-            pid: i32::try_from(pid).unwrap_or(i32::MAX),
-            // SAFETY: the kernel just made this file descriptor for us alone.
-            fd: unsafe { OwnedFd::from_raw_fd(fd) },
-        }),
-        _ => Err(step("make a process in its cgroup")(
-            io::Error::last_os_error(),
-        )),
-    }
-}
-
-/// The child's way to the program: system calls only, nothing that allocates, and
-/// no wrappers of the C library that speak to other threads (its `setuid` does).
-fn run_child(child: &Prepared) -> ! {
-    let say = |bytes: &[u8]| {
-        // SAFETY: the bytes live and there are so many.
-        unsafe { libc::write(child.report, bytes.as_ptr().cast(), bytes.len()) }
-    };
-    say(&[0]);
-    let failed = (0u8..).zip(STEPS).find_map(|(number, _)| {
-        // SAFETY: pointers are into `child`, which lives as long as the process; each
-        // list of words ends in a null pointer, each word in a NUL.
-        let result = unsafe { child_step(child, number) };
-        (result < 0).then_some(number)
-    });
-    // SAFETY: reads the error of the last call in this thread.
-    let [a, b, c, d] = unsafe { *libc::__errno_location() }.to_ne_bytes();
-    say(&[failed.unwrap_or(u8::MAX), a, b, c, d]);
-    // SAFETY: runs nothing of ours.
-    unsafe { libc::_exit(127) }
-}
-
-/// One of [`STEPS`]; negative when it failed.
-///
-/// # Safety
-/// All pointers in `child` must be valid, its lists ended by null pointers. To be
-/// called in a process of one thread.
-unsafe fn child_step(child: &Prepared, number: u8) -> libc::c_long {
-    // SAFETY: see above; the remaining calls take numbers or live structures.
-    unsafe {
-        match number {
-            0 => child.join.map_or(0, |file| {
-                libc::write(file, c"0".as_ptr().cast(), 1) as libc::c_long
-            }),
-            1 => libc::c_long::from(libc::setsid()),
-            2 => (0i32..)
-                .zip(child.streams)
-                .map(|(to, from)| libc::c_long::from(libc::dup2(from, to)))
-                .min()
-                .unwrap_or(0),
-            3 => libc::c_long::from(libc::chdir(child.folder.as_ptr())),
-            4 => child.open_files.map_or(0, |limit| {
-                libc::c_long::from(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))
-            }),
-            5 => {
-                let Some((uid, gid)) = child.user else {
-                    return 0;
-                };
-                let groups = child.groups.as_ptr();
-                libc::syscall(libc::SYS_setgroups, child.groups.len(), groups)
-                    .min(libc::syscall(libc::SYS_setresgid, gid, gid, gid))
-                    .min(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
-            }
-            _ => {
-                if let Some(nice) = child.nice {
-                    libc::setpriority(libc::PRIO_PROCESS, 0, nice);
-                }
-                let mut none: libc::sigset_t = std::mem::zeroed();
-                libc::sigemptyset(&raw mut none);
-                libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-                // The one signal that Rust's runtime ignores, which exec would keep.
-                libc::signal(libc::SIGPIPE, libc::SIG_DFL);
-                libc::c_long::from(libc::execve(
-                    child.program.as_ptr(),
-                    child.argv.as_ptr(),
-                    child.env.as_ptr(),
-                ))
-            }
-        }
-    }
 }
 
 /// Waits for the end of a process, inside a runtime of tokio.
@@ -421,4 +280,86 @@ pub fn find_program(name: &str, folder: &Path, search: &OsStr) -> Option<PathBuf
     std::env::split_paths(search)
         .map(|place| place.join(name))
         .find(usable)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Read as _, os::fd::AsFd};
+
+    use super::*;
+
+    /// Without a cgroup of ours the call fails cleanly, and the caller lives on.
+    #[test]
+    fn what_cannot_start_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let cgroup = File::open(folder.path()).unwrap();
+        let spawned = spawn(&Spec {
+            program: Path::new("/bin/true"),
+            argv: &["true".to_owned()],
+            env: &[],
+            folder: folder.path(),
+            streams: [null.as_fd(); 3],
+            cgroup: cgroup.as_fd(),
+            user: None,
+            open_files: None,
+            nice: None,
+        });
+        let error = spawned.unwrap_err().to_string();
+        assert!(error.starts_with("make a process in its cgroup"), "{error}");
+    }
+
+    /// The child's way to the program, in our memory, with the caller unharmed.
+    #[test]
+    fn a_child_becomes_its_program_or_tells_its_step() {
+        let folder = tempfile::tempdir().unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let make = |program: &str, file: &File| {
+            let words = [c"sh", c"-c", c"echo $WORD; pwd; exit 3"];
+            let env = c"WORD=well";
+            let mut argv: Vec<_> = words.iter().map(|w| w.as_ptr()).collect();
+            argv.push(std::ptr::null());
+            let mut prepared = Prepared {
+                program: CString::new(program).unwrap(),
+                argv,
+                env: vec![env.as_ptr(), std::ptr::null()],
+                folder: CString::new(folder.path().as_os_str().as_bytes()).unwrap(),
+                streams: [null.as_raw_fd(), file.as_raw_fd(), file.as_raw_fd()],
+                groups: Vec::new(),
+                user: None,
+                open_files: None,
+                nice: None,
+                join: None,
+                report: -1,
+            };
+            start(&mut prepared, None)
+        };
+        for round in 0..50 {
+            let path = folder.path().join(format!("out-{round}"));
+            let file = File::create(&path).unwrap();
+            let spawned = make("/bin/sh", &file).unwrap().unwrap();
+            let ended = wait(spawned.pid, true).unwrap().unwrap();
+            assert_eq!(ended.status.code(), Some(3));
+            let mut text = String::new();
+            File::open(&path)
+                .unwrap()
+                .read_to_string(&mut text)
+                .unwrap();
+            let here = folder.path().canonicalize().unwrap();
+            assert_eq!(text, format!("well\n{}\n", here.display()));
+        }
+        let error = make("/no/such/program", &null).unwrap_err().to_string();
+        assert!(error.starts_with("start it: No such file"), "{error}");
+    }
+
+    #[test]
+    fn programs_are_found_as_a_shell_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let find = |name: &str| find_program(name, folder.path(), OsStr::new("/nowhere:/bin"));
+        assert_eq!(find("sh"), Some(PathBuf::from("/bin/sh")));
+        assert_eq!(find("no-such-program"), None);
+        assert_eq!(find("/bin/sh"), Some(PathBuf::from("/bin/sh")));
+        std::fs::write(folder.path().join("peer"), "").unwrap();
+        assert_eq!(find("./peer"), None, "not executable");
+    }
 }

@@ -200,3 +200,6 @@ fn trace(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
     }
     Some(Lengths::Trace(lengths))
 }
+
+#[cfg(test)]
+mod tests;

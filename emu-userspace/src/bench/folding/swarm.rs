@@ -1,0 +1,343 @@
+//! A tracker, its seeders and its clients on a fleet of hosts.
+use std::{
+    fs::{self, File},
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Child,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use emu_common::layout::Direction;
+
+use super::{Run, Settings};
+use crate::{
+    bench::{
+        BenchError,
+        fleet::{Fleet, Program},
+        torrent::Torrent,
+    },
+    run::health::{Health, Monitor},
+};
+
+/// Who watches.
+pub trait Observer {
+    /// How far a run is.
+    fn progress(&mut self, words: &str);
+    /// Whether to break off.
+    fn is_cancelled(&self) -> bool;
+}
+
+/// How often something may start.
+const TICK: Duration = Duration::from_millis(50);
+/// How long the tracker may need to listen.
+const TRACKER_READY: Duration = Duration::from_secs(10);
+/// Called by a client that has the whole file, in its folder.
+const DONE_HOOK: &str = "#!/bin/sh\n: > done\n";
+
+/// Address of a client, the first being 0.
+pub fn client_address(index: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0x0a08_0001 + index))
+}
+
+/// Address of the tracker (0) and of the seeders.
+fn server_address(index: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0x0a09_0001 + index))
+}
+
+/// Runs it once.
+pub fn run(
+    settings: &Settings,
+    ratio: u32,
+    folder: &Path,
+    observer: &mut dyn Observer,
+) -> Result<Run, BenchError> {
+    let hosts = settings.hosts(ratio);
+    observer.progress(&format!("{hosts} hosts: making and loading them"));
+    let begin = Instant::now();
+    let fleet = Fleet::new(&settings.topology(ratio), folder)?;
+    let load_s = begin.elapsed().as_secs_f64();
+    let mut swarm = Swarm::new(settings, &fleet, folder)?;
+    let mut run = swarm.download(ratio, observer)?;
+    run.hosts = hosts;
+    run.load_s = load_s;
+    run.equal_files = swarm.equal_files()?;
+    Ok(run)
+}
+
+struct Swarm<'a> {
+    settings: &'a Settings,
+    fleet: &'a Fleet,
+    folder: PathBuf,
+    torrent: Torrent,
+    hook: PathBuf,
+    /// One row for each look, so that nothing is lost if a run breaks off.
+    table: File,
+    /// Tracker and seeders first, then clients.
+    processes: Vec<(String, Child)>,
+}
+
+impl<'a> Swarm<'a> {
+    /// Starts tracker and seeders.
+    fn new(settings: &'a Settings, fleet: &'a Fleet, folder: &Path) -> Result<Self, BenchError> {
+        let announce = format!("http://{}:6969/announce", server_address(0));
+        let torrent = Torrent::create(folder, settings.file_bytes, settings.piece_bytes, &announce)
+            .map_err(BenchError::system("write the file to share"))?;
+        let hook = folder.join("done.sh");
+        fs::write(&hook, DONE_HOOK)
+            .and_then(|()| fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)))
+            .map_err(BenchError::system("write a script"))?;
+        let mut table = File::create(folder.join("received.csv"))
+            .map_err(BenchError::system("make a table"))?;
+        let clients: String = (0..settings.clients)
+            .map(|i| format!(",client_{i}_bytes"))
+            .collect();
+        writeln!(table, "time_s,received_bytes{clients}")
+            .map_err(BenchError::system("write a table"))?;
+        let mut swarm = Self {
+            settings,
+            fleet,
+            folder: folder.to_owned(),
+            torrent,
+            hook,
+            table,
+            processes: Vec::new(),
+        };
+        swarm.tracker()?;
+        for index in 1..=settings.seeders {
+            let name = format!("seeder-{index}");
+            let own = swarm.folder_of(&name)?;
+            fs::copy(&swarm.torrent.file, own.join("file"))
+                .map_err(BenchError::system("give a seeder its file"))?;
+            swarm.start(name, server_address(index), &swarm.client_argv(true))?;
+        }
+        Ok(swarm)
+    }
+
+    /// Debian's opentracker serves the torrents of a list only, and gives up root in
+    /// a root folder of its own.
+    fn tracker(&mut self) -> Result<(), BenchError> {
+        let own = self.folder_of("tracker")?;
+        fs::write(own.join("allowed"), format!("{}\n", self.torrent.info_hash))
+            .and_then(|()| fs::set_permissions(&own, fs::Permissions::from_mode(0o755)))
+            .map_err(BenchError::system("write the tracker's list"))?;
+        let argv = ["opentracker", "-p", "6969", "-P", "6969", "-d"]
+            .into_iter()
+            .map(str::to_owned)
+            .chain([own.display().to_string(), "-w".into(), "allowed".into()])
+            .collect::<Vec<_>>();
+        self.start("tracker".into(), server_address(0), &argv)?;
+        let deadline = Instant::now() + TRACKER_READY;
+        let listens = || {
+            self.fleet.host(0).enter(|| {
+                let text = fs::read_to_string("/proc/thread-self/net/tcp")
+                    .map_err(BenchError::system("read the sockets"))?;
+                // The local port in hexadecimal digits, and the state: it listens.
+                Ok(text
+                    .lines()
+                    .any(|line| line.contains(":1B39 ") && line.contains(" 0A ")))
+            })
+        };
+        while !listens()? {
+            if Instant::now() > deadline {
+                return Err(BenchError::Program {
+                    line: argv.join(" "),
+                    words: last_words(&own),
+                });
+            }
+            thread::sleep(TICK);
+        }
+        Ok(())
+    }
+
+    fn folder_of(&self, name: &str) -> Result<PathBuf, BenchError> {
+        let own = self.folder.join(name);
+        fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
+        Ok(own)
+    }
+
+    /// aria2 as it is, but without what needs more than the swarm: no DHT, no local
+    /// discovery; it seeds for as long as it runs.
+    fn client_argv(&self, has_file: bool) -> Vec<String> {
+        let mut argv: Vec<String> = [
+            "aria2c",
+            "--no-conf=true",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--disable-ipv6=true",
+            "--bt-enable-lpd=false",
+            "--listen-port=6881",
+            "--file-allocation=none",
+            "--disk-cache=0",
+            "--seed-ratio=0.0",
+            "--show-console-readout=false",
+            "--summary-interval=0",
+            "--console-log-level=warn",
+        ]
+        .map(str::to_owned)
+        .into();
+        argv.push(if has_file {
+            "--check-integrity=true".to_owned()
+        } else {
+            format!("--on-bt-download-complete={}", self.hook.display())
+        });
+        argv.push(self.torrent.metainfo.display().to_string());
+        argv
+    }
+
+    fn start(&mut self, name: String, vnode: IpAddr, argv: &[String]) -> Result<(), BenchError> {
+        let folder = self.folder_of(&name)?;
+        let host = self.fleet.host_of(vnode).unwrap_or(self.fleet.host(0));
+        let child = host.start(&Program {
+            vnode,
+            argv,
+            folder,
+        })?;
+        self.processes.push((name, child));
+        Ok(())
+    }
+
+    /// Starts the clients one after another and watches them until all have the file.
+    fn download(&mut self, ratio: u32, observer: &mut dyn Observer) -> Result<Run, BenchError> {
+        let count = self.settings.clients;
+        let argv = self.client_argv(false);
+        let (begin, began) = (Instant::now(), SystemTime::now());
+        let mut monitor = Monitor::new();
+        let mut run = Run {
+            ratio,
+            hosts: 0,
+            load_s: 0.0,
+            run_s: 0.0,
+            done_s: vec![None; count as usize],
+            equal_files: 0,
+            failed: Vec::new(),
+            received: Vec::new(),
+            each: vec![Vec::new(); count as usize],
+            drops: 0,
+            host_health: Health::default(),
+        };
+        let (mut started, mut sampled) = (0, 0);
+        while run.done_s.contains(&None) && begin.elapsed() < self.settings.limit {
+            let elapsed = begin.elapsed();
+            if started < count && elapsed >= self.settings.interval * started {
+                let name = client_name(started);
+                self.start(name, client_address(started), &argv)?;
+                started += 1;
+                continue;
+            }
+            if elapsed >= self.settings.sample * sampled {
+                sampled += 1;
+                monitor.sample();
+                self.look(&mut run, elapsed, began);
+                self.write_row(&run)?;
+                let done = run.done_s.iter().flatten().count();
+                observer.progress(&format!(
+                    "{ratio} on a host: {:.0} s, {started} of {count} started, {done} have the file",
+                    elapsed.as_secs_f64()
+                ));
+                if observer.is_cancelled() {
+                    return Err(BenchError::Interrupted);
+                }
+                self.ended(&mut run);
+                if !run.failed.is_empty() {
+                    break;
+                }
+            }
+            thread::sleep(TICK);
+        }
+        run.run_s = begin.elapsed().as_secs_f64();
+        run.host_health = monitor.report();
+        run.drops = self.drops();
+        Ok(run)
+    }
+
+    /// Reads the counters, and who has the file.
+    fn look(&self, run: &mut Run, elapsed: Duration, began: SystemTime) {
+        let time_s = elapsed.as_secs_f64();
+        let mut sum = 0.0;
+        for (index, each) in run.each.iter_mut().enumerate() {
+            let vnode = client_address(index as u32);
+            let host = self.fleet.host_of(vnode);
+            let bytes = host.map_or(0, |host| host.pipe(vnode, Direction::Down).bytes) as f64;
+            sum += bytes;
+            each.push((time_s, bytes));
+            if run.done_s[index].is_none() {
+                let own = self.folder.join(client_name(index as u32));
+                let at = fs::metadata(own.join("done")).and_then(|m| m.modified());
+                run.done_s[index] = at.ok().map(|at| {
+                    at.duration_since(began)
+                        .map_or(time_s, |after| after.as_secs_f64())
+                });
+            }
+        }
+        run.received.push((time_s, sum));
+    }
+
+    fn write_row(&mut self, run: &Run) -> Result<(), BenchError> {
+        let Some((time_s, sum)) = run.received.last() else {
+            return Ok(());
+        };
+        let clients: String = run
+            .each
+            .iter()
+            .filter_map(|curve| curve.last())
+            .map(|(_, bytes)| format!(",{bytes:.0}"))
+            .collect();
+        writeln!(self.table, "{time_s:.3},{sum:.0}{clients}")
+            .map_err(BenchError::system("write a table"))
+    }
+
+    /// Notes who is not there any more.
+    fn ended(&mut self, run: &mut Run) {
+        for (name, child) in &mut self.processes {
+            if let Ok(Some(status)) = child.try_wait() {
+                let words = last_words(&self.folder.join(&*name));
+                run.failed.push(format!("{name}: {status}: {words}"));
+            }
+        }
+    }
+
+    fn drops(&self) -> u64 {
+        let clients = (0..self.settings.clients).map(client_address);
+        let seeders = (0..=self.settings.seeders).map(server_address);
+        clients
+            .chain(seeders)
+            .filter_map(|vnode| Some((vnode, self.fleet.host_of(vnode)?)))
+            .flat_map(|(vnode, host)| [Direction::Up, Direction::Down].map(|d| host.pipe(vnode, d)))
+            .map(|pipe| pipe.drops_packets + pipe.drops_bytes)
+            .sum()
+    }
+
+    /// How many clients have the seeders' file.
+    fn equal_files(&self) -> Result<usize, BenchError> {
+        let original =
+            fs::read(&self.torrent.file).map_err(BenchError::system("read the shared file"))?;
+        let names = (0..self.settings.clients).map(client_name);
+        let equal = names.filter(|name| {
+            fs::read(self.folder.join(name).join("file")).is_ok_and(|copy| copy == original)
+        });
+        Ok(equal.count())
+    }
+}
+
+impl Drop for Swarm<'_> {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.processes {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn client_name(index: u32) -> String {
+    format!("client-{index}")
+}
+
+/// The last line of a program's log.
+fn last_words(folder: &Path) -> String {
+    let text = fs::read_to_string(folder.join("log")).unwrap_or_default();
+    let line = text.lines().rfind(|line| !line.trim().is_empty());
+    line.unwrap_or("it said nothing").trim().to_owned()
+}

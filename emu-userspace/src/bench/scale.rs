@@ -1,0 +1,262 @@
+//! Many peers on one machine: real nodes of the BitTorrent DHT, each a process of its
+//! own behind an access line, and whether the network stays right while they run.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{BenchError, namespace::Namespace};
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Peers.
+    pub peers: u32,
+    /// Time between the starts of two.
+    pub interval: Duration,
+    /// How long they go on after the last has started.
+    pub settle: Duration,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Peers that were to run.
+    pub peers: u32,
+    /// Time to load the topology.
+    pub load_s: f64,
+    /// From the first start to the last, and how it should have been.
+    pub start_s: f64,
+    /// By the schedule.
+    pub start_planned_s: f64,
+    /// Peers that others answered, and how long that took each, in seconds, sorted.
+    pub bootstrap_s: Vec<f64>,
+    /// Peers that found another's value.
+    pub found: usize,
+    /// Peers that ended before the run did.
+    pub failed: u64,
+    /// Sum of the most memory of each peer, shared pages counted each time.
+    pub resident_bytes: u64,
+    /// What the machine had less of while all ran.
+    pub used_bytes: u64,
+    /// Processor time of all peers.
+    pub cpu_s: f64,
+    /// Share of the processors' time that was not idle.
+    pub busy: f64,
+    /// What the host did not keep up with, in words.
+    pub limits: Vec<String>,
+    /// Median error of the round trip, before any peer ran, in milliseconds.
+    pub error_idle_ms: f64,
+    /// The same while all ran.
+    pub error_running_ms: f64,
+}
+
+/// Samples of a round trip.
+const SAMPLES: u32 = 11;
+
+/// Runs it; files go to `folder`. Needs the program `peers` in the search path.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn run(
+    settings: &Settings,
+    folder: &Path,
+    say: &mut dyn FnMut(&str),
+) -> Result<Outcome, BenchError> {
+    fs::create_dir_all(folder).map_err(BenchError::system("make a folder"))?;
+    let bench = Bench::new(settings, folder)?;
+    let begin = Instant::now();
+    bench.emu(&format!("load --no-verify {}", bench.topology.display()))?;
+    let load_s = begin.elapsed().as_secs_f64();
+    say("loaded; measuring the round trip with nobody there");
+    let error_idle_ms = bench.error_ms()?;
+    let memory = available_bytes();
+    let mut child = bench.start()?;
+    let starting = settings.interval * settings.peers;
+    let begin = Instant::now();
+    let mut measured = None;
+    while child.try_wait().ok().flatten().is_none() {
+        thread::sleep(Duration::from_millis(500));
+        say(&format!("{:.0} s", begin.elapsed().as_secs_f64()));
+        if measured.is_none() && begin.elapsed() > starting + settings.settle / 3 {
+            let used = memory.saturating_sub(available_bytes());
+            measured = Some((bench.error_ms()?, used));
+        }
+    }
+    let (error_running_ms, used_bytes) = measured.ok_or(BenchError::Program {
+        line: "emu run".to_owned(),
+        words: fs::read_to_string(folder.join("errors")).unwrap_or_default(),
+    })?;
+    let mut outcome = bench.results()?;
+    outcome.load_s = load_s;
+    outcome.error_idle_ms = error_idle_ms;
+    outcome.error_running_ms = error_running_ms;
+    outcome.used_bytes = used_bytes;
+    Ok(outcome)
+}
+
+struct Bench<'a> {
+    settings: &'a Settings,
+    namespace: Namespace,
+    emu: PathBuf,
+    folder: &'a Path,
+    topology: PathBuf,
+}
+
+impl<'a> Bench<'a> {
+    fn new(settings: &'a Settings, folder: &'a Path) -> Result<Self, BenchError> {
+        let Settings {
+            peers,
+            interval,
+            settle,
+        } = settings;
+        let duration = *interval * *peers + *settle;
+        let topology = format!(
+            "version: 1\nname: scale\nseed: 1\ngroups:\n  peers: {{prefix: 10.8.0.0/16, nodes: {peers}, \
+             down: 2mbit, up: 128kbit, latency: 30ms}}\n"
+        );
+        let others = peers - 1;
+        let experiment = format!(
+            "name: scale\ntopology: topology.yaml\nduration: {}ms\nsample: 5s\nprograms:\n  \
+             - name: first\n    on: peers/0\n    run: [peers, dht]\n    ready: {{udp: 6881}}\n    \
+             background: true\n  - name: node\n    on: peers/1-{others}\n    \
+             start: {{every: {}ms}}\n    run: [peers, dht, --bootstrap, '{{ip:first}}:6881', \
+             --number, '{{number}}', --of, '{others}', --patience, '{}', --stay, '86400']\n",
+            duration.as_millis(),
+            interval.as_millis(),
+            duration.as_secs(),
+        );
+        let file = |name: &str| folder.join(name);
+        for (name, text) in [("topology.yaml", topology), ("experiment.yaml", experiment)] {
+            fs::write(file(name), text).map_err(BenchError::system("write an experiment"))?;
+        }
+        Ok(Self {
+            settings,
+            namespace: Namespace::new()?,
+            emu: std::env::current_exe()
+                .map_err(BenchError::system("find the program of `emu`"))?,
+            folder,
+            topology: file("topology.yaml"),
+        })
+    }
+
+    fn emu(&self, words: &str) -> Result<String, BenchError> {
+        self.namespace
+            .run(&format!("{} {words}", self.emu.display()))
+    }
+
+    /// Median error of the round trip.
+    fn error_ms(&self) -> Result<f64, BenchError> {
+        let words = format!("verify --json --samples {SAMPLES}");
+        // An error beyond its bound is a result here.
+        let output = self.namespace.enter(|| {
+            Command::new(&self.emu)
+                .args(words.split(' '))
+                .output()
+                .map_err(BenchError::system("start `emu verify`"))
+        })?;
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let pair = &report["pairs"][0];
+        let error = pair["error_ms"].as_f64();
+        error.ok_or_else(|| BenchError::Program {
+            line: format!("emu {words}"),
+            words: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    fn start(&self) -> Result<Child, BenchError> {
+        let file = |name: &str| {
+            fs::File::create(self.folder.join(name)).map_err(BenchError::system("make a file"))
+        };
+        let (output, errors) = (file("summary.json")?, file("errors")?);
+        self.namespace.enter(|| {
+            Command::new(&self.emu)
+                .args(["run", "--json", "--user", "root", "--out"])
+                .arg(self.folder.join("run"))
+                .arg(self.folder.join("experiment.yaml"))
+                .stdin(Stdio::null())
+                .stdout(output)
+                .stderr(errors)
+                .spawn()
+                .map_err(BenchError::system("start `emu run`"))
+        })
+    }
+
+    fn results(&self) -> Result<Outcome, BenchError> {
+        let read = |name: &str| {
+            fs::read_to_string(self.folder.join(name))
+                .map_err(BenchError::system(format!("read {name}")))
+        };
+        let summary: Value = serde_json::from_str(&read("summary.json")?).unwrap_or_default();
+        let processes = read("run/processes.csv")?;
+        let (mut starts, mut resident_bytes) = (Vec::new(), 0);
+        let header: Vec<&str> = processes
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split(',')
+            .collect();
+        let place = |name: &str| header.iter().position(|h| *h == name).unwrap_or(usize::MAX);
+        let (start, memory) = (place("start_s"), place("max_memory_bytes"));
+        for row in processes.lines().skip(1) {
+            let cells: Vec<&str> = row.split(',').collect();
+            starts.extend(cells.get(start).and_then(|c| c.parse::<f64>().ok()));
+            resident_bytes += cells
+                .get(memory)
+                .and_then(|c| c.parse::<u64>().ok())
+                .unwrap_or(0);
+        }
+        let (mut bootstrap_s, mut found) = (Vec::new(), 0);
+        let vnodes = fs::read_dir(self.folder.join("run/vnodes"))
+            .map_err(BenchError::system("read the results"))?;
+        for vnode in vnodes.flatten() {
+            let said = fs::read_to_string(vnode.path().join("node/stdout")).unwrap_or_default();
+            let seconds = said.lines().find_map(|l| l.strip_prefix("bootstrapped "));
+            bootstrap_s.extend(seconds.and_then(|s| s.parse::<f64>().ok()));
+            found += usize::from(said.lines().any(|line| line.starts_with("found ")));
+        }
+        bootstrap_s.sort_unstable_by(f64::total_cmp);
+        let health = &summary["host_health"];
+        let limits = health["limits"].as_array().into_iter().flatten();
+        let last = starts.iter().copied().fold(0.0, f64::max);
+        Ok(Outcome {
+            peers: self.settings.peers,
+            load_s: 0.0,
+            start_s: last - starts.iter().copied().fold(f64::INFINITY, f64::min),
+            start_planned_s: (self.settings.interval * self.settings.peers.saturating_sub(2))
+                .as_secs_f64(),
+            bootstrap_s,
+            found,
+            failed: summary["failed"].as_u64().unwrap_or(0),
+            resident_bytes,
+            used_bytes: 0,
+            cpu_s: summary["cpu_s"].as_f64().unwrap_or(0.0),
+            busy: health["busy"].as_f64().unwrap_or(0.0),
+            limits: limits
+                .filter_map(|w| w.as_str().map(str::to_owned))
+                .collect(),
+            error_idle_ms: 0.0,
+            error_running_ms: 0.0,
+        })
+    }
+}
+
+impl Drop for Bench<'_> {
+    fn drop(&mut self) {
+        let _ = self.emu("unload --kill");
+    }
+}
+
+/// What programs could still get, proc_meminfo(5).
+fn available_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));
+    let kib = line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}

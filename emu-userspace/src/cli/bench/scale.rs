@@ -1,0 +1,160 @@
+//! `emu bench scale`.
+use std::{
+    io::{IsTerminal, Write, stderr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use emu::{
+    bench::scale::{self, Settings},
+    report::{Axis, Chart, Environment, Report, Table, Verdict},
+};
+use serde_json::json;
+
+use crate::cli::{FAILED, OK, Outcome, print, print_json};
+
+/// Arguments of `emu bench scale`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask run -- bench scale                 forty peers
+  cargo xtask run -- bench scale --peers 5760    as many as P2PLab's largest experiment
+
+The peers are nodes of the BitTorrent DHT, each a process with a line of its own: 2 Mbit/s
+down, 128 kbit/s up, 30 ms. Needs root, a kernel with fq, and the program `peers` of
+experiments/peers in the search path.")]
+pub(in crate::cli) struct Scale {
+    /// How many peers.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(3..=60_000))]
+    peers: u32,
+    /// Time between the starts of two.
+    #[arg(long, value_name = "TIME", default_value = "250ms", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// How long all run together.
+    #[arg(long, value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    settle: Duration,
+    /// Folder of the results.
+    #[arg(long, default_value = "bench-scale")]
+    out: PathBuf,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Scale {
+    pub(super) fn run(self) -> Outcome {
+        let settings = Settings {
+            peers: self.peers,
+            interval: self.interval,
+            settle: self.settle,
+        };
+        let out = std::path::absolute(&self.out)?;
+        let terminal = stderr().is_terminal();
+        let outcome = scale::run(&settings, &out, &mut |words| {
+            if terminal {
+                let _ = write!(stderr(), "\r\x1b[K{words}");
+            }
+        });
+        if terminal {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+        let outcome = outcome?;
+        let others = outcome.peers as usize - 1;
+        let complete = outcome.bootstrap_s.len() == others && outcome.found == others;
+        let report = report(&outcome, complete);
+        report.write(&out, &outcome)?;
+        if self.json {
+            print_json(&json!({"ok": complete, "outcome": outcome}))?;
+        } else {
+            for (name, value) in facts(&outcome) {
+                print(&format!("{name:<44} {value}"))?;
+            }
+            for (verdict, words) in report.verdicts() {
+                print(&format!("{}: {words}", verdict.word()))?;
+            }
+            print(&format!(
+                "report: {}",
+                out.join("bench-scale.html").display()
+            ))?;
+        }
+        Ok(if complete { OK } else { FAILED })
+    }
+}
+
+fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
+    let quantile = |share: f64| {
+        let index = (o.bootstrap_s.len() as f64 * share) as usize;
+        let value = o
+            .bootstrap_s
+            .get(index.min(o.bootstrap_s.len().saturating_sub(1)));
+        value.map_or("–".to_owned(), |s| format!("{s:.2}"))
+    };
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / 1_048_576.0);
+    vec![
+        ("peers", o.peers.to_string()),
+        ("load, s", format!("{:.2}", o.load_s)),
+        ("starts took, s", format!("{:.1}", o.start_s)),
+        ("starts planned, s", format!("{:.1}", o.start_planned_s)),
+        ("bootstrapped", o.bootstrap_s.len().to_string()),
+        ("bootstrap, median, s", quantile(0.5)),
+        ("bootstrap, 99 %, s", quantile(0.99)),
+        ("found another's value", o.found.to_string()),
+        (
+            "memory that the machine had less of, MiB",
+            mib(o.used_bytes),
+        ),
+        (
+            "memory of all peers, shared pages counted, MiB",
+            mib(o.resident_bytes),
+        ),
+        ("processor time of all peers, s", format!("{:.1}", o.cpu_s)),
+        ("processors busy, %", format!("{:.0}", o.busy * 100.0)),
+        (
+            "error of a round trip, nobody there, ms",
+            format!("{:+.2}", o.error_idle_ms),
+        ),
+        (
+            "error of a round trip, all running, ms",
+            format!("{:+.2}", o.error_running_ms),
+        ),
+    ]
+}
+
+fn report(outcome: &scale::Outcome, complete: bool) -> Report {
+    let here = Environment::here();
+    let mut report = Report::new("bench-scale", "Many peers on one machine", &here);
+    let others = outcome.peers - 1;
+    let words = format!(
+        "{} of {others} peers bootstrapped, {} found another's value",
+        outcome.bootstrap_s.len(),
+        outcome.found
+    );
+    report.verdict(
+        if complete {
+            Verdict::Holds
+        } else {
+            Verdict::Fails
+        },
+        words,
+    );
+    for limit in &outcome.limits {
+        let words = format!("the host was the limit: {limit}");
+        report.verdict(Verdict::Undecided, words);
+    }
+    let mut table = Table::new(["", "value"]);
+    for (name, value) in facts(outcome) {
+        table.row([name.to_owned(), value]);
+    }
+    report.table("facts", table);
+    let chart = Chart::new("Time to bootstrap")
+        .x(Axis::new("time from the peer's start, s").from_zero())
+        .y(Axis::new("share of peers").from_zero())
+        .cdf("peers", outcome.bootstrap_s.iter().copied());
+    report.figure(
+        "bootstrap",
+        chart,
+        "How many peers of the DHT were answered how soon after their start.",
+    );
+    report
+}

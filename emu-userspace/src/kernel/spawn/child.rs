@@ -1,0 +1,103 @@
+//! What a child does between its birth and its program: system calls only.
+//!
+//! It shares the memory of the process that made it, which sleeps meanwhile. So nothing
+//! here may allocate, panic, or use a wrapper of the C library that speaks to other
+//! threads, as its `setuid` does.
+use std::{ffi::CString, os::fd::RawFd};
+
+/// What the child needs, laid out before it is made: it may not allocate.
+pub(super) struct Prepared {
+    pub program: CString,
+    pub argv: Vec<*const libc::c_char>,
+    pub env: Vec<*const libc::c_char>,
+    pub folder: CString,
+    pub streams: [RawFd; 3],
+    pub groups: Vec<libc::gid_t>,
+    pub user: Option<(libc::uid_t, libc::gid_t)>,
+    pub open_files: Option<libc::rlimit>,
+    pub nice: Option<i32>,
+    /// The file to join the cgroup by, if it is not made there.
+    pub join: Option<RawFd>,
+    pub report: RawFd,
+}
+
+/// Steps of the child, by their numbers in its report.
+pub(super) const STEPS: [&str; 7] = [
+    "enter its cgroup",
+    "make a session",
+    "set up its streams",
+    "enter its working folder",
+    "set its limits",
+    "become the user",
+    "start it",
+];
+
+/// The child's way to the program.
+pub(super) extern "C" fn run(child: &Prepared) -> ! {
+    let say = |bytes: &[u8]| {
+        // SAFETY: the bytes live and there are so many.
+        unsafe { libc::write(child.report, bytes.as_ptr().cast(), bytes.len()) }
+    };
+    say(&[0]);
+    let failed = (0u8..).zip(STEPS).find_map(|(number, _)| {
+        // SAFETY: pointers are into `child`, which lives as long as the process; each
+        // list of words ends in a null pointer, each word in a NUL.
+        let result = unsafe { child_step(child, number) };
+        (result < 0).then_some(number)
+    });
+    // SAFETY: reads the error of the last call in this thread.
+    let [a, b, c, d] = unsafe { *libc::__errno_location() }.to_ne_bytes();
+    say(&[failed.unwrap_or(u8::MAX), a, b, c, d]);
+    // SAFETY: runs nothing of ours.
+    unsafe { libc::_exit(127) }
+}
+
+/// One of [`STEPS`]; negative when it failed.
+///
+/// # Safety
+/// All pointers in `child` must be valid, its lists ended by null pointers. To be
+/// called in a process of one thread.
+unsafe fn child_step(child: &Prepared, number: u8) -> libc::c_long {
+    // SAFETY: see above; the remaining calls take numbers or live structures.
+    unsafe {
+        match number {
+            0 => child.join.map_or(0, |file| {
+                libc::write(file, c"0".as_ptr().cast(), 1) as libc::c_long
+            }),
+            1 => libc::c_long::from(libc::setsid()),
+            2 => (0i32..)
+                .zip(child.streams)
+                .map(|(to, from)| libc::c_long::from(libc::dup2(from, to)))
+                .min()
+                .unwrap_or(0),
+            3 => libc::c_long::from(libc::chdir(child.folder.as_ptr())),
+            4 => child.open_files.map_or(0, |limit| {
+                libc::c_long::from(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))
+            }),
+            5 => {
+                let Some((uid, gid)) = child.user else {
+                    return 0;
+                };
+                let groups = child.groups.as_ptr();
+                libc::syscall(libc::SYS_setgroups, child.groups.len(), groups)
+                    .min(libc::syscall(libc::SYS_setresgid, gid, gid, gid))
+                    .min(libc::syscall(libc::SYS_setresuid, uid, uid, uid))
+            }
+            _ => {
+                if let Some(nice) = child.nice {
+                    libc::setpriority(libc::PRIO_PROCESS, 0, nice);
+                }
+                let mut none: libc::sigset_t = std::mem::zeroed();
+                libc::sigemptyset(&raw mut none);
+                libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+                // The one signal that Rust's runtime ignores, which exec would keep.
+                libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+                libc::c_long::from(libc::execve(
+                    child.program.as_ptr(),
+                    child.argv.as_ptr(),
+                    child.env.as_ptr(),
+                ))
+            }
+        }
+    }
+}

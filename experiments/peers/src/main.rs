@@ -1,0 +1,46 @@
+//! Small peers for the experiments. They know nothing of emu: a node of the BitTorrent
+//! DHT and a member of a gossip cluster, on well-kept libraries.
+#![forbid(unsafe_code)]
+
+mod dht;
+mod gossip;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  peers dht                                              a first node, for others to join
+  peers dht --bootstrap 10.8.0.1:6881 --number 3 --of 20 join, put a value, get a neighbour's
+  peers gossip --address 10.8.0.2 --seed 10.8.0.1:7946 --members 20";
+
+/// Peers for experiments: they end with 0 when they did what they were to do.
+#[derive(Parser)]
+#[command(after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    peer: Peer,
+}
+
+#[derive(Subcommand)]
+enum Peer {
+    /// A node of the BitTorrent DHT (Kademlia), by the library `mainline`.
+    Dht(dht::Dht),
+    /// A member of a cluster that gossips who is alive, by the library `chitchat`.
+    Gossip(gossip::Gossip),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().peer {
+        Peer::Dht(dht) => dht.run(),
+        Peer::Gossip(gossip) => gossip.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peers: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The real programs that experiments and measurements run.
+use std::{env, fs, path::PathBuf};
+
+use anyhow::Context;
+
+use crate::{
+    build::{self, on_path},
+    install::{self, Need, debian},
+};
+
+/// Programs of Debian that the ready experiments use, by the package's name.
+const PROGRAMS: [Need; 4] = [
+    Need {
+        file: "/usr/bin/aria2c",
+        package: "aria2",
+    },
+    Need {
+        file: "/usr/bin/mktorrent",
+        package: "mktorrent",
+    },
+    Need {
+        file: "/usr/bin/busybox",
+        package: "busybox",
+    },
+    Need {
+        file: "/usr/bin/iperf3",
+        package: "iperf3",
+    },
+];
+/// Not installed but unpacked: its installation starts a tracker for the world.
+const TRACKER: &str = "opentracker";
+/// Our own peers.
+const PEERS: &str = "peers";
+
+/// Installs and builds what `emu ARGS` will start; gives the words to put before a
+/// command that is to find it: none, or `env VARIABLE=…`.
+pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words[..] {
+        ["run", ..] => {
+            let files = args.iter().filter(|arg| arg.ends_with(".yaml"));
+            let texts: String = files.filter_map(|f| fs::read_to_string(f).ok()).collect();
+            ready_for(&texts)
+        }
+        ["bench", "folding", ..] => ready_for("aria2 opentracker"),
+        ["bench", "scale", ..] => ready_for(PEERS),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The same for all of them.
+pub fn all() -> anyhow::Result<Vec<String>> {
+    ready_for("aria2 mktorrent busybox iperf3 opentracker peers")
+}
+
+/// The same for what a text names.
+fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
+    let named = |name: &str| {
+        text.split(|c: char| !c.is_ascii_alphanumeric())
+            .any(|word| word == name)
+    };
+    for need in PROGRAMS.into_iter().filter(|need| named(need.package)) {
+        debian("the programs of the experiment", &[need])?;
+    }
+    let (mut programs, mut libraries) = (Vec::new(), Vec::new());
+    if named(TRACKER) && !on_path(TRACKER) {
+        let root = install::unpacked(TRACKER, &[TRACKER])?;
+        programs.push(root.join("usr/bin"));
+        libraries.extend(["usr/lib", "lib"].map(|below| root.join(below)));
+    }
+    if named(PEERS) {
+        programs.push(build::packages(&[PEERS])?);
+    }
+    let paths = [("PATH", programs), ("LD_LIBRARY_PATH", libraries)];
+    let set: Vec<String> = paths
+        .into_iter()
+        .filter(|(_, folders)| !folders.is_empty())
+        .map(|(variable, folders)| with_first(variable, folders))
+        .collect::<anyhow::Result<_>>()?;
+    let env = (!set.is_empty()).then(|| "env".to_owned());
+    Ok(env.into_iter().chain(set).collect())
+}
+
+/// `VARIABLE=…` with these folders before those that are there.
+fn with_first(variable: &str, folders: Vec<PathBuf>) -> anyhow::Result<String> {
+    let old = env::var_os(variable).unwrap_or_default();
+    let old: Vec<PathBuf> = match old.is_empty() {
+        true => Vec::new(),
+        false => env::split_paths(&old).collect(),
+    };
+    let paths = env::join_paths(folders.into_iter().chain(old)).context("join a search path")?;
+    Ok(format!("{variable}={}", paths.display()))
+}
