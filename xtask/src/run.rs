@@ -26,7 +26,10 @@ const ANYWHERE: [&str; 9] = [
 pub fn run(args: &[String]) -> anyhow::Result<u8> {
     let emu = build::packages(&["emu-userspace"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
-    if anywhere {
+    // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
+    let packet = args.starts_with(&["bench".to_owned(), "packet".to_owned()]);
+    let here = packet && nix::unistd::geteuid().is_root();
+    if anywhere || here {
         return status(Command::new(&emu).args(args));
     }
     let mut argv = workloads::ready(args)?;

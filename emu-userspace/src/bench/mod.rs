@@ -1,13 +1,16 @@
 //! Measurements that compare us with doing without, with netem, and with the
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
 //! never on the machine's interfaces.
+pub mod accuracy;
 pub mod fairness;
 pub mod fleet;
 pub mod folding;
 pub mod identity;
 pub mod impairments;
+pub mod lines;
 pub mod model;
 pub mod namespace;
+pub mod packet;
 pub mod probe;
 pub mod queues;
 pub mod scale;
@@ -16,6 +19,8 @@ pub mod settings;
 mod spread;
 pub mod stats;
 pub mod torrent;
+pub mod traffic;
+pub mod vnodes;
 
 use std::io;
 
@@ -48,7 +53,7 @@ pub enum BenchError {
     /// The kernel lacks a queueing discipline.
     #[error(
         "this kernel or user cannot make the qdisc `{qdisc}`, which the comparison needs; \
-         `cargo xtask run -- bench impairments` runs it in a VM that can ({words})"
+         `cargo xtask run -- bench …` runs it in a VM that can ({words})"
     )]
     Missing {
         /// Its name.

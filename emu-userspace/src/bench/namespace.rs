@@ -1,8 +1,16 @@
 //! Scratch network namespaces: gone with the last descriptor.
-use std::{fs::File, os::fd::AsFd, process::Command, sync::mpsc, thread};
+use std::{
+    fs::File,
+    io::{Seek, Write},
+    os::fd::AsFd,
+    process::{Command, Stdio},
+    sync::mpsc,
+    thread,
+};
 
 use nix::{
     sched::{CloneFlags, setns, unshare},
+    sys::memfd::{MFdFlags, memfd_create},
     unistd::gettid,
 };
 
@@ -56,6 +64,18 @@ impl Namespace {
         self.enter(|| command(line))
     }
 
+    /// Runs a command line inside with this standard input.
+    ///
+    /// # Errors
+    /// [`BenchError::Program`] if it fails.
+    pub fn feed(&self, line: &str, input: &str) -> Result<(), BenchError> {
+        self.enter(|| {
+            let mut file = tempfile_of(input)?;
+            file.rewind().map_err(BenchError::system("read a file"))?;
+            output(line, file.into()).map(drop)
+        })
+    }
+
     /// Does some work while a thread stays in this namespace, whose number it is
     /// given: `ip link … netns NUMBER` wants a task.
     ///
@@ -82,8 +102,21 @@ impl Namespace {
     }
 }
 
-/// Splits at blanks: no argument has one.
+/// A file without a name.
+fn tempfile_of(text: &str) -> Result<File, BenchError> {
+    let error = || BenchError::system("write a file");
+    let fd = memfd_create(c"emu-bench", MFdFlags::MFD_CLOEXEC).map_err(|e| error()(e.into()))?;
+    let mut file = File::from(fd);
+    file.write_all(text.as_bytes()).map_err(error())?;
+    Ok(file)
+}
+
 fn command(line: &str) -> Result<String, BenchError> {
+    output(line, Stdio::null())
+}
+
+/// Splits at blanks: no argument has one.
+fn output(line: &str, input: Stdio) -> Result<String, BenchError> {
     let error = |words: String| BenchError::Program {
         line: line.to_owned(),
         words,
@@ -92,6 +125,7 @@ fn command(line: &str) -> Result<String, BenchError> {
     let program = words.next().unwrap_or_default();
     let output = Command::new(program)
         .args(words)
+        .stdin(input)
         .output()
         .map_err(|e| error(e.to_string()))?;
     if !output.status.success() {

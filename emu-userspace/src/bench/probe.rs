@@ -40,6 +40,8 @@ pub struct Arrival {
     pub number: u32,
     /// From just before it was sent to the kernel's stamp, in milliseconds.
     pub delay_ms: f64,
+    /// The kernel's stamp, `CLOCK_REALTIME` in nanoseconds.
+    pub arrival_ns: u64,
 }
 
 /// How datagrams are sent.
@@ -185,6 +187,7 @@ fn receive(socket: &UdpSocket, sent: &AtomicBool) -> Result<Vec<Arrival>, BenchE
         arrivals.push(Arrival {
             number: u32::from_be_bytes([a, b, c, d]),
             delay_ms: (stamp.as_nanos() as u64).wrapping_sub(sent_ns) as i64 as f64 / 1e6,
+            arrival_ns: stamp.as_nanos() as u64,
         });
     }
 }

@@ -3,6 +3,7 @@ use std::{net::UdpSocket, path::Path, thread, time::Duration};
 
 use super::{
     BenchError,
+    accuracy::End,
     namespace::Namespace,
     probe::{self, Ends},
 };
@@ -62,13 +63,7 @@ impl Scene {
                 "ip neigh add 192.0.2.{other} lladdr 02:00:00:00:00:0{other} dev v0 nud permanent"
             ))?;
         }
-        // The carrier comes up by a kernel worker, a moment after the command.
-        for _ in 0..200 {
-            if left.run("ip link show v0")?.contains("state UP") {
-                break;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_for_carrier(&left)?;
         Ok(Self { emu, left, right })
     }
 
@@ -109,6 +104,48 @@ impl Scene {
         self.pair()
     }
 
+    /// Two hosts with this qdisc on the way from the first; with a `class` it is HTB and
+    /// this is its only one.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn root_line(&self, qdisc: &str, class: Option<&str>) -> Result<Ends, BenchError> {
+        self.root(qdisc)?;
+        if let Some(class) = class {
+            for line in [
+                format!("tc class add dev v0 parent 1: classid 1:1 htb {class}"),
+                "tc qdisc add dev v0 parent 1:1 pfifo limit 100000".to_owned(),
+            ] {
+                self.left.run(&line)?;
+            }
+        }
+        self.pair()
+    }
+
+    /// The same line in both directions: two vnodes with these keys on their up pipes,
+    /// and two hosts with this qdisc, whose packets are no longer than emu's.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn both_ways(&self, line: &str, qdisc: &str) -> Result<[[End<'_>; 2]; 2], BenchError> {
+        drop(self.emu(line)?);
+        self.root(qdisc)?;
+        for here in [&self.left, &self.right] {
+            here.run("ip link set v0 gso_max_segs 1")?;
+            here.run("tc qdisc replace dev v0 root pfifo")?;
+            here.run("tc qdisc del dev v0 root")?;
+            here.run(&format!("tc qdisc add dev v0 root {qdisc}"))?;
+        }
+        let end = |namespace, address: [u8; 4]| (namespace, (address, 0).into());
+        Ok([
+            [end(&self.emu, [10, 1, 0, 1]), end(&self.emu, [10, 1, 0, 2])],
+            [
+                end(&self.left, [192, 0, 2, 1]),
+                end(&self.right, [192, 0, 2, 2]),
+            ],
+        ])
+    }
+
     /// The namespace of a receiver.
     pub fn at(&self, place: Place) -> &Namespace {
         match place {
@@ -132,6 +169,20 @@ impl Scene {
             })
         })
     }
+}
+
+/// The carrier of a veth comes up by a kernel worker, a moment after the command.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn wait_for_carrier(left: &Namespace) -> Result<(), BenchError> {
+    for _ in 0..200 {
+        if left.run("ip link show v0")?.contains("state UP") {
+            break;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
 }
 
 /// A sender that is connected to a receiver.

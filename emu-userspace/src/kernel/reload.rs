@@ -23,8 +23,32 @@ use crate::{
 };
 
 impl Maps {
+    /// Stores settings that belong together. A pipe's new generation begins new fq
+    /// flows: it comes after the links, or a packet of the longer way between two
+    /// stores would be the first of its flow, and all later ones wait behind it.
+    pub fn store(
+        &mut self,
+        stages: &[Store<Stage>],
+        pipes: &[Store<Pipe>],
+        links: &[Store<PairLink>],
+    ) {
+        for stage in stages {
+            self.store_stage(stage);
+        }
+        // Links may lead through pipes that are new.
+        for pipe in pipes.iter().filter(|pipe| pipe.fresh) {
+            self.store_pipe(pipe);
+        }
+        for link in links {
+            self.store_link(link);
+        }
+        for pipe in pipes.iter().filter(|pipe| !pipe.fresh) {
+            self.store_pipe(pipe);
+        }
+    }
+
     /// Stores a pipe; one that nobody used starts with an empty queue.
-    pub fn store_pipe(&mut self, change: &Store<Pipe>) {
+    fn store_pipe(&mut self, change: &Store<Pipe>) {
         let (index, pipe) = (change.index as usize, &change.value);
         let Some(before) = self.pipes.get(index) else {
             return;
@@ -68,7 +92,7 @@ impl Maps {
     }
 
     /// Stores a stage; one that nobody used starts from nothing.
-    pub fn store_stage(&mut self, change: &Store<Stage>) {
+    fn store_stage(&mut self, change: &Store<Stage>) {
         let index = change.index as usize;
         if change.fresh {
             self.stages.set(index, change.value);
@@ -78,7 +102,7 @@ impl Maps {
     }
 
     /// Stores a link.
-    pub fn store_link(&mut self, change: &Store<PairLink>) {
+    fn store_link(&mut self, change: &Store<PairLink>) {
         self.pairs.store(change.index as usize, &change.value);
     }
 }
@@ -132,15 +156,7 @@ impl Reload<'_> {
             have: Vec::new(),
         })?;
         self.remove_vnodes(&mut netlink, &lo, maps)?;
-        for stage in &self.delta.stages {
-            maps.store_stage(stage);
-        }
-        for pipe in &self.delta.pipes {
-            maps.store_pipe(pipe);
-        }
-        for link in &self.delta.links {
-            maps.store_link(link);
-        }
+        maps.store(&self.delta.stages, &self.delta.pipes, &self.delta.links);
         self.add_vnodes(&mut netlink, &lo, maps)
     }
 

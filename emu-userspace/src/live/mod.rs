@@ -311,15 +311,8 @@ impl Live {
         if resize {
             self.grow_fq(session, stores)?;
         }
-        for stage in &stores.stages {
-            self.maps.store_stage(stage);
-        }
-        for pipe in &stores.pipes {
-            self.maps.store_pipe(pipe);
-        }
-        for link in &stores.links {
-            self.maps.store_link(link);
-        }
+        self.maps
+            .store(&stores.stages, &stores.pipes, &stores.links);
         Ok(Changed {
             pipes: stores.pipes.len(),
             pairs: stores.links.len(),

@@ -80,6 +80,25 @@ fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
         .build_cartesian_2d(x.clone(), y.clone())
         .map_err(words)?;
     mesh(chart, &mut plot)?;
+    for (i, name) in chart.x.categories.iter().enumerate() {
+        let (at, bottom) = (
+            plot.plotting_area(),
+            plot.plotting_area().get_pixel_range().1.end,
+        );
+        let x = at.map_coordinate(&(i as f64, y.base())).0;
+        let level = if chart.x.categories.len() > 5 {
+            i as i32 % 2
+        } else {
+            0
+        };
+        let style = font(12).color(&INK).pos(Pos::new(HPos::Center, VPos::Top));
+        root.draw(&Text::new(
+            name.clone(),
+            (x, bottom + 8 + level * 15),
+            style,
+        ))
+        .map_err(words)?;
+    }
     let frame = Frame { x, y, chart };
     for (i, series) in chart.series.iter().enumerate() {
         frame.draw(plot.plotting_area(), i, series)?;
@@ -99,7 +118,11 @@ fn mesh(chart: &Chart, plot: &mut Plot) -> Result<(), String> {
     let categories = &chart.x.categories;
     let x_label = |value: &f64| {
         let name = categories.get(value.round().max(0.0) as usize);
-        name.cloned().unwrap_or_else(|| number(*value))
+        match name {
+            // Their own labels, on two levels: names are longer than numbers.
+            Some(_) => String::new(),
+            None => number(*value),
+        }
     };
     plot.configure_mesh()
         .x_desc(chart.x.label.clone())

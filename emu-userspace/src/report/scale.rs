@@ -30,7 +30,8 @@ impl Scale {
         } else if let Some(range) = axis.range {
             (low, high) = range;
         } else if axis.log {
-            let room = (high / low).powf(0.04).max(1.05);
+            // Over less than a decade what is flat would not look it, and ticks are few.
+            let room = (high / low).powf(0.04).max((10.0 / (high / low)).sqrt());
             (low, high) = (low / room, high * room);
         } else {
             let (zero, above) = (axis.from_zero && low >= 0.0, high);

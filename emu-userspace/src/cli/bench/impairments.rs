@@ -3,10 +3,13 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use emu::bench::impairments::{self, Report, Row, Side, Sizes};
-use indicatif::{ProgressBar, ProgressDrawTarget};
+use emu::{
+    bench::impairments::{self, Report, Row, Side, Sizes},
+    report::{self, Environment, Verdict},
+};
 
-use crate::cli::{FAILED, OK, Outcome, load::watched, print, table};
+use super::output::{Effort, Output, with_progress};
+use crate::cli::{FAILED, OK, Outcome, print, print_json, table};
 
 /// Arguments of `emu bench impairments`.
 #[derive(Args)]
@@ -16,18 +19,13 @@ in the kernel: `cargo xtask run -- bench impairments` finds a kernel that has th
 
 Examples:
   emu bench impairments                                  a minute or two
-  emu bench impairments --full --json out.json           several minutes
+  emu bench impairments --full --out report             several minutes; report/impairments.html
   emu bench impairments --full --markdown accuracy.md    a table for people")]
 pub(in crate::cli) struct Impairments {
-    /// Small samples; the default.
-    #[arg(long, conflicts_with = "full")]
-    quick: bool,
-    /// Large samples.
-    #[arg(long)]
-    full: bool,
-    /// Write everything that was measured.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    effort: Effort,
+    #[command(flatten)]
+    output: Output,
     /// Write a page with tables.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
@@ -35,32 +33,61 @@ pub(in crate::cli) struct Impairments {
 
 impl Impairments {
     pub(super) fn run(self) -> Outcome {
-        let sizes = if self.full { Sizes::FULL } else { Sizes::QUICK };
-        let bar = ProgressBar::new(0);
-        if !watched() {
-            bar.set_draw_target(ProgressDrawTarget::hidden());
-        }
-        let report = impairments::run(&sizes, &mut |done, all, name| {
-            bar.set_length(all as u64);
-            bar.set_position(done as u64);
-            if !watched() {
-                // Minutes without a word would look like a hang.
-                eprintln!("{done} of {all} done, next: {name}");
-            }
-        });
-        bar.finish_and_clear();
-        let report = report?;
-        if let Some(path) = &self.json {
-            let text = serde_json::to_string_pretty(&report)?;
-            fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))?;
-        }
+        let full = self.effort.full;
+        let sizes = if full { Sizes::FULL } else { Sizes::QUICK };
+        let report = with_progress(|progress| impairments::run(&sizes, progress))?;
         if let Some(path) = &self.markdown {
-            fs::write(path, markdown(&report, self.full))
+            fs::write(path, markdown(&report, full))
                 .with_context(|| format!("write {}", path.display()))?;
         }
-        print_report(&report)?;
+        let environment = Environment::here();
+        self.output.write(&page(&report, &environment), &report)?;
+        if self.output.json {
+            print_json(&report)?;
+        } else {
+            print_report(&report)?;
+        }
         Ok(if report.ok { OK } else { FAILED })
     }
+}
+
+/// The report for people.
+fn page(report: &Report, environment: &Environment) -> report::Report {
+    let title = "Each impairment beside its formula and netem";
+    let mut page = report::Report::new("impairments", title, environment);
+    let verdict = if report.ok {
+        Verdict::Holds
+    } else {
+        Verdict::Fails
+    };
+    page.verdict(verdict, summary(report));
+    let mut rows = report::Table::new([
+        "setting",
+        "model",
+        "emu",
+        "test",
+        "verdict",
+        "netem",
+        "test",
+        "verdict",
+        "no further",
+    ]);
+    for row in &report.rows {
+        rows.row(cells(row));
+    }
+    page.table("settings", rows);
+    page.section("Managed queues");
+    let mut queues = report::Table::new(["queue", "", "formula", "emu", "Linux's own"]);
+    for q in &report.queues {
+        let numbers = [q.model, q.emu, q.linux].map(|n| format!("{n:.1}"));
+        queues.row(
+            [q.name.to_owned(), q.quantity.to_owned()]
+                .into_iter()
+                .chain(numbers),
+        );
+    }
+    page.table("queues", queues);
+    page
 }
 
 /// What counts of one line, in words.
@@ -107,17 +134,7 @@ fn print_report(report: &Report) -> Outcome {
     ];
     let mut rows = table(&header, &[]);
     for row in &report.rows {
-        rows.add_row([
-            row.name.to_owned(),
-            promised(row),
-            measured(&row.emu),
-            tests(&row.emu),
-            verdict(&row.emu).to_owned(),
-            measured(&row.netem),
-            tests(&row.netem),
-            verdict(&row.netem).to_owned(),
-            if row.no_further { "yes" } else { "NO" }.to_owned(),
-        ]);
+        rows.add_row(cells(row));
     }
     print(&rows.to_string())?;
     let mut queues = table(
@@ -135,14 +152,32 @@ fn print_report(report: &Report) -> Outcome {
         ]);
     }
     print(&queues.to_string())?;
+    print(&summary(report))
+}
+
+fn cells(row: &Row) -> [String; 9] {
+    [
+        row.name.to_owned(),
+        promised(row),
+        measured(&row.emu),
+        tests(&row.emu),
+        verdict(&row.emu).to_owned(),
+        measured(&row.netem),
+        tests(&row.netem),
+        verdict(&row.netem).to_owned(),
+        if row.no_further { "yes" } else { "NO" }.to_owned(),
+    ]
+}
+
+fn summary(report: &Report) -> String {
     let (model, further) = (
         report.rows.iter().filter(|r| r.emu.as_model).count(),
         report.rows.iter().filter(|r| r.no_further).count(),
     );
     let all = report.rows.len();
-    print(&format!(
+    format!(
         "{model} of {all} settings follow the model, {further} of {all} are no further from it than netem"
-    ))
+    )
 }
 
 /// A page for people: what was measured, and how to read it.

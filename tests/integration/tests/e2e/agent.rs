@@ -83,7 +83,7 @@ try:
 except ImportError:
     sys.exit(42)
 print(sum(len(f.samples) for f in parse(open(sys.argv[1]).read())))";
-    let output = Command::new("python3")
+    let output = Command::new("/usr/bin/python3")
         .args(["-c", program])
         .arg(&file)
         .output();
