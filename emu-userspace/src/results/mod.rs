@@ -2,6 +2,7 @@
 //! it all, in which every row says which host it is from.
 //!
 //! It reads what [`crate::run`] writes and starts nothing.
+mod report;
 mod summary;
 mod tables;
 
@@ -15,7 +16,10 @@ use serde_json::{Value, json};
 
 pub use summary::{HostPart, Merged, State};
 
-use crate::fleet::{self, Word};
+use crate::{
+    fleet::{self, Word},
+    report::ReportError,
+};
 
 /// Results that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum MergeError {
         /// The host.
         host: String,
     },
+    /// The report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// Nothing to put together.
     #[error(
         "{} has no results: neither hosts/ of a run over several hosts nor plan.json of one", .0.display()
@@ -116,7 +123,7 @@ pub fn shared(folder: &Path) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
 }
 
 /// Puts parts together in a folder: tables with a column `host`, all vnodes' files,
-/// one summary. With `take`, the vnodes' files are moved, else copied.
+/// one summary and one report. With `take`, the vnodes' files are moved, else copied.
 ///
 /// # Errors
 /// [`MergeError`].
@@ -151,6 +158,8 @@ pub fn merge(parts: &[Part], words: &[Word], out: &Path, take: bool) -> Result<M
         tables::merge(parts, name, order, out)?;
     }
     let merged = Merged::new(parts, words, out)?;
+    report::write(&merged, out)?;
+    // Last: who waits for it finds everything else.
     write_json(&out.join("summary.json"), &merged)?;
     Ok(merged)
 }

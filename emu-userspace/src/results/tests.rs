@@ -18,7 +18,10 @@ fn part(folder: &Path, host: &str, vnode: &str, times: &[f64]) -> Part {
         .iter()
         .map(|t| format!("{t},{vnode},{}\n", t * 100.0))
         .collect();
-    write("counters.csv", &format!("time_s,vnode,sent_bytes\n{rows}"));
+    write(
+        "counters.csv",
+        &format!("time_s,vnode,received_bytes\n{rows}"),
+    );
     write(&format!("vnodes/{vnode}/p/stdout"), host);
     Part::read(folder).unwrap()
 }
@@ -72,7 +75,7 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
     assert_eq!(
         lines,
         [
-            "host,time_s,vnode,sent_bytes",
+            "host,time_s,vnode,received_bytes",
             "h0,0,10.0.0.1,0",
             "h1,0,10.0.0.2,0",
             "h1,1,10.0.0.2,100",
@@ -93,6 +96,11 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
     let said = |path: &str| fs::read_to_string(out.join(path)).unwrap();
     assert_eq!(said("vnodes/10.0.0.2/p/stdout"), "h1");
     assert!(b.folder.join("vnodes").exists());
+    let page = said("report/report.html");
+    assert!(
+        page.contains("a run over 2 hosts") && page.contains("<svg"),
+        "{page}"
+    );
     // Once more, moving this time: the same.
     merge(&[a, b], &words, &out, true).unwrap();
     assert_eq!(said("counters.csv"), table);

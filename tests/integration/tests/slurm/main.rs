@@ -8,6 +8,7 @@ mod cluster;
 mod experiment;
 mod loss;
 mod same;
+mod ways;
 
 use cluster::with_cluster;
 

@@ -102,6 +102,8 @@ fn one_two_and_four_nodes_give_the_same() {
         let apart = merged["starts_apart_ms"].as_f64().unwrap();
         println!("four nodes started within {apart:.2} ms");
         assert!(apart < 2e3, "{apart}");
+        let page = fs::read_to_string(shared.path("on-4/report/report.html")).unwrap();
+        assert!(page.contains("a run over 4 hosts") && page.contains("<svg"));
         let rows = shared.table("on-4/processes.csv");
         let hosts: std::collections::BTreeSet<&String> = rows.iter().map(|r| &r["host"]).collect();
         assert_eq!((rows.len(), hosts.len()), (9, 4), "{rows:?}");
