@@ -34,8 +34,7 @@ pub struct Line {
 pub fn line(index: u32) -> Result<Line, Reason> {
     let pipe: *mut Pipe = maps::pipe(index).ok_or(Reason::NoPipe)?;
     // SAFETY: `pipe` points to a live map value.
-    let (flags, stage, generation) =
-        unsafe { ((*pipe).flags, (*pipe).stage, (*pipe).generation) };
+    let (flags, stage, generation) = unsafe { ((*pipe).flags, (*pipe).stage, (*pipe).generation) };
     Ok(Line {
         index,
         pipe,
