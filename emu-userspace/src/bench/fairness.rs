@@ -5,6 +5,7 @@ use std::{fs, path::Path, process::Command, time::Duration, time::Instant};
 use serde::Serialize;
 
 use super::{BenchError, namespace::Namespace};
+use crate::run::shares::jain;
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
@@ -172,18 +173,6 @@ fn fair(work: &[(f64, f64)], processors: usize) -> Vec<f64> {
     took
 }
 
-/// Jain's index of fairness: `(sum x)^2 / (n sum x^2)`, from 1/n to 1 (Jain, Chiu and
-/// Hawe, DEC-TR-301, 1984).
-pub fn jain(values: impl Iterator<Item = f64>) -> f64 {
-    let (count, sum, squares) = values.fold((0.0, 0.0, 0.0), |(n, sum, squares), x| {
-        (n + 1.0, sum + x, squares + x * x)
-    });
-    if squares == 0.0 {
-        return 1.0;
-    }
-    sum * sum / (count * squares)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,12 +186,6 @@ mod tests {
         assert_eq!(fair(&[(0.0, 2.0), (1.0, 2.0)], 1), [3.0, 3.0]);
         assert_eq!(fair(&[(0.0, 1.0), (5.0, 1.0)], 1), [1.0, 1.0]);
         assert!(fair(&[], 1).is_empty());
-    }
-
-    #[test]
-    fn jain_is_one_for_equals() {
-        assert_eq!(jain([3.0, 3.0, 3.0].into_iter()), 1.0);
-        assert_eq!(jain([1.0, 0.0].into_iter()), 0.5);
     }
 
     #[test]

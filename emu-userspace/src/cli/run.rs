@@ -300,6 +300,12 @@ fn words(s: &Summary) -> String {
             s.cpu_s
         ),
     ];
+    for share in s.cpu_shares.iter().filter(|share| share.vnodes > 1) {
+        lines.push(format!(
+            "  {}: processor time of a vnode {:.2} s (median), {:.2} to {:.2}; Jain's index {:.3}",
+            share.program, share.median_s, share.least_s, share.most_s, share.jain_index
+        ));
+    }
     for failure in &s.failures {
         let said = match &failure.last_words {
             Some(last) => format!(": {last}"),

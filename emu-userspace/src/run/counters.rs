@@ -159,11 +159,6 @@ impl Counters {
             None => Ok(()),
         }
     }
-
-    /// Bytes that each vnode received and its processor time.
-    pub fn shares(&self) -> impl Iterator<Item = (IpAddr, f64)> {
-        self.vnodes.iter().map(|v| (v.address, v.cpu_s))
-    }
 }
 
 impl Traffic {

@@ -13,6 +13,7 @@ mod limits;
 mod network;
 mod process;
 mod record;
+pub mod shares;
 mod slot;
 mod summary;
 mod supervisor;

@@ -6,7 +6,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Input, counters::Traffic, health::Health};
+use super::{Input, counters::Traffic, health::Health, shares::Share};
 use crate::experiment::Schedule;
 
 /// Most failures that are told of; all are in `processes.csv`.
@@ -86,8 +86,8 @@ pub struct Summary {
     pub late_max_ms: f64,
     /// Processor time of all programs.
     pub cpu_s: f64,
-    /// Least and most processor time of a vnode.
-    pub cpu_of_vnodes_s: [f64; 2],
+    /// How the vnodes of each program shared the processors.
+    pub cpu_shares: Vec<Share>,
     /// What vnodes sent and received.
     pub traffic: Traffic,
     /// How the host kept up.
@@ -125,7 +125,7 @@ impl Summary {
             late_median_ms: 0.0,
             late_max_ms: 0.0,
             cpu_s: 0.0,
-            cpu_of_vnodes_s: [0.0; 2],
+            cpu_shares: Vec::new(),
             traffic: Traffic::default(),
             host_health: Health::default(),
             collected: 0,

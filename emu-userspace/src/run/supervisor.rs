@@ -21,6 +21,7 @@ use super::{
     health::Monitor,
     network::{Events, Network},
     record::{Cause, Record, csv_error},
+    shares::Share,
     slot::{Action, Agenda, Slot},
 };
 use crate::{
@@ -480,11 +481,7 @@ impl<'a> Supervisor<'a> {
         }
         summary.lateness(std::mem::take(&mut self.late));
         summary.traffic = self.traffic.1;
-        let shares: Vec<f64> = self.counters.shares().map(|(_, cpu_s)| cpu_s).collect();
-        summary.cpu_of_vnodes_s = [
-            shares.iter().copied().reduce(f64::min).unwrap_or(0.0),
-            shares.iter().copied().reduce(f64::max).unwrap_or(0.0),
-        ];
+        summary.cpu_shares = self.cpu_shares();
         summary.host_health = self.monitor.report();
         summary.warnings.extend(self.broken.take());
         for (id, process) in self.parts.schedule.processes.iter().enumerate() {
@@ -494,6 +491,18 @@ impl<'a> Supervisor<'a> {
             }
         }
         Ok(())
+    }
+
+    fn cpu_shares(&self) -> Vec<Share> {
+        let programs = self.experiment().programs.iter().enumerate();
+        let share = |(index, program): (usize, &Program)| {
+            let processes = self.parts.schedule.processes.iter().zip(&self.slots);
+            let of = processes.filter(|(p, slot)| p.program_index == index && slot.starts > 0);
+            let cpu_s = of.map(|(_, slot)| slot.cpu().as_secs_f64()).collect();
+            Share::new(&program.name, cpu_s)
+        };
+        let shares = programs.map(share);
+        shares.filter(|share| share.vnodes > 0).collect()
     }
 
     /// Removes the cgroups of the run.
