@@ -11,11 +11,15 @@ use emu::{
     live,
     plan::{self, Plan},
     session::{self, How, Session, SessionError},
-    topology::{self, Topology},
+    topology::{self, Addressing, Topology},
 };
 use serde_json::json;
 
 use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table, verify};
+
+/// Aliases from which on the kernel, which walks the list of an interface's addresses for
+/// each new one, spends most of a load on them.
+const MANY_ALIASES: usize = 16_384;
 
 /// Arguments of `emu load`.
 #[derive(Args)]
@@ -58,6 +62,13 @@ impl Load {
         let start = Instant::now();
         let file = self.file.canonicalize().unwrap_or(self.file);
         let session = Session::open()?;
+        if plan.addressing == Addressing::Alias && plan.vnodes.len() > MANY_ALIASES {
+            eprintln!(
+                "emu: with {} vnodes `addressing: anyip` in the file loads faster; an alias \
+                 for each takes the kernel longer the more there are",
+                plan.vnodes.len()
+            );
+        }
         let how = if self.anew {
             session.load_anew(&plan, &file, &text)?;
             How::Anew { because: None }
