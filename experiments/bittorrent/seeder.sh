@@ -3,6 +3,4 @@
 set -eu
 busybox wget -q "http://$1/file"
 busybox wget -q "http://$1/file.torrent"
-exec aria2c --no-conf --enable-dht=false --bt-enable-lpd=false --listen-port=6881 \
-    --check-integrity=true --seed-ratio=0.0 --summary-interval=0 \
-    --show-console-readout=false file.torrent
+exec transmission-cli -g "$PWD/config" -w "$PWD" -M -U -p 6881 file.torrent >transmission.log

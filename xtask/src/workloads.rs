@@ -9,10 +9,14 @@ use crate::{
 };
 
 /// Programs of Debian that the ready experiments use, by the package's name.
-const PROGRAMS: [Need; 4] = [
+const PROGRAMS: [Need; 5] = [
     Need {
         file: "/usr/bin/aria2c",
         package: "aria2",
+    },
+    Need {
+        file: "/usr/bin/transmission-cli",
+        package: "transmission-cli",
     },
     Need {
         file: "/usr/bin/mktorrent",
@@ -50,13 +54,13 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
 
 /// The same for all of them.
 pub fn all() -> anyhow::Result<Vec<String>> {
-    ready_for("aria2 mktorrent busybox iperf3 opentracker peers")
+    ready_for("aria2 transmission-cli mktorrent busybox iperf3 opentracker peers")
 }
 
 /// The same for what a text names.
 fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
     let named = |name: &str| {
-        text.split(|c: char| !c.is_ascii_alphanumeric())
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
             .any(|word| word == name)
     };
     for need in PROGRAMS.into_iter().filter(|need| named(need.package)) {
