@@ -173,8 +173,11 @@ impl HostPart {
             )),
             State::Lost => {
                 let heard = match self.last_heard_s {
-                    Some(s) if s >= 0.0 => format!("; last heard of {s:.1} s after the start"),
-                    _ => String::new(),
+                    Some(s) => {
+                        let side = if s < 0.0 { "before" } else { "after" };
+                        format!("; last heard of {:.1} s {side} the start", s.abs())
+                    }
+                    None => String::new(),
                 };
                 let count = self.processes;
                 warnings.push(format!(
