@@ -244,7 +244,8 @@ fn unload_waits_for_processes_or_kills_them() {
             let words = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{command}");
             assert!(
-                words.contains("still running: 7 of `emu exec` or `emu run`, as 10.1.0.1, 10.1.0.2"),
+                words
+                    .contains("still running: 7 of `emu exec` or `emu run`, as 10.1.0.1, 10.1.0.2"),
                 "{words}"
             );
             assert!(words.contains("and 2 other vnodes"), "{words}");
