@@ -12,6 +12,7 @@ use super::{
     settings::{LATENCY_MS, Measure, SETTINGS, SPREAD_MS, Setting},
     stats::{self, Test},
 };
+use crate::report::Environment;
 
 /// A model that is right gives a smaller p once in a thousand tests.
 pub const LEAST_P: f64 = 1e-3;
@@ -151,9 +152,10 @@ pub fn run(
     }
     progress(SETTINGS.len(), SETTINGS.len(), "queues");
     let queues = queues::run(&scene, sizes.queues)?;
+    let here = Environment::here();
     Ok(Report {
-        kernel: kernel(),
-        machine: machine(),
+        kernel: here.kernel,
+        machine: here.machine,
         path_ms,
         ok: rows.iter().all(|r| r.emu.as_model && r.no_further)
             && queues.iter().all(|q| q.as_model),
@@ -327,33 +329,4 @@ fn delay_test(delays: &[f64], offsets: Offsets, correlation: f64, path_ms: f64) 
         .map(|ms| (ms - LATENCY_MS - path_ms) / SPREAD_MS)
         .collect();
     stats::kolmogorov_smirnov(&samples, |x| offsets.cdf(x))
-}
-
-fn kernel() -> String {
-    nix::sys::utsname::uname().map_or_else(
-        |_| "unknown".to_owned(),
-        |u| {
-            let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
-            format!(
-                "{} {} {}",
-                text(u.sysname()),
-                text(u.release()),
-                text(u.machine())
-            )
-        },
-    )
-}
-
-fn machine() -> String {
-    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let values = |key: &str| -> Vec<String> {
-        text.lines()
-            .filter_map(|line| line.split_once(':'))
-            .filter(|(name, _)| name.trim() == key)
-            .map(|(_, value)| value.trim().to_owned())
-            .collect()
-    };
-    let (processors, models) = (values("processor").len(), values("model name"));
-    let model = models.first().map_or("unknown", String::as_str);
-    format!("{processors} x {model}")
 }
