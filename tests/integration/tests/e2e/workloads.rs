@@ -1,5 +1,5 @@
 //! The measurements with real programs: folding, fairness, scale.
-use std::path::Path;
+use std::path::PathBuf;
 
 use integration::{command::emu_command, netns::isolated};
 use serde_json::Value;
@@ -66,12 +66,25 @@ fn fairness_is_near_equal_shares() {
 #[test]
 fn scale_peers_bootstrap_and_find() {
     isolated(|| {
+        let before = cgroups();
         let report = bench("scale", "--peers 20 --settle 12s");
         assert_eq!(report["ok"], true, "{report}");
         let outcome = &report["outcome"];
         assert_eq!(outcome["found"], 19);
         assert!(outcome["resident_bytes"].as_u64().unwrap() > 1 << 20);
-        let folder = Path::new("/sys/fs/cgroup/emu");
-        assert!(!folder.exists() || folder.read_dir().unwrap().next().is_none());
+        assert_eq!(cgroups(), before, "cgroups are left");
     });
+}
+
+/// Cgroups of emu, of all network namespaces.
+fn cgroups() -> Vec<PathBuf> {
+    let namespaces = std::fs::read_dir("/sys/fs/cgroup/emu")
+        .into_iter()
+        .flatten();
+    let mut folders: Vec<_> = namespaces
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    folders.sort();
+    folders
 }
