@@ -10,6 +10,13 @@ use mainline::{Id, async_dht::AsyncDht};
 use sha1::{Digest, Sha1};
 use tokio::time::sleep;
 
+use crate::wakeups;
+
+/// How often a node that looks for something wakes up when nothing comes.
+const LOOKING: Duration = Duration::from_millis(250);
+/// The same for one that only serves: what comes wakes it up.
+const SERVING: Duration = Duration::from_secs(10);
+
 /// Arguments of `peers dht`.
 #[derive(Args)]
 pub struct Dht {
@@ -51,6 +58,7 @@ impl Dht {
             builder.bootstrap(&self.bootstrap);
         }
         let dht = builder.build()?.as_async();
+        wakeups::every(self.port, LOOKING)?;
         if !self.bootstrap.is_empty() {
             while !dht.bootstrapped().await {
                 let patience = Duration::from_secs(self.patience);
@@ -60,9 +68,11 @@ impl Dht {
             say(begin, "bootstrapped");
         }
         if self.of == 0 {
+            wakeups::every(self.port, SERVING)?;
             return future::pending().await;
         }
         self.exchange(&dht, begin).await?;
+        wakeups::every(self.port, SERVING)?;
         sleep(Duration::from_secs(self.stay)).await;
         Ok(())
     }

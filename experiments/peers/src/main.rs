@@ -4,6 +4,7 @@
 
 mod dht;
 mod gossip;
+mod wakeups;
 
 use std::process::ExitCode;
 
