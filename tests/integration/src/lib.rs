@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod command;
+pub mod languages;
 pub mod netns;
 pub mod openmetrics;
 pub mod packet;

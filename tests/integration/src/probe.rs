@@ -1,5 +1,5 @@
-//! The probe in three languages, run as vnodes, and a peer that tells it which
-//! address it sees.
+//! The probe in three languages (all others are in `languages`), run as vnodes, and a
+//! peer that tells it which address it sees.
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -15,7 +15,8 @@ use crate::command::{emu_path, python};
 
 /// Longest wait for a peer.
 const PATIENCE: Duration = Duration::from_secs(5);
-const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
+/// Folder of the probe's sources.
+pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
 
 /// A probe: its language and how to start it.
 #[derive(Debug, Clone)]
@@ -72,6 +73,11 @@ fn c_probe(folder: &Path) -> Option<Probe> {
 }
 
 impl Probe {
+    /// One in a language, started by these words.
+    pub fn new(language: &'static str, words: Vec<String>) -> Self {
+        Self { language, words }
+    }
+
     fn command(&self, vnode: &str, arguments: &str) -> Command {
         let mut command = Command::new(emu_path());
         command.args(["exec", vnode, "--"]).args(&self.words);

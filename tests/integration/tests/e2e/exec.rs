@@ -15,8 +15,8 @@ groups:
   new: {prefix: 'fd10::/64', nodes: 200, latency: 2ms}
 ";
 /// Vnodes whose processes run, and the peers that see them, which run outside.
-const OLD: (&str, &str) = ("10.1.0.7", "10.1.0.100");
-const NEW: (&str, &str) = ("fd10::7", "fd10::64");
+pub const OLD: (&str, &str) = ("10.1.0.7", "10.1.0.100");
+pub const NEW: (&str, &str) = ("fd10::7", "fd10::64");
 
 /// Runs a test with the topology loaded and the probe in all languages.
 fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
@@ -47,7 +47,7 @@ pub fn as_vnode(vnode: &str, words: &[&str]) -> Output {
     command.args(words).output().unwrap()
 }
 
-fn at(address: &str, port: u16) -> String {
+pub fn at(address: &str, port: u16) -> String {
     if address.contains(':') {
         format!("[{address}]:{port}")
     } else {

@@ -11,6 +11,7 @@ mod bench;
 mod byhand;
 mod events;
 mod exec;
+mod exec_languages;
 mod exec_process;
 mod experiments;
 mod fairness;

@@ -1,0 +1,107 @@
+//! The probe in every language that this machine can compile or run.
+use std::{path::Path, process::Command};
+
+use crate::{
+    command::python,
+    probe::{PROGRAMS, Probe},
+};
+
+/// A language other than Rust: its name, what is missing where it is, and the way from
+/// a folder for what is compiled to the words that start the probe.
+type Language = (&'static str, &'static str, fn(&str) -> Option<Vec<String>>);
+
+const LANGUAGES: [Language; 6] = [
+    ("C", "gcc", |folder| c(folder, "probe-c", &[])),
+    ("C, static", "gcc with a static C library", |folder| {
+        c(folder, "probe-c-static", &["-static"])
+    }),
+    ("Python", "python3", python_probe),
+    ("Go, static", "go (Debian: golang-go)", go),
+    (
+        "Java",
+        "java and javac (Debian: openjdk-17-jdk-headless)",
+        java,
+    ),
+    ("JavaScript", "node (Debian: nodejs)", javascript),
+];
+
+/// The probe in every language; those that this machine lacks are skipped aloud.
+///
+/// # Panics
+/// If a compiler is there and fails.
+#[expect(clippy::print_stdout, reason = "what a test leaves out")]
+pub fn languages(rust: &str, folder: &Path) -> Vec<Probe> {
+    let folder = folder.display().to_string();
+    let mut probes = vec![Probe::new("Rust", vec![rust.to_owned()])];
+    for (language, needs, words) in LANGUAGES {
+        match words(&folder) {
+            Some(words) => probes.push(Probe::new(language, words)),
+            None => println!("SKIPPED programs in {language}: no {needs}"),
+        }
+    }
+    probes
+}
+
+/// Compiles; false where there is no such compiler.
+fn compiles(compiler: &mut Command) -> bool {
+    let Ok(output) = compiler.output() else {
+        return false;
+    };
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{words}");
+    true
+}
+
+fn c(folder: &str, name: &str, options: &[&str]) -> Option<Vec<String>> {
+    let binary = format!("{folder}/{name}");
+    let mut compiler = Command::new("gcc");
+    compiler
+        .args(options)
+        .args(["-Wall", "-O1", "-o", &binary])
+        .arg(format!("{PROGRAMS}/probe.c"));
+    let has_library = options.is_empty() || has_static_library();
+    (has_library && compiles(&mut compiler)).then(|| vec![binary])
+}
+
+/// gcc prints the name alone of what it does not find.
+fn has_static_library() -> bool {
+    let output = Command::new("gcc").arg("-print-file-name=libc.a").output();
+    output.is_ok_and(|o| o.stdout.starts_with(b"/"))
+}
+
+fn python_probe(_: &str) -> Option<Vec<String>> {
+    python().map(|python| vec![python.to_owned(), format!("{PROGRAMS}/probe.py")])
+}
+
+/// Without C, so that it is linked statically and makes its system calls by itself.
+fn go(folder: &str) -> Option<Vec<String>> {
+    let binary = format!("{folder}/probe-go");
+    let mut compiler = Command::new("go");
+    compiler
+        .env("CGO_ENABLED", "0")
+        .env("GOCACHE", format!("{folder}/go"))
+        .args(["build", "-o", &binary])
+        .arg(format!("{PROGRAMS}/probe.go"));
+    compiles(&mut compiler).then(|| vec![binary])
+}
+
+/// With little memory and no compiler of its own: it lives for a moment.
+fn java(folder: &str) -> Option<Vec<String>> {
+    let options = ["-Xint", "-Xmx32m", "-XX:+UseSerialGC", "-cp"];
+    let mut compiler = Command::new("javac");
+    compiler
+        .args(["-d", folder])
+        .arg(format!("{PROGRAMS}/Probe.java"));
+    compiles(&mut compiler).then(|| {
+        let words = ["java"].into_iter().chain(options);
+        words.chain([folder, "Probe"]).map(str::to_owned).collect()
+    })
+}
+
+fn javascript(_: &str) -> Option<Vec<String>> {
+    let output = Command::new("node").arg("--version").output().ok()?;
+    output
+        .status
+        .success()
+        .then(|| vec!["node".to_owned(), format!("{PROGRAMS}/probe.js")])
+}
