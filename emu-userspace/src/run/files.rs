@@ -7,17 +7,15 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 
-use super::{Input, RunError, Summary};
+use super::{Input, RunError, Summary, environment};
 use crate::{
     experiment::{Process, Schedule},
-    kernel::{
-        bpf,
-        user::{Credentials, Person},
-    },
+    kernel::user::{Credentials, Person},
 };
+
+const ENVIRONMENT: &str = "environment.json";
 
 /// The folder of results.
 #[derive(Debug)]
@@ -107,12 +105,12 @@ impl Files {
         &self,
         input: &Input,
         schedule: &Schedule,
-        programs: &[PathBuf],
+        environment: &Value,
     ) -> Result<(), RunError> {
         self.write("experiment.yaml", input.text.as_bytes())?;
         self.write("topology.yaml", input.topology_text.as_bytes())?;
         self.json("plan.json", schedule)?;
-        self.json("environment.json", &environment(input, programs))
+        self.json(ENVIRONMENT, environment)
     }
 
     /// Working folder of a process.
@@ -155,18 +153,19 @@ impl Files {
         Some(line.trim().chars().take(200).collect())
     }
 
-    /// Copies files of the working folder to the results; returns how many. A later
-    /// session's go to a folder of their own.
+    /// Copies files of the working folder to the results; returns how many for each of
+    /// the patterns. A later session's go to a folder of their own.
     pub fn collect(
         &self,
         process: &Process,
         patterns: &[String],
         session: Option<usize>,
-    ) -> Result<usize, RunError> {
+    ) -> Result<Vec<usize>, RunError> {
         let work = self.work(process);
         let root = glob::Pattern::escape(&work.display().to_string());
-        let mut count = 0;
+        let mut counts = Vec::with_capacity(patterns.len());
         for pattern in patterns {
+            let mut count = 0;
             let found = glob::glob(&format!("{root}/{pattern}"))
                 .into_iter()
                 .flatten();
@@ -187,65 +186,25 @@ impl Files {
                 self.own(&to)?;
                 count += 1;
             }
+            counts.push(count);
         }
-        Ok(count)
+        Ok(counts)
     }
 
-    /// Writes the summary and removes the working folders.
-    pub fn finish(&self, summary: &mut Summary, keep_work: bool) -> Result<(), RunError> {
+    /// Writes the summary, completes the environment, and removes the working folders.
+    pub fn finish(
+        &self,
+        summary: &Summary,
+        environment: &mut Value,
+        keep_work: bool,
+    ) -> Result<(), RunError> {
         self.json("summary.json", summary)?;
+        environment::add_packages(environment);
+        self.json(ENVIRONMENT, environment)?;
         let work = self.out.join("work");
         if keep_work || !work.exists() {
             return Ok(());
         }
         fs::remove_dir_all(&work).map_err(error("remove", &work))
     }
-}
-
-/// What a reader needs to repeat the run.
-fn environment(input: &Input, programs: &[PathBuf]) -> serde_json::Value {
-    let uname = nix::sys::utsname::uname().ok();
-    let word = |get: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
-        uname
-            .as_ref()
-            .map(|u| get(u).to_string_lossy().into_owned())
-    };
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory_kib: Option<u64> = memory
-        .lines()
-        .find_map(|l| l.strip_prefix("MemTotal:"))
-        .and_then(|l| l.split_whitespace().next()?.parse().ok());
-    let programs: Vec<_> = input
-        .experiment
-        .programs
-        .iter()
-        .zip(programs)
-        .map(|(program, file)| json!({"name": program.name, "file": file, "sha256": digest(file)}))
-        .collect();
-    json!({
-        "emu": env!("CARGO_PKG_VERSION"),
-        "object": format!("{:016x}", bpf::object_mark()),
-        "kernel": word(|u| u.release()),
-        "kernel_version": word(|u| u.version()),
-        "machine": word(|u| u.machine()),
-        "host": word(|u| u.nodename()),
-        "processors": std::thread::available_parallelism().map_or(0, usize::from),
-        "memory_bytes": memory_kib.map(|kib| kib * 1024),
-        "seed": input.seed,
-        "topology": input.topology_file,
-        "programs": programs,
-    })
-}
-
-/// Digest of a file; none for one that cannot be read.
-fn digest(file: &Path) -> Option<String> {
-    let mut file = File::open(file).ok()?;
-    let (mut hash, mut part) = (Sha256::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut part).ok()? {
-            0 => break,
-            count => hash.update(&part[..count]),
-        }
-    }
-    Some(hash.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }

@@ -4,6 +4,7 @@
 //! What is to happen is decided in [`crate::experiment`]; here it is done. All
 //! processes are below one cgroup, which a guardian empties should this process die.
 mod counters;
+mod environment;
 mod files;
 mod gate;
 mod guardian;
@@ -11,6 +12,7 @@ pub mod health;
 mod input;
 mod limits;
 mod network;
+mod outputs;
 mod process;
 mod record;
 pub mod shares;
@@ -237,7 +239,8 @@ async fn whole(
     let signals = supervisor::Signals::new()?;
     let programs = input.programs()?;
     let files = files::Files::create(&options.out, options.person.as_ref())?;
-    files.inputs(input, schedule, &programs)?;
+    let mut environment = environment::of(input, schedule, &programs);
+    files.inputs(input, schedule, &environment)?;
     let name = std::process::id().to_string();
     let mut guardian = guardian::Guardian::start(options.guardian.as_deref(), &name)?;
     let network = network::Network::ready(input, options, &mut guardian, observer)?;
@@ -260,7 +263,7 @@ async fn whole(
         outcome.and(cleared)
     };
     let finished = network.finish();
-    files.finish(&mut summary, options.keep_work)?;
+    files.finish(&summary, &mut environment, options.keep_work)?;
     outcome?;
     finished?;
     guardian.dismiss();

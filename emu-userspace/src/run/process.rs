@@ -95,7 +95,7 @@ impl Supervisor<'_> {
     ) -> Result<(), RunError> {
         let process = self.process(id);
         let begin = Instant::now();
-        match self.spawn(id, summary)? {
+        match self.spawn(id)? {
             Ok(spawned) => {
                 let slot = &mut self.slots[id];
                 slot.running = Some(Running {
@@ -149,11 +149,7 @@ impl Supervisor<'_> {
     }
 
     /// Starts the program; the inner error is in words for people.
-    fn spawn(
-        &mut self,
-        id: ProcessId,
-        summary: &mut Summary,
-    ) -> Result<Result<Spawned, String>, RunError> {
+    fn spawn(&mut self, id: ProcessId) -> Result<Result<Spawned, String>, RunError> {
         let (process, program) = (self.process(id), self.program(id));
         let files = self.parts.files;
         let lose = program.churn.as_ref().is_some_and(|c| !c.keep_state);
@@ -161,7 +157,7 @@ impl Supervisor<'_> {
         let fresh = lose && slot.starts > 0;
         if fresh && !program.collect.is_empty() {
             let session = Some(slot.starts);
-            summary.collected += files.collect(process, &program.collect, session)?;
+            slot.has_collected(&files.collect(process, &program.collect, session)?);
         }
         let work = files.make_work(process, fresh)?;
         let [output, errors] = files.logs(process)?;

@@ -110,9 +110,19 @@ pub(super) struct Slot {
     pub failed: bool,
     /// Whether it ran when the run was over.
     pub cut_short: bool,
+    /// Files that were collected so far, for each pattern.
+    pub collected: Vec<usize>,
 }
 
 impl Slot {
+    /// Files were collected, so many for each pattern.
+    pub fn has_collected(&mut self, counts: &[usize]) {
+        self.collected.resize(counts.len(), 0);
+        for (sum, count) in self.collected.iter_mut().zip(counts) {
+            *sum += count;
+        }
+    }
+
     /// Processor time of all its sessions.
     pub fn cpu(&self) -> Duration {
         let now = self.place.as_ref().and_then(Place::cpu);

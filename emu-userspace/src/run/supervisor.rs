@@ -484,13 +484,7 @@ impl<'a> Supervisor<'a> {
         summary.cpu_shares = self.cpu_shares();
         summary.host_health = self.monitor.report();
         summary.warnings.extend(self.broken.take());
-        for (id, process) in self.parts.schedule.processes.iter().enumerate() {
-            let patterns = &self.program(id).collect;
-            if self.slots[id].starts > 0 && !patterns.is_empty() {
-                summary.collected += self.parts.files.collect(process, patterns, None)?;
-            }
-        }
-        Ok(())
+        self.collect(summary)
     }
 
     fn cpu_shares(&self) -> Vec<Share> {

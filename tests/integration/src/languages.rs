@@ -4,6 +4,7 @@ use std::{path::Path, process::Command};
 use crate::{
     command::python,
     probe::{PROGRAMS, Probe},
+    processor_is_emulated,
 };
 
 /// A language other than Rust: its name, what is missing where it is, and the way from
@@ -25,6 +26,9 @@ const LANGUAGES: [Language; 6] = [
     ("JavaScript", "node (Debian: nodejs)", javascript),
 ];
 
+/// Languages whose programs take long to start.
+const HEAVY: [&str; 2] = ["Java", "JavaScript"];
+
 /// The probe in every language; those that this machine lacks are skipped aloud.
 ///
 /// # Panics
@@ -34,6 +38,10 @@ pub fn languages(rust: &str, folder: &Path) -> Vec<Probe> {
     let folder = folder.display().to_string();
     let mut probes = vec![Probe::new("Rust", vec![rust.to_owned()])];
     for (language, needs, words) in LANGUAGES {
+        if processor_is_emulated() && HEAVY.contains(&language) {
+            println!("SKIPPED programs in {language}: seconds for each on an emulated processor");
+            continue;
+        }
         match words(&folder) {
             Some(words) => probes.push(Probe::new(language, words)),
             None => println!("SKIPPED programs in {language}: no {needs}"),

@@ -26,6 +26,7 @@ mod reload;
 mod run;
 mod run_churn;
 mod run_end;
+mod run_results;
 mod safety;
 mod tcp;
 mod udp;
