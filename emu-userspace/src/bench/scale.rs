@@ -195,7 +195,9 @@ impl<'a> Bench<'a> {
         })?;
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let pair = &report["pairs"][0];
-        let error = pair["error_ms"].as_f64().zip(pair["expected_rtt_ms"].as_f64());
+        let error = pair["error_ms"]
+            .as_f64()
+            .zip(pair["expected_rtt_ms"].as_f64());
         error.ok_or_else(|| BenchError::Program {
             line: format!("emu {words}"),
             words: String::from_utf8_lossy(&output.stderr).into_owned(),
