@@ -48,21 +48,38 @@ pub fn packages(packages: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target().join("debug"))
 }
 
+/// How much the compiler works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build.
+    Debug,
+    /// Quick to run.
+    Release,
+}
+
 /// Builds a package that runs without this machine's libraries, and returns its
 /// binary.
-pub fn static_package(package: &str) -> anyhow::Result<PathBuf> {
+pub fn static_package(package: &str, profile: Profile) -> anyhow::Result<PathBuf> {
     const TARGET: &str = "x86_64-unknown-linux-gnu";
+    let (name, option): (_, &[&str]) = match profile {
+        Profile::Debug => ("debug", &[]),
+        Profile::Release => ("release", &["--release"]),
+    };
     let folder = target().join("static");
     let mut command = cargo();
     command
         .args(["build", "--quiet", "--package", package, "--target", TARGET])
+        .args(option)
         .arg("--target-dir")
         .arg(&folder)
-        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static")
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            "-Ctarget-feature=+crt-static\u{1f}-Crelocation-model=static",
+        )
         .env_remove("RUSTFLAGS")
         .stdout(Stdio::null());
     succeed(&mut command)?;
-    Ok(folder.join(TARGET).join("debug").join(package))
+    Ok(folder.join(TARGET).join(name).join(package))
 }
 
 /// Whether a program is on the path.

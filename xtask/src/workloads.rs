@@ -4,15 +4,19 @@ use std::{env, fs, path::PathBuf};
 use anyhow::Context;
 
 use crate::{
-    build::{self, on_path},
+    build::{self, Profile, on_path},
     install::{self, Need, debian},
 };
 
 /// Programs of Debian that the ready experiments use, by the package's name.
-const PROGRAMS: [Need; 5] = [
+const PROGRAMS: [Need; 6] = [
     Need {
         file: "/usr/bin/aria2c",
         package: "aria2",
+    },
+    Need {
+        file: "/usr/share/doc/python3-libtorrent/copyright",
+        package: "python3-libtorrent",
     },
     Need {
         file: "/usr/bin/transmission-cli",
@@ -46,15 +50,25 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
             let texts: String = files.filter_map(|f| fs::read_to_string(f).ok()).collect();
             ready_for(&texts)
         }
-        ["bench", "folding", ..] => ready_for("aria2 opentracker"),
-        ["bench", "scale", ..] => ready_for(PEERS),
+        ["bench", "folding", ..] => ready_for("python3-libtorrent aria2 opentracker"),
+        ["bench", "scale", ..] => {
+            // Thousands of them start: each page that a start need not touch counts.
+            let program = build::static_package(PEERS, Profile::Release)?;
+            let folder = program
+                .parent()
+                .context("a program in no folder")?
+                .to_owned();
+            Ok(vec!["env".to_owned(), with_first("PATH", vec![folder])?])
+        }
         _ => Ok(Vec::new()),
     }
 }
 
 /// The same for all of them.
 pub fn all() -> anyhow::Result<Vec<String>> {
-    ready_for("aria2 transmission-cli mktorrent busybox iperf3 opentracker peers")
+    ready_for(
+        "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker peers",
+    )
 }
 
 /// The same for what a text names.

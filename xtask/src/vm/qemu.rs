@@ -30,7 +30,7 @@ pub fn run(request: &Request, image: &Image) -> anyhow::Result<u8> {
         bail!("kernels for QEMU are those of x86_64, and this machine is none; use --kernel uml");
     }
     debian("the QEMU VM", &NEEDS)?;
-    let init = build::static_package("vm-init")?;
+    let init = build::static_package("vm-init", build::Profile::Debug)?;
     let archive = initramfs::pack(&init, &image.modules, &image.release)?;
     guest::run(request, |folder, streams| {
         folder.write("initramfs", archive)?;

@@ -228,7 +228,7 @@ programs:
         );
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         // Both must have loaded by then.
-        let lead_s = if processor_is_emulated() { 20 } else { 3 };
+        let lead_s = if processor_is_emulated() { 20 } else { 8 };
         let at = (now + Duration::from_secs(lead_s)).as_secs_f64();
         let children = ["h1", "h2"].map(|name| {
             let line = format!("{} --host {name} --start-at {at} --json", lab.words(name));
