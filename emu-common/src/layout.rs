@@ -4,7 +4,7 @@
 //! (`::ffff:a.b.c.d`), so that one table serves both families.
 use core::mem::{align_of, offset_of, size_of};
 
-use crate::model::random::mix;
+use crate::model::{random::mix, waits};
 
 /// Local vnodes that one host can carry: the flow identifier has 16 bits for one.
 pub const MAX_VNODES: u32 = 65_536;
@@ -113,6 +113,10 @@ pub mod pipe_flag {
     pub const FILTER_SHIFT: u32 = 2;
     /// Its mask, shifted.
     pub const FILTER_MASK: u32 = 3;
+    /// Where the vnode's group stands, whose [`super::Waits`] count its packets.
+    pub const GROUP_SHIFT: u32 = 16;
+    /// Its mask, shifted: [`super::MAX_GROUPS`] fit.
+    pub const GROUP_MASK: u32 = 0x7ff;
 }
 
 /// Bits of [`Stage::flags`].
@@ -288,6 +292,17 @@ pub struct Pipe {
     pub drops_closed: u64,
 }
 
+/// How long the packets of a group's vnodes were in their pipes, in one direction. Each
+/// CPU has its own; index: `2 * group + direction`. Written by the kernel only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Waits {
+    /// Packets in each class, [`crate::model::waits`].
+    pub classes: [u64; waits::CLASSES as usize],
+    /// Sum of all times in nanoseconds.
+    pub sum_ns: u64,
+}
+
 /// An address as socket hooks have it: four words in network order, IPv4 in
 /// mapped form. Value of the identity hash: the address of a vnode's processes.
 ///
@@ -339,6 +354,8 @@ const _: () = {
     assert!(size_of::<Stage>() == 256 && align_of::<Stage>() == 8);
     assert!(offset_of!(Stage, loss) == 48 && offset_of!(Stage, aqm_low_ns) == 88);
     assert!(offset_of!(Stage, sequence) == 128 && offset_of!(Stage, reserved_state) == 252);
+    assert!(size_of::<Waits>() == 192 && offset_of!(Waits, sum_ns) == 184);
+    assert!(MAX_GROUPS <= pipe_flag::GROUP_MASK + 1);
     assert!(size_of::<Pipe>() == 128 && align_of::<Pipe>() == 8);
     assert!(offset_of!(Pipe, ring_base) == 32);
     assert!(offset_of!(Pipe, overhead_bytes) == 40);
@@ -349,7 +366,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddrKey, PairLink, Pipe, SocketAddress, Stage, VnodeRef};
+    use super::{AddrKey, PairLink, Pipe, SocketAddress, Stage, VnodeRef, Waits};
 
     // SAFETY: repr(C), a byte array alone: no padding, every bit pattern valid.
     unsafe impl aya::Pod for AddrKey {}
@@ -362,6 +379,9 @@ mod pod {
     unsafe impl aya::Pod for Stage {}
     // SAFETY: repr(C), a u64 and two u32: no padding, every bit pattern valid.
     unsafe impl aya::Pod for PairLink {}
+    // SAFETY: repr(C), u64 alone, 192 bytes as asserted: no padding, every bit pattern
+    // valid.
+    unsafe impl aya::Pod for Waits {}
     // SAFETY: repr(C), integers whose sizes add up to the asserted 128 bytes:
     // no padding, every bit pattern valid.
     unsafe impl aya::Pod for Pipe {}

@@ -30,8 +30,11 @@ pub const MAP_LATEST: &str = "EMU_LATEST";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";
 
+/// Per-CPU array: [`crate::layout::Waits`], two for each group.
+pub const MAP_WAITS: &str = "EMU_WAITS";
+
 /// The maps of the TC programs, in the order in which they are pinned.
-pub const MAPS: [&str; 10] = [
+pub const MAPS: [&str; 11] = [
     MAP_VNODES,
     MAP_GROUPS,
     MAP_PAIRS,
@@ -42,6 +45,7 @@ pub const MAPS: [&str; 10] = [
     MAP_OPENINGS,
     MAP_LATEST,
     MAP_REASONS,
+    MAP_WAITS,
 ];
 /// All TC programs.
 pub const PROGS: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];

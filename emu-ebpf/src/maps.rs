@@ -7,9 +7,10 @@ use aya_ebpf::{
 };
 use emu_common::{
     layout::{
-        AddrKey, Opening, PairLink, Pipe, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef, feature,
+        AddrKey, Opening, PairLink, Pipe, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef, Waits,
+        feature,
     },
-    model::{identity::Event, jitter, order},
+    model::{identity::Event, jitter, order, waits},
     reason::Reason,
 };
 
@@ -44,6 +45,9 @@ static LATEST: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
+
+#[map(name = "EMU_WAITS")]
+static WAITS: PerCpuArray<Waits> = PerCpuArray::with_max_entries(2, 0);
 
 #[map(name = "EMU_IDENTITY")]
 static IDENTITY: HashMap<u64, SocketAddress> = HashMap::with_max_entries(1, 0);
@@ -164,6 +168,25 @@ pub fn count(reason: Reason) {
     if let Some(counter) = REASONS.get_ptr_mut(reason as u32) {
         // Atomic although per CPU: a softirq may interrupt a process that sends.
         atomic::fetch_add(counter, 1);
+    }
+}
+
+/// Counts how long a packet is in its pipe; `index` is that of [`Waits`].
+#[inline(always)]
+pub fn count_wait(index: u32, time_ns: u64) {
+    let Some(waits) = WAITS.get_ptr_mut(index) else {
+        return;
+    };
+    let class = waits::class(time_ns);
+    if class >= waits::CLASSES {
+        return;
+    }
+    // SAFETY: `waits` is a live map value of this CPU, and `class` was compared with the
+    // length of its array. Plain additions do: both programs run with softirqs off, so
+    // none of them interrupts another one on the same CPU.
+    unsafe {
+        (*waits).classes[class as usize] += 1;
+        (*waits).sum_ns += time_ns;
     }
 }
 

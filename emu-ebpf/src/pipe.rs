@@ -1,7 +1,7 @@
 //! Sending a packet through a pipe: admission, reservation, counters.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{NO_LIMIT_NS, Pipe, pipe_flag},
+    layout::{Direction, NO_LIMIT_NS, Pipe, pipe_flag},
     model::{queue, rate},
     reason::Reason,
 };
@@ -60,6 +60,16 @@ impl Line {
         // SAFETY: `pipe` points to a live map value.
         atomic::fetch_add(unsafe { &raw mut (*self.pipe).drops_closed }, 1);
         reason
+    }
+
+    /// Counts how long a packet of the line's vnode is in the pipe.
+    #[inline(always)]
+    pub fn count_wait(&self, direction: Direction, now_ns: u64, departure_ns: u64) {
+        let group = self.flags >> pipe_flag::GROUP_SHIFT & pipe_flag::GROUP_MASK;
+        maps::count_wait(
+            group * 2 + direction as u32,
+            departure_ns.saturating_sub(now_ns),
+        );
     }
 
     /// How long a filter stays open.

@@ -1,8 +1,11 @@
 //! What the pipes counted, for `emu status` and the agent's metrics.
-use emu_common::layout::{Direction, Pipe, Stage};
+use emu_common::layout::{Direction, Pipe, Stage, Waits};
 use serde::Serialize;
 
-use crate::{kernel::bpf::Maps, session::Loaded};
+use crate::{
+    kernel::bpf::{BpfError, Maps},
+    session::Loaded,
+};
 
 /// Counters of one or more pipes and of their stages.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -84,4 +87,18 @@ pub fn by_group(loaded: &Loaded, maps: &Maps) -> Vec<[Counters; 2]> {
         }
     }
     totals
+}
+
+/// How long packets of every group were in its lines' pipes, up and down, in the order of
+/// the plan.
+///
+/// # Errors
+/// [`BpfError::Map`].
+pub fn waits_by_group(loaded: &Loaded, maps: &Maps) -> Result<Vec<[Waits; 2]>, BpfError> {
+    (0..loaded.plan.groups.len())
+        .map(|group| {
+            let of = |direction| maps.waits(group, direction);
+            Ok([of(Direction::Up)?, of(Direction::Down)?])
+        })
+        .collect()
 }

@@ -12,3 +12,4 @@ pub mod order;
 pub mod queue;
 pub mod random;
 pub mod rate;
+pub mod waits;

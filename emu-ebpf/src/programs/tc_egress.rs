@@ -47,6 +47,7 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     let may_copy = !stage::is_copy(ctx);
     let own = stage::pass(ctx, line.stage, may_copy)?;
     let mut departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
+    line.count_wait(Direction::Up, now_ns, departure_ns);
     let between = stage::pass(ctx, link.stage & !PairLink::CUT, may_copy)?;
     if maps::features() & feature::CAPACITY != 0 && link.pipe != 0 {
         let core = pipe::line(link.pipe)?;

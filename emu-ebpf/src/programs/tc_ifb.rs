@@ -35,6 +35,7 @@ fn try_ifb(ctx: &TcContext) -> Result<Reason, Reason> {
     let may_copy = !stage::is_copy(ctx);
     let own = stage::pass(ctx, line.stage, may_copy)?;
     let departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
+    line.count_wait(Direction::Down, now_ns, departure_ns);
     stage::corrupt(ctx, &packet, [own, own]);
     let access = stage::latency(own, line.latency_ns());
     let due_ns = delay::due_ns(departure_ns, access.ns, 0);

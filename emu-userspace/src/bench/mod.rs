@@ -64,6 +64,12 @@ pub enum BenchError {
     /// Loading a topology.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// Results that are there are not of the swarm that is to run.
+    #[error("{}: a run with other settings; remove it, or take another folder", .folder.display())]
+    OtherSettings {
+        /// The run's folder.
+        folder: std::path::PathBuf,
+    },
     /// Somebody asked for an end.
     #[error("broken off")]
     Interrupted,

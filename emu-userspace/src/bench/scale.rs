@@ -1,7 +1,9 @@
 //! Many peers on one machine: real nodes of the BitTorrent DHT, each a process of its
 //! own behind an access line, and whether the network stays right while they run.
 use std::{
+    collections::BTreeMap,
     fs,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -55,6 +57,35 @@ pub struct Outcome {
     pub error_idle_ms: f64,
     /// The same while all ran.
     pub error_running_ms: f64,
+    /// The round trip itself, by the model.
+    pub expected_ms: f64,
+    /// Bytes of IP that some of the peers received, against time: every so manieth in the
+    /// order of their starts.
+    #[serde(skip)]
+    pub progress: Vec<Curve>,
+}
+
+/// Growing values, each at its time in seconds.
+pub type Curve = Vec<(f64, f64)>;
+
+impl Settings {
+    /// What takes less than a minute.
+    pub const QUICK: Self = Self {
+        peers: 40,
+        interval: Duration::from_millis(250),
+        settle: Duration::from_secs(20),
+    };
+    /// As many as in P2PLab's largest experiment, started as fast.
+    pub const FULL: Self = Self {
+        peers: 5_760,
+        interval: Duration::from_millis(250),
+        settle: Duration::from_secs(60),
+    };
+
+    /// Each so manieth peer's progress is kept: P2PLab drew every fiftieth of 5,760.
+    pub fn drawn_every(&self) -> u32 {
+        (self.peers / 115).max(1)
+    }
 }
 
 /// Samples of a round trip.
@@ -75,7 +106,7 @@ pub fn run(
     bench.emu(&format!("load --no-verify {}", bench.topology.display()))?;
     let load_s = begin.elapsed().as_secs_f64();
     say("loaded; measuring the round trip with nobody there");
-    let error_idle_ms = bench.error_ms()?;
+    let (error_idle_ms, expected_ms) = bench.error_ms()?;
     let memory = available_bytes();
     let mut child = bench.start()?;
     let starting = settings.interval * settings.peers;
@@ -86,7 +117,7 @@ pub fn run(
         say(&format!("{:.0} s", begin.elapsed().as_secs_f64()));
         if measured.is_none() && begin.elapsed() > starting + settings.settle / 3 {
             let used = memory.saturating_sub(available_bytes());
-            measured = Some((bench.error_ms()?, used));
+            measured = Some((bench.error_ms()?.0, used));
         }
     }
     let (error_running_ms, used_bytes) = measured.ok_or(BenchError::Program {
@@ -97,6 +128,7 @@ pub fn run(
     outcome.load_s = load_s;
     outcome.error_idle_ms = error_idle_ms;
     outcome.error_running_ms = error_running_ms;
+    outcome.expected_ms = expected_ms;
     outcome.used_bytes = used_bytes;
     Ok(outcome)
 }
@@ -151,8 +183,8 @@ impl<'a> Bench<'a> {
             .run(&format!("{} {words}", self.emu.display()))
     }
 
-    /// Median error of the round trip.
-    fn error_ms(&self) -> Result<f64, BenchError> {
+    /// Median error of the round trip, and what the model says it is.
+    fn error_ms(&self) -> Result<(f64, f64), BenchError> {
         let words = format!("verify --json --samples {SAMPLES}");
         // An error beyond its bound is a result here.
         let output = self.namespace.enter(|| {
@@ -163,7 +195,9 @@ impl<'a> Bench<'a> {
         })?;
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         let pair = &report["pairs"][0];
-        let error = pair["error_ms"].as_f64();
+        let error = pair["error_ms"]
+            .as_f64()
+            .zip(pair["expected_rtt_ms"].as_f64());
         error.ok_or_else(|| BenchError::Program {
             line: format!("emu {words}"),
             words: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -243,7 +277,36 @@ impl<'a> Bench<'a> {
                 .collect(),
             error_idle_ms: 0.0,
             error_running_ms: 0.0,
+            expected_ms: 0.0,
+            progress: self.progress(&read("run/counters.csv")?),
         })
+    }
+}
+
+impl Bench<'_> {
+    /// The curves of every so manieth peer, from the table of counters over time.
+    fn progress(&self, counters: &str) -> Vec<Curve> {
+        let mut lines = counters.lines();
+        let header = lines.next().unwrap_or_default();
+        let place = |name: &str| header.split(',').position(|h| h == name);
+        let (Some(time), Some(vnode), Some(bytes)) =
+            (place("time_s"), place("vnode"), place("received_bytes"))
+        else {
+            return Vec::new();
+        };
+        let mut curves: BTreeMap<Ipv4Addr, Curve> = BTreeMap::new();
+        for cells in lines.map(|line| line.split(',').collect::<Vec<_>>()) {
+            let cell = |at: usize| cells.get(at).copied().unwrap_or_default();
+            let Ok(address) = cell(vnode).parse::<Ipv4Addr>() else {
+                continue;
+            };
+            if address.to_bits() % self.settings.drawn_every() == 0
+                && let (Ok(time_s), Ok(bytes)) = (cell(time).parse(), cell(bytes).parse())
+            {
+                curves.entry(address).or_default().push((time_s, bytes));
+            }
+        }
+        curves.into_values().collect()
     }
 }
 

@@ -9,7 +9,7 @@ use emu::{
     session::Loaded,
 };
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, pipe_flag},
+    layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, Waits, pipe_flag},
     model::rate,
 };
 use serde_json::{Value, json};
@@ -57,6 +57,7 @@ impl Status {
 fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     let plan = &loaded.plan;
     let totals = counters::by_group(loaded, maps);
+    let waits = counters::waits_by_group(loaded, maps)?;
     let reasons = maps.reasons()?;
     let mut missing = missing(plan)?;
     if loaded.is_half_changed() {
@@ -68,9 +69,11 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
         let groups: Vec<Value> = plan
             .groups
             .iter()
-            .zip(&totals)
-            .map(|(group, [up, down])| {
-                json!({"name": group.name, "vnodes": group.local_vnodes, "up": up, "down": down})
+            .zip(totals.iter().zip(&waits))
+            .map(|(group, ([up, down], [up_waits, down_waits]))| {
+                json!({"name": group.name, "vnodes": group.local_vnodes, "up": up, "down": down,
+                    "up_queue_delay": waits_json(up_waits),
+                    "down_queue_delay": waits_json(down_waits)})
             })
             .collect();
         let reasons: serde_json::Map<String, Value> = reasons
@@ -94,17 +97,21 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
                 "up packets",
                 "bytes",
                 "drops",
+                "p50, p99 ms",
                 "down packets",
                 "bytes",
                 "drops",
+                "p50, p99 ms",
             ],
-            &[1, 2, 3, 4, 5, 6, 7],
+            &[1, 2, 3, 4, 5, 6, 7, 8, 9],
         );
         let local = |(group, _): &(&PlanGroup, _)| group.local_vnodes > 0;
-        for (group, [up, down]) in plan.groups.iter().zip(&totals).filter(local) {
+        let figures = totals.iter().zip(&waits);
+        for (group, (totals, waits)) in plan.groups.iter().zip(figures).filter(local) {
             let mut row = vec![group.name.clone(), group.local_vnodes.to_string()];
-            for side in [up, down] {
+            for (side, waits) in totals.iter().zip(waits) {
                 row.extend([side.packets, side.bytes, side.drops()].map(|n| n.to_string()));
+                row.push(quantiles(waits));
             }
             table.add_row(row);
         }
@@ -143,6 +150,27 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
         }
     }
     Ok(if missing.is_empty() { OK } else { FAILED })
+}
+
+/// How long packets are in the pipes of a group: half of them, and 99 in 100.
+fn quantiles(waits: &Waits) -> String {
+    let ms = |share| {
+        let ns = waits.quantile_ns(share)?;
+        Some(format!("{:.1}", ns / 1e6))
+    };
+    match (ms(0.5), ms(0.99)) {
+        (Some(half), Some(most)) => format!("{half}, {most}"),
+        _ => "–".to_owned(),
+    }
+}
+
+fn waits_json(waits: &Waits) -> Value {
+    let packets = waits.packets();
+    json!({
+        "packets": packets,
+        "mean_ns": (packets > 0).then(|| waits.sum_ns / packets.max(1)),
+        "p50_ns": waits.quantile_ns(0.5), "p99_ns": waits.quantile_ns(0.99),
+    })
 }
 
 /// What runs as vnodes, and what the hooks counted.

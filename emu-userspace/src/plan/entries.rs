@@ -135,7 +135,9 @@ impl Plan {
             Direction::Down => (&group.down, &group.down_stage),
         };
         let seed = self.line_seed(self.vnodes[vnode].address, direction);
-        (*pipe, stage.map(|stage| Stage { seed, ..stage }))
+        let mut pipe = *pipe;
+        pipe.flags |= (self.vnodes[vnode].group as u32) << pipe_flag::GROUP_SHIFT;
+        (pipe, stage.map(|stage| Stage { seed, ..stage }))
     }
 
     /// Seed of the stage of a vnode's line.

@@ -98,7 +98,8 @@ impl Plan {
 
     /// Whether the vnodes of a group let in nothing unsolicited.
     pub fn filters(&self, group: GroupId) -> bool {
-        self.groups[group].up.flags >> pipe_flag::FILTER_SHIFT != filter::OPEN
+        let flags = self.groups[group].up.flags;
+        flags >> pipe_flag::FILTER_SHIFT & pipe_flag::FILTER_MASK != filter::OPEN
     }
 
     /// One-way time of a packet of `ip_bytes` through idle lines, in nanoseconds.

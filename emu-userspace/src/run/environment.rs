@@ -156,6 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::print_stdout, reason = "what a test leaves out")]
     fn a_shell_has_a_package_and_an_unknown_file_has_none() {
         let mut environment = json!({"programs": [
             {"file": "/bin/sh"}, {"file": "/no/such/program"},

@@ -6,7 +6,7 @@
 //! the emulated network.
 use std::{fs, time::Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
     fq_stats::{FqStats, fq_stats},
@@ -60,7 +60,7 @@ pub struct Monitor {
 }
 
 /// How a host kept up.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     /// Time under watch.
     pub seconds: f64,

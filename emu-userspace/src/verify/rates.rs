@@ -37,6 +37,10 @@ const LARGEST_WINDOW: u64 = 4 << 20;
 const UDP_SHARE: (f64, f64) = (0.98, 1.02);
 const TCP_SHARE: (f64, f64) = (0.93, 1.03);
 
+/// How often a line that is out of its bounds is measured in all: a wrong line is wrong
+/// each time, a machine that stood still for longer than a queue lasts is not.
+const TRIES: u32 = 3;
+
 /// Goodput of one pair of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RateReport {
@@ -52,6 +56,8 @@ pub struct RateReport {
     pub measured_bps: u64,
     /// Whether the share is in its bounds.
     pub ok: bool,
+    /// How often it was measured; the figure is that of the last time.
+    pub tries: u32,
 }
 
 struct Sample {
@@ -157,7 +163,12 @@ impl Sample {
             expected_bps: expected,
             measured_bps: measured as u64,
             ok: ratio >= share.0 && ratio <= share.1,
+            tries: 1,
         }
+    }
+
+    fn measure(&self, udp: bool, mtu_bytes: u32) -> io::Result<RateReport> {
+        if udp { self.udp() } else { self.tcp(mtu_bytes) }
     }
 
     /// Sends datagrams at twice the rate and counts what arrives.
@@ -266,7 +277,8 @@ impl Sample {
     }
 }
 
-/// Measures UDP, then TCP, of all samples side by side.
+/// Measures UDP, then TCP, of all samples side by side; what is out of its bounds again,
+/// alone.
 ///
 /// # Errors
 /// A socket that could not be made or used.
@@ -277,15 +289,7 @@ pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
         let results: Vec<io::Result<RateReport>> = thread::scope(|scope| {
             let threads: Vec<_> = samples
                 .iter()
-                .map(|sample| {
-                    scope.spawn(move || {
-                        if udp {
-                            sample.udp()
-                        } else {
-                            sample.tcp(plan.mtu_bytes)
-                        }
-                    })
-                })
+                .map(|sample| scope.spawn(move || sample.measure(udp, plan.mtu_bytes)))
                 .collect();
             threads
                 .into_iter()
@@ -295,8 +299,14 @@ pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
                 })
                 .collect()
         });
-        for result in results {
-            reports.push(result?);
+        for (sample, result) in samples.iter().zip(results) {
+            let mut report = result?;
+            while !report.ok && report.tries < TRIES {
+                let tries = report.tries + 1;
+                report = sample.measure(udp, plan.mtu_bytes)?;
+                report.tries = tries;
+            }
+            reports.push(report);
         }
     }
     Ok(reports)

@@ -1,4 +1,4 @@
-//! A node of the BitTorrent DHT that puts a value and gets another node's.
+//! A node of the BitTorrent DHT that puts a value and gets that of a node before it.
 use std::{
     future,
     time::{Duration, Instant},
@@ -9,6 +9,16 @@ use clap::Args;
 use mainline::{Id, async_dht::AsyncDht};
 use sha1::{Digest, Sha1};
 use tokio::time::sleep;
+
+use crate::wakeups;
+
+/// How often a node that looks for something wakes up when nothing comes.
+const LOOKING: Duration = Duration::from_millis(250);
+/// The same for one that only serves: what comes wakes it up.
+const SERVING: Duration = Duration::from_secs(10);
+/// A node looks for the value of the one that is so many numbers before it, which had time
+/// to put it; the first ones for that of number 0.
+const BEFORE: u32 = 16;
 
 /// Arguments of `peers dht`.
 #[derive(Args)]
@@ -25,7 +35,7 @@ pub struct Dht {
     /// How many nodes put values; 0: none, this one only serves.
     #[arg(long, default_value_t = 0)]
     of: u32,
-    /// How long to look for the neighbour's value.
+    /// How long to look for the other's value.
     #[arg(long, default_value = "60", value_name = "SECONDS")]
     patience: u64,
     /// How long to serve others after that.
@@ -51,6 +61,7 @@ impl Dht {
             builder.bootstrap(&self.bootstrap);
         }
         let dht = builder.build()?.as_async();
+        wakeups::every(self.port, LOOKING)?;
         if !self.bootstrap.is_empty() {
             while !dht.bootstrapped().await {
                 let patience = Duration::from_secs(self.patience);
@@ -60,14 +71,16 @@ impl Dht {
             say(begin, "bootstrapped");
         }
         if self.of == 0 {
+            wakeups::every(self.port, SERVING)?;
             return future::pending().await;
         }
         self.exchange(&dht, begin).await?;
+        wakeups::every(self.port, SERVING)?;
         sleep(Duration::from_secs(self.stay)).await;
         Ok(())
     }
 
-    /// Puts a value, then gets that of the next node.
+    /// Puts a value, then gets that of a node that was started some time before.
     async fn exchange(&self, dht: &AsyncDht, begin: Instant) -> anyhow::Result<()> {
         let deadline = begin + Duration::from_secs(self.patience);
         // A node that everybody else forgot for a moment finds nobody: try again.
@@ -78,8 +91,9 @@ impl Dht {
             put = dht.put_immutable(&value(self.number)).await;
         }
         say(begin, "put");
-        let wanted = value((self.number + 1) % self.of);
+        let wanted = value(self.number.saturating_sub(BEFORE));
         let target = target(&wanted)?;
+        let mut pause = Duration::from_secs(1);
         loop {
             if let Some(found) = dht.get_immutable(target).await {
                 ensure!(*found == *wanted, "got another value");
@@ -87,9 +101,10 @@ impl Dht {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                bail!("the neighbour's value was not found");
+                bail!("the other's value was not found");
             }
-            sleep(Duration::from_secs(1)).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(8));
         }
     }
 }

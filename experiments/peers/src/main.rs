@@ -4,6 +4,7 @@
 
 mod dht;
 mod gossip;
+mod wakeups;
 
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use clap::{Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   peers dht                                              a first node, for others to join
-  peers dht --bootstrap 10.8.0.1:6881 --number 3 --of 20 join, put a value, get a neighbour's
+  peers dht --bootstrap 10.8.0.1:6881 --number 3 --of 20 join, put a value, get another's
   peers gossip --address 10.8.0.2 --seed 10.8.0.1:7946 --members 20";
 
 /// Peers for experiments: they end with 0 when they did what they were to do.

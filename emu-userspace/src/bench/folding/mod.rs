@@ -3,23 +3,29 @@
 //! P2PLab's experiment. The clients, their lines and their order of starting are the
 //! same each time; only how many of them share a host differs. If the emulation is
 //! right, the curves of what they received do not.
+pub mod client;
 pub mod curves;
+mod seconds;
+pub mod store;
 mod swarm;
 
 use std::{fmt::Write, fs, path::Path, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     BenchError,
     fleet::{INTERFACE, host_address},
 };
 use crate::run::health::Health;
+pub use client::Client;
 pub use swarm::Observer;
 
-/// What is run.
-#[derive(Debug, Clone, Serialize)]
+/// The swarm: what is the same in all runs that can be compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
+    /// The program of seeders and clients.
+    pub client: Client,
     /// Clients that download.
     pub clients: u32,
     /// Clients that have the file from the start.
@@ -29,42 +35,61 @@ pub struct Settings {
     /// Size of its pieces.
     pub piece_bytes: usize,
     /// Time between the starts of two clients.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub interval: Duration,
-    /// How many clients share a host, one run for each.
-    pub ratios: Vec<u32>,
     /// The line of every client, as in a topology.
     pub line: String,
     /// Time between two looks at the counters.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub sample: Duration,
     /// When a run that does not end is given up.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub limit: Duration,
 }
 
-fn seconds<S: serde::Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(time.as_secs_f64())
+/// The runs of a swarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series {
+    /// How many clients share a host, one run for each.
+    pub ratios: Vec<u32>,
+    /// How many more runs the first ratio has: what they differ by is chance.
+    pub repeats: u32,
+}
+
+impl Series {
+    /// All on hosts of their own, and all on one.
+    pub fn quick() -> Self {
+        Self {
+            ratios: vec![1, 16],
+            repeats: 1,
+        }
+    }
+
+    /// P2PLab's: 160, 16, 8, 4 and 2 hosts.
+    pub fn full() -> Self {
+        Self {
+            ratios: vec![1, 10, 20, 40, 80],
+            repeats: 0,
+        }
+    }
 }
 
 /// The line of P2PLab's experiment.
 const LINE: &str = "down: 2mbit, up: 128kbit, latency: 30ms";
 
 impl Settings {
-    /// What takes a minute or two. Lines go up faster than down here, so that each
-    /// client gets what its line takes: in a swarm of ten, who serves whom is chance,
-    /// and it would move the curves more than the emulation could.
+    /// Some minutes. P2PLab's lines with a small file, in small pieces.
     pub fn quick() -> Self {
         Self {
-            clients: 8,
+            client: Client::Libtorrent,
+            clients: 16,
             seeders: 4,
             file_bytes: 1 << 20,
             piece_bytes: 16 << 10,
             interval: Duration::from_secs(2),
-            ratios: vec![1, 4, 8],
-            line: "down: 256kbit, up: 512kbit, latency: 30ms".to_owned(),
+            line: LINE.to_owned(),
             sample: Duration::from_millis(500),
-            limit: Duration::from_secs(120),
+            limit: Duration::from_secs(400),
         }
     }
 
@@ -75,8 +100,6 @@ impl Settings {
             file_bytes: 16 << 20,
             piece_bytes: 256 << 10,
             interval: Duration::from_secs(10),
-            line: LINE.to_owned(),
-            ratios: vec![1, 10, 20, 40, 80],
             sample: Duration::from_secs(1),
             limit: Duration::from_secs(7200),
             ..Self::quick()
@@ -88,7 +111,7 @@ impl Settings {
     fn topology(&self, ratio: u32) -> String {
         let (clients, seeders) = (self.clients, self.seeders);
         let mut text = format!(
-            "version: 1\nname: folding-{ratio}\nseed: 1\nprofiles:\n  line: {{{}}}\n\
+            "version: 1\nname: folding-{ratio}\nseed: 1\naddressing: anyip\nprofiles:\n  line: {{{}}}\n\
              groups:\n  servers: {{prefix: 10.9.0.0/24, nodes: {}, profile: line}}\n  \
              clients: {{prefix: 10.8.0.0/16, nodes: {clients}, profile: line}}\nhosts:\n  \
              - {{name: servers, interface: {INTERFACE}, address: {}, groups: [servers]}}\n",
@@ -117,10 +140,12 @@ impl Settings {
 }
 
 /// One run: the clients at one ratio.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     /// Clients on a host.
     pub ratio: u32,
+    /// Which run of this ratio it is: 0 is the one that is compared with other ratios.
+    pub again: u32,
     /// Hosts that carry clients.
     pub hosts: u32,
     /// Time to make and load the hosts.
@@ -137,9 +162,6 @@ pub struct Run {
     /// to get it.
     #[serde(skip)]
     pub received: curves::Curve,
-    /// The same for each client.
-    #[serde(skip)]
-    pub each: Vec<curves::Curve>,
     /// Packets that the lines of clients and seeders dropped.
     pub drops: u64,
     /// How the machine kept up.
@@ -147,6 +169,32 @@ pub struct Run {
 }
 
 impl Run {
+    /// One that has not begun.
+    fn new(settings: &Settings, ratio: u32) -> Self {
+        Self {
+            ratio,
+            again: 0,
+            hosts: settings.hosts(ratio),
+            load_s: 0.0,
+            run_s: 0.0,
+            done_s: vec![None; settings.clients as usize],
+            equal_files: 0,
+            failed: Vec::new(),
+            received: Vec::new(),
+            drops: 0,
+            host_health: Health::default(),
+        }
+    }
+
+    /// Its ratio in words.
+    pub fn name(&self) -> String {
+        match self.again {
+            0 => format!("{} on a host", self.ratio),
+            1 => format!("{} on a host, again", self.ratio),
+            n => format!("{} on a host, again ({n})", self.ratio),
+        }
+    }
+
     /// Whether every client has the whole file.
     pub fn is_complete(&self) -> bool {
         self.done_s.iter().all(Option::is_some)
@@ -163,36 +211,88 @@ impl Run {
     }
 }
 
-/// Runs the clients once for each ratio; files go below `folder`.
+/// Runs the clients once for each ratio, and the first ratio again; gives these runs and
+/// those of the same swarm that the folder has from before, by ratio.
 ///
 /// # Errors
 /// [`BenchError`]. A client that does not finish is no error but in the result.
 pub fn run(
     settings: &Settings,
+    series: &Series,
     folder: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Run>, BenchError> {
-    let mut runs = Vec::new();
-    for ratio in &settings.ratios {
-        let own = folder.join(format!("ratio-{ratio}"));
+    // Before hours are spent: whether what is there is of the same swarm.
+    store::read(folder, settings)?;
+    let once = series.ratios.iter().map(|ratio| (*ratio, 0));
+    let first = series.ratios.first();
+    let again = first
+        .into_iter()
+        .flat_map(|ratio| (1..=series.repeats).map(move |n| (*ratio, n)));
+    for (ratio, again) in once.chain(again) {
+        let own = folder.join(match again {
+            0 => format!("ratio-{ratio}"),
+            n => format!("ratio-{ratio}-again-{n}"),
+        });
+        if own.exists() {
+            fs::remove_dir_all(&own).map_err(BenchError::system("remove an older run"))?;
+        }
         fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
-        let run = swarm::run(settings, *ratio, &own, observer)?;
-        write_json(&own, &run).map_err(BenchError::system("write the results"))?;
-        runs.push(run);
+        let mut run = swarm::run(settings, ratio, &own, observer)?;
+        run.again = again;
+        store::write(&own, settings, &run).map_err(BenchError::system("write the results"))?;
     }
-    Ok(runs)
+    store::read(folder, settings)
 }
 
-/// The largest distance of a run's curve from the first run's, as a share of all data.
-pub fn largest_distance(runs: &[Run]) -> Option<f64> {
-    let (first, rest) = runs.split_first()?;
-    rest.iter()
-        .map(|run| curves::distance(&first.received, &run.received).0)
-        .reduce(f64::max)
+/// How far curves are from each other, as shares of all data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Distances {
+    /// The largest distance of a ratio's curve from the smallest ratio's; none of one ratio.
+    pub ratios: Option<f64>,
+    /// The largest between two runs of one ratio: what chance makes of the same swarm.
+    pub chance: Option<f64>,
 }
 
-/// `run.json`, so that nothing is lost if a later run breaks off.
-fn write_json(folder: &Path, run: &Run) -> std::io::Result<()> {
-    let json = serde_json::to_string_pretty(run)?;
-    fs::write(folder.join("run.json"), json)
+/// The distances of runs in the order of [`store::read`].
+pub fn distances(runs: &[Run]) -> Distances {
+    let firsts: Vec<&Run> = runs.iter().filter(|run| run.again == 0).collect();
+    let apart = |a: &Run, b: &Run| curves::distance(&a.received, &b.received).0;
+    let others = firsts.iter().skip(1).map(|run| apart(firsts[0], run));
+    let same = runs.iter().filter(|run| run.again > 0).filter_map(|again| {
+        let first = firsts.iter().find(|first| first.ratio == again.ratio)?;
+        Some(apart(first, again))
+    });
+    Distances {
+        ratios: others.reduce(f64::max),
+        chance: same.reduce(f64::max),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chance_is_told_from_what_the_ratio_does() {
+        let run = |ratio, again, half: f64| {
+            let mut run = Run::new(&Settings::quick(), ratio);
+            run.again = again;
+            run.received = vec![(0.0, 0.0), (5.0, half), (10.0, 100.0)];
+            run
+        };
+        let runs = [
+            run(1, 0, 50.0),
+            run(1, 1, 52.0),
+            run(8, 0, 49.0),
+            run(16, 0, 47.0),
+        ];
+        let expected = Distances {
+            ratios: Some(0.03),
+            chance: Some(0.02),
+        };
+        assert_eq!(distances(&runs), expected);
+        assert_eq!(distances(&runs[..1]), Distances::default());
+        assert_eq!(distances(&[]), Distances::default());
+    }
 }

@@ -1,5 +1,6 @@
 //! A tracker, its seeders and its clients on a fleet of hosts.
 use std::{
+    fmt::Write as _,
     fs::{self, File},
     io::Write,
     net::{IpAddr, Ipv4Addr},
@@ -12,14 +13,18 @@ use std::{
 
 use emu_common::layout::Direction;
 
-use super::{Run, Settings};
+use super::{
+    Run, Settings,
+    client::{self, Files},
+    store,
+};
 use crate::{
     bench::{
         BenchError,
         fleet::{Fleet, Program},
         torrent::Torrent,
     },
-    run::health::{Health, Monitor},
+    run::health::Monitor,
 };
 
 /// Who watches.
@@ -54,14 +59,15 @@ pub fn run(
     folder: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Run, BenchError> {
-    let hosts = settings.hosts(ratio);
-    observer.progress(&format!("{hosts} hosts: making and loading them"));
+    observer.progress(&format!(
+        "{} hosts: making and loading them",
+        settings.hosts(ratio)
+    ));
     let begin = Instant::now();
     let fleet = Fleet::new(&settings.topology(ratio), folder)?;
     let load_s = begin.elapsed().as_secs_f64();
     let mut swarm = Swarm::new(settings, &fleet, folder)?;
     let mut run = swarm.download(ratio, observer)?;
-    run.hosts = hosts;
     run.load_s = load_s;
     run.equal_files = swarm.equal_files()?;
     Ok(run)
@@ -72,7 +78,7 @@ struct Swarm<'a> {
     fleet: &'a Fleet,
     folder: PathBuf,
     torrent: Torrent,
-    hook: PathBuf,
+    files: Files,
     /// One row for each look, so that nothing is lost if a run breaks off.
     table: File,
     /// Tracker and seeders first, then clients.
@@ -85,12 +91,17 @@ impl<'a> Swarm<'a> {
         let announce = format!("http://{}:6969/announce", server_address(0));
         let torrent = Torrent::create(folder, settings.file_bytes, settings.piece_bytes, &announce)
             .map_err(BenchError::system("write the file to share"))?;
-        let hook = folder.join("done.sh");
-        fs::write(&hook, DONE_HOOK)
-            .and_then(|()| fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)))
+        let files = Files {
+            metainfo: torrent.metainfo.clone(),
+            driver: folder.join("client.py"),
+            hook: folder.join("done.sh"),
+        };
+        fs::write(&files.driver, client::DRIVER)
+            .and_then(|()| fs::write(&files.hook, DONE_HOOK))
+            .and_then(|()| fs::set_permissions(&files.hook, fs::Permissions::from_mode(0o755)))
             .map_err(BenchError::system("write a script"))?;
-        let mut table = File::create(folder.join("received.csv"))
-            .map_err(BenchError::system("make a table"))?;
+        let mut table =
+            File::create(folder.join(store::TABLE)).map_err(BenchError::system("make a table"))?;
         let clients: String = (0..settings.clients)
             .map(|i| format!(",client_{i}_bytes"))
             .collect();
@@ -101,7 +112,7 @@ impl<'a> Swarm<'a> {
             fleet,
             folder: folder.to_owned(),
             torrent,
-            hook,
+            files,
             table,
             processes: Vec::new(),
         };
@@ -111,7 +122,7 @@ impl<'a> Swarm<'a> {
             let own = swarm.folder_of(&name)?;
             fs::copy(&swarm.torrent.file, own.join("file"))
                 .map_err(BenchError::system("give a seeder its file"))?;
-            swarm.start(name, server_address(index), &swarm.client_argv(true))?;
+            swarm.client(name, server_address(index), true)?;
         }
         Ok(swarm)
     }
@@ -158,33 +169,9 @@ impl<'a> Swarm<'a> {
         Ok(own)
     }
 
-    /// aria2 as it is, but without what needs more than the swarm: no DHT, no local
-    /// discovery; it seeds for as long as it runs.
-    fn client_argv(&self, has_file: bool) -> Vec<String> {
-        let mut argv: Vec<String> = [
-            "aria2c",
-            "--no-conf=true",
-            "--enable-dht=false",
-            "--enable-dht6=false",
-            "--disable-ipv6=true",
-            "--bt-enable-lpd=false",
-            "--listen-port=6881",
-            "--file-allocation=none",
-            "--disk-cache=0",
-            "--seed-ratio=0.0",
-            "--show-console-readout=false",
-            "--summary-interval=0",
-            "--console-log-level=warn",
-        ]
-        .map(str::to_owned)
-        .into();
-        argv.push(if has_file {
-            "--check-integrity=true".to_owned()
-        } else {
-            format!("--on-bt-download-complete={}", self.hook.display())
-        });
-        argv.push(self.torrent.metainfo.display().to_string());
-        argv
+    fn client(&mut self, name: String, vnode: IpAddr, has_file: bool) -> Result<(), BenchError> {
+        let argv = self.settings.client.argv(&self.files, vnode, has_file);
+        self.start(name, vnode, &argv)
     }
 
     fn start(&mut self, name: String, vnode: IpAddr, argv: &[String]) -> Result<(), BenchError> {
@@ -202,36 +189,22 @@ impl<'a> Swarm<'a> {
     /// Starts the clients one after another and watches them until all have the file.
     fn download(&mut self, ratio: u32, observer: &mut dyn Observer) -> Result<Run, BenchError> {
         let count = self.settings.clients;
-        let argv = self.client_argv(false);
         let (begin, began) = (Instant::now(), SystemTime::now());
         let mut monitor = Monitor::new();
-        let mut run = Run {
-            ratio,
-            hosts: 0,
-            load_s: 0.0,
-            run_s: 0.0,
-            done_s: vec![None; count as usize],
-            equal_files: 0,
-            failed: Vec::new(),
-            received: Vec::new(),
-            each: vec![Vec::new(); count as usize],
-            drops: 0,
-            host_health: Health::default(),
-        };
+        let mut run = Run::new(self.settings, ratio);
         let (mut started, mut sampled) = (0, 0);
         while run.done_s.contains(&None) && begin.elapsed() < self.settings.limit {
             let elapsed = begin.elapsed();
             if started < count && elapsed >= self.settings.interval * started {
                 let name = client_name(started);
-                self.start(name, client_address(started), &argv)?;
+                self.client(name, client_address(started), false)?;
                 started += 1;
                 continue;
             }
             if elapsed >= self.settings.sample * sampled {
                 sampled += 1;
                 monitor.sample();
-                self.look(&mut run, elapsed, began);
-                self.write_row(&run)?;
+                self.look(&mut run, elapsed, began)?;
                 let done = run.done_s.iter().flatten().count();
                 observer.progress(&format!(
                     "{ratio} on a host: {:.0} s, {started} of {count} started, {done} have the file",
@@ -254,38 +227,31 @@ impl<'a> Swarm<'a> {
     }
 
     /// Reads the counters, and who has the file.
-    fn look(&self, run: &mut Run, elapsed: Duration, began: SystemTime) {
+    fn look(
+        &mut self,
+        run: &mut Run,
+        elapsed: Duration,
+        began: SystemTime,
+    ) -> Result<(), BenchError> {
         let time_s = elapsed.as_secs_f64();
-        let mut sum = 0.0;
-        for (index, each) in run.each.iter_mut().enumerate() {
+        let (mut sum, mut cells) = (0, String::new());
+        for (index, done_s) in run.done_s.iter_mut().enumerate() {
             let vnode = client_address(index as u32);
             let host = self.fleet.host_of(vnode);
-            let bytes = host.map_or(0, |host| host.pipe(vnode, Direction::Down).bytes) as f64;
+            let bytes = host.map_or(0, |host| host.pipe(vnode, Direction::Down).bytes);
             sum += bytes;
-            each.push((time_s, bytes));
-            if run.done_s[index].is_none() {
+            let _ = write!(cells, ",{bytes}");
+            if done_s.is_none() {
                 let own = self.folder.join(client_name(index as u32));
                 let at = fs::metadata(own.join("done")).and_then(|m| m.modified());
-                run.done_s[index] = at.ok().map(|at| {
+                *done_s = at.ok().map(|at| {
                     at.duration_since(began)
                         .map_or(time_s, |after| after.as_secs_f64())
                 });
             }
         }
-        run.received.push((time_s, sum));
-    }
-
-    fn write_row(&mut self, run: &Run) -> Result<(), BenchError> {
-        let Some((time_s, sum)) = run.received.last() else {
-            return Ok(());
-        };
-        let clients: String = run
-            .each
-            .iter()
-            .filter_map(|curve| curve.last())
-            .map(|(_, bytes)| format!(",{bytes:.0}"))
-            .collect();
-        writeln!(self.table, "{time_s:.3},{sum:.0}{clients}")
+        run.received.push((time_s, sum as f64));
+        writeln!(self.table, "{time_s:.3},{sum}{cells}")
             .map_err(BenchError::system("write a table"))
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use clap::Args;
 use emu::{
-    bench::folding::{self, Observer, Run, Settings, curves},
+    bench::folding::{self, Client, Distances, Observer, Run, Series, Settings, curves},
     report::{Axis, Chart, Environment, Report, Table, Verdict},
 };
 use serde_json::json;
@@ -22,14 +22,16 @@ use crate::cli::{FAILED, OK, Outcome, print, print_json, table};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  emu bench folding                              eight clients on 8, 2 and 1 hosts
+  emu bench folding                              16 clients on 16 hosts and on one
   emu bench folding --full                       P2PLab's: 160 clients, 16 MB; takes hours
-  emu bench folding --full --interval 2s --ratios 1,80
+  emu bench folding --full --ratios 1 --out F    one of its runs; others, here or on another
+  emu bench folding --full --ratios 80 --out F   machine, add theirs to the same report
 
-Needs root, the programs aria2c and opentracker, and a kernel with fq; `cargo xtask run
--- bench folding` sees to all three. Works in network namespaces of its own.")]
+Needs root, the programs python3-libtorrent (or aria2c) and opentracker, and a kernel with
+fq; `cargo xtask run -- bench folding` sees to all three. Works in network namespaces of its
+own.")]
 pub(in crate::cli) struct Folding {
-    /// A small one that takes a minute or two; the default.
+    /// A small one that takes two minutes for each run; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
     /// P2PLab's: 160 clients, started every 10 s, 16 MB, 1 to 80 on a host.
@@ -38,9 +40,21 @@ pub(in crate::cli) struct Folding {
     /// Clients on a host, one run for each.
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     ratios: Option<Vec<u32>>,
+    /// How many more times the first ratio is run: by how much the same swarm differs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
+    repeats: Option<u32>,
+    /// Run nothing: a report of the runs that are in the folder.
+    #[arg(long, conflicts_with = "ratios")]
+    report_only: bool,
     /// Clients that download.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: Option<u32>,
+    /// The program of clients and seeders: libtorrent or aria2.
+    #[arg(long, value_name = "NAME")]
+    client: Option<Client>,
+    /// The line of each client, as in `down: 2mbit, up: 128kbit, latency: 30ms`.
+    #[arg(long, value_name = "LINE")]
+    line: Option<String>,
     /// Size of the file in KiB.
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
     size: Option<u32>,
@@ -65,11 +79,14 @@ impl Folding {
         } else {
             Settings::quick()
         };
-        if let Some(ratios) = &self.ratios {
-            settings.ratios.clone_from(ratios);
-        }
         if let Some(clients) = self.clients {
             settings.clients = clients;
+        }
+        if let Some(client) = self.client {
+            settings.client = client;
+        }
+        if let Some(line) = &self.line {
+            settings.line.clone_from(line);
         }
         if let Some(kib) = self.size {
             settings.file_bytes = kib as usize * 1024;
@@ -84,28 +101,49 @@ impl Folding {
         settings
     }
 
+    fn series(&self) -> Series {
+        let mut series = if self.full {
+            Series::full()
+        } else {
+            Series::quick()
+        };
+        if let Some(ratios) = &self.ratios {
+            series.ratios.clone_from(ratios);
+        }
+        if self.report_only {
+            series.ratios.clear();
+        }
+        if let Some(repeats) = self.repeats {
+            series.repeats = repeats;
+        }
+        series
+    }
+
     pub(super) fn run(self) -> Outcome {
-        let settings = self.settings();
+        let (settings, series) = (self.settings(), self.series());
         let mut watcher = Watcher::new()?;
         let out = std::path::absolute(&self.out)?;
-        let outcome = folding::run(&settings, &out, &mut watcher);
+        let outcome = folding::run(&settings, &series, &out, &mut watcher);
         watcher.clear();
         let runs = outcome?;
-        let distance = folding::largest_distance(&runs).unwrap_or(0.0);
-        let complete = runs.iter().all(Run::is_complete);
-        let ok = complete && distance * 100.0 <= self.at_most;
-        let report = self.report(&settings, &runs, distance);
-        report.write(&out, &json!({"settings": settings, "runs": runs}))?;
+        let apart = folding::distances(&runs);
+        let complete = !runs.is_empty() && runs.iter().all(Run::is_complete);
+        let ok = complete && self.is_near(apart);
+        let report = self.report(&settings, &runs, apart);
+        report.write(
+            &out,
+            &json!({"settings": settings, "distances": apart, "runs": runs}),
+        )?;
         if self.json {
             print_json(&json!({
-                "ok": ok, "complete": complete, "largest_distance": distance,
+                "ok": ok, "complete": complete, "distances": apart,
                 "at_most": self.at_most / 100.0, "settings": settings, "runs": runs,
             }))?;
         } else {
             print(&rows(&runs).to_string())?;
             for run in &runs {
                 for failed in &run.failed {
-                    print(&format!("FAILED: {} on a host: {failed}", run.ratio))?;
+                    print(&format!("FAILED: {}: {failed}", run.name()))?;
                 }
             }
             for (verdict, words) in report.verdicts() {
@@ -120,8 +158,9 @@ impl Folding {
     }
 }
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "clients on a host",
+    "run",
     "hosts",
     "load, s",
     "whole file",
@@ -138,19 +177,27 @@ const COLUMNS: [&str; 12] = [
 fn rows(runs: &[Run]) -> comfy_table::Table {
     let mut table = table(&COLUMNS, &(0..COLUMNS.len()).collect::<Vec<_>>());
     for run in runs {
-        table.add_row(row(run, &runs[0]));
+        table.add_row(row(run, runs));
     }
     table
 }
 
-fn row(run: &Run, first: &Run) -> [String; COLUMNS.len()] {
+fn row(run: &Run, runs: &[Run]) -> [String; COLUMNS.len()] {
     let quantile = |share| {
         run.done_quantile(share)
             .map_or("–".into(), |s| format!("{s:.1}"))
     };
-    let distance = curves::distance(&first.received, &run.received).0;
+    // A ratio is compared with the smallest one, a run of a ratio with its first.
+    let first = match run.again {
+        0 => runs.first(),
+        _ => runs.iter().find(|first| first.ratio == run.ratio),
+    };
+    let distance = first.map_or(0.0, |first| {
+        curves::distance(&first.received, &run.received).0
+    });
     [
         run.ratio.to_string(),
+        (run.again + 1).to_string(),
         run.hosts.to_string(),
         format!("{:.1}", run.load_s),
         format!("{} of {}", run.equal_files, run.done_s.len()),
@@ -166,14 +213,32 @@ fn row(run: &Run, first: &Run) -> [String; COLUMNS.len()] {
 }
 
 impl Folding {
-    fn report(&self, settings: &Settings, runs: &[Run], distance: f64) -> Report {
+    /// Whether no curve is further from another than it may be; of one ratio, that holds.
+    fn is_near(&self, apart: Distances) -> bool {
+        apart.ratios.unwrap_or(0.0) * 100.0 <= self.at_most
+    }
+
+    fn distance_words(&self, apart: Distances) -> Option<String> {
+        let ratios = apart.ratios? * 100.0;
+        let mut words = format!(
+            "ratios' curves are {ratios:.2} % of all data apart, at most {} % expected",
+            self.at_most
+        );
+        if let Some(chance) = apart.chance {
+            words += &format!("; runs of the same ratio {:.2} %", chance * 100.0);
+        }
+        Some(words)
+    }
+
+    fn report(&self, settings: &Settings, runs: &[Run], apart: Distances) -> Report {
         let here = Environment::here();
         let mut report = Report::new("bench-folding", "The virtualization ratio", &here);
         report.text(format!(
-            "{} BitTorrent clients (aria2), started every {} s, get a file of {} KiB from {} \
+            "{} BitTorrent clients ({}), started every {} s, get a file of {} KiB from {} \
              seeders and each other; each has the line `{}`. Only how many of them share a \
              host differs.",
             settings.clients,
+            settings.client,
             settings.interval.as_secs_f64(),
             settings.file_bytes / 1024,
             settings.seeders,
@@ -186,17 +251,12 @@ impl Folding {
             "not every client has the whole file"
         };
         report.verdict(verdict(complete), words);
-        report.verdict(
-            verdict(distance * 100.0 <= self.at_most),
-            format!(
-                "curves are {:.2} % of all data apart, at most {} % expected",
-                distance * 100.0,
-                self.at_most
-            ),
-        );
+        if let Some(words) = self.distance_words(apart) {
+            report.verdict(verdict(self.is_near(apart)), words);
+        }
         for run in runs {
             for limit in &run.host_health.limits {
-                let words = format!("{} on a host: the host was the limit: {limit}", run.ratio);
+                let words = format!("{}: the host was the limit: {limit}", run.name());
                 report.verdict(Verdict::Undecided, words);
             }
         }
@@ -205,7 +265,7 @@ impl Folding {
             .y(Axis::new("IP packets, MiB").from_zero());
         let chart = runs.iter().fold(chart, |chart, run| {
             let points = run.received.iter().map(|(t, b)| (*t, b / 1_048_576.0));
-            chart.line(format!("{} on a host", run.ratio), points)
+            chart.line(run.name(), points)
         });
         report.figure(
             "received",
@@ -214,7 +274,7 @@ impl Folding {
         );
         let mut table = Table::new(COLUMNS);
         for run in runs {
-            table.row(row(run, &runs[0]));
+            table.row(row(run, runs));
         }
         report.table("runs", table);
         report

@@ -116,6 +116,7 @@ fn open_with(
         .map_max_entries(names::MAP_OPENINGS, openings(plan))
         .map_max_entries(names::MAP_LATEST, latest(plan))
         .map_max_entries(names::MAP_RING, room.ring)
+        .map_max_entries(names::MAP_WAITS, groups * 2)
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
         .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)

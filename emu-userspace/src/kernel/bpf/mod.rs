@@ -17,7 +17,7 @@ use aya::{
 };
 use emu_common::{
     Reason,
-    layout::{AddrKey, PairLink, Pipe, Stage, VnodeRef},
+    layout::{AddrKey, Direction, PairLink, Pipe, Stage, VnodeRef, Waits},
     names,
 };
 
@@ -186,6 +186,7 @@ pub struct Maps {
     pub ring: Mapped<u64>,
     vnodes: HashMap<MapData, AddrKey, VnodeRef>,
     reasons: PerCpuArray<MapData, u64>,
+    waits: PerCpuArray<MapData, Waits>,
 }
 
 impl Maps {
@@ -208,6 +209,7 @@ impl Maps {
         open: impl Fn(&'static str) -> Result<MapData, BpfError>,
     ) -> Result<Self, BpfError> {
         let reasons = Map::PerCpuArray(open(names::MAP_REASONS)?);
+        let waits = Map::PerCpuArray(open(names::MAP_WAITS)?);
         let vnodes = Map::HashMap(open(names::MAP_VNODES)?);
         Ok(Self {
             ring: Mapped::new(&open(names::MAP_RING)?, names::MAP_RING)?,
@@ -217,6 +219,7 @@ impl Maps {
             stages: Mapped::new(&open(names::MAP_STAGES)?, names::MAP_STAGES)?,
             reasons: PerCpuArray::try_from(reasons)
                 .map_err(map_error("open", names::MAP_REASONS))?,
+            waits: PerCpuArray::try_from(waits).map_err(map_error("open", names::MAP_WAITS))?,
         })
     }
 
@@ -249,6 +252,20 @@ impl Maps {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
             Err(error) => Err(map_error("remove from", names::MAP_VNODES)(error)),
         }
+    }
+
+    /// How long packets of a group's vnodes were in their pipes, over all CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn waits(&self, group: usize, direction: Direction) -> Result<Waits, BpfError> {
+        let each = self
+            .waits
+            .get(&(group as u32 * 2 + direction as u32), 0)
+            .map_err(map_error("read", names::MAP_WAITS))?;
+        let mut sum = Waits::default();
+        each.iter().for_each(|waits| sum.add(waits));
+        Ok(sum)
     }
 
     /// How often each reason was counted, over all CPUs.

@@ -12,7 +12,7 @@ use integration::{
     agent::Agent,
     command::{emu, emu_json, try_emu},
     netns::isolated,
-    openmetrics::Scrape,
+    openmetrics::{Sample, Scrape},
     udp,
 };
 
@@ -130,10 +130,11 @@ fn dashboard_finds(scrape: &Scrape) {
         let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
         let metrics: Vec<&str> = words.filter(|word| word.starts_with("emu_")).collect();
         for metric in &metrics {
-            let (family, right) = match metric.strip_suffix("_total") {
-                Some(family) => (family, "counter"),
-                None => (*metric, "gauge"),
-            };
+            let kinds = [("_total", "counter"), ("_bucket", "histogram")];
+            let found = kinds
+                .iter()
+                .find_map(|(suffix, kind)| Some((metric.strip_suffix(suffix)?, *kind)));
+            let (family, right) = found.unwrap_or((metric, "gauge"));
             let kind = scrape.types.get(family).map(String::as_str);
             assert_eq!(kind, Some(right), "{query}");
         }
@@ -149,6 +150,30 @@ fn dashboard_finds(scrape: &Scrape) {
             assert!(known, "{label} of {query}");
         }
     }
+}
+
+/// A histogram's buckets grow, the last is its count; gives its sum and its count.
+fn histogram(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> (f64, f64) {
+    let is_ours = |s: &&Sample| {
+        s.name == format!("{name}_bucket")
+            && labels.iter().all(|(key, value)| s.labels[*key] == *value)
+    };
+    let le = |s: &Sample| match s.labels["le"].as_str() {
+        "+Inf" => f64::INFINITY,
+        bound => bound.parse().unwrap(),
+    };
+    let buckets: Vec<&Sample> = scrape.samples.iter().filter(is_ours).collect();
+    assert!(buckets.len() > 10, "{buckets:?}");
+    assert!(
+        buckets
+            .windows(2)
+            .all(|w| le(w[0]) < le(w[1]) && w[0].value <= w[1].value),
+        "{buckets:?}"
+    );
+    let last = buckets[buckets.len() - 1];
+    let count = scrape.sum(&format!("{name}_count"), labels);
+    assert_eq!((le(last), last.value), (f64::INFINITY, count));
+    (scrape.sum(&format!("{name}_sum"), labels), count)
 }
 
 #[test]
@@ -191,6 +216,14 @@ fn it_follows_its_file_and_says_so() {
         assert_eq!(total("emu_packets_total", &up), 50.0);
         assert_eq!(status["packets"], 50);
         assert_eq!(total("emu_bytes_total", &up), 50.0 * 1_028.0);
+        // 1.028 ms each, and all before it for a burst.
+        let (sum_s, count) = histogram(&scrape, "emu_queue_delay_seconds", &up);
+        assert_eq!(count, 50.0);
+        assert!((0.0514..=1.3108).contains(&sum_s), "{sum_s} s");
+        let delay = &emu_json("status")["groups"][0]["up_queue_delay"];
+        assert_eq!(delay["packets"], 50);
+        let p99 = delay["p99_ns"].as_f64().unwrap();
+        assert!((1e6..=67.2e6).contains(&p99), "{delay}");
         assert_eq!(
             total("emu_vnode_packets_total", &[("vnode", "10.2.0.1")]),
             50.0

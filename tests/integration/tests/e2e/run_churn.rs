@@ -8,6 +8,7 @@ use std::{
 use integration::{
     command::{emu, emu_command, emu_json},
     netns::{isolated, two_hosts},
+    processor_is_emulated,
 };
 
 use crate::run::{Lab, everything, no_residue};
@@ -226,7 +227,9 @@ programs:
 ",
         );
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let at = (now + Duration::from_secs(3)).as_secs_f64();
+        // Both must have loaded by then.
+        let lead_s = if processor_is_emulated() { 20 } else { 3 };
+        let at = (now + Duration::from_secs(lead_s)).as_secs_f64();
         let children = ["h1", "h2"].map(|name| {
             let line = format!("{} --host {name} --start-at {at} --json", lab.words(name));
             let host = if name == "h1" { &hosts[0] } else { &hosts[1] };

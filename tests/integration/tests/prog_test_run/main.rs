@@ -7,8 +7,8 @@ use aya::{TestRunOptions, programs::TestRun};
 use emu::kernel::bpf::{self, Maps, Programs};
 use emu_common::{
     Reason,
-    layout::{Direction, PairLink, Pipe, Stage},
-    model::rate,
+    layout::{Direction, PairLink, Pipe, Stage, Waits},
+    model::{rate, waits},
     names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS, PROGS},
 };
 use integration::{
@@ -204,6 +204,42 @@ fn a_full_queue_drops_in_silence_and_takes_no_time() {
         // 9000 bytes are six packets; one may have left meanwhile.
         assert!((6..=7).contains(&taken), "{taken}");
         assert_eq!(pipe(&maps, 4, Direction::Up).drops_bytes, 10 - taken as u64);
+    });
+}
+
+/// The group's histogram has each packet in the class of its wait and serialisation.
+#[test]
+fn waits_are_counted_in_their_group_and_class() {
+    isolated(|| {
+        let (programs, maps) = load(TOPOLOGY, false);
+        let of = |group, direction| maps.waits(group, direction).unwrap();
+        let (mut low_sum, mut high_sum) = (0, 0);
+        for _ in 0..5 {
+            let counted = of(0, Direction::Up);
+            let before = monotonic_ns();
+            let due = run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", "10.1.0.2", 1500)).due_ns;
+            let departure = due - 20_000_000;
+            let (low, high) = (departure.saturating_sub(monotonic_ns()), departure - before);
+            (low_sum, high_sum) = (low_sum + low, high_sum + high);
+            let now = of(0, Direction::Up);
+            let changed: Vec<u32> = (0..waits::CLASSES)
+                .filter(|c| now.classes[*c as usize] != counted.classes[*c as usize])
+                .collect();
+            assert_eq!(now.packets(), counted.packets() + 1);
+            let right = waits::class(low)..=waits::class(high);
+            assert!(
+                changed.len() == 1 && right.contains(&changed[0]),
+                "{changed:?}"
+            );
+        }
+        assert!((low_sum..=high_sum).contains(&of(0, Direction::Up).sum_ns));
+        // A drop is not in it, and others have their own.
+        let _ = run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", "10.1.0.2", 1500));
+        let _ = run(&programs, PROG_IFB, &ipv4("10.1.0.1", "10.2.0.2", 125));
+        assert_eq!(of(0, Direction::Up).packets(), 5);
+        assert_eq!(of(1, Direction::Down).sum_ns, 100_000);
+        assert_eq!(of(1, Direction::Down).classes[1], 1);
+        assert_eq!(of(2, Direction::Up), Waits::default());
     });
 }
 
@@ -479,6 +515,7 @@ fn map_values_have_the_layout_of_the_library() {
                 "EMU_PIPES" => size_of::<Pipe>(),
                 "EMU_PAIRS" => size_of::<PairLink>(),
                 "EMU_STAGES" => size_of::<Stage>(),
+                "EMU_WAITS" => size_of::<Waits>(),
                 "EMU_GROUPS" | "EMU_TABLES" => 4,
                 _ => 8,
             };

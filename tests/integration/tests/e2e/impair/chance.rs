@@ -5,9 +5,12 @@ use emu::bench::{
     model::Events,
     stats::{Test, chi_squared, mean_run, run_lengths, share_z},
 };
-use integration::netns::isolated;
+use integration::{
+    netns::isolated,
+    udp::{crossings, overtaken},
+};
 
-use super::{first_to_second, missing, overtaken, reason, topology};
+use super::{first_to_second, missing, reason, topology};
 
 const QUIET: Duration = Duration::from_millis(250);
 
@@ -67,7 +70,7 @@ fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
             // Nothing is lost that the model did not lose, and none comes twice.
             assert_eq!(reason("loss"), losses, "{line}");
             assert_eq!(arrivals.len() as u64 + losses, u64::from(count), "{line}");
-            assert_eq!(overtaken(&arrivals), 0, "{line}");
+            assert!(overtaken(&arrivals) <= crossings(count), "{line}");
             let [share, runs] = tests(line, &lost, model);
             assert!(share.statistic.abs() < 5.0, "{line}: {share:?}");
             assert!(runs.p > 1e-4, "{line}: {runs:?}");

@@ -55,18 +55,6 @@ fn missing(arrivals: &[Arrival], count: u32) -> Vec<bool> {
     missing
 }
 
-/// Datagrams that arrived behind one that was sent later.
-fn overtaken(arrivals: &[Arrival]) -> usize {
-    let mut newest = 0;
-    arrivals
-        .iter()
-        .filter(|a| {
-            newest = newest.max(a.tag);
-            a.tag < newest
-        })
-        .count()
-}
-
 /// How often something happened to packets, by its name in `emu status`.
 fn reason(name: &str) -> u64 {
     let status = emu_json("status");

@@ -1,16 +1,19 @@
 //! Metrics in the OpenMetrics text form, read from the maps at each scrape.
+mod writer;
+
 use std::{fmt, sync::Arc};
 
 use emu_common::{
-    layout::{Direction, Pipe},
+    layout::{Direction, Pipe, Waits},
     reason::Reason,
 };
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+    encoding::{DescriptorEncoder, text},
     registry::Registry,
 };
+
+use writer::{Labels, Writer};
 
 use super::shared::{Facts, Outcome, Shared, unix_s};
 use crate::{
@@ -69,6 +72,7 @@ struct Figures {
     groups: Vec<(String, usize, [Counters; 2])>,
     /// The longest wait of a group's pipes at this moment, in seconds.
     waits: Vec<[f64; 2]>,
+    delays: Vec<[Waits; 2]>,
     vnodes: Vec<VnodeFigures>,
     reasons: Vec<(Reason, u64)>,
     fq: Vec<FqStats>,
@@ -91,6 +95,7 @@ impl Figures {
             host: plan.host.clone().unwrap_or_default(),
             groups: groups.collect(),
             waits: waits(loaded, &maps),
+            delays: counters::waits_by_group(loaded, &maps)?,
             vnodes,
             reasons: maps.reasons()?,
             fq: fq_stats(&mut Netlink::open()?)?,
@@ -139,53 +144,6 @@ fn monotonic_ns() -> u64 {
     now.map_or(0, |t| {
         t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
     })
-}
-
-type Labels = Vec<(&'static str, String)>;
-
-/// Writes families of samples.
-struct Writer<'a, 'b>(&'a mut DescriptorEncoder<'b>);
-
-impl Writer<'_, '_> {
-    fn counter(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels, u64)>,
-    ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (labels, value) in samples {
-            let value = ConstCounter::new(value);
-            // Without labels there is one sample, which needs no braces.
-            if labels.is_empty() {
-                return value.encode(family);
-            }
-            value.encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
-    fn gauge(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (Labels, f64)>,
-    ) -> fmt::Result {
-        let mut family = self
-            .0
-            .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for (labels, value) in samples {
-            let value = ConstGauge::new(value);
-            // Without labels there is one sample, which needs no braces.
-            if labels.is_empty() {
-                return value.encode(family);
-            }
-            value.encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
 }
 
 /// One scrape.
@@ -342,6 +300,18 @@ impl Figures {
         local.map(|group| (vec![("group", group.0.clone())], group))
     }
 
+    fn local_delays(&self) -> impl Iterator<Item = (Labels, Waits)> {
+        let groups = self.groups.iter().zip(&self.delays);
+        let local = groups.filter(|((_, vnodes, _), _)| *vnodes > 0);
+        local.flat_map(|((name, _, _), sides)| {
+            let labels = vec![("group", name.clone())];
+            let sides = DIRECTIONS.iter().zip(sides);
+            sides
+                .map(|((_, direction), waits)| (side(&labels, direction), *waits))
+                .collect::<Vec<_>>()
+        })
+    }
+
     fn groups(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
         let labels = vec![
             ("topology", self.topology.clone()),
@@ -383,6 +353,11 @@ impl Figures {
                     .map(|((_, direction), wait)| (side(&labels, direction), *wait))
                     .collect::<Vec<_>>()
             }),
+        )?;
+        to.histogram(
+            "emu_queue_delay_seconds",
+            "How long packets of a group are in a pipe, serialisation included",
+            self.local_delays(),
         )?;
         to.counter(
             "emu_verdicts",

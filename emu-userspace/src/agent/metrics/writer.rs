@@ -1,0 +1,87 @@
+//! Families of samples, written as OpenMetrics text.
+use std::fmt;
+
+use emu_common::{layout::Waits, model::waits};
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
+};
+
+/// Names and values.
+pub(super) type Labels = Vec<(&'static str, String)>;
+
+/// Writes families of samples.
+pub(super) struct Writer<'a, 'b>(pub &'a mut DescriptorEncoder<'b>);
+
+impl Writer<'_, '_> {
+    pub fn counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, u64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            let value = ConstCounter::new(value);
+            // Without labels there is one sample, which needs no braces.
+            if labels.is_empty() {
+                return value.encode(family);
+            }
+            value.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    pub fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, Waits)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (labels, waits) in samples {
+            family
+                .encode_family(&labels)?
+                .encode_histogram::<NoLabelSet>(
+                    waits.sum_ns as f64 / 1e9,
+                    waits.packets(),
+                    &buckets(&waits),
+                    None,
+                )?;
+        }
+        Ok(())
+    }
+
+    pub fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (Labels, f64)>,
+    ) -> fmt::Result {
+        let mut family = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            let value = ConstGauge::new(value);
+            // Without labels there is one sample, which needs no braces.
+            if labels.is_empty() {
+                return value.encode(family);
+            }
+            value.encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Classes of waits as a histogram has them: upper bounds in seconds, with their counts.
+fn buckets(waits: &Waits) -> Vec<(f64, u64)> {
+    let bound = |class| waits::bound_ns(class).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+    let classes = (0..).zip(waits.classes);
+    classes
+        .map(|(class, count)| (bound(class), count))
+        .collect()
+}
