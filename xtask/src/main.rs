@@ -9,6 +9,7 @@ mod install;
 mod packaging;
 mod run;
 mod slurm;
+mod ssh;
 mod suite;
 mod tally;
 mod test;

@@ -129,6 +129,11 @@ pub fn slurm(object: &Path, filters: &[&str]) -> anyhow::Result<Vec<String>> {
     Ok(argv)
 }
 
+/// The tests over ssh.
+pub fn over_ssh(object: &Path) -> anyhow::Result<Vec<String>> {
+    whole(object, "ssh", "")
+}
+
 /// Tests that run `emu` and real programs.
 fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>> {
     debian("the end-to-end tests", &PROGRAMS)?;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{
-    bpf, check, packaging, slurm,
+    bpf, check, packaging, slurm, ssh,
     suite::{self, Place},
     tally::Tally,
     verifier,
@@ -27,6 +27,9 @@ pub struct Test {
     /// Only what runs on the machine itself.
     #[arg(long, conflicts_with = "e2e")]
     host: bool,
+    /// Only those of hosts that are reached by ssh.
+    #[arg(long, conflicts_with_all = ["e2e", "host"])]
+    ssh: bool,
 }
 
 /// What the steps and the test runners said.
@@ -41,7 +44,7 @@ struct Counts {
 impl Test {
     pub fn run(self) -> anyhow::Result<u8> {
         let mut counts = Counts::default();
-        let all = self.e2e.is_none() && !self.host;
+        let all = self.e2e.is_none() && !self.host && !self.ssh;
         if all {
             counts.step("style", || Ok(check::run()? == 0))?;
         }
@@ -58,7 +61,7 @@ impl Test {
         } else {
             vm.clone()
         };
-        if self.e2e.is_none() {
+        if all || self.host {
             counts.step("committed BPF object is current", || match bpf::check() {
                 Ok(()) => Ok(true),
                 Err(error) => {
@@ -89,7 +92,10 @@ impl Test {
                 slurm::run(&object, &slurm::SMALL, print)
             })?;
         }
-        if !self.host {
+        if all || self.ssh {
+            counts.tests("over ssh in the VM", || ssh::run(&object, print))?;
+        }
+        if !self.host && !self.ssh {
             let filter = self.e2e.unwrap_or_default();
             let argv = suite::end_to_end(&object, &filter)?;
             counts.tests("end to end in the VM", || {
