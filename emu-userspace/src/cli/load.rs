@@ -17,10 +17,6 @@ use serde_json::json;
 
 use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table, verify};
 
-/// Aliases from which on the kernel, which walks the list of an interface's addresses for
-/// each new one, spends most of a load on them.
-const MANY_ALIASES: usize = 16_384;
-
 /// Arguments of `emu load`.
 #[derive(Args)]
 #[command(after_help = "\
@@ -62,10 +58,10 @@ impl Load {
         let start = Instant::now();
         let file = self.file.canonicalize().unwrap_or(self.file);
         let session = Session::open()?;
-        if plan.addressing == Addressing::Alias && plan.vnodes.len() > MANY_ALIASES {
+        if topology.addressing.is_none() && plan.addressing == Addressing::AnyIp {
             eprintln!(
-                "emu: with {} vnodes `addressing: anyip` in the file loads faster; an alias \
-                 for each takes the kernel longer the more there are",
+                "emu: {} vnodes have their addresses by routes (`addressing: anyip`), which `ip \
+                 addr` does not list",
                 plan.vnodes.len()
             );
         }

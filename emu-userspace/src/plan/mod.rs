@@ -35,6 +35,10 @@ use self::entries::PlanLink;
 pub use crate::topology::addresses;
 use crate::topology::{self, Accounting, Addressing, GroupId, LinkWay, Part, Topology};
 
+/// Most vnodes of a host that get aliases where the file does not say how: for each new one
+/// the kernel walks the list of those that are there.
+const MOST_ALIASES: usize = 4_096;
+
 /// A topology that this host cannot carry.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PlanError {
@@ -251,7 +255,10 @@ impl Plan {
             size: topology.size,
             interfaces,
             mtu_bytes: topology.mtu_bytes,
-            addressing: topology.addressing,
+            addressing: topology.addressing.unwrap_or(match vnodes.len() {
+                ..=MOST_ALIASES => Addressing::Alias,
+                _ => Addressing::AnyIp,
+            }),
             address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
             routes,
             fq,

@@ -198,3 +198,19 @@ fn a_slice_of_a_million_vnodes() {
         );
     }
 }
+
+/// Aliases up to some thousands of vnodes of this host, routes beyond, and what the file
+/// says in any case.
+#[test]
+fn the_number_of_vnodes_decides_how_they_get_their_addresses() {
+    for (says, nodes, expected) in [
+        ("", MOST_ALIASES, Addressing::Alias),
+        ("addressing: auto\n", MOST_ALIASES + 1, Addressing::AnyIp),
+        ("addressing: alias\n", MOST_ALIASES + 1, Addressing::Alias),
+        ("addressing: anyip\n", 1, Addressing::AnyIp),
+    ] {
+        let text =
+            format!("version: 1\n{says}groups: {{a: {{prefix: 10.1.0.0/16, nodes: {nodes}}}}}\n");
+        assert_eq!(plan(&text, None).addressing, expected, "{text}");
+    }
+}

@@ -51,7 +51,7 @@ pub struct Topology {
     /// Name, for people.
     pub name: String,
     /// How vnodes get their addresses.
-    pub addressing: Addressing,
+    pub addressing: Option<Addressing>,
     /// Which bytes of a packet a pipe charges.
     pub accounting: Accounting,
     /// Largest IP packet in bytes on the interfaces that carry vnodes.
@@ -82,10 +82,9 @@ pub struct Topology {
 }
 
 /// How vnodes get their addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
     /// One alias on `lo` for each vnode.
-    #[default]
     Alias,
     /// One local route for each run of vnodes (AnyIP): faster to load, but the
     /// addresses do not appear in `ip addr`.

@@ -166,20 +166,20 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     Some(topology)
 }
 
-fn addressing(record: &Record<'_>) -> Addressing {
-    let Some(field) = record.get("addressing") else {
-        return Addressing::default();
-    };
+/// `None`: as many vnodes as a host carries decide.
+fn addressing(record: &Record<'_>) -> Option<Addressing> {
+    let field = record.get("addressing")?;
     match field.text() {
-        Some("alias") | None => Addressing::Alias,
-        Some("anyip") => Addressing::AnyIp,
+        Some("auto") | None => None,
+        Some("alias") => Some(Addressing::Alias),
+        Some("anyip") => Some(Addressing::AnyIp),
         Some(other) => {
             field.report(
                 field
                     .problem(format!("`{other}` is no way of addressing"))
-                    .expected("alias or anyip"),
+                    .expected("auto, alias or anyip"),
             );
-            Addressing::Alias
+            None
         }
     }
 }

@@ -32,7 +32,8 @@ struct File {
     /// Name, for people.
     name: Option<String>,
     /// `alias`: an address on lo for each vnode; `anyip`: a local route for each
-    /// run of vnodes.
+    /// run of vnodes; `auto` (default): aliases for up to 4,096 vnodes of a host, else
+    /// routes.
     addressing: Option<Addressing>,
     /// Which bytes of a packet a pipe charges: `ip` (default), `ethernet` (+38
     /// bytes), a DSL or cable encapsulation, or an explicit overhead.
@@ -71,6 +72,7 @@ struct File {
 #[derive(JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Addressing {
+    Auto,
     Alias,
     Anyip,
 }

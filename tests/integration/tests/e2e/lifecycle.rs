@@ -149,7 +149,8 @@ fn dry_run_shows_and_does_nothing() {
     });
 }
 
-/// The largest host: as many vnodes as the flow identifier can tell apart.
+/// The largest host: as many vnodes as the flow identifier can tell apart. The file does
+/// not say how they get their addresses: by routes.
 #[test]
 fn sixty_five_thousand_vnodes() {
     isolated(|| {
@@ -157,7 +158,6 @@ fn sixty_five_thousand_vnodes() {
         let file = TopologyFile::new(
             "
 version: 1
-addressing: anyip
 groups:
   a: {prefix: 10.64.0.0/15, nodes: 65536, up: 1mbit, down: 8mbit, latency: 20ms, queue: 64KB}
 ",
