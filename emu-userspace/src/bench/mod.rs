@@ -3,6 +3,7 @@
 //! never on the machine's interfaces.
 pub mod accuracy;
 pub mod fairness;
+pub mod filling;
 pub mod fleet;
 pub mod folding;
 pub mod identity;

@@ -10,7 +10,7 @@ use std::{net::Ipv4Addr, os::fd::AsFd};
 use emu_common::names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS};
 use serde::Serialize;
 
-use super::{BenchError, Spread, namespace::Namespace};
+use super::{BenchError, Spread, filling, namespace::Namespace};
 use crate::{
     kernel::bpf::{self, Programs, run},
     plan::Plan,
@@ -126,6 +126,8 @@ pub struct Outcome {
     pub by_vnodes: Vec<Row>,
     /// Against what is on.
     pub by_feature: Vec<Row>,
+    /// Seconds that it takes to make the vnodes.
+    pub filling: Vec<filling::Row>,
     /// How the host kept up.
     pub health: Health,
     /// What was found.
@@ -158,7 +160,7 @@ fn measure(
     progress: &mut dyn FnMut(usize, usize, &str),
 ) -> Result<Outcome, BenchError> {
     let mut monitor = Monitor::new();
-    let steps = sizes.vnodes.len() + 1;
+    let steps = sizes.vnodes.len() + 2;
     let everything = FEATURES.len() - 1;
     let mut by_vnodes = Vec::new();
     for (done, vnodes) in sizes.vnodes.iter().enumerate() {
@@ -172,12 +174,14 @@ fn measure(
         }
         by_vnodes.extend(in_turns(&variants, sizes, &mut monitor)?);
     }
-    progress(steps - 1, steps, "features");
+    progress(steps - 2, steps, "features");
     let mut variants = vec![empty(FEATURE_VNODES)];
     for feature in 0..FEATURES.len() {
         variants.extend(load(feature, FEATURE_VNODES, &[PROG_EGRESS])?);
     }
     let by_feature = in_turns(&variants, sizes, &mut monitor)?;
+    progress(steps - 1, steps, "loading");
+    let filling = filling::run(sizes.vnodes)?;
     let health = monitor.report();
     let compiled = Environment::here().bpf.starts_with("compiled");
     Ok(Outcome {
@@ -185,6 +189,7 @@ fn measure(
         verdicts: verdicts(&by_vnodes, &by_feature, &health, compiled),
         by_vnodes,
         by_feature,
+        filling,
         health,
     })
 }
@@ -407,6 +412,12 @@ impl Outcome {
             chart,
             "Each feature alone, then all together.",
         );
+        report.section("Making the vnodes");
+        report.text(
+            "All of a load but queueing disciplines, filters and the journal, addresses by \
+             routes, medians of loads into namespaces of their own.",
+        );
+        report.table("filling", filling::table(&self.filling));
         report
     }
 }

@@ -64,6 +64,11 @@ fn a_packet_costs_little_more_among_many_vnodes() {
     assert_eq!(data["verdicts"].as_array().unwrap().len(), 2, "{data}");
     held(&data, "");
     files(folder.path(), "packet", &["by-vnodes", "by-feature"]);
+    let filling = data["filling"].as_array().unwrap();
+    assert_eq!(
+        filling.len(),
+        data["sizes"]["vnodes"].as_array().unwrap().len()
+    );
 }
 
 #[test]
