@@ -29,16 +29,25 @@ const LANGUAGES: [Language; 6] = [
 /// Languages whose programs take long to start.
 const HEAVY: [&str; 2] = ["Java", "JavaScript"];
 
-/// The probe in every language; those that this machine lacks are skipped aloud.
+/// Whether programs in a language take long to start.
+pub fn is_heavy(language: &str) -> bool {
+    HEAVY.contains(&language)
+}
+
+/// The probe in every language that is wanted; those that this machine lacks are skipped
+/// aloud.
 ///
 /// # Panics
 /// If a compiler is there and fails.
 #[expect(clippy::print_stdout, reason = "what a test leaves out")]
-pub fn languages(rust: &str, folder: &Path) -> Vec<Probe> {
+pub fn languages(rust: &str, folder: &Path, wanted: fn(&str) -> bool) -> Vec<Probe> {
     let folder = folder.display().to_string();
-    let mut probes = vec![Probe::new("Rust", vec![rust.to_owned()])];
-    for (language, needs, words) in LANGUAGES {
-        if processor_is_emulated() && HEAVY.contains(&language) {
+    let mut probes = Vec::new();
+    if wanted("Rust") {
+        probes.push(Probe::new("Rust", vec![rust.to_owned()]));
+    }
+    for (language, needs, words) in LANGUAGES.into_iter().filter(|l| wanted(l.0)) {
+        if processor_is_emulated() && is_heavy(language) {
             println!("SKIPPED programs in {language}: seconds for each on an emulated processor");
             continue;
         }

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Instant};
 
 use integration::{
     command::{TopologyFile, emu},
-    languages::languages,
+    languages::{is_heavy, languages},
     netns::isolated,
     probe::{Probe, ask, peer},
 };
@@ -76,7 +76,18 @@ fn pretending(probe: &Probe, cells: &mut Vec<Cell>) {
 
 #[test]
 fn exec_gives_every_language_its_address() {
-    isolated(|| {
+    matrix(|language| !is_heavy(language));
+}
+
+/// Those that take long to start have a test's time for themselves.
+#[test]
+fn exec_gives_heavy_languages_their_address() {
+    matrix(is_heavy);
+}
+
+/// Runs the probe in the languages that are wanted, in every way.
+fn matrix(wanted: fn(&str) -> bool) {
+    isolated(move || {
         let file = TopologyFile::new(TOPOLOGY);
         file.load();
         let folder = tempfile::tempdir().unwrap();
@@ -84,7 +95,7 @@ fn exec_gives_every_language_its_address() {
         for other in [OLD.1, NEW.1] {
             peer(&at(other, 7000));
         }
-        for probe in languages(env!("CARGO_BIN_EXE_probe"), folder.path()) {
+        for probe in languages(env!("CARGO_BIN_EXE_probe"), folder.path(), wanted) {
             let begin = Instant::now();
             let mut cells = Vec::new();
             speaking(&probe, &mut cells);
