@@ -174,12 +174,19 @@ pub fn count(reason: Reason) {
 /// Counts how long a packet is in its pipe; `index` is that of [`Waits`].
 #[inline(always)]
 pub fn count_wait(index: u32, time_ns: u64) {
+    emu_wait(index, time_ns);
+}
+
+/// A function of its own, which the verifier checks once for all callers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_wait(index: u32, time_ns: u64) -> u64 {
     let Some(waits) = WAITS.get_ptr_mut(index) else {
-        return;
+        return 0;
     };
     let class = waits::class(time_ns);
     if class >= waits::CLASSES {
-        return;
+        return 0;
     }
     // SAFETY: `waits` is a live map value of this CPU, and `class` was compared with the
     // length of its array. Plain additions do: both programs run with softirqs off, so
@@ -188,6 +195,7 @@ pub fn count_wait(index: u32, time_ns: u64) {
         (*waits).classes[class as usize] += 1;
         (*waits).sum_ns += time_ns;
     }
+    1
 }
 
 /// The address of the vnode that a cgroup belongs to.
