@@ -78,6 +78,28 @@ impl Fleet {
     }
 }
 
+/// The address of a host's interface on the bridge.
+fn link_address(index: usize) -> String {
+    let [.., high, low] = (index as u32 + 1).to_be_bytes();
+    format!("02:00:00:00:{high:02x}:{low:02x}")
+}
+
+/// Tells a host where all others are. The kernel has one table of neighbours for all
+/// namespaces, of a thousand entries: a hundred hosts that each ask for all others would
+/// forget and ask again all the time, and every question goes to everybody.
+fn neighbours(count: usize, own: usize) -> String {
+    (0..count)
+        .filter(|index| *index != own)
+        .map(|index| {
+            format!(
+                "neigh replace {} lladdr {} dev {INTERFACE} nud permanent\n",
+                host_address(index),
+                link_address(index)
+            )
+        })
+        .collect()
+}
+
 /// Makes namespaces and plugs them into the bridge.
 fn join(hub: &Namespace, count: usize, folder: &Path) -> Result<Vec<Namespace>, BenchError> {
     let batch = folder.join("ip-batch");
@@ -87,11 +109,13 @@ fn join(hub: &Namespace, count: usize, folder: &Path) -> Result<Vec<Namespace>, 
         let namespace = Namespace::new()?;
         hub.with_task(|task| {
             let lines = format!(
-                "link add {INTERFACE} type veth peer name v{index} netns {task}\n\
+                "link add {INTERFACE} address {} type veth peer name v{index} netns {task}\n\
                  link set {INTERFACE} addrgenmode none\n\
                  link set {INTERFACE} up\n\
-                 addr add {}/16 dev {INTERFACE}\n",
-                host_address(index)
+                 addr add {}/16 dev {INTERFACE}\n{}",
+                link_address(index),
+                host_address(index),
+                neighbours(count, index)
             );
             run_batch(&namespace, &batch, &lines)
         })?;
