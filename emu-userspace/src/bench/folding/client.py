@@ -48,8 +48,8 @@ session = lt.session(
         "peer_timeout": 600,
         "inactivity_timeout": 3600,
         "peer_turnover": 0,
-        # What is sent waits here and not in the line's queue, which would overflow: a lost
-        # packet is chance, and so is who may ask for what before it has a slot.
+        # Less waits in the line's queue, which overflows all the same: a lost packet is
+        # chance, and so is who may ask for what before it has a slot.
         "send_socket_buffer_size": 8192,
         "send_buffer_watermark": 32768,
         "allowed_fast_set_size": 0,

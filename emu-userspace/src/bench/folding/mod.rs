@@ -254,12 +254,13 @@ pub struct Distances {
     pub chance: Option<f64>,
 }
 
-/// The distances of runs in the order of [`store::read`].
+/// The distances of runs in the order of [`store::read`]; one that broke off has none.
 pub fn distances(runs: &[Run]) -> Distances {
-    let firsts: Vec<&Run> = runs.iter().filter(|run| run.again == 0).collect();
+    let whole = || runs.iter().filter(|run| run.is_complete());
+    let firsts: Vec<&Run> = whole().filter(|run| run.again == 0).collect();
     let apart = |a: &Run, b: &Run| curves::distance(&a.received, &b.received).0;
     let others = firsts.iter().skip(1).map(|run| apart(firsts[0], run));
-    let same = runs.iter().filter(|run| run.again > 0).filter_map(|again| {
+    let same = whole().filter(|run| run.again > 0).filter_map(|again| {
         let first = firsts.iter().find(|first| first.ratio == again.ratio)?;
         Some(apart(first, again))
     });
@@ -279,6 +280,8 @@ mod tests {
             let mut run = Run::new(&Settings::quick(), ratio);
             run.again = again;
             run.received = vec![(0.0, 0.0), (5.0, half), (10.0, 100.0)];
+            run.done_s.fill(Some(9.0));
+            run.equal_files = run.done_s.len();
             run
         };
         let runs = [
@@ -292,6 +295,9 @@ mod tests {
             chance: Some(0.02),
         };
         assert_eq!(distances(&runs), expected);
+        let mut broken = runs.clone();
+        broken[3].equal_files = 0;
+        assert_eq!(distances(&broken).ratios, Some(0.01));
         assert_eq!(distances(&runs[..1]), Distances::default());
         assert_eq!(distances(&[]), Distances::default());
     }

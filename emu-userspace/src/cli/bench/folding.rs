@@ -252,7 +252,13 @@ impl Folding {
         };
         report.verdict(verdict(complete), words);
         if let Some(words) = self.distance_words(apart) {
-            report.verdict(verdict(self.is_near(apart)), words);
+            let limited = runs.iter().any(|run| !run.host_health.limits.is_empty());
+            let verdict = match (self.is_near(apart), limited) {
+                (true, _) => Verdict::Holds,
+                (false, true) => Verdict::Undecided,
+                (false, false) => Verdict::Fails,
+            };
+            report.verdict(verdict, words);
         }
         for run in runs {
             for limit in &run.host_health.limits {
