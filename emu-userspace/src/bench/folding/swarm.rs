@@ -37,8 +37,10 @@ pub trait Observer {
 
 /// How often something may start.
 const TICK: Duration = Duration::from_millis(50);
-/// How long the tracker may need to listen.
-const TRACKER_READY: Duration = Duration::from_secs(10);
+/// How long tracker and seeders may need to listen.
+const READY: Duration = Duration::from_secs(60);
+const TRACKER_PORT: u16 = 6969;
+const CLIENT_PORT: u16 = 6881;
 /// Called by a client that has the whole file, in its folder.
 const DONE_HOOK: &str = "#!/bin/sh\n: > done\n";
 
@@ -124,6 +126,10 @@ impl<'a> Swarm<'a> {
                 .map_err(BenchError::system("give a seeder its file"))?;
             swarm.client(name, server_address(index), true)?;
         }
+        // Clients must not start while seeders still do: the first ones would be later on a
+        // machine that is busier, or whose memory has none of the program's files yet.
+        let seeders = settings.seeders as usize;
+        swarm.wait_listening(CLIENT_PORT, seeders, &folder.join("seeder-1"))?;
         Ok(swarm)
     }
 
@@ -140,22 +146,28 @@ impl<'a> Swarm<'a> {
             .chain([own.display().to_string(), "-w".into(), "allowed".into()])
             .collect::<Vec<_>>();
         self.start("tracker".into(), server_address(0), &argv)?;
-        let deadline = Instant::now() + TRACKER_READY;
-        let listens = || {
+        self.wait_listening(TRACKER_PORT, 1, &own)
+    }
+
+    /// Waits until so many sockets of the first host listen on a port; the words of an error
+    /// are those of a program's log.
+    fn wait_listening(&self, port: u16, count: usize, folder: &Path) -> Result<(), BenchError> {
+        let deadline = Instant::now() + READY;
+        // The local port in hexadecimal digits, and the state: it listens.
+        let port_word = format!(":{port:04X} ");
+        let listening = || {
             self.fleet.host(0).enter(|| {
                 let text = fs::read_to_string("/proc/thread-self/net/tcp")
                     .map_err(BenchError::system("read the sockets"))?;
-                // The local port in hexadecimal digits, and the state: it listens.
-                Ok(text
-                    .lines()
-                    .any(|line| line.contains(":1B39 ") && line.contains(" 0A ")))
+                let is_one = |line: &&str| line.contains(&port_word) && line.contains(" 0A ");
+                Ok(text.lines().filter(is_one).count())
             })
         };
-        while !listens()? {
+        while listening()? < count {
             if Instant::now() > deadline {
                 return Err(BenchError::Program {
-                    line: argv.join(" "),
-                    words: last_words(&own),
+                    line: format!("a program on port {port}"),
+                    words: last_words(folder),
                 });
             }
             thread::sleep(TICK);
