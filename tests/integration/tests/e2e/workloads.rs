@@ -18,35 +18,40 @@ fn bench(name: &str, further: &str) -> Value {
     serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}{errors}"))
 }
 
-/// What the machine did not keep up with in any run.
-fn limits(runs: &[Value]) -> Vec<String> {
-    let words = |run: &Value| {
-        let limits = run["host_health"]["limits"].as_array().unwrap();
-        limits.iter().map(Value::to_string).collect::<Vec<_>>()
+/// The largest share of a run's time in which all processors were busy.
+fn saturated(runs: &[Value]) -> f64 {
+    let share = |run: &Value| {
+        let of = |key: &str| run["host_health"][key].as_f64().unwrap();
+        of("saturated_s") / of("seconds")
     };
-    runs.iter().flat_map(words).collect()
+    runs.iter().map(share).fold(0.0, f64::max)
 }
 
 #[test]
 fn folding_eight_hosts_into_one_changes_nothing() {
     isolated(|| {
-        let report = bench("folding", "--clients 8 --size 512 --ratios 1,8 --repeats 0");
+        let report = bench(
+            "folding",
+            "--clients 8 --size 1024 --ratios 1,8 --repeats 0",
+        );
         assert_eq!(report["complete"], true, "{report}");
         let runs = report["runs"].as_array().unwrap();
         assert_eq!(runs[0]["hosts"], 8);
         assert_eq!(runs[1]["hosts"], 1);
         let distance = report["distances"]["ratios"].as_f64().unwrap();
         println!("curves are {:.2} % of all data apart", distance * 100.0);
-        let limits = limits(runs);
-        if limits.is_empty() {
-            // The luck of so small a swarm moves its curves by some per cent: 4.1 % with
-            // eight clients. Hosts that shared what is not shared would move them by half.
-            assert!(distance <= 0.10, "{report}");
+        // Starting twelve programs takes all of a processor for some seconds.
+        let saturated = saturated(runs);
+        println!(
+            "all processors were busy for {:.0} % of a run",
+            saturated * 100.0
+        );
+        if saturated <= 0.15 {
+            // With twice as many clients two runs of one ratio are 1.5 to 2.6 % apart. Hosts
+            // that shared what is not shared would move the curves by half.
+            assert!(distance <= 0.08, "{report}");
         } else {
-            println!(
-                "SKIPPED the distance: the machine was the limit: {}",
-                limits.join(", ")
-            );
+            println!("SKIPPED the distance: the machine was the limit");
         }
     });
 }
