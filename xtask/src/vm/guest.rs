@@ -23,6 +23,7 @@ use super::{
     Request,
     channel::{Output, Pulse},
     folder::Folder,
+    processor::Processor,
     terminal::Raw,
 };
 
@@ -42,9 +43,10 @@ pub struct Streams {
 }
 
 /// Runs a VM and returns the exit status of its command. `command` makes the
-/// program to start from the VM's folder and streams.
+/// program to start from the VM's folder and streams; on that processor alone, if any.
 pub fn run(
     request: &Request,
+    processor: Option<&Processor>,
     command: impl FnOnce(&Folder, &Streams) -> anyhow::Result<Command>,
 ) -> anyhow::Result<u8> {
     let folder = Folder::new(request)?;
@@ -62,7 +64,9 @@ pub fn run(
         out: out.number(),
         error: error.number(),
     };
+    let bound = processor.and_then(Processor::bind);
     let mut child = start(command(&folder, &streams)?, request.interactive)?;
+    drop(bound);
     terminal.give_to(group(&child)?);
     for stream in [&mut log, &mut out, &mut error] {
         stream.started();

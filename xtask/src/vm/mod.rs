@@ -4,6 +4,7 @@ mod folder;
 pub mod guest;
 mod initramfs;
 pub mod kernel;
+mod processor;
 mod qemu;
 mod terminal;
 mod uml;

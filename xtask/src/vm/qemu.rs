@@ -32,7 +32,7 @@ pub fn run(request: &Request, image: &Image) -> anyhow::Result<u8> {
     debian("the QEMU VM", &NEEDS)?;
     let init = build::static_package("vm-init", build::Profile::Debug)?;
     let archive = initramfs::pack(&init, &image.modules, &image.release)?;
-    guest::run(request, |folder, streams| {
+    guest::run(request, None, |folder, streams| {
         folder.write("initramfs", archive)?;
         let path = folder.path().display();
         // Looking a file up again takes a process of an emulated processor longer than

@@ -4,13 +4,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Request, guest};
+use super::{Request, guest, processor::Processor};
 use crate::build;
 
 /// Runs a command on a User-Mode Linux binary and returns its exit status.
 pub fn run(request: &Request, kernel: &Path) -> anyhow::Result<u8> {
     let binaries = build::packages(&["vm-init", "uml-xstate"])?;
-    guest::run(request, |folder, streams| {
+    let processor = Processor::take();
+    guest::run(request, processor.as_ref(), |folder, streams| {
         let path = folder.path().display();
         let input = if request.interactive { "fd:0" } else { "null" };
         let mut command = Command::new(kernel);
