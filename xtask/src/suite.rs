@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Real programs that the end-to-end tests run.
-const PROGRAMS: [Need; 4] = [
+const PROGRAMS: [Need; 5] = [
     Need {
         file: "/usr/sbin/tc",
         package: "iproute2",
@@ -26,6 +26,10 @@ const PROGRAMS: [Need; 4] = [
     Need {
         file: "/usr/bin/iperf3",
         package: "iperf3",
+    },
+    Need {
+        file: "/lib/systemd/systemd",
+        package: "systemd",
     },
     Need {
         file: "/usr/sbin/ethtool",

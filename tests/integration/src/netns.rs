@@ -42,21 +42,38 @@ pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) ->
     outcome.unwrap_or_else(|e| panic::resume_unwind(e))
 }
 
-/// Command line, state and kernel stack of every user process.
+/// Command line, and of every thread the state and the kernel's stack, of every user
+/// process.
 fn waits() -> String {
-    let read = |pid: &str, file: &str| {
-        let bytes = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let read = |path: String| {
+        let bytes = fs::read(path).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\0', " ")
     };
+    let numbers = |folder: &str| -> Vec<String> {
+        let names = fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = names.map(|e| e.file_name().to_string_lossy().into_owned());
+        names
+            .filter(|n| n.bytes().all(|b| b.is_ascii_digit()))
+            .collect()
+    };
     let mut text = String::new();
-    for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let pid = entry.file_name().to_string_lossy().into_owned();
-        let line = read(&pid, "cmdline");
-        if pid.bytes().all(|b| b.is_ascii_digit()) && !line.is_empty() {
-            let state = read(&pid, "status");
-            let state = state.lines().find(|l| l.starts_with("State")).unwrap_or("");
-            let (call, stack) = (read(&pid, "syscall"), read(&pid, "stack"));
-            text += &format!("{pid} {line}\n  {state}, system call {call}{stack}");
+    for process in numbers("/proc") {
+        let line = read(format!("/proc/{process}/cmdline"));
+        if line.is_empty() {
+            continue;
+        }
+        text += &format!("{process} {line}\n");
+        let tasks = format!("/proc/{process}/task");
+        for task in numbers(&tasks) {
+            let read = |file: &str| read(format!("{tasks}/{task}/{file}"));
+            let status = read("status");
+            let state = status.lines().find(|l| l.starts_with("State"));
+            let (name, call, stack) = (read("comm"), read("syscall"), read("stack"));
+            let state = state.unwrap_or_default();
+            text += &format!(
+                "  {task} {} {state}, system call {call}{stack}",
+                name.trim()
+            );
         }
     }
     text

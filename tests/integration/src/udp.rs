@@ -4,6 +4,8 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::AsRawFd,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -124,9 +126,40 @@ pub fn blast(socket: &UdpSocket, to: &str, bytes: usize, gap: Duration, time: Du
     while start.elapsed() < time {
         send(socket, to, sent, bytes).unwrap_or_else(|e| panic!("send {sent}: {e}"));
         sent += 1;
-        std::thread::sleep((gap * sent).saturating_sub(start.elapsed()));
+        thread::sleep((gap * sent).saturating_sub(start.elapsed()));
     }
     sent
+}
+
+/// Sends by `send` every `gap`, which is told how many were sent before, for as long as
+/// `meanwhile` runs; returns how often.
+///
+/// # Panics
+/// If `meanwhile` or `send` does; nothing is sent any more then.
+pub fn send_while(gap: Duration, send: impl Fn(u32) + Sync, meanwhile: impl FnOnce()) -> u32 {
+    /// Stops the sender whatever becomes of `meanwhile`: its thread is waited for.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stopped = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| {
+            let (mut sent, begin) = (0, Instant::now());
+            while !stopped.load(Ordering::Relaxed) {
+                send(sent);
+                sent += 1;
+                thread::sleep((gap * sent).saturating_sub(begin.elapsed()));
+            }
+            sent
+        });
+        let stop = Stop(&stopped);
+        meanwhile();
+        drop(stop);
+        sender.join().unwrap()
+    })
 }
 
 /// Datagrams that arrived behind one that was sent later.

@@ -40,8 +40,6 @@ session = lt.session(
         "num_optimistic_unchoke_slots": 1,
         "unchoke_interval": 5,
         "optimistic_unchoke_interval": 10,
-        # A piece that is begun is finished first: it can be passed on.
-        "prioritize_partial_pieces": True,
         # Lines are slow: what is slow here is no bad peer.
         "request_timeout": 300,
         "piece_timeout": 300,

@@ -98,7 +98,7 @@ impl Settings {
         Self {
             clients: 160,
             file_bytes: 16 << 20,
-            piece_bytes: 256 << 10,
+            piece_bytes: 64 << 10,
             interval: Duration::from_secs(10),
             sample: Duration::from_secs(1),
             limit: Duration::from_secs(7200),

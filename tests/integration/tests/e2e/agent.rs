@@ -255,23 +255,10 @@ fn it_follows_its_file_and_says_so() {
 /// and the delays of what arrived.
 fn traffic(meanwhile: impl FnOnce()) -> (u32, Vec<f64>) {
     let (a, b) = (udp::socket("10.1.0.1"), udp::socket("10.2.0.1"));
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    thread::scope(|scope| {
-        let sender = scope.spawn(|| {
-            let (mut sent, begin) = (0, Instant::now());
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                udp::send(&a, "10.2.0.1", sent, 200).unwrap();
-                sent += 1;
-                thread::sleep((Duration::from_millis(4) * sent).saturating_sub(begin.elapsed()));
-            }
-            sent
-        });
-        meanwhile();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        let sent = sender.join().unwrap();
-        let arrivals = udp::receive(&b, sent as usize + 1, Duration::from_secs(2));
-        (sent, arrivals.iter().map(udp::Arrival::delay_ms).collect())
-    })
+    let send = |tag| udp::send(&a, "10.2.0.1", tag, 200).unwrap();
+    let sent = udp::send_while(Duration::from_millis(4), send, meanwhile);
+    let arrivals = udp::receive(&b, sent as usize + 1, Duration::from_secs(2));
+    (sent, arrivals.iter().map(udp::Arrival::delay_ms).collect())
 }
 
 fn least(delays_ms: &[f64]) -> f64 {

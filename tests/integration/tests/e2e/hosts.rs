@@ -1,10 +1,5 @@
 //! Several hosts, each a network namespace, joined by a veth pair or a bridge.
-use std::{
-    fs,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, thread, time::Duration};
 
 use integration::{
     agent::Agent,
@@ -221,22 +216,13 @@ fn a_change_rolls_over_four_agents() {
             })
         });
         let sockets: Vec<_> = sockets.collect();
-        let stop = AtomicBool::new(false);
-        let sent = thread::scope(|scope| {
-            let sender = scope.spawn(|| {
-                let (mut sent, begin) = (0u32, Instant::now());
-                while !stop.load(Ordering::Relaxed) {
-                    for (rank, (socket, _)) in sockets.iter().enumerate() {
-                        let to = format!("10.2.0.{}", rank * 2 + 1);
-                        udp::send(socket, &to, sent, 100).unwrap();
-                    }
-                    sent += 1;
-                    thread::sleep(
-                        (Duration::from_millis(5) * sent).saturating_sub(begin.elapsed()),
-                    );
-                }
-                sent
-            });
+        let send = |tag| {
+            for (rank, (socket, _)) in sockets.iter().enumerate() {
+                let to = format!("10.2.0.{}", rank * 2 + 1);
+                udp::send(socket, &to, tag, 100).unwrap();
+            }
+        };
+        let sent = udp::send_while(Duration::from_millis(5), send, || {
             thread::sleep(Duration::from_millis(500));
             for (name, latency) in [("after", "60ms"), ("again", "20ms")] {
                 agents = std::mem::take(&mut agents)
@@ -253,8 +239,6 @@ fn a_change_rolls_over_four_agents() {
                     .collect();
                 thread::sleep(Duration::from_millis(300));
             }
-            stop.store(true, Ordering::Relaxed);
-            sender.join().unwrap()
         });
         let mut slow = 0;
         for (_, receiver) in &sockets {

@@ -28,6 +28,7 @@ mod run_churn;
 mod run_end;
 mod run_results;
 mod safety;
+mod systemd;
 mod tcp;
 mod udp;
 mod workloads;
