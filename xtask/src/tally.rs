@@ -23,7 +23,12 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// The reasons of those that could not run.
     pub skips: Vec<String>,
+    /// The tests that took longest, and how many seconds; where tests run one by one.
+    pub slowest: Vec<(String, f64)>,
 }
+
+/// How many of the slowest tests are named.
+const SLOWEST: usize = 5;
 
 impl Tally {
     /// Runs a test program to its end; each line goes to `print` as it comes.
@@ -66,10 +71,13 @@ impl Tally {
         let (mut tally, mut running) = (Self::default(), None);
         // Verdicts of a program that has not come to its summary.
         let mut so_far = (0, 0);
+        let mut last = Instant::now();
         for line in BufReader::new(lines).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
             print(&line);
             if let Some((name, verdict)) = test_line(&line) {
+                tally.took(name, last.elapsed().as_secs_f64());
+                last = Instant::now();
                 running = verdict.is_empty().then(|| name.to_owned());
                 so_far.0 += u32::from(verdict == "ok");
                 if verdict == "FAILED" {
@@ -94,6 +102,13 @@ impl Tally {
             tally.failures.push(format!("{name} (never ended)"));
         }
         Ok(tally)
+    }
+
+    fn took(&mut self, name: &str, seconds: f64) {
+        let longer = |(_, other): &(String, f64)| *other >= seconds;
+        let at = self.slowest.partition_point(longer);
+        self.slowest.insert(at, (name.to_owned(), seconds));
+        self.slowest.truncate(SLOWEST);
     }
 }
 
@@ -123,7 +138,22 @@ mod tests {
         assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 1));
         assert_eq!(tally.failures, ["b::c"]);
         assert_eq!(tally.skips, ["SKIPPED d: no such kernel"]);
+        assert_eq!(tally.slowest.len(), 3);
         assert!(!tally.ok());
+    }
+
+    #[test]
+    fn the_slowest_come_first() {
+        let mut tally = Tally::default();
+        for (i, seconds) in [3.0, 9.0, 1.0, 7.0, 5.0, 2.0, 8.0].into_iter().enumerate() {
+            tally.took(&i.to_string(), seconds);
+        }
+        let names: Vec<&str> = tally
+            .slowest
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert_eq!(names, ["1", "6", "3", "4", "0"]);
     }
 
     #[test]

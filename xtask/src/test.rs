@@ -32,6 +32,9 @@ pub struct Test {
     ssh: bool,
 }
 
+/// Of steps that take longer, the slowest tests are named.
+const LONG_S: f64 = 120.0;
+
 /// What the steps and the test runners said.
 #[derive(Default)]
 struct Counts {
@@ -106,6 +109,10 @@ impl Test {
     }
 }
 
+fn slow((name, seconds): &(String, f64)) -> String {
+    format!("{name} ({seconds:.0} s)")
+}
+
 fn print(line: &str) {
     println!("{line}");
 }
@@ -134,6 +141,10 @@ impl Counts {
         self.skipped += tally.skipped;
         // A filter that no test matches is a mistake, not a success.
         let ran = tally.passed + tally.skipped > 0;
+        let slowest: Vec<String> = tally.slowest.iter().map(slow).collect();
+        if tally.seconds >= LONG_S && !slowest.is_empty() {
+            println!("xtask: slowest: {}", slowest.join(", "));
+        }
         self.report(name, tally.ok() && ran, start);
         Ok(())
     }
