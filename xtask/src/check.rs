@@ -51,8 +51,8 @@ pub fn steps() -> Vec<(&'static str, Option<Command>)> {
 pub fn run() -> anyhow::Result<u8> {
     let mut failed = false;
     if !on_path("cargo-deny") && std::env::var_os("CI").is_some() {
-        eprintln!("xtask: building cargo-deny (cargo install, about three minutes)");
-        succeed(cargo().args(["install", "--quiet", "--locked", "cargo-deny"]))?;
+        eprintln!("xtask: building cargo-deny (cargo install --debug, a minute or two)");
+        succeed(cargo().args(["install", "--quiet", "--locked", "--debug", "cargo-deny"]))?;
     }
     for (name, command) in steps() {
         let verdict = match command {
