@@ -46,9 +46,9 @@ session = lt.session(
         "peer_timeout": 600,
         "inactivity_timeout": 3600,
         "peer_turnover": 0,
-        # Less waits in the line's queue, which overflows all the same: a lost packet is
+        # What all slots have under way fits into the line's queue: a lost packet is
         # chance, and so is who may ask for what before it has a slot.
-        "send_socket_buffer_size": 8192,
+        "send_socket_buffer_size": 4096,
         "send_buffer_watermark": 32768,
         "allowed_fast_set_size": 0,
         # Few threads, few wake-ups, small buffers: hundreds share a processor.

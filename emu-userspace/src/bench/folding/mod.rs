@@ -158,6 +158,9 @@ pub struct Run {
     pub equal_files: usize,
     /// Clients that ended before the run did.
     pub failed: Vec<String>,
+    /// Programs that crashed and were started again.
+    #[serde(default)]
+    pub crashed: Vec<String>,
     /// Bytes of IP that all clients received, against time: the file, and what it takes
     /// to get it.
     #[serde(skip)]
@@ -180,6 +183,7 @@ impl Run {
             done_s: vec![None; settings.clients as usize],
             equal_files: 0,
             failed: Vec::new(),
+            crashed: Vec::new(),
             received: Vec::new(),
             drops: 0,
             host_health: Health::default(),

@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     net::{IpAddr, Ipv4Addr},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::Child,
     thread,
@@ -39,6 +39,8 @@ pub trait Observer {
 const TICK: Duration = Duration::from_millis(50);
 /// How long tracker and seeders may need to listen.
 const READY: Duration = Duration::from_secs(60);
+/// How often a program that crashes is started again, at most.
+const CRASHES: u32 = 2;
 const TRACKER_PORT: u16 = 6969;
 const CLIENT_PORT: u16 = 6881;
 /// Called by a client that has the whole file, in its folder.
@@ -84,7 +86,17 @@ struct Swarm<'a> {
     /// One row for each look, so that nothing is lost if a run breaks off.
     table: File,
     /// Tracker and seeders first, then clients.
-    processes: Vec<(String, Child)>,
+    processes: Vec<Process>,
+}
+
+/// A program that was started.
+struct Process {
+    name: String,
+    vnode: IpAddr,
+    argv: Vec<String>,
+    child: Child,
+    /// How often it crashed and was started again.
+    crashes: u32,
 }
 
 impl<'a> Swarm<'a> {
@@ -187,15 +199,24 @@ impl<'a> Swarm<'a> {
     }
 
     fn start(&mut self, name: String, vnode: IpAddr, argv: &[String]) -> Result<(), BenchError> {
-        let folder = self.folder_of(&name)?;
+        let child = self.spawn(&name, vnode, argv)?;
+        self.processes.push(Process {
+            name,
+            vnode,
+            argv: argv.to_vec(),
+            child,
+            crashes: 0,
+        });
+        Ok(())
+    }
+
+    fn spawn(&self, name: &str, vnode: IpAddr, argv: &[String]) -> Result<Child, BenchError> {
         let host = self.fleet.host_of(vnode).unwrap_or(self.fleet.host(0));
-        let child = host.start(&Program {
+        host.start(&Program {
             vnode,
             argv,
-            folder,
-        })?;
-        self.processes.push((name, child));
-        Ok(())
+            folder: self.folder_of(name)?,
+        })
     }
 
     /// Starts the clients one after another and watches them until all have the file.
@@ -225,7 +246,7 @@ impl<'a> Swarm<'a> {
                 if observer.is_cancelled() {
                     return Err(BenchError::Interrupted);
                 }
-                self.ended(&mut run);
+                self.ended(&mut run)?;
                 if !run.failed.is_empty() {
                     break;
                 }
@@ -267,14 +288,30 @@ impl<'a> Swarm<'a> {
             .map_err(BenchError::system("write a table"))
     }
 
-    /// Notes who is not there any more.
-    fn ended(&mut self, run: &mut Run) {
-        for (name, child) in &mut self.processes {
-            if let Ok(Some(status)) = child.try_wait() {
-                let words = last_words(&self.folder.join(&*name));
-                run.failed.push(format!("{name}: {status}: {words}"));
+    /// Notes who is not there any more. A program that crashed is started again, as its
+    /// user would: with what it has on its disk.
+    fn ended(&mut self, run: &mut Run) -> Result<(), BenchError> {
+        for index in 0..self.processes.len() {
+            let process = &mut self.processes[index];
+            let Ok(Some(status)) = process.child.try_wait() else {
+                continue;
+            };
+            let words = last_words(&self.folder.join(&process.name));
+            let words = format!("{}: {status}: {words}", process.name);
+            if status.signal().is_none() || process.crashes == CRASHES {
+                run.failed.push(words);
+                continue;
             }
+            run.crashed.push(words);
+            let Process {
+                name, vnode, argv, ..
+            } = &self.processes[index];
+            let child = self.spawn(name, *vnode, argv)?;
+            let process = &mut self.processes[index];
+            process.child = child;
+            process.crashes += 1;
         }
+        Ok(())
     }
 
     fn drops(&self) -> u64 {
@@ -302,9 +339,9 @@ impl<'a> Swarm<'a> {
 
 impl Drop for Swarm<'_> {
     fn drop(&mut self) {
-        for (_, child) in &mut self.processes {
-            let _ = child.kill();
-            let _ = child.wait();
+        for process in &mut self.processes {
+            let _ = process.child.kill();
+            let _ = process.child.wait();
         }
     }
 }

@@ -145,6 +145,9 @@ impl Folding {
                 for failed in &run.failed {
                     print(&format!("FAILED: {}: {failed}", run.name()))?;
                 }
+                for crashed in &run.crashed {
+                    print(&format!("started again: {}: {crashed}", run.name()))?;
+                }
             }
             for (verdict, words) in report.verdicts() {
                 print(&format!("{}: {words}", verdict.word()))?;
@@ -283,6 +286,13 @@ impl Folding {
             table.row(row(run, runs));
         }
         report.table("runs", table);
+        for run in runs.iter().filter(|run| !run.crashed.is_empty()) {
+            report.text(format!(
+                "{}: crashed and started again: {}.",
+                run.name(),
+                run.crashed.join("; ")
+            ));
+        }
         report
     }
 }
