@@ -3,7 +3,7 @@ use std::{
     fs,
     io::{self, IsTerminal},
     os::unix::process::CommandExt,
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -97,7 +97,8 @@ fn group(child: &Child) -> anyhow::Result<Pid> {
 /// How a VM ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    ByItself,
+    /// With the status of the VM's own process.
+    ByItself(ExitStatus),
     Stopped,
     TimedOut,
     Silent,
@@ -111,8 +112,8 @@ fn wait(
 ) -> anyhow::Result<End> {
     let start = Instant::now();
     let end = loop {
-        if child.try_wait()?.is_some() {
-            break End::ByItself;
+        if let Some(status) = child.try_wait()? {
+            break End::ByItself(status);
         }
         if stop.load(Ordering::Relaxed) {
             break End::Stopped;
@@ -150,14 +151,14 @@ fn verdict(end: End, request: &Request, folder: Folder) -> anyhow::Result<u8> {
             let words = format!("was stopped because its command printed nothing for {seconds} s");
             (TIMED_OUT, words)
         }
-        (End::ByItself, None) => (VM_FAILED, "ended by itself".to_owned()),
+        (End::ByItself(status), None) => (VM_FAILED, format!("ended by itself ({status})")),
     };
     let (tail, path) = folder.keep_console();
     eprintln!(
         "{tail}\nxtask: the VM {words}; its log is {}",
         path.display()
     );
-    if end == End::ByItself && io::stderr().is_terminal() {
+    if matches!(end, End::ByItself(_)) && io::stderr().is_terminal() {
         eprintln!("xtask: `cargo xtask vm -- true` tries it with nothing to run");
     }
     Ok(code)
