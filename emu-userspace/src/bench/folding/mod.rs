@@ -242,9 +242,7 @@ pub fn run(
             fs::remove_dir_all(&own).map_err(BenchError::system("remove an older run"))?;
         }
         fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
-        let mut run = swarm::run(settings, ratio, &own, observer)?;
-        run.again = again;
-        store::write(&own, settings, &run).map_err(BenchError::system("write the results"))?;
+        swarm::run(settings, (ratio, again), &own, observer)?;
     }
     store::read(folder, settings)
 }

@@ -56,13 +56,13 @@ fn server_address(index: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x0a09_0001 + index))
 }
 
-/// Runs it once.
+/// Runs it once. What was found is in the folder before anything is taken down.
 pub fn run(
     settings: &Settings,
-    ratio: u32,
+    (ratio, again): (u32, u32),
     folder: &Path,
     observer: &mut dyn Observer,
-) -> Result<Run, BenchError> {
+) -> Result<(), BenchError> {
     observer.progress(&format!(
         "{} hosts: making and loading them",
         settings.hosts(ratio)
@@ -73,8 +73,9 @@ pub fn run(
     let mut swarm = Swarm::new(settings, &fleet, folder)?;
     let mut run = swarm.download(ratio, observer)?;
     run.load_s = load_s;
+    run.again = again;
     run.equal_files = swarm.equal_files()?;
-    Ok(run)
+    store::write(folder, settings, &run).map_err(BenchError::system("write the results"))
 }
 
 struct Swarm<'a> {
