@@ -77,9 +77,17 @@ impl Folder {
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Keeps the folder, and gives the console's last lines and its path.
+    /// The file with the words of the VM's own process, which come before or behind those
+    /// of its kernel.
+    pub fn process_log(&self) -> PathBuf {
+        self.path().join("process.log")
+    }
+
+    /// Keeps the folder, and gives the last lines of what kernel and process said, and the
+    /// path of the console's.
     pub fn keep_console(self) -> (String, PathBuf) {
-        let log = self.read("console.log").unwrap_or_default();
+        let logs = ["console.log", "process.log"].map(|name| self.read(name));
+        let log = logs.into_iter().flatten().collect::<Vec<_>>().join("\n");
         let lines: Vec<&str> = log.lines().collect();
         let tail = lines[lines.len().saturating_sub(25)..].join("\n");
         let _ = fs::remove_file(self.path().join("initramfs"));

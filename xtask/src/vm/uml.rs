@@ -1,5 +1,6 @@
 //! User-Mode Linux: a kernel that runs as an ordinary process of any user.
 use std::{
+    fs::File,
     path::Path,
     process::{Command, Stdio},
 };
@@ -35,7 +36,7 @@ pub fn run(request: &Request, kernel: &Path) -> anyhow::Result<u8> {
             .env("LD_PRELOAD", binaries.join("libuml_xstate.so"))
             .env("TMPDIR", "/dev/shm")
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(File::create(folder.process_log())?);
         Ok(command)
     })
 }
