@@ -75,6 +75,9 @@ impl Tally {
         for line in BufReader::new(lines).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
             print(&line);
+            if line.starts_with("running ") {
+                last = Instant::now();
+            }
             if let Some((name, verdict)) = test_line(&line) {
                 tally.took(name, last.elapsed().as_secs_f64());
                 last = Instant::now();
