@@ -2,7 +2,7 @@
 //!
 //! The kernel of User-Mode Linux and each program in it are processes of this machine
 //! that wait for each other at every system call; on one processor they need no wake-up
-//! across processors, which halves the price of a call. See docs/kernels.md.
+//! across processors, and a call costs a quarter less. See docs/kernels.md.
 use std::{
     env,
     fs::{self, File},
@@ -52,13 +52,10 @@ impl Processor {
         let after = idle(&fs::read_to_string("/proc/stat").ok()?);
         let time = |n: usize| Some(after.get(n)?.as_ref()? - before.get(n)?.as_ref()?);
         numbers.sort_by_key(|n| std::cmp::Reverse(time(*n)));
-        numbers
-            .into_iter()
-            .find_map(|number| Some((number, lock(locks, number)?)))
-            .map(|(number, lock)| Self {
-                number,
-                _lock: lock,
-            })
+        numbers.into_iter().find_map(|number| {
+            let _lock = lock(locks, number)?;
+            Some(Self { number, _lock })
+        })
     }
 
     /// Binds this thread, and what it starts, for as long as the answer lives.

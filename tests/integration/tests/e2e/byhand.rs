@@ -163,8 +163,9 @@ fn byhand_rate_of_a_full_line() {
     isolated(|| {
         let mut gaps = Vec::new();
         let steady = (0..4).map(|_| full_line()).find(|part| {
-            gaps.push(longest_gap(part));
-            longest_gap(part) < Duration::from_millis(25)
+            let gap = longest_gap(part);
+            gaps.push(gap);
+            gap < Duration::from_millis(25)
         });
         let Some(part) = steady else {
             println!("SKIPPED: a busy machine kept the sender from sending for {gaps:?}");

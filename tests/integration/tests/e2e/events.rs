@@ -117,8 +117,12 @@ fn events_happen_in_time() {
             measured += 1;
         }
         println!("{measured} of 6 windows without a pause of the machine");
-        if measured == 0 {
-            println!("SKIPPED the delays behind events: the machine paused in every window");
+        if measured < 2 && integration::processor_is_emulated() {
+            println!(
+                "SKIPPED delays behind events: the machine paused in all windows but {measured}"
+            );
+        } else {
+            assert!(measured >= 2, "{measured}");
         }
         // While cut off, and while all is lost.
         for (from, to) in [(2, 3), (4, 5)] {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use integration::{
-    command::{TopologyFile, emu_path, run},
+    command::{TopologyFile, emu_path, run, try_run},
     netns::isolated,
     probe::{ask, peer},
 };
@@ -73,23 +73,20 @@ impl Systemd {
         Some(systemd)
     }
 
-    /// Runs a program in its mount and process namespaces, whatever becomes of it.
-    fn run(&self, line: &str) -> Output {
-        Command::new("nsenter")
-            .args(["--target", &self.first.to_string()])
-            .args(["--mount", "--pid", "--root", "--wd=/", "--"])
-            .args(line.split_whitespace())
-            .output()
-            .unwrap()
+    /// A command line in its mount and process namespaces.
+    fn inside(&self, line: &str) -> String {
+        let first = self.first;
+        format!("nsenter --target {first} --mount --pid --root --wd=/ -- {line}")
     }
 
-    /// Runs a program that must succeed; what it printed.
+    /// Runs a program there, whatever becomes of it.
+    fn run(&self, line: &str) -> Output {
+        try_run(&self.inside(line))
+    }
+
+    /// Runs a program there that must succeed; what it printed.
     fn succeed(&self, line: &str) -> String {
-        let output = self.run(line);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-        let (said, words) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{line}: {said}\n{words}");
-        said
+        run(&self.inside(line)).trim().to_owned()
     }
 
     fn emu(&self, arguments: &str) -> String {
