@@ -3,7 +3,7 @@ use std::{
     fs,
     process::{Child, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use integration::{
@@ -55,11 +55,7 @@ fn marked() -> usize {
 }
 
 fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < end, "never: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
+    integration::wait_for(what, || is_so().then_some(()));
 }
 
 fn start(lab: &Lab) -> Child {

@@ -4,14 +4,13 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use integration::{
     command::{TopologyFile, emu_path, run, try_run},
     netns::isolated,
     probe::{ask, peer},
+    wait_for,
 };
 
 use crate::exec::{OLD, TOPOLOGY, at};
@@ -19,8 +18,6 @@ use crate::exec::{OLD, TOPOLOGY, at};
 const SYSTEMD: &str = "/lib/systemd/systemd";
 const BOOT: &str = include_str!("boot.sh");
 const UNIT: &str = include_str!("../../../../../packaging/systemd/emu-agent.service");
-/// Longest wait for what systemd does.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running systemd; gone with all its processes when dropped.
 struct Systemd {
@@ -58,7 +55,7 @@ impl Systemd {
         }
         let unshare = command.stdin(Stdio::null()).spawn().unwrap();
         let list = format!("/proc/{0}/task/{0}/children", unshare.id());
-        let first = wait("the first process", || {
+        let first = wait_for("the first process", || {
             fs::read_to_string(&list).ok()?.trim().parse().ok()
         });
         let systemd = Self {
@@ -66,7 +63,7 @@ impl Systemd {
             unshare,
             first,
         };
-        wait("systemd", || {
+        wait_for("systemd", || {
             let state = systemd.run("systemctl is-active test.target");
             (state.stdout == b"active\n").then_some(())
         });
@@ -113,17 +110,6 @@ impl Drop for Systemd {
     }
 }
 
-fn wait<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = ready() {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited too long for {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The least round trip between two vnodes in milliseconds.
 fn round_trip_ms() -> f64 {
     let (from, to) = ("10.1.0.7", "10.1.0.100");
@@ -157,7 +143,7 @@ fn systemd_runs_the_agent() {
         let before = round_trip_ms();
         fs::write(&file, TOPOLOGY.replace("2ms", "40ms")).unwrap();
         systemd.succeed("systemctl reload emu-agent");
-        let after = wait("the change", || {
+        let after = wait_for("the change", || {
             Some(round_trip_ms()).filter(|ms| *ms > before + 30.0)
         });
         println!("round trip {before} ms, after the change {after} ms");
@@ -167,7 +153,7 @@ fn systemd_runs_the_agent() {
         systemd.succeed(&format!("kill -9 {process}"));
         let shaped = round_trip_ms();
         assert!((shaped - after).abs() < 10.0, "{shaped} ms");
-        wait("another agent", || {
+        wait_for("another agent", || {
             let active = systemd.show("emu-agent", "SubState") == "running";
             (active && systemd.show("emu-agent", "MainPID") != process).then_some(())
         });
@@ -225,14 +211,14 @@ fn programs_are_vnodes(legacy: bool, judge: impl FnOnce(&str) + Send + 'static) 
         systemd.succeed("systemctl start server sleeper");
         let sleeper = systemd.show("sleeper", "MainPID");
         let cgroups = || systemd.succeed(&format!("cat /proc/{sleeper}/cgroup"));
-        let before = wait("the vnode's cgroup", || {
+        let before = wait_for("the vnode's cgroup", || {
             Some(cgroups()).filter(|text| text.contains("0::/emu/ns-"))
         });
         judge(&before);
         // systemd sorts its own tree again, and leaves ours alone.
         systemd.succeed("systemctl daemon-reload");
         assert_eq!(cgroups(), before);
-        wait("the server", || (printed("server") == OLD.0).then_some(()));
+        wait_for("the server", || (printed("server") == OLD.0).then_some(()));
         let answer = ask("tcp", OLD.1, &at(OLD.0, 7001));
         assert_eq!(answer.as_deref(), Some(OLD.1));
 
