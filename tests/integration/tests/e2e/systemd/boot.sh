@@ -29,6 +29,9 @@ mount -t tmpfs none "$root/run"
 mount -t tmpfs none "$root/tmp"
 mkdir -p "$root$place"
 mount --bind "$place" "$root$place"
+# The agent's unit has a /tmp of its own, where PLACE may be.
+mkdir -p "$root/opt/emu"
+mount --bind "$place" "$root/opt/emu"
 if [ -n "${LEGACY:-}" ]; then
     umount "$root/sys/fs/cgroup"
     export SYSTEMD_PROC_CMDLINE="systemd.unified_cgroup_hierarchy=no \
