@@ -51,6 +51,9 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
             ready_for(&texts)
         }
         ["bench", "folding", ..] => ready_for("python3-libtorrent aria2 opentracker"),
+        ["bench", "scale", ..] if words.contains(&"bittorrent") => {
+            ready_for("python3-libtorrent opentracker")
+        }
         ["bench", "scale", ..] => {
             // Thousands of them start: each page that a start need not touch counts.
             let program = build::static_package(PEERS, Profile::Release)?;

@@ -2,6 +2,7 @@
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
 //! never on the machine's interfaces.
 pub mod accuracy;
+pub mod bittorrent;
 pub mod fairness;
 pub mod filling;
 pub mod fleet;
@@ -19,7 +20,6 @@ pub mod scene;
 pub mod settings;
 mod spread;
 pub mod stats;
-pub mod torrent;
 pub mod traffic;
 pub mod vnodes;
 

@@ -3,7 +3,6 @@
 //! P2PLab's experiment. The clients, their lines and their order of starting are the
 //! same each time; only how many of them share a host differs. If the emulation is
 //! right, the curves of what they received do not.
-pub mod client;
 pub mod curves;
 mod seconds;
 pub mod store;
@@ -15,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BenchError,
+    bittorrent::Client,
     fleet::{INTERFACE, host_address},
 };
 use crate::run::health::Health;
-pub use client::Client;
 pub use swarm::Observer;
 
 /// The swarm: what is the same in all runs that can be compared.

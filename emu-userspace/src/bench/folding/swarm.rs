@@ -4,7 +4,7 @@ use std::{
     fs::{self, File},
     io::Write,
     net::{IpAddr, Ipv4Addr},
-    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::Child,
     thread,
@@ -13,16 +13,12 @@ use std::{
 
 use emu_common::layout::Direction;
 
-use super::{
-    Run, Settings,
-    client::{self, Files},
-    store,
-};
+use super::{Run, Settings, store};
 use crate::{
     bench::{
         BenchError,
+        bittorrent::{CLIENT_PORT, Shared, TRACKER_PORT},
         fleet::{Fleet, Program},
-        torrent::Torrent,
     },
     run::health::Monitor,
 };
@@ -41,10 +37,6 @@ const TICK: Duration = Duration::from_millis(50);
 const READY: Duration = Duration::from_secs(60);
 /// How often a program that crashes is started again, at most.
 const CRASHES: u32 = 2;
-const TRACKER_PORT: u16 = 6969;
-const CLIENT_PORT: u16 = 6881;
-/// Called by a client that has the whole file, in its folder.
-const DONE_HOOK: &str = "#!/bin/sh\n: > done\n";
 
 /// Address of a client, the first being 0.
 pub fn client_address(index: u32) -> IpAddr {
@@ -82,8 +74,7 @@ struct Swarm<'a> {
     settings: &'a Settings,
     fleet: &'a Fleet,
     folder: PathBuf,
-    torrent: Torrent,
-    files: Files,
+    shared: Shared,
     /// One row for each look, so that nothing is lost if a run breaks off.
     table: File,
     /// Tracker and seeders first, then clients.
@@ -103,18 +94,8 @@ struct Process {
 impl<'a> Swarm<'a> {
     /// Starts tracker and seeders.
     fn new(settings: &'a Settings, fleet: &'a Fleet, folder: &Path) -> Result<Self, BenchError> {
-        let announce = format!("http://{}:6969/announce", server_address(0));
-        let torrent = Torrent::create(folder, settings.file_bytes, settings.piece_bytes, &announce)
-            .map_err(BenchError::system("write the file to share"))?;
-        let files = Files {
-            metainfo: torrent.metainfo.clone(),
-            driver: folder.join("client.py"),
-            hook: folder.join("done.sh"),
-        };
-        fs::write(&files.driver, client::DRIVER)
-            .and_then(|()| fs::write(&files.hook, DONE_HOOK))
-            .and_then(|()| fs::set_permissions(&files.hook, fs::Permissions::from_mode(0o755)))
-            .map_err(BenchError::system("write a script"))?;
+        let size = (settings.file_bytes, settings.piece_bytes);
+        let shared = Shared::create(folder, size, server_address(0))?;
         let mut table =
             File::create(folder.join(store::TABLE)).map_err(BenchError::system("make a table"))?;
         let clients: String = (0..settings.clients)
@@ -126,8 +107,7 @@ impl<'a> Swarm<'a> {
             settings,
             fleet,
             folder: folder.to_owned(),
-            torrent,
-            files,
+            shared,
             table,
             processes: Vec::new(),
         };
@@ -135,7 +115,7 @@ impl<'a> Swarm<'a> {
         for index in 1..=settings.seeders {
             let name = format!("seeder-{index}");
             let own = swarm.folder_of(&name)?;
-            fs::copy(&swarm.torrent.file, own.join("file"))
+            fs::copy(&swarm.shared.torrent.file, own.join("file"))
                 .map_err(BenchError::system("give a seeder its file"))?;
             swarm.client(name, server_address(index), true)?;
         }
@@ -146,18 +126,9 @@ impl<'a> Swarm<'a> {
         Ok(swarm)
     }
 
-    /// Debian's opentracker serves the torrents of a list only, and gives up root in
-    /// a root folder of its own.
     fn tracker(&mut self) -> Result<(), BenchError> {
         let own = self.folder_of("tracker")?;
-        fs::write(own.join("allowed"), format!("{}\n", self.torrent.info_hash))
-            .and_then(|()| fs::set_permissions(&own, fs::Permissions::from_mode(0o755)))
-            .map_err(BenchError::system("write the tracker's list"))?;
-        let argv = ["opentracker", "-p", "6969", "-P", "6969", "-d"]
-            .into_iter()
-            .map(str::to_owned)
-            .chain([own.display().to_string(), "-w".into(), "allowed".into()])
-            .collect::<Vec<_>>();
+        let argv = self.shared.tracker(&own)?;
         self.start("tracker".into(), server_address(0), &argv)?;
         self.wait_listening(TRACKER_PORT, 1, &own)
     }
@@ -195,7 +166,10 @@ impl<'a> Swarm<'a> {
     }
 
     fn client(&mut self, name: String, vnode: IpAddr, has_file: bool) -> Result<(), BenchError> {
-        let argv = self.settings.client.argv(&self.files, vnode, has_file);
+        let argv = self
+            .settings
+            .client
+            .argv(&self.shared.files, vnode, has_file);
         self.start(name, vnode, &argv)
     }
 
@@ -328,8 +302,8 @@ impl<'a> Swarm<'a> {
 
     /// How many clients have the seeders' file.
     fn equal_files(&self) -> Result<usize, BenchError> {
-        let original =
-            fs::read(&self.torrent.file).map_err(BenchError::system("read the shared file"))?;
+        let original = fs::read(&self.shared.torrent.file)
+            .map_err(BenchError::system("read the shared file"))?;
         let names = (0..self.settings.clients).map(client_name);
         let equal = names.filter(|name| {
             fs::read(self.folder.join(name).join("file")).is_ok_and(|copy| copy == original)

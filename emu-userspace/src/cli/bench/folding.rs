@@ -11,7 +11,10 @@ use std::{
 
 use clap::Args;
 use emu::{
-    bench::folding::{self, Client, Distances, Observer, Run, Series, Settings, curves},
+    bench::{
+        bittorrent::Client,
+        folding::{self, Distances, Observer, Run, Series, Settings, curves},
+    },
     report::{Axis, Chart, Environment, Report, Table, Verdict},
 };
 use serde_json::json;

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use emu::{
-    bench::scale::{self, Settings},
+    bench::scale::{self, Peer, Settings},
     report::{Axis, Chart, Environment, Report, Table, Verdict},
 };
 use serde_json::json;
@@ -18,29 +18,39 @@ use crate::cli::{FAILED, OK, Outcome, print, print_json};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask run -- bench scale                 forty peers
+  cargo xtask run -- bench scale                 forty nodes of a DHT
   cargo xtask run -- bench scale --full          5,760, as in P2PLab's largest experiment; needs
                                                  half an hour, and 8 GiB where it is in a VM
+  cargo xtask run -- bench scale --peer bittorrent --full
+                                                 500 BitTorrent clients, 1 MiB each
 
-The peers are nodes of the BitTorrent DHT, each a process with a line of its own: 2 Mbit/s
-down, 128 kbit/s up, 30 ms. Needs root, a kernel with fq, and the program `peers` of
-experiments/peers in the search path.")]
+The peers are nodes of the BitTorrent DHT, or BitTorrent clients that share a file of four
+seeders, each a process with a line of its own: 2 Mbit/s down, 128 kbit/s up, 30 ms. Needs
+root, a kernel with fq, and in the search path the program `peers` of experiments/peers, or
+opentracker and python3-libtorrent.")]
 pub(in crate::cli) struct Scale {
-    /// Forty peers; the default.
+    /// What each peer is: dht or bittorrent.
+    #[arg(long, value_name = "NAME", default_value_t = Peer::Dht)]
+    peer: Peer,
+    /// Forty nodes of a DHT, or twelve BitTorrent clients; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// As many as P2PLab's largest experiment had: 5,760, one every 250 ms.
+    /// As many nodes as P2PLab's largest experiment had, 5,760, one every 250 ms; or 500
+    /// BitTorrent clients, one every 3 s.
     #[arg(long)]
     full: bool,
     /// How many peers.
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=60_000))]
     peers: Option<u32>,
-    /// Time between the starts of two [default: 250ms].
+    /// Time between the starts of two.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
-    /// How long all run together [default: 20s, with --full 60s].
+    /// How long all run together.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     settle: Option<Duration>,
+    /// Size of the file that BitTorrent clients share, in KiB.
+    #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
+    size: Option<u32>,
     /// Folder of the results.
     #[arg(long, default_value = "bench-scale")]
     out: PathBuf,
@@ -52,14 +62,16 @@ pub(in crate::cli) struct Scale {
 impl Scale {
     pub(super) fn run(self) -> Outcome {
         let size = if self.full {
-            Settings::FULL
+            Settings::full(self.peer)
         } else {
-            Settings::QUICK
+            Settings::quick(self.peer)
         };
         let settings = Settings {
             peers: self.peers.unwrap_or(size.peers),
             interval: self.interval.unwrap_or(size.interval),
             settle: self.settle.unwrap_or(size.settle),
+            file_bytes: (self.size).map_or(size.file_bytes, |kib| kib as usize * 1024),
+            ..size
         };
         let out = std::path::absolute(&self.out)?;
         let terminal = stderr().is_terminal();
@@ -72,14 +84,14 @@ impl Scale {
             let _ = write!(stderr(), "\r\x1b[K");
         }
         let outcome = outcome?;
-        let others = outcome.peers as usize - 1;
-        let complete = outcome.bootstrap_s.len() == others && outcome.found == others;
+        let judged = outcome.judged as usize;
+        let complete = outcome.ready_s.len() == judged && outcome.right == judged;
         let report = report(&settings, &outcome, complete);
         report.write(&out, &outcome)?;
         if self.json {
             print_json(&json!({"ok": complete, "outcome": outcome}))?;
         } else {
-            for (name, value) in facts(&outcome) {
+            for (name, value) in facts(&settings, &outcome) {
                 print(&format!("{name:<44} {value}"))?;
             }
             for (verdict, words) in report.verdicts() {
@@ -94,24 +106,23 @@ impl Scale {
     }
 }
 
-fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
+fn facts(settings: &Settings, o: &scale::Outcome) -> Vec<(String, String)> {
+    let [ready, right] = settings.peer.words();
     let quantile = |share: f64| {
-        let index = (o.bootstrap_s.len() as f64 * share) as usize;
-        let value = o
-            .bootstrap_s
-            .get(index.min(o.bootstrap_s.len().saturating_sub(1)));
+        let index = (o.ready_s.len() as f64 * share) as usize;
+        let value = (o.ready_s).get(index.min(o.ready_s.len().saturating_sub(1)));
         value.map_or("–".to_owned(), |s| format!("{s:.2}"))
     };
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / 1_048_576.0);
-    vec![
+    [
         ("peers", o.peers.to_string()),
         ("load, s", format!("{:.2}", o.load_s)),
         ("starts took, s", format!("{:.1}", o.start_s)),
         ("starts planned, s", format!("{:.1}", o.start_planned_s)),
-        ("bootstrapped", o.bootstrap_s.len().to_string()),
-        ("bootstrap, median, s", quantile(0.5)),
-        ("bootstrap, 99 %, s", quantile(0.99)),
-        ("found another's value", o.found.to_string()),
+        (ready, o.ready_s.len().to_string()),
+        ("after its start, median, s", quantile(0.5)),
+        ("after its start, 99 %, s", quantile(0.99)),
+        (right, o.right.to_string()),
         (
             "memory that the machine had less of, MiB",
             mib(o.used_bytes),
@@ -131,6 +142,8 @@ fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
             format!("{:+.2}", o.error_running_ms),
         ),
     ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 /// How much further from the model the round trip may be with all running than with nobody
@@ -152,7 +165,7 @@ fn accuracy(o: &scale::Outcome) -> (Verdict, String) {
     (verdict, words)
 }
 
-/// P2PLab's picture of its largest experiment, with what peers of a DHT have.
+/// P2PLab's picture of its largest experiment, with what the peers received.
 fn progress(settings: &Settings, outcome: &scale::Outcome) -> (Chart, String) {
     let every = settings.drawn_every();
     let chart = Chart::new("What peers received")
@@ -172,11 +185,12 @@ fn progress(settings: &Settings, outcome: &scale::Outcome) -> (Chart, String) {
 fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Report {
     let here = Environment::here();
     let mut report = Report::new("bench-scale", "Many peers on one machine", &here);
-    let others = outcome.peers - 1;
+    let [ready, right] = settings.peer.words();
     let words = format!(
-        "{} of {others} peers bootstrapped, {} found another's value",
-        outcome.bootstrap_s.len(),
-        outcome.found
+        "{} of {} peers {ready}, {} {right}",
+        outcome.ready_s.len(),
+        outcome.judged,
+        outcome.right
     );
     report.verdict(
         if complete {
@@ -193,20 +207,17 @@ fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Repo
         report.verdict(Verdict::Undecided, words);
     }
     let mut table = Table::new(["", "value"]);
-    for (name, value) in facts(outcome) {
-        table.row([name.to_owned(), value]);
+    for (name, value) in facts(settings, outcome) {
+        table.row([name, value]);
     }
     report.table("facts", table);
-    let chart = Chart::new("Time to bootstrap")
+    let chart = Chart::new(format!("When peers {ready}"))
         .x(Axis::new("time from the peer's start, s").from_zero())
         .y(Axis::new("share of peers").from_zero())
-        .cdf("peers", outcome.bootstrap_s.iter().copied());
+        .cdf("peers", outcome.ready_s.iter().copied());
     let (curves, words) = progress(settings, outcome);
     report.figure("progress", curves, &words);
-    report.figure(
-        "bootstrap",
-        chart,
-        "How many peers of the DHT were answered how soon after their start.",
-    );
+    let words = format!("How many peers {ready}, and how soon after their start.");
+    report.figure("ready", chart, &words);
     report
 }

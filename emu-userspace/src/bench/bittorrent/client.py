@@ -3,11 +3,14 @@ makes every run of a swarm another one.
 
 client.py ADDRESS METAINFO CONNECTIONS
 
-Gets the file into its working folder, writes `done` there when all of it is on the disk,
-and uploads until it is killed.
+Gets the file into its working folder. When all of it is on the disk, writes `done` there,
+and prints the seconds since its own start and the file's SHA-1. Uploads until it is killed.
 """
+import hashlib
 import sys
+import time
 
+begin = time.monotonic()
 import libtorrent as lt
 
 address, metainfo, connections = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -79,5 +82,9 @@ while True:
             handle.flush_cache()
         elif isinstance(alert, lt.cache_flushed_alert):
             open("done", "w").close()
+            with open(handle.torrent_file().name(), "rb") as file:
+                digest = hashlib.sha1(file.read()).hexdigest()
+            print(f"whole {time.monotonic() - begin:.3f}", flush=True)
+            print(f"sha1 {digest}", flush=True)
         elif alert.category() & lt.alert.category_t.error_notification:
             print(alert.message(), flush=True)

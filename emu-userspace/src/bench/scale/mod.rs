@@ -1,5 +1,8 @@
-//! Many peers on one machine: real nodes of the BitTorrent DHT, each a process of its
-//! own behind an access line, and whether the network stays right while they run.
+//! Many peers on one machine: real nodes of the BitTorrent DHT, or BitTorrent clients, each
+//! a process of its own behind an access line, and whether the network stays right while
+//! they run.
+mod peer;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -14,16 +17,22 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{BenchError, namespace::Namespace};
+pub use peer::Peer;
+use peer::{Experiment, PROBES};
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
+    /// Their program.
+    pub peer: Peer,
     /// Peers.
     pub peers: u32,
     /// Time between the starts of two.
     pub interval: Duration,
     /// How long they go on after the last has started.
     pub settle: Duration,
+    /// Size of the file that BitTorrent clients download.
+    pub file_bytes: usize,
 }
 
 /// What came of it.
@@ -37,10 +46,13 @@ pub struct Outcome {
     pub start_s: f64,
     /// By the schedule.
     pub start_planned_s: f64,
-    /// Peers that others answered, and how long that took each, in seconds, sorted.
-    pub bootstrap_s: Vec<f64>,
-    /// Peers that found another's value.
-    pub found: usize,
+    /// Of them those that are judged: the first node of a DHT has nobody to ask.
+    pub judged: u32,
+    /// How long each peer took from its start until others had answered it (DHT), or it had
+    /// the whole file (BitTorrent), in seconds, sorted; those that did not are not in it.
+    pub ready_s: Vec<f64>,
+    /// Peers that found another's value, or whose file has the seeders' SHA-1.
+    pub right: usize,
     /// Peers that ended before the run did.
     pub failed: u64,
     /// Sum of the most memory of each peer, shared pages counted each time.
@@ -69,18 +81,36 @@ pub struct Outcome {
 pub type Curve = Vec<(f64, f64)>;
 
 impl Settings {
-    /// What takes less than a minute.
-    pub const QUICK: Self = Self {
-        peers: 40,
-        interval: Duration::from_millis(250),
-        settle: Duration::from_secs(20),
-    };
-    /// As many as in P2PLab's largest experiment, started as fast.
-    pub const FULL: Self = Self {
-        peers: 5_760,
-        interval: Duration::from_millis(250),
-        settle: Duration::from_secs(60),
-    };
+    /// What takes about a minute.
+    pub fn quick(peer: Peer) -> Self {
+        let (peers, interval_ms, settle_s) = match peer {
+            Peer::Dht => (40, 250, 20),
+            Peer::BitTorrent => (12, 1_000, 60),
+        };
+        Self {
+            peer,
+            peers,
+            interval: Duration::from_millis(interval_ms),
+            settle: Duration::from_secs(settle_s),
+            file_bytes: 256 << 10,
+        }
+    }
+
+    /// Nodes of the DHT: as many as P2PLab's largest experiment had, started as fast.
+    /// BitTorrent: as many as eight GiB and one processor of a VM carry.
+    pub fn full(peer: Peer) -> Self {
+        let (peers, interval_ms, settle_s) = match peer {
+            Peer::Dht => (5_760, 250, 60),
+            Peer::BitTorrent => (500, 3_000, 180),
+        };
+        Self {
+            peer,
+            peers,
+            interval: Duration::from_millis(interval_ms),
+            settle: Duration::from_secs(settle_s),
+            file_bytes: 1 << 20,
+        }
+    }
 
     /// Each so manieth peer's progress is kept: P2PLab drew every fiftieth of 5,760.
     pub fn drawn_every(&self) -> u32 {
@@ -88,10 +118,13 @@ impl Settings {
     }
 }
 
+/// How the addresses of peers begin; those of servers and probes do not.
+const PEERS: [u8; 2] = [10, 8];
 /// Samples of a round trip.
 const SAMPLES: u32 = 11;
 
-/// Runs it; files go to `folder`. Needs the program `peers` in the search path.
+/// Runs it; files go to `folder`. Needs the programs in the search path: `peers`, or
+/// opentracker and Debian's Python with libtorrent.
 ///
 /// # Errors
 /// [`BenchError`].
@@ -139,33 +172,18 @@ struct Bench<'a> {
     emu: PathBuf,
     folder: &'a Path,
     topology: PathBuf,
+    parts: Experiment,
 }
 
 impl<'a> Bench<'a> {
     fn new(settings: &'a Settings, folder: &'a Path) -> Result<Self, BenchError> {
-        let Settings {
-            peers,
-            interval,
-            settle,
-        } = settings;
-        let duration = *interval * *peers + *settle;
-        let topology = format!(
-            "version: 1\nname: scale\nseed: 1\ngroups:\n  peers: {{prefix: 10.8.0.0/16, nodes: {peers}, \
-             down: 2mbit, up: 128kbit, latency: 30ms}}\n"
-        );
-        let others = peers - 1;
-        let experiment = format!(
-            "name: scale\ntopology: topology.yaml\nduration: {}ms\nsample: 5s\nprograms:\n  \
-             - name: first\n    on: peers/0\n    run: [peers, dht]\n    ready: {{udp: 6881}}\n    \
-             background: true\n  - name: node\n    on: peers/1-{others}\n    \
-             start: {{every: {}ms}}\n    run: [peers, dht, --bootstrap, '{{ip:first}}:6881', \
-             --number, '{{number}}', --of, '{others}', --patience, '{}', --stay, '86400']\n",
-            duration.as_millis(),
-            interval.as_millis(),
-            duration.as_secs(),
-        );
+        let parts = settings.peer.experiment(settings, folder)?;
         let file = |name: &str| folder.join(name);
-        for (name, text) in [("topology.yaml", topology), ("experiment.yaml", experiment)] {
+        let texts = [
+            ("topology.yaml", &parts.topology),
+            ("experiment.yaml", &parts.experiment),
+        ];
+        for (name, text) in texts {
             fs::write(file(name), text).map_err(BenchError::system("write an experiment"))?;
         }
         Ok(Self {
@@ -175,6 +193,7 @@ impl<'a> Bench<'a> {
                 .map_err(BenchError::system("find the program of `emu`"))?,
             folder,
             topology: file("topology.yaml"),
+            parts,
         })
     }
 
@@ -194,7 +213,10 @@ impl<'a> Bench<'a> {
                 .map_err(BenchError::system("start `emu verify`"))
         })?;
         let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let pair = &report["pairs"][0];
+        let pairs = report["pairs"].as_array().map_or(&[][..], Vec::as_slice);
+        let idle = |pair: &&Value| pair["from"] == PROBES && pair["to"] == PROBES;
+        let pair = pairs.iter().find(idle).or(pairs.first());
+        let pair = pair.unwrap_or(&Value::Null);
         let error = pair["error_ms"]
             .as_f64()
             .zip(pair["expected_rtt_ms"].as_f64());
@@ -246,16 +268,17 @@ impl<'a> Bench<'a> {
                 .and_then(|c| c.parse::<u64>().ok())
                 .unwrap_or(0);
         }
-        let (mut bootstrap_s, mut found) = (Vec::new(), 0);
+        let (mut ready_s, mut right) = (Vec::new(), 0);
         let vnodes = fs::read_dir(self.folder.join("run/vnodes"))
             .map_err(BenchError::system("read the results"))?;
         for vnode in vnodes.flatten() {
             let said = fs::read_to_string(vnode.path().join("node/stdout")).unwrap_or_default();
-            let seconds = said.lines().find_map(|l| l.strip_prefix("bootstrapped "));
-            bootstrap_s.extend(seconds.and_then(|s| s.parse::<f64>().ok()));
-            found += usize::from(said.lines().any(|line| line.starts_with("found ")));
+            let seconds = said.lines().find_map(|l| l.strip_prefix(&self.parts.ready));
+            ready_s.extend(seconds.and_then(|s| s.parse::<f64>().ok()));
+            right += usize::from(said.lines().any(|line| line.starts_with(&self.parts.right)));
         }
-        bootstrap_s.sort_unstable_by(f64::total_cmp);
+        ready_s.sort_unstable_by(f64::total_cmp);
+        let judged = self.settings.peer.judged(self.settings.peers);
         let health = &summary["host_health"];
         let limits = health["limits"].as_array().into_iter().flatten();
         let last = starts.iter().copied().fold(0.0, f64::max);
@@ -263,10 +286,10 @@ impl<'a> Bench<'a> {
             peers: self.settings.peers,
             load_s: 0.0,
             start_s: last - starts.iter().copied().fold(f64::INFINITY, f64::min),
-            start_planned_s: (self.settings.interval * self.settings.peers.saturating_sub(2))
-                .as_secs_f64(),
-            bootstrap_s,
-            found,
+            start_planned_s: (self.settings.interval * judged.saturating_sub(1)).as_secs_f64(),
+            judged,
+            ready_s,
+            right,
             failed: summary["failed"].as_u64().unwrap_or(0),
             resident_bytes,
             used_bytes: 0,
@@ -300,7 +323,8 @@ impl Bench<'_> {
             let Ok(address) = cell(vnode).parse::<Ipv4Addr>() else {
                 continue;
             };
-            if address.to_bits() % self.settings.drawn_every() == 0
+            if address.octets()[..2] == PEERS
+                && address.to_bits() % self.settings.drawn_every() == 0
                 && let (Ok(time_s), Ok(bytes)) = (cell(time).parse(), cell(bytes).parse())
             {
                 curves.entry(address).or_default().push((time_s, bytes));

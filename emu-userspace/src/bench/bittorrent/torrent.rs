@@ -16,6 +16,8 @@ pub struct Torrent {
     pub metainfo: PathBuf,
     /// What trackers know it by, in hexadecimal digits.
     pub info_hash: String,
+    /// SHA-1 of the whole file, in hexadecimal digits.
+    pub digest: String,
 }
 
 impl Torrent {
@@ -43,6 +45,7 @@ impl Torrent {
             file: folder.join(name),
             metainfo: folder.join("file.torrent"),
             info_hash: hex(&Sha1::digest(&info)),
+            digest: hex(&Sha1::digest(&content)),
         };
         fs::write(&torrent.file, content)?;
         fs::write(&torrent.metainfo, metainfo)?;

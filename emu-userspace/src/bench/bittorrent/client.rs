@@ -1,5 +1,5 @@
 //! The BitTorrent clients that can be measured, and how each is started.
-use std::{fmt, net::IpAddr, path::PathBuf, str::FromStr};
+use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +51,9 @@ pub struct Files {
 }
 
 impl Client {
-    /// Program and arguments of a vnode's client, with the file or without it.
-    pub fn argv(self, files: &Files, vnode: IpAddr, has_file: bool) -> Vec<String> {
+    /// Program and arguments of a client with the file or without it, at the address of its
+    /// vnode.
+    pub fn argv(self, files: &Files, vnode: impl fmt::Display, has_file: bool) -> Vec<String> {
         match self {
             Self::Libtorrent => [
                 // Debian's Python: another one does not have Debian's packages.
