@@ -17,6 +17,13 @@ pub const CLIENT_PORT: u16 = 6881;
 /// Called by a client that has the whole file, in its folder.
 const DONE_HOOK: &str = "#!/bin/sh\n: > done\n";
 
+/// Size of a file's pieces, so that there are about so many, of a size that clients accept.
+pub fn piece_bytes(file_bytes: usize, pieces: usize) -> usize {
+    (file_bytes / pieces)
+        .next_power_of_two()
+        .clamp(16 << 10, 256 << 10)
+}
+
 /// A file that is to be shared, and all that tracker and clients are started with.
 #[derive(Debug, Clone)]
 pub struct Shared {

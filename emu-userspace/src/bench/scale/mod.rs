@@ -2,11 +2,10 @@
 //! a process of its own behind an access line, and whether the network stays right while
 //! they run.
 mod peer;
+mod progress;
 
 use std::{
-    collections::BTreeMap,
     fs,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -19,6 +18,7 @@ use serde_json::Value;
 use super::{BenchError, namespace::Namespace};
 pub use peer::Peer;
 use peer::{Experiment, PROBES};
+pub use progress::Curve;
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,8 @@ pub struct Settings {
 /// What came of it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
+    /// Their program.
+    pub peer: Peer,
     /// Peers that were to run.
     pub peers: u32,
     /// Time to load the topology.
@@ -77,9 +79,6 @@ pub struct Outcome {
     pub progress: Vec<Curve>,
 }
 
-/// Growing values, each at its time in seconds.
-pub type Curve = Vec<(f64, f64)>;
-
 impl Settings {
     /// What takes about a minute.
     pub fn quick(peer: Peer) -> Self {
@@ -97,11 +96,11 @@ impl Settings {
     }
 
     /// Nodes of the DHT: as many as P2PLab's largest experiment had, started as fast.
-    /// BitTorrent: as many as eight GiB and one processor of a VM carry.
+    /// BitTorrent: as many as one processor of a VM carries.
     pub fn full(peer: Peer) -> Self {
         let (peers, interval_ms, settle_s) = match peer {
             Peer::Dht => (5_760, 250, 60),
-            Peer::BitTorrent => (500, 3_000, 180),
+            Peer::BitTorrent => (150, 3_000, 120),
         };
         Self {
             peer,
@@ -118,8 +117,8 @@ impl Settings {
     }
 }
 
-/// How the addresses of peers begin; those of servers and probes do not.
-const PEERS: [u8; 2] = [10, 8];
+/// Time between two looks at the counters.
+const SAMPLE: Duration = Duration::from_secs(5);
 /// Samples of a round trip.
 const SAMPLES: u32 = 11;
 
@@ -283,6 +282,7 @@ impl<'a> Bench<'a> {
         let limits = health["limits"].as_array().into_iter().flatten();
         let last = starts.iter().copied().fold(0.0, f64::max);
         Ok(Outcome {
+            peer: self.settings.peer,
             peers: self.settings.peers,
             load_s: 0.0,
             start_s: last - starts.iter().copied().fold(f64::INFINITY, f64::min),
@@ -301,36 +301,8 @@ impl<'a> Bench<'a> {
             error_idle_ms: 0.0,
             error_running_ms: 0.0,
             expected_ms: 0.0,
-            progress: self.progress(&read("run/counters.csv")?),
+            progress: progress::curves(&read("run/counters.csv")?, self.settings.drawn_every()),
         })
-    }
-}
-
-impl Bench<'_> {
-    /// The curves of every so manieth peer, from the table of counters over time.
-    fn progress(&self, counters: &str) -> Vec<Curve> {
-        let mut lines = counters.lines();
-        let header = lines.next().unwrap_or_default();
-        let place = |name: &str| header.split(',').position(|h| h == name);
-        let (Some(time), Some(vnode), Some(bytes)) =
-            (place("time_s"), place("vnode"), place("received_bytes"))
-        else {
-            return Vec::new();
-        };
-        let mut curves: BTreeMap<Ipv4Addr, Curve> = BTreeMap::new();
-        for cells in lines.map(|line| line.split(',').collect::<Vec<_>>()) {
-            let cell = |at: usize| cells.get(at).copied().unwrap_or_default();
-            let Ok(address) = cell(vnode).parse::<Ipv4Addr>() else {
-                continue;
-            };
-            if address.octets()[..2] == PEERS
-                && address.to_bits() % self.settings.drawn_every() == 0
-                && let (Ok(time_s), Ok(bytes)) = (cell(time).parse(), cell(bytes).parse())
-            {
-                curves.entry(address).or_default().push((time_s, bytes));
-            }
-        }
-        curves.into_values().collect()
     }
 }
 

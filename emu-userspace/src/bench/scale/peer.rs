@@ -5,14 +5,16 @@ use std::{fmt, fs, net::Ipv4Addr, path::Path, str::FromStr, time::Duration};
 use serde::Serialize;
 use serde_json::json;
 
-use super::Settings;
+use super::{SAMPLE, Settings};
 use crate::bench::{
     BenchError,
-    bittorrent::{CLIENT_PORT, Client, Shared, TRACKER_PORT},
+    bittorrent::{CLIENT_PORT, Client, Shared, TRACKER_PORT, piece_bytes},
 };
 
 /// Clients that have the file from the start, as in P2PLab's experiment.
 const SEEDERS: u32 = 4;
+/// Pieces of the shared file: each is told to everybody.
+const PIECES: usize = 16;
 /// The line of every peer, P2PLab's.
 const LINE: &str = "down: 2mbit, up: 128kbit, latency: 30ms";
 /// The address of the tracker.
@@ -103,8 +105,9 @@ fn topology(peers: u32, more: &str) -> String {
 fn head(settings: &Settings) -> String {
     let duration: Duration = settings.interval * settings.peers + settings.settle;
     format!(
-        "name: scale\ntopology: topology.yaml\nduration: {}ms\nsample: 5s\nprograms:\n",
-        duration.as_millis()
+        "name: scale\ntopology: topology.yaml\nduration: {}ms\nsample: {}s\nprograms:\n",
+        duration.as_millis(),
+        SAMPLE.as_secs()
     )
 }
 
@@ -133,7 +136,10 @@ fn dht(settings: &Settings) -> Experiment {
 }
 
 fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchError> {
-    let size = (settings.file_bytes, settings.file_bytes / 16);
+    let size = (
+        settings.file_bytes,
+        piece_bytes(settings.file_bytes, PIECES),
+    );
     let shared = Shared::create(folder, size, TRACKER.into())?;
     let own = folder.join("tracker");
     fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;

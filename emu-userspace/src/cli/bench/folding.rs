@@ -12,7 +12,7 @@ use std::{
 use clap::Args;
 use emu::{
     bench::{
-        bittorrent::Client,
+        bittorrent::{Client, piece_bytes},
         folding::{self, Distances, Observer, Run, Series, Settings, curves},
     },
     report::{Axis, Chart, Environment, Report, Table, Verdict},
@@ -93,10 +93,8 @@ impl Folding {
         }
         if let Some(kib) = self.size {
             settings.file_bytes = kib as usize * 1024;
-            // As many pieces as P2PLab's file had, of a size that clients accept.
-            settings.piece_bytes = (settings.file_bytes / 64)
-                .next_power_of_two()
-                .clamp(16 << 10, 256 << 10);
+            // As many pieces as P2PLab's file had.
+            settings.piece_bytes = piece_bytes(settings.file_bytes, 64);
         }
         if let Some(interval) = self.interval {
             settings.interval = interval;

@@ -22,7 +22,7 @@ Examples:
   cargo xtask run -- bench scale --full          5,760, as in P2PLab's largest experiment; needs
                                                  half an hour, and 8 GiB where it is in a VM
   cargo xtask run -- bench scale --peer bittorrent --full
-                                                 500 BitTorrent clients, 1 MiB each
+                                                 150 BitTorrent clients, 1 MiB each; ten minutes
 
 The peers are nodes of the BitTorrent DHT, or BitTorrent clients that share a file of four
 seeders, each a process with a line of its own: 2 Mbit/s down, 128 kbit/s up, 30 ms. Needs
@@ -35,7 +35,7 @@ pub(in crate::cli) struct Scale {
     /// Forty nodes of a DHT, or twelve BitTorrent clients; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// As many nodes as P2PLab's largest experiment had, 5,760, one every 250 ms; or 500
+    /// As many nodes as P2PLab's largest experiment had, 5,760, one every 250 ms; or 150
     /// BitTorrent clients, one every 3 s.
     #[arg(long)]
     full: bool,
