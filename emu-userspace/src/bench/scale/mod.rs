@@ -152,9 +152,9 @@ pub fn run(
             measured = Some((bench.error_ms()?.0, used));
         }
     }
-    let (error_running_ms, used_bytes) = measured.ok_or(BenchError::Program {
+    let (error_running_ms, used_bytes) = measured.ok_or_else(|| BenchError::Program {
         line: "emu run".to_owned(),
-        words: fs::read_to_string(folder.join("errors")).unwrap_or_default(),
+        words: why_it_ended(folder),
     })?;
     let mut outcome = bench.results()?;
     outcome.load_s = load_s;
@@ -309,6 +309,24 @@ impl<'a> Bench<'a> {
 impl Drop for Bench<'_> {
     fn drop(&mut self) {
         let _ = self.emu("unload --kill");
+    }
+}
+
+/// Why `emu run` was over before all peers ran: the first program that failed, or what it
+/// said of itself.
+fn why_it_ended(folder: &Path) -> String {
+    let read = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let summary: Value = serde_json::from_str(&read("summary.json")).unwrap_or_default();
+    let failure = &summary["failures"][0];
+    let parts = ["program", "vnode", "what", "last_words"].map(|key| failure[key].as_str());
+    match parts {
+        [Some(program), Some(vnode), Some(what), words] => {
+            format!(
+                "{program} on {vnode}: {what}: {}",
+                words.unwrap_or_default()
+            )
+        }
+        _ => read("errors").trim().to_owned(),
     }
 }
 
