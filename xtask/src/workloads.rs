@@ -51,7 +51,7 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
             ready_for(&texts)
         }
         ["bench", "folding", ..] => ready_for("python3-libtorrent aria2 opentracker"),
-        ["bench", "scale", ..] if words.contains(&"bittorrent") => {
+        ["bench", "scale", ..] if asks_for_bittorrent(&words) => {
             ready_for("python3-libtorrent opentracker")
         }
         ["bench", "scale", ..] => {
@@ -65,6 +65,14 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
         }
         _ => Ok(Vec::new()),
     }
+}
+
+/// Whether `--peer bittorrent` is among the words, in either form.
+fn asks_for_bittorrent(words: &[&str]) -> bool {
+    words.contains(&"--peer=bittorrent")
+        || words
+            .windows(2)
+            .any(|pair| pair == ["--peer", "bittorrent"])
 }
 
 /// The same for all of them.

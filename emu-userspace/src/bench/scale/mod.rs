@@ -42,14 +42,14 @@ pub struct Outcome {
     pub peer: Peer,
     /// Peers that were to run.
     pub peers: u32,
+    /// Of them those that are judged: the first node of a DHT has nobody to ask.
+    pub judged: u32,
     /// Time to load the topology.
     pub load_s: f64,
     /// From the first start to the last, and how it should have been.
     pub start_s: f64,
     /// By the schedule.
     pub start_planned_s: f64,
-    /// Of them those that are judged: the first node of a DHT has nobody to ask.
-    pub judged: u32,
     /// How long each peer took from its start until others had answered it (DHT), or it had
     /// the whole file (BitTorrent), in seconds, sorted; those that did not are not in it.
     pub ready_s: Vec<f64>,

@@ -143,13 +143,15 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
     let shared = Shared::create(folder, size, TRACKER.into())?;
     let own = folder.join("tracker");
     fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
-    let client = |has_file| Client::Libtorrent.argv(&shared.files, "{ip}", has_file);
+    let mut client = Client::Libtorrent.argv(&shared.files, "{ip}", false);
+    client.push("digest".to_owned());
+    let seeding = Client::Libtorrent.argv(&shared.files, "{ip}", true);
     // A seeder starts with the file in its folder.
     let file = shared.torrent.file.display().to_string();
     let mut seeder = ["sh", "-c", "cp \"$0\" file && exec \"$@\"", &file]
         .map(str::to_owned)
         .to_vec();
-    seeder.extend(client(true));
+    seeder.extend(seeding);
     let programs = [
         json!({
             "name": "tracker", "on": "servers/0", "run": shared.tracker(&own)?,
@@ -161,7 +163,7 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
         }),
         json!({
             "name": "node", "on": "peers", "start": every(settings.interval),
-            "run": client(false),
+            "run": client,
         }),
     ];
     // The round trip is that of two vnodes whose lines are free: a queue is no error.

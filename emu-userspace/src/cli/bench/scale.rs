@@ -91,7 +91,7 @@ impl Scale {
         if self.json {
             print_json(&json!({"ok": complete, "outcome": outcome}))?;
         } else {
-            for (name, value) in facts(&settings, &outcome) {
+            for (name, value) in facts(&outcome) {
                 print(&format!("{name:<44} {value}"))?;
             }
             for (verdict, words) in report.verdicts() {
@@ -106,8 +106,8 @@ impl Scale {
     }
 }
 
-fn facts(settings: &Settings, o: &scale::Outcome) -> Vec<(String, String)> {
-    let [ready, right] = settings.peer.words();
+fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
+    let [ready, right] = o.peer.words();
     let quantile = |share: f64| {
         let index = (o.ready_s.len() as f64 * share) as usize;
         let value = (o.ready_s).get(index.min(o.ready_s.len().saturating_sub(1)));
@@ -142,7 +142,6 @@ fn facts(settings: &Settings, o: &scale::Outcome) -> Vec<(String, String)> {
             format!("{:+.2}", o.error_running_ms),
         ),
     ]
-    .map(|(name, value)| (name.to_owned(), value))
     .into()
 }
 
@@ -185,7 +184,7 @@ fn progress(settings: &Settings, outcome: &scale::Outcome) -> (Chart, String) {
 fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Report {
     let here = Environment::here();
     let mut report = Report::new("bench-scale", "Many peers on one machine", &here);
-    let [ready, right] = settings.peer.words();
+    let [ready, right] = outcome.peer.words();
     let words = format!(
         "{} of {} peers {ready}, {} {right}",
         outcome.ready_s.len(),
@@ -207,8 +206,8 @@ fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Repo
         report.verdict(Verdict::Undecided, words);
     }
     let mut table = Table::new(["", "value"]);
-    for (name, value) in facts(settings, outcome) {
-        table.row([name, value]);
+    for (name, value) in facts(outcome) {
+        table.row([name.to_owned(), value]);
     }
     report.table("facts", table);
     let chart = Chart::new(format!("When peers {ready}"))
