@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{build, vm, workloads};
+use crate::{
+    build,
+    vm::{self, kernel::Kernel},
+    workloads,
+};
 
 /// Words that need no kernel: emu answers them anywhere.
 const ANYWHERE: [&str; 9] = [
@@ -38,8 +42,9 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     if can_run_here(&emu) {
         return status(Command::new(&argv[0]).args(&argv[1..]));
     }
-    vm::announce("emu");
-    vm::kernel::Kernel::Uml.run(&vm::Request::new(argv))
+    let kernel = Kernel::quick();
+    vm::announce("emu", &kernel);
+    kernel.run(&vm::Request::new(argv))
 }
 
 /// What emu itself says of this kernel and user, without a word.

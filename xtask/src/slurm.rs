@@ -51,7 +51,7 @@ pub fn run(object: &Path, filters: &[&str], print: impl Fn(&str)) -> anyhow::Res
         Err(error) => return Ok(Tally::skipped(&format!("slurm: {error:#}"), print)),
     };
     let argv = suite::slurm(object, filters)?;
-    let mut command = Place::Vm(Kernel::Uml).command(&argv);
+    let mut command = Place::Vm(Kernel::quick()).command(&argv);
     command.env(VARIABLE, slurm);
     Tally::run(command, print)
 }

@@ -58,6 +58,8 @@ impl Test {
         })?;
         let object = object.context("no BPF object")?;
         let vm = Place::Vm(Kernel::Uml);
+        // Most of the time is spent in the end-to-end tests.
+        let quick = Place::Vm(Kernel::quick());
         // The bytecode on this kernel as root, else in the VM.
         let here = if nix::unistd::geteuid().is_root() {
             Place::Host
@@ -101,8 +103,9 @@ impl Test {
         if !self.host && !self.ssh {
             let filter = self.e2e.unwrap_or_default();
             let argv = suite::end_to_end(&object, &filter)?;
+            println!("xtask: the end-to-end tests run on {quick}");
             counts.tests("end to end in the VM", || {
-                Tally::run(vm.command(&argv), print)
+                Tally::run(quick.command(&argv), print)
             })?;
         }
         Ok(counts.finish())

@@ -23,7 +23,7 @@ Examples:
   cargo xtask test-vm 6.12 --filter latency  some tests on one kernel
   cargo xtask test-vm /boot/vmlinuz-6.6.1    any kernel that QEMU boots, with its modules")]
 pub struct TestVm {
-    /// Kernels: `host`, `uml`, `6.1`, `6.12`, or paths; all with a name if none.
+    /// Kernels: `host`, `uml`, `uml-testing`, `6.1`, `6.12`, or paths; all with a name if none.
     kernels: Vec<Place>,
     /// Only tests whose name has this.
     #[arg(long)]

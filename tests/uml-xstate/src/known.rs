@@ -1,59 +1,90 @@
-//! The extended state that one process is known to have.
+//! The extended states that stopped processes are known to have.
 use std::ffi::c_int;
 
 /// Larger than what UML 6.1 keeps (2,696 bytes).
 const LARGEST: usize = 4096;
+/// Processes that take turns: each guest process is one. Those whose numbers are equal
+/// modulo this displace each other.
+const PLACES: usize = 512;
 
 /// A process and its state while it is stopped.
-pub struct Known {
+struct Place {
     pid: c_int,
     /// 0: not known.
     length: usize,
     state: [u8; LARGEST],
 }
 
+/// Stopped processes and their states.
+pub struct Known {
+    places: [Place; PLACES],
+}
+
 impl Known {
     /// Of no process.
     pub const fn new() -> Self {
-        Self {
+        const NONE: Place = Place {
             pid: 0,
             length: 0,
             state: [0; LARGEST],
+        };
+        Self {
+            places: [NONE; PLACES],
         }
     }
 
     /// A process has this state now, or one that is not known.
     pub fn is(&mut self, pid: c_int, state: Option<&[u8]>) {
+        let place = &mut self.places[index(pid)];
         match state {
             Some(state) if state.len() <= LARGEST => {
-                self.pid = pid;
-                self.length = state.len();
-                self.state[..state.len()].copy_from_slice(state);
+                place.pid = pid;
+                place.length = state.len();
+                place.state[..state.len()].copy_from_slice(state);
             }
-            _ if self.pid == pid => self.length = 0,
+            _ if place.pid == pid => place.length = 0,
             _ => {}
         }
     }
 
     /// Whether a process is known to have this state.
     pub fn has(&self, pid: c_int, state: &[u8]) -> bool {
-        self.length > 0 && self.pid == pid && self.state[..self.length] == *state
+        let place = &self.places[index(pid)];
+        place.length > 0 && place.pid == pid && place.state[..place.length] == *state
     }
+}
+
+const fn index(pid: c_int) -> usize {
+    pid.unsigned_abs() as usize % PLACES
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
     fn only_the_same_process_with_the_same_state_is_known() {
-        let mut known = Known::new();
+        // Too large for a test's stack.
+        static KNOWN: Mutex<Known> = Mutex::new(Known::new());
+        let mut known = KNOWN.lock().unwrap();
         assert!(!known.has(0, &[]));
         known.is(7, Some(&[1, 2]));
         assert!(known.has(7, &[1, 2]));
         assert!(!known.has(8, &[1, 2]) && !known.has(7, &[1, 3]) && !known.has(7, &[1]));
+        known.is(8, Some(&[3]));
         known.is(8, None);
-        assert!(known.has(7, &[1, 2]), "another process went on");
+        assert!(
+            known.has(7, &[1, 2]) && !known.has(8, &[3]),
+            "another one went on"
+        );
+        let same_place = 7 + 512;
+        known.is(same_place, None);
+        assert!(known.has(7, &[1, 2]) && !known.has(same_place, &[1, 2]));
+        known.is(same_place, Some(&[1, 2]));
+        assert!(!known.has(7, &[1, 2]) && known.has(same_place, &[1, 2]));
+        known.is(7, Some(&[1, 2]));
         known.is(7, None);
         assert!(!known.has(7, &[1, 2]) && !known.has(7, &[]));
         known.is(7, Some(&[0; LARGEST + 1]));

@@ -14,11 +14,14 @@
 //! moment ago: such a write is left out.
 //!
 //! It must not do anything else: every other request passes unchanged.
+//!
+//! A User-Mode Linux that was built with a C library since 2.38 needs two names of it that
+//! older ones do not have; they are here too.
 mod known;
 
 use std::{
     cell::UnsafeCell,
-    ffi::{c_int, c_long, c_uint, c_void},
+    ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void},
     ptr,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -50,13 +53,13 @@ unsafe impl Sync for Area {}
 
 static AREA: Area = Area(UnsafeCell::new([0; LARGEST]));
 
-struct Last(UnsafeCell<Known>);
+struct Stopped(UnsafeCell<Known>);
 
 // SAFETY: as for `Area`.
-unsafe impl Sync for Last {}
+unsafe impl Sync for Stopped {}
 
-/// The state of the process that was stopped last.
-static LAST: Last = Last(UnsafeCell::new(Known::new()));
+/// The states of the processes that are stopped.
+static STOPPED: Stopped = Stopped(UnsafeCell::new(Known::new()));
 
 /// The system call as it is.
 ///
@@ -86,9 +89,9 @@ pub unsafe extern "C" fn ptrace(
         let result = unsafe { raw(request, pid, address, (&raw mut word).cast()) };
         return if result < 0 { result } else { word };
     }
-    // SAFETY: no two calls are under way at once, see `Last`, and the reference ends with
+    // SAFETY: no two calls are under way at once, see `Stopped`, and the reference ends with
     // this call.
-    let last = unsafe { &mut *LAST.0.get() };
+    let stopped = unsafe { &mut *STOPPED.0.get() };
     let state = address as usize == NT_X86_XSTATE && !data.is_null();
     match request {
         PTRACE_GETREGSET if state => {
@@ -96,31 +99,60 @@ pub unsafe extern "C" fn ptrace(
             let result = unsafe { raw(request, pid, address, data) };
             // SAFETY: for this request the caller passes a pointer to an iovec, and the
             // kernel has filled what it describes.
-            last.is(pid, (result == 0).then(|| unsafe { bytes(data) }));
+            stopped.is(pid, (result == 0).then(|| unsafe { bytes(data) }));
             result
         }
         PTRACE_SETREGSET if state => {
             // SAFETY: for this request the caller passes a pointer to an iovec of a buffer
             // that it keeps valid.
             let (given, wanted) = unsafe { (*data.cast::<libc::iovec>(), bytes(data)) };
-            if last.has(pid, wanted) {
+            if stopped.has(pid, wanted) {
                 return 0;
             }
             // SAFETY: as above.
             let completed = unsafe { set_completed(pid, address, &given) };
             // SAFETY: the caller's own arguments, unchanged.
             let result = completed.unwrap_or_else(|| unsafe { raw(request, pid, address, data) });
-            last.is(pid, (result == 0).then_some(wanted));
+            stopped.is(pid, (result == 0).then_some(wanted));
             result
         }
         _ => {
             if !KEEPS_STATE.contains(&request) {
-                last.is(pid, None);
+                stopped.is(pid, None);
             }
             // SAFETY: the caller's own arguments, unchanged.
             unsafe { raw(request, pid, address, data) }
         }
     }
+}
+
+/// `strtol` as C23 has it, with `0b` for binary numbers: nothing that the kernel's own
+/// program reads with it has those.
+///
+/// # Safety
+/// As for `strtol(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __isoc23_strtol(
+    text: *const c_char,
+    end: *mut *mut c_char,
+    base: c_int,
+) -> c_long {
+    // SAFETY: the caller vouches for the arguments.
+    unsafe { libc::strtol(text, end, base) }
+}
+
+/// `strtoul`, likewise.
+///
+/// # Safety
+/// As for `strtoul(3)`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __isoc23_strtoul(
+    text: *const c_char,
+    end: *mut *mut c_char,
+    base: c_int,
+) -> c_ulong {
+    // SAFETY: the caller vouches for the arguments.
+    unsafe { libc::strtoul(text, end, base) }
 }
 
 const PTRACE_GETREGSET: c_long = libc::PTRACE_GETREGSET as c_long;

@@ -72,5 +72,11 @@ fn run(folder: &std::path::Path) -> anyhow::Result<i32> {
     }
     sethostname("emu-vm").context("set the host name")?;
     modules::load(&modules::NETWORK)?;
+    if std::env::var("EMU_CLOCK").is_ok_and(|source| source == "tsc")
+        && let Err(error) = vm_clock::start()
+    {
+        // Slower, and as right.
+        eprintln!("vm-init: programs ask the kernel for the time: {error:#}");
+    }
     command::run(folder)
 }

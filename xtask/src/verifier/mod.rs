@@ -32,7 +32,7 @@ pub struct Verifier {
     /// Renew the table from what the kernels say now.
     #[arg(long)]
     update: bool,
-    /// Kernels: `host`, `uml`, `6.1`, `6.12` or paths; those at hand if none.
+    /// Kernels: `host`, `uml`, `uml-testing`, `6.1`, `6.12` or paths; those at hand if none.
     kernels: Vec<Place>,
 }
 

@@ -9,10 +9,11 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{Request, qemu, uml};
+use super::{Request, qemu, testing, uml};
 use crate::install::{Need, debian};
 
 const UML: &str = "/usr/bin/linux.uml";
+const TESTING: &str = "uml-testing";
 /// Kernel series and the Debian packages that have them.
 const SERIES: [(&str, &str); 2] = [
     ("6.1", "linux-image-amd64"),
@@ -24,6 +25,8 @@ const SERIES: [(&str, &str); 2] = [
 pub enum Kernel {
     /// Debian's User-Mode Linux.
     Uml,
+    /// That of Debian's next release.
+    Testing,
     /// A series of Debian's kernels.
     Series(&'static str, &'static str),
     /// A User-Mode Linux binary or a bootable image.
@@ -47,6 +50,9 @@ impl FromStr for Kernel {
         if text == "uml" {
             return Ok(Self::Uml);
         }
+        if text == TESTING {
+            return Ok(Self::Testing);
+        }
         if let Some((series, package)) = SERIES.iter().find(|(series, _)| *series == text) {
             return Ok(Self::Series(series, package));
         }
@@ -60,7 +66,7 @@ impl FromStr for Kernel {
                 Err("it is no kernel: neither an image that boots nor a program".to_owned())
             };
         }
-        Err("it is none of uml, 6.1, 6.12, and no path of a kernel".to_owned())
+        Err("it is none of uml, uml-testing, 6.1, 6.12, and no path of a kernel".to_owned())
     }
 }
 
@@ -68,6 +74,7 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Uml => write!(f, "uml"),
+            Self::Testing => write!(f, "{TESTING}"),
             Self::Series(series, _) => write!(f, "{series}"),
             Self::File(path) => write!(f, "{}", path.display()),
         }
@@ -78,13 +85,29 @@ impl Kernel {
     /// Every kernel with a name.
     pub fn named() -> Vec<Self> {
         let series = SERIES.iter().map(|(s, p)| Self::Series(s, p));
-        [Self::Uml].into_iter().chain(series).collect()
+        [Self::Uml, Self::Testing]
+            .into_iter()
+            .chain(series)
+            .collect()
+    }
+
+    /// The User-Mode Linux to run things in: the newer one where it can be had and works,
+    /// which is tried once, and the installed one where not.
+    pub fn quick() -> Self {
+        match testing::works(|| Self::Testing.run(&Request::trial())) {
+            Ok(()) => Self::Testing,
+            Err(error) => {
+                eprintln!("xtask: taking the installed User-Mode Linux: {error:#}");
+                Self::Uml
+            }
+        }
     }
 
     /// Whether it could run without installing anything.
     pub fn at_hand(&self) -> bool {
         match self {
             Self::Uml => Path::new(UML).exists(),
+            Self::Testing => testing::at_hand().is_some(),
             Self::Series(series, _) => qemu::installed() && installed(series).is_some(),
             Self::File(_) => true,
         }
@@ -93,7 +116,7 @@ impl Kernel {
     /// Whether a processor is emulated, which is slow.
     pub fn is_emulated(&self) -> bool {
         match self {
-            Self::Uml => false,
+            Self::Uml | Self::Testing => false,
             Self::Series(..) => true,
             Self::File(path) => release(path).is_ok(),
         }
@@ -108,7 +131,11 @@ impl Kernel {
                     package: "user-mode-linux",
                 };
                 debian("the VM", &[need])?;
-                uml::run(request, Path::new(UML))
+                uml::run(request, Path::new(UML), None)
+            }
+            Self::Testing => {
+                let unpacked = testing::fetched()?;
+                uml::run(request, &unpacked.kernel, Some(&unpacked.modules))
             }
             Self::Series(series, package) => {
                 if installed(series).is_none() {
@@ -126,7 +153,7 @@ impl Kernel {
             Self::File(path) if self.is_emulated() => {
                 qemu::run(request, &Image::new(path.clone())?)
             }
-            Self::File(path) => uml::run(request, path),
+            Self::File(path) => uml::run(request, path, None),
         }
     }
 }
@@ -200,7 +227,7 @@ mod tests {
 
     #[test]
     fn names_are_what_is_asked_for() {
-        for name in ["uml", "6.1", "6.12"] {
+        for name in ["uml", "uml-testing", "6.1", "6.12"] {
             assert_eq!(name.parse::<Kernel>().unwrap().to_string(), name);
         }
         assert!("5.4".parse::<Kernel>().unwrap_err().contains("6.12"));

@@ -7,6 +7,7 @@ pub mod kernel;
 mod processor;
 mod qemu;
 mod terminal;
+mod testing;
 mod uml;
 
 use std::{
@@ -33,8 +34,9 @@ Examples:
   cargo xtask vm --kernel 6.12 -- target/debug/emu load topologies/p2plab.yaml
   cargo xtask vm --timeout 60 -- target/debug/emu doctor")]
 pub struct Vm {
-    /// The kernel: `uml` (User-Mode Linux), `6.1` or `6.12` (Debian's, in QEMU), or
-    /// the path of a User-Mode Linux binary or of a bootable image.
+    /// The kernel: `uml` (User-Mode Linux), `uml-testing` (that of Debian testing, quicker),
+    /// `6.1` or `6.12` (Debian's, in QEMU), or the path of a User-Mode Linux binary or of
+    /// a bootable image.
     #[arg(long, default_value = "uml")]
     kernel: Kernel,
     /// Memory of the VM.
@@ -76,6 +78,14 @@ impl Request {
             interactive: false,
         }
     }
+
+    /// Whether a VM starts at all.
+    fn trial() -> Self {
+        Self {
+            timeout: Some(Duration::from_secs(60)),
+            ..Self::new(vec!["true".to_owned()])
+        }
+    }
 }
 
 impl Vm {
@@ -100,9 +110,9 @@ impl Vm {
 }
 
 /// The one line that says where a command runs.
-pub fn announce(what: &str) {
+pub fn announce(what: &str, kernel: &Kernel) {
     eprintln!(
         "xtask: {what} cannot run on this kernel as this user; \
-         running it in a User-Mode Linux VM that shares this machine's files"
+         running it in a User-Mode Linux VM ({kernel}) that shares this machine's files"
     );
 }

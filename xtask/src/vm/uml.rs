@@ -1,6 +1,6 @@
 //! User-Mode Linux: a kernel that runs as an ordinary process of any user.
 use std::{
-    fs::File,
+    fs::{self, File},
     path::Path,
     process::{Command, Stdio},
 };
@@ -8,8 +8,9 @@ use std::{
 use super::{Request, guest, processor::Processor};
 use crate::build;
 
-/// Runs a command on a User-Mode Linux binary and returns its exit status.
-pub fn run(request: &Request, kernel: &Path) -> anyhow::Result<u8> {
+/// Runs a command on a User-Mode Linux binary and returns its exit status; its modules are
+/// in that folder, or where they are installed.
+pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::Result<u8> {
     let binaries = build::packages(&["vm-init", "uml-xstate"])?;
     let processor = Processor::take();
     guest::run(request, processor.as_ref(), |folder, streams| {
@@ -23,10 +24,13 @@ pub fn run(request: &Request, kernel: &Path) -> anyhow::Result<u8> {
                 "rootflags=/",
                 "rw",
                 "quiet",
+                // Since Linux 6.16; programs in it are those of this user anyway.
+                "seccomp=auto",
             ])
             .arg(format!("mem={}", request.memory))
             .arg(format!("init={}", binaries.join("vm-init").display()))
             .arg(format!("EMU_VM={path}"))
+            .arg(format!("EMU_CLOCK={}", clock_source()))
             .arg(format!("uml_dir={path}/"))
             // The kernel's own words go to a log, the command's streams to ours.
             .arg("con=null")
@@ -37,6 +41,16 @@ pub fn run(request: &Request, kernel: &Path) -> anyhow::Result<u8> {
             .env("TMPDIR", "/dev/shm")
             .stdout(Stdio::null())
             .stderr(File::create(folder.process_log())?);
+        if let Some(modules) = modules {
+            command.arg(format!("EMU_MODULES={}", modules.display()));
+        }
         Ok(command)
     })
+}
+
+/// What this machine's kernel tells the time by; empty if it does not say.
+fn clock_source() -> String {
+    fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")
+        .map(|source| source.trim().to_owned())
+        .unwrap_or_default()
 }

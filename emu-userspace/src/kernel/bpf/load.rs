@@ -1,10 +1,13 @@
 //! Loading the object with the sizes of a plan, and filling its maps.
-use std::fs;
+use std::{
+    fs, io, thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        HashMap,
+        HashMap, MapError,
         lpm_trie::{Key, LpmTrie},
     },
     programs::{ProgramError, SchedClassifier},
@@ -183,6 +186,29 @@ fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
     Ok(())
 }
 
+/// How long the kernel may take for memory that it has.
+const REFILL: Duration = Duration::from_secs(2);
+
+/// An update of a map without preallocated elements.
+///
+/// Those of a trie come from a reserve of a few that an interrupt refills (since Linux
+/// 6.16, kernel/bpf/memalloc.c). Updates in a quick row find it empty where that interrupt
+/// comes late, and fail with `ENOMEM` though there is memory.
+fn patiently(mut update: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    let start = Instant::now();
+    loop {
+        match update() {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::OutOfMemory
+                    && start.elapsed() < REFILL =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
 fn fill_groups(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
     let map = ebpf
         .map_mut(names::MAP_GROUPS)
@@ -194,12 +220,44 @@ fn fill_groups(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
             ipnet::IpNet::V4(_) => V4_MAPPED_BITS + u32::from(prefix.prefix_len()),
             ipnet::IpNet::V6(_) => u32::from(prefix.prefix_len()),
         };
-        map.insert(
-            &Key::new(bits, address_key(prefix.network())),
-            *group as u32,
-            0,
-        )
-        .map_err(map_error("fill", names::MAP_GROUPS))?;
+        let key = Key::new(bits, address_key(prefix.network()));
+        patiently(|| map.insert(&key, *group as u32, 0))
+            .map_err(map_error("fill", names::MAP_GROUPS))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::{maps::MapError, sys::SyscallError};
+
+    use super::*;
+
+    fn error(kind: io::ErrorKind) -> MapError {
+        MapError::SyscallError(SyscallError {
+            call: "bpf_map_update_elem",
+            io_error: kind.into(),
+        })
+    }
+
+    #[test]
+    fn an_update_waits_for_the_reserve_and_for_nothing_else() {
+        let mut left = 3;
+        let mut late = || {
+            left -= 1;
+            (left == 0)
+                .then_some(())
+                .ok_or_else(|| error(io::ErrorKind::OutOfMemory))
+        };
+        patiently(&mut late).unwrap();
+        assert_eq!(left, 0);
+        let mut tries = 0;
+        let mut wrong = || {
+            tries += 1;
+            Err(error(io::ErrorKind::InvalidInput))
+        };
+        patiently(&mut wrong).unwrap_err();
+        assert_eq!(tries, 1);
+        patiently(|| Err(error(io::ErrorKind::OutOfMemory))).unwrap_err();
+    }
 }
