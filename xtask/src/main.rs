@@ -49,7 +49,7 @@ enum Verb {
     Vm(vm::Vm),
     /// Everything CI runs: style, fresh BPF object, host tests, kernel tests in the VM.
     Test(test::Test),
-    /// The tests on several kernels: this one, User-Mode Linux, 6.1 and 6.12 in QEMU.
+    /// The tests on several kernels: this one, two of User-Mode Linux, 6.1 and 6.12 in QEMU.
     TestVm(test_vm::TestVm),
     /// The tests of experiments over several hosts, under Slurm in the VM.
     TestSlurm(slurm::TestSlurm),

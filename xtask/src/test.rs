@@ -58,8 +58,6 @@ impl Test {
         })?;
         let object = object.context("no BPF object")?;
         let vm = Place::Vm(Kernel::Uml);
-        // Most of the time is spent in the end-to-end tests.
-        let quick = Place::Vm(Kernel::quick());
         // The bytecode on this kernel as root, else in the VM.
         let here = if nix::unistd::geteuid().is_root() {
             Place::Host
@@ -103,10 +101,19 @@ impl Test {
         if !self.host && !self.ssh {
             let filter = self.e2e.unwrap_or_default();
             let argv = suite::end_to_end(&object, &filter)?;
+            // Most of the time is spent here.
+            let quick = Place::Vm(Kernel::quick());
             println!("xtask: the end-to-end tests run on {quick}");
             counts.tests("end to end in the VM", || {
                 Tally::run(quick.command(&argv), print)
             })?;
+            if all && quick != vm {
+                // What newer kernels do not need is shown where it is needed.
+                let argv = suite::end_to_end(&object, "sparse_flows")?;
+                counts.tests("fq of an older kernel in the VM", || {
+                    Tally::run(vm.command(&argv), print)
+                })?;
+            }
         }
         Ok(counts.finish())
     }

@@ -19,7 +19,7 @@ On this machine's own kernel (`host`): the verifier's counts and the tests of th
 In each VM these and the end-to-end tests. What a VM lacks is installed.
 
 Examples:
-  cargo xtask test-vm                        this machine, User-Mode Linux, 6.1, 6.12
+  cargo xtask test-vm                        this machine and every kernel with a name
   cargo xtask test-vm 6.12 --filter latency  some tests on one kernel
   cargo xtask test-vm /boot/vmlinuz-6.6.1    any kernel that QEMU boots, with its modules")]
 pub struct TestVm {

@@ -37,6 +37,20 @@ pub fn processor_is_emulated() -> bool {
     std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
 }
 
+/// Version of the running kernel: (6, 12) for 6.12.94.
+///
+/// # Panics
+/// If its release is no version.
+pub fn kernel() -> (u32, u32) {
+    let release = nix::sys::utsname::uname().unwrap().release().to_owned();
+    let release = release.to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|n| n.parse().ok());
+    next()
+        .zip(next())
+        .unwrap_or_else(|| panic!("release {release:?}"))
+}
+
 /// Waits up to a minute for something to be there.
 ///
 /// # Panics
