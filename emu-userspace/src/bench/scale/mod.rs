@@ -12,13 +12,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{BenchError, namespace::Namespace};
 pub use peer::Peer;
-use peer::{Experiment, PROBES};
+use peer::{Experiment, PEERS, PROBES};
 pub use progress::Curve;
+
+/// What is read of `emu run`'s table of processes.
+#[derive(Deserialize)]
+struct Process {
+    program: String,
+    start_s: f64,
+    max_memory_bytes: u64,
+}
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]
@@ -249,29 +257,21 @@ impl<'a> Bench<'a> {
                 .map_err(BenchError::system(format!("read {name}")))
         };
         let summary: Value = serde_json::from_str(&read("summary.json")?).unwrap_or_default();
-        let processes = read("run/processes.csv")?;
         let (mut starts, mut resident_bytes) = (Vec::new(), 0);
-        let header: Vec<&str> = processes
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .split(',')
-            .collect();
-        let place = |name: &str| header.iter().position(|h| *h == name).unwrap_or(usize::MAX);
-        let (start, memory) = (place("start_s"), place("max_memory_bytes"));
-        for row in processes.lines().skip(1) {
-            let cells: Vec<&str> = row.split(',').collect();
-            starts.extend(cells.get(start).and_then(|c| c.parse::<f64>().ok()));
-            resident_bytes += cells
-                .get(memory)
-                .and_then(|c| c.parse::<u64>().ok())
-                .unwrap_or(0);
+        for row in csv::Reader::from_reader(read("run/processes.csv")?.as_bytes()).deserialize() {
+            let process: Process = row
+                .map_err(|e| BenchError::system("read processes.csv")(std::io::Error::other(e)))?;
+            resident_bytes += process.max_memory_bytes;
+            if process.program == PEERS {
+                starts.push(process.start_s);
+            }
         }
         let (mut ready_s, mut right) = (Vec::new(), 0);
         let vnodes = fs::read_dir(self.folder.join("run/vnodes"))
             .map_err(BenchError::system("read the results"))?;
         for vnode in vnodes.flatten() {
-            let said = fs::read_to_string(vnode.path().join("node/stdout")).unwrap_or_default();
+            let said =
+                fs::read_to_string(vnode.path().join(PEERS).join("stdout")).unwrap_or_default();
             let seconds = said.lines().find_map(|l| l.strip_prefix(&self.parts.ready));
             ready_s.extend(seconds.and_then(|s| s.parse::<f64>().ok()));
             right += usize::from(said.lines().any(|line| line.starts_with(&self.parts.right)));

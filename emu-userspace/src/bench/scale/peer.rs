@@ -120,7 +120,7 @@ fn dht(settings: &Settings) -> Experiment {
             "ready": {"udp": 6881}, "background": true,
         }),
         json!({
-            "name": "node", "on": format!("peers/1-{last}"),
+            "name": PEERS, "on": format!("peers/1-{last}"),
             "start": every(settings.interval),
             "run": ["peers", "dht", "--bootstrap", "{ip:first}:6881", "--number", "{number}",
                     "--of", last.to_string(), "--patience", patience.to_string(),
@@ -162,7 +162,7 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
             "ready": {"tcp": CLIENT_PORT}, "background": true,
         }),
         json!({
-            "name": "node", "on": "peers", "start": every(settings.interval),
+            "name": PEERS, "on": "peers", "start": every(settings.interval),
             "run": client,
         }),
     ];
@@ -180,6 +180,8 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
     })
 }
 
+/// The peers' program in the experiment, but for a DHT's first node.
+pub(super) const PEERS: &str = "node";
 /// Group of two vnodes that nothing runs on, if there is one.
 pub(super) const PROBES: &str = "probes";
 
