@@ -1,8 +1,8 @@
 //! `cargo xtask test`: everything CI runs, one summary at the end.
 #![expect(clippy::print_stdout, reason = "the report of the tests")]
-use std::time::Instant;
+use std::{cell::RefCell, path::Path, thread, time::Instant};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 
 use crate::{
@@ -32,6 +32,8 @@ pub struct Test {
     ssh: bool,
 }
 
+/// The User-Mode Linux of this machine's own Debian release.
+const INSTALLED: Place = Place::Vm(Kernel::Uml);
 /// Of steps that take longer, the slowest tests are named.
 const LONG_S: f64 = 120.0;
 
@@ -57,12 +59,11 @@ impl Test {
             Ok(true)
         })?;
         let object = object.context("no BPF object")?;
-        let vm = Place::Vm(Kernel::Uml);
         // The bytecode on this kernel as root, else in the VM.
         let here = if nix::unistd::geteuid().is_root() {
             Place::Host
         } else {
-            vm.clone()
+            INSTALLED
         };
         if all || self.host {
             counts.step("committed BPF object is current", || match bpf::check() {
@@ -85,35 +86,11 @@ impl Test {
                 Tally::run(here.command(&argv), print)
             })?;
         }
-        if all {
-            counts.tests("verifier in the VM", || {
-                verifier::check(&object, &vm, print)
-            })?;
-        }
-        if all {
-            counts.tests("under Slurm in the VM", || {
-                slurm::run(&object, &slurm::SMALL, print)
-            })?;
-        }
-        if all || self.ssh {
+        if self.ssh {
             counts.tests("over ssh in the VM", || ssh::run(&object, print))?;
         }
         if !self.host && !self.ssh {
-            let filter = self.e2e.unwrap_or_default();
-            let argv = suite::end_to_end(&object, &filter)?;
-            // Most of the time is spent here.
-            let quick = Place::Vm(Kernel::quick());
-            println!("xtask: the end-to-end tests run on {quick}");
-            counts.tests("end to end in the VM", || {
-                Tally::run(quick.command(&argv), print)
-            })?;
-            if all && quick != vm {
-                // What newer kernels do not need is shown where it is needed.
-                let argv = suite::end_to_end(&object, "sparse_flows")?;
-                counts.tests("fq of an older kernel in the VM", || {
-                    Tally::run(vm.command(&argv), print)
-                })?;
-            }
+            counts.in_vms(&object, &self.e2e.unwrap_or_default(), all)?;
         }
         Ok(counts.finish())
     }
@@ -127,7 +104,72 @@ fn print(line: &str) {
     println!("{line}");
 }
 
+/// A step that ran beside another one, to be told of after that.
+struct Said {
+    name: &'static str,
+    lines: Vec<String>,
+    tally: anyhow::Result<Tally>,
+    seconds: f64,
+}
+
+impl Said {
+    fn of(name: &'static str, work: impl FnOnce(&dyn Fn(&str)) -> anyhow::Result<Tally>) -> Self {
+        let (start, lines) = (Instant::now(), RefCell::new(Vec::new()));
+        let tally = work(&|line| lines.borrow_mut().push(line.to_owned()));
+        Self {
+            name,
+            lines: lines.into_inner(),
+            tally,
+            seconds: start.elapsed().as_secs_f64(),
+        }
+    }
+}
+
+/// What measures little: it may have a neighbour.
+fn functional(object: &Path) -> Vec<Said> {
+    vec![
+        Said::of("verifier in the VM", |print| {
+            verifier::check(object, &INSTALLED, print)
+        }),
+        Said::of("over ssh in the VM", |print| ssh::run(object, print)),
+        // What newer kernels do not need is shown where it is needed.
+        Said::of("fq of an older kernel in the VM", |print| {
+            let argv = suite::end_to_end(object, "sparse_flows")?;
+            Tally::run(INSTALLED.command(&argv), print)
+        }),
+        Said::of("under Slurm in the VM", |print| {
+            slurm::run(object, &slurm::SMALL, print)
+        }),
+    ]
+}
+
 impl Counts {
+    /// The end-to-end tests and, of all, those that go beside them where there are
+    /// processors for two VMs.
+    fn in_vms(&mut self, object: &Path, filter: &str, all: bool) -> anyhow::Result<()> {
+        let argv = suite::end_to_end(object, filter)?;
+        let kernel = Place::Vm(Kernel::quick());
+        println!("xtask: the end-to-end tests run on {kernel}");
+        let several = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        let said = thread::scope(|scope| {
+            let beside = (all && several).then(|| scope.spawn(|| functional(object)));
+            self.tests("end to end in the VM", || {
+                Tally::run(kernel.command(&argv), print)
+            })?;
+            let said = match beside {
+                Some(beside) => beside.join().map_err(|_| anyhow!("a step panicked"))?,
+                None if all => functional(object),
+                None => Vec::new(),
+            };
+            anyhow::Ok(said)
+        })?;
+        for step in said {
+            step.lines.iter().for_each(|line| print(line));
+            self.tally(step.name, &step.tally.context(step.name)?, step.seconds);
+        }
+        Ok(())
+    }
+
     fn step(
         &mut self,
         name: &'static str,
@@ -135,7 +177,7 @@ impl Counts {
     ) -> anyhow::Result<()> {
         let start = Instant::now();
         let ok = work().with_context(|| name)?;
-        self.report(name, ok, start);
+        self.report(name, ok, start.elapsed().as_secs_f64());
         Ok(())
     }
 
@@ -146,6 +188,11 @@ impl Counts {
     ) -> anyhow::Result<()> {
         let start = Instant::now();
         let tally = work().with_context(|| name)?;
+        self.tally(name, &tally, start.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn tally(&mut self, name: &'static str, tally: &Tally, seconds: f64) {
         self.passed += tally.passed;
         self.failed += tally.failed;
         self.skipped += tally.skipped;
@@ -155,19 +202,15 @@ impl Counts {
         if tally.seconds >= LONG_S && !slowest.is_empty() {
             println!("xtask: slowest: {}", slowest.join(", "));
         }
-        self.report(name, tally.ok() && ran, start);
-        Ok(())
+        self.report(name, tally.ok() && ran, seconds);
     }
 
-    fn report(&mut self, name: &'static str, ok: bool, start: Instant) {
+    fn report(&mut self, name: &'static str, ok: bool, seconds: f64) {
         if !ok {
             self.failed_steps.push(name);
         }
         let verdict = if ok { "ok" } else { "FAILED" };
-        println!(
-            "xtask: {name}: {verdict} ({:.0} s)",
-            start.elapsed().as_secs_f64()
-        );
+        println!("xtask: {name}: {verdict} ({seconds:.0} s)");
     }
 
     fn finish(self) -> u8 {
