@@ -82,18 +82,25 @@ pub fn unpacked(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
     // Complete, or not there at all.
     let partial = folder.join("partial");
     let _ = fs::remove_dir_all(&partial);
-    for archive in fs::read_dir(&archives)?.flatten() {
-        let path = archive.path();
-        if path.extension().is_some_and(|e| e == "deb") {
-            let mut unpack = Command::new("dpkg");
-            succeed(unpack.arg("--extract").arg(&path).arg(&partial))?;
-        }
-    }
+    extract(&archives, &partial)?;
     fs::rename(&partial, &root).with_context(|| format!("unpack {list}"))?;
     Ok(root)
 }
 
-fn quiet(program: &str) -> Command {
+/// Unpacks the packages in a folder.
+pub fn extract(archives: &Path, root: &Path) -> anyhow::Result<()> {
+    for archive in fs::read_dir(archives)?.flatten() {
+        let path = archive.path();
+        if path.extension().is_some_and(|e| e == "deb") {
+            let mut unpack = Command::new("dpkg");
+            succeed(unpack.arg("--extract").arg(&path).arg(root))?;
+        }
+    }
+    Ok(())
+}
+
+/// A program that is told nothing and whose standard output nobody needs.
+pub fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command

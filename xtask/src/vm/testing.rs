@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
-use crate::build::{self, on_path, succeed};
+use crate::{
+    build::{self, on_path, succeed},
+    install::{extract, quiet},
+};
 
 const PACKAGE: &str = "user-mode-linux";
 
@@ -47,22 +50,14 @@ pub fn fetched() -> anyhow::Result<Unpacked> {
     // Complete, or not there at all.
     let partial = folder.with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
-    download(&mirror, &partial).context("fetch the package")?;
-    let archive = only_entry(&partial, |name| name.ends_with(".deb"))?;
-    let root = partial.join("root");
-    succeed(
-        Command::new("dpkg")
-            .arg("--extract")
-            .args([&archive, &root]),
-    )?;
+    let (archives, root) = (partial.join("archives"), partial.join("root"));
+    download(&mirror, &archives).context("fetch the package")?;
+    extract(&archives, &root)?;
+    fs::remove_dir_all(&archives)?;
     let kernel = root.join("usr/bin/linux.uml");
     let bytes = fs::read(&kernel).with_context(|| format!("read {}", kernel.display()))?;
     fs::write(&kernel, for_older_library(bytes))?;
     fs::set_permissions(&kernel, fs::Permissions::from_mode(0o755))?;
-    for folder in ["lists", "cache"] {
-        fs::remove_dir_all(partial.join(folder))?;
-    }
-    fs::remove_file(&archive)?;
     let _ = fs::remove_dir_all(&folder);
     fs::rename(&partial, &folder).context("keep the package")?;
     find(&folder)
@@ -99,19 +94,11 @@ fn folder() -> PathBuf {
 fn find(folder: &Path) -> anyhow::Result<Unpacked> {
     let kernel = folder.join("root/usr/bin/linux.uml");
     ensure!(kernel.exists(), "no {}", kernel.display());
-    let modules = only_entry(&folder.join("root/usr/lib/uml/modules"), |_| true)?;
+    // The package has those of one release.
+    let modules = fs::read_dir(folder.join("root/usr/lib/uml/modules"))?
+        .find_map(|entry| Some(entry.ok()?.path()))
+        .context("no modules")?;
     Ok(Unpacked { kernel, modules })
-}
-
-fn only_entry(folder: &Path, wanted: impl Fn(&str) -> bool) -> anyhow::Result<PathBuf> {
-    fs::read_dir(folder)
-        .with_context(|| format!("read {}", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| {
-            path.file_name()
-                .is_some_and(|n| wanted(&n.to_string_lossy()))
-        })
-        .with_context(|| format!("{} has it not", folder.display()))
 }
 
 /// Where this machine's apt gets Debian from.
@@ -148,16 +135,14 @@ fn download(mirror: &str, folder: &Path) -> anyhow::Result<()> {
     let sources = folder.join("testing.list");
     fs::write(&sources, format!("deb {mirror} testing main\n"))?;
     let apt = |verb: &str| {
-        let mut apt = Command::new("apt-get");
+        let mut apt = quiet("apt-get");
         apt.args(["-qq", verb])
             .args(["-o", &format!("Dir::Etc::SourceList={}", sources.display())])
             .args(["-o", "Dir::Etc::SourceParts=/dev/null"])
             .args(["-o", &format!("Dir::State::Lists={}", lists.display())])
             .args(["-o", &format!("Dir::Cache={}", cache.display())])
             .args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="])
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .current_dir(folder);
         apt
     };
     succeed(&mut apt("update"))?;
