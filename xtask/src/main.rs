@@ -6,6 +6,7 @@ mod bpf;
 mod build;
 mod check;
 mod install;
+mod joined;
 mod packaging;
 mod run;
 mod slurm;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 const EXAMPLES: &str = "\
 Examples:
   cargo xtask run -- load topologies/p2plab.yaml   emulate the P2PLab topology and check it
+  cargo xtask run --hosts 2 -- bench scale --full  5,760 peers on two VMs, a processor for each
   cargo xtask test                                 everything CI runs
   cargo xtask vm                                   a shell on a kernel with fq
   cargo xtask vm -- ping -c 3 127.0.0.1            one command there";
@@ -41,6 +43,9 @@ struct Cli {
 enum Verb {
     /// Run `emu ARGS`: here if the kernel and the user can, else in the VM.
     Run {
+        /// In so many VMs, the hosts of one network; each gets `--rank R --size N` too.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(vm::hosts::COUNT))]
+        hosts: Option<u8>,
         /// Arguments of emu.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -63,7 +68,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Run { args } => run::run(&args),
+        Verb::Run { hosts, args } => run::run(&args, hosts),
         Verb::Vm(vm) => vm.run(),
         Verb::Test(test) => test.run(),
         Verb::TestVm(test) => test.run(),

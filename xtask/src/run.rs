@@ -26,8 +26,8 @@ const ANYWHERE: [&str; 9] = [
     "-h",
 ];
 
-/// Runs `emu ARGS` and returns its exit status.
-pub fn run(args: &[String]) -> anyhow::Result<u8> {
+/// Runs `emu ARGS` and returns its exit status; with a number of hosts, on so many VMs.
+pub fn run(args: &[String], hosts: Option<u8>) -> anyhow::Result<u8> {
     let emu = build::packages(&["emu-userspace"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
     // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
@@ -39,6 +39,22 @@ pub fn run(args: &[String]) -> anyhow::Result<u8> {
     let mut argv = workloads::ready(args)?;
     argv.push(emu.display().to_string());
     argv.extend_from_slice(args);
+    if let Some(count) = hosts {
+        let kernel = Kernel::quick();
+        eprintln!(
+            "xtask: running emu in {count} User-Mode Linux VMs ({kernel}) that share this \
+             machine's files"
+        );
+        return vm::hosts::run(&kernel, count.into(), |rank| {
+            let place = format!("--rank {rank} --size {count}");
+            let place = place.split(' ').map(str::to_owned);
+            vm::Request {
+                // The first one's words are the answer.
+                name: (rank > 0).then(|| vm::hosts::name(rank)),
+                ..vm::Request::new(argv.iter().cloned().chain(place).collect())
+            }
+        });
+    }
     if can_run_here(&emu) {
         return status(Command::new(&argv[0]).args(&argv[1..]));
     }

@@ -126,6 +126,30 @@ pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
     whole(object, "e2e", filter)
 }
 
+/// Modules of end-to-end tests that measure little: they may have a neighbour, and be one.
+const LITTLE: [&str; 9] = [
+    "agent::",
+    "exec::",
+    "exec_languages::",
+    "exec_process::",
+    "kill::",
+    "run::",
+    "run_churn::",
+    "run_end::",
+    "systemd::",
+];
+
+/// Those of all end-to-end tests that measure, and those that measure little.
+pub fn halves(object: &Path) -> anyhow::Result<[Vec<String>; 2]> {
+    let all = end_to_end(object, "")?;
+    let (mut most, mut little) = (all.clone(), all);
+    for module in LITTLE {
+        most.extend(["--skip", module].map(str::to_owned));
+        little.push(module.to_owned());
+    }
+    Ok([most, little])
+}
+
 /// The tests under Slurm that match one of some filters.
 pub fn slurm(object: &Path, filters: &[&str]) -> anyhow::Result<Vec<String>> {
     let mut argv = whole(object, "slurm", "")?;
@@ -155,6 +179,14 @@ fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>>
         "--show-output".to_owned(),
     ]);
     Ok(with_filter(argv, filter))
+}
+
+/// `emu` with that object, where its measurements find their programs.
+pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
+    build_with(object, "emu-userspace")?;
+    let mut argv = workloads::all()?;
+    argv.push(build::target().join("debug/emu").display().to_string());
+    Ok(argv)
 }
 
 /// The program that says how much the verifier worked.

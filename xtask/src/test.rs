@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use crate::{
-    bpf, check, packaging, slurm, ssh,
+    bpf, check, joined, packaging, slurm, ssh,
     suite::{self, Place},
     tally::Tally,
     verifier,
@@ -125,9 +125,12 @@ impl Said {
     }
 }
 
-/// What measures little: it may have a neighbour.
-fn functional(object: &Path) -> Vec<Said> {
+/// What measures little: it may have a neighbour. `further` are end-to-end tests.
+fn functional(object: &Path, further: &[String], kernel: &Place) -> Vec<Said> {
     vec![
+        Said::of("end to end in the VM, what measures little", |print| {
+            Tally::run(kernel.command(further), print)
+        }),
         Said::of("verifier in the VM", |print| {
             verifier::check(object, &INSTALLED, print)
         }),
@@ -144,30 +147,35 @@ fn functional(object: &Path) -> Vec<Said> {
 }
 
 impl Counts {
-    /// The end-to-end tests and, of all, those that go beside them where there are
+    /// End-to-end tests; of all, what measures little goes beside the rest where there are
     /// processors for two VMs.
     fn in_vms(&mut self, object: &Path, filter: &str, all: bool) -> anyhow::Result<()> {
-        let argv = suite::end_to_end(object, filter)?;
         let kernel = Place::Vm(Kernel::quick());
         println!("xtask: the end-to-end tests run on {kernel}");
+        if !all {
+            let argv = suite::end_to_end(object, filter)?;
+            return self.tests("end to end in the VM", || {
+                Tally::run(kernel.command(&argv), print)
+            });
+        }
+        let [most, little] = suite::halves(object)?;
+        let beside = || functional(object, &little, &kernel);
         let several = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         let said = thread::scope(|scope| {
-            let beside = (all && several).then(|| scope.spawn(|| functional(object)));
+            let running = several.then(|| scope.spawn(beside));
             self.tests("end to end in the VM", || {
-                Tally::run(kernel.command(&argv), print)
+                Tally::run(kernel.command(&most), print)
             })?;
-            let said = match beside {
-                Some(beside) => beside.join().map_err(|_| anyhow!("a step panicked"))?,
-                None if all => functional(object),
-                None => Vec::new(),
-            };
-            anyhow::Ok(said)
+            match running {
+                Some(running) => running.join().map_err(|_| anyhow!("a step panicked")),
+                None => Ok(beside()),
+            }
         })?;
         for step in said {
             step.lines.iter().for_each(|line| print(line));
             self.tally(step.name, &step.tally.context(step.name)?, step.seconds);
         }
-        Ok(())
+        self.tests("peers over two VMs", || joined::run(object, print))
     }
 
     fn step(

@@ -71,6 +71,27 @@ pub enum BenchError {
         /// The run's folder.
         folder: std::path::PathBuf,
     },
+    /// Results of several hosts that are there already.
+    #[error("{}: results of an earlier run; remove them, or take another folder", .folder.display())]
+    Earlier {
+        /// Their folder.
+        folder: std::path::PathBuf,
+    },
+    /// A host that did not come, or did not go on.
+    #[error(
+        "host {rank} has not said `{what}` within {} s; do all hosts share {}?",
+        .within.as_secs(), .folder.display()
+    )]
+    Silent {
+        /// Its number.
+        rank: usize,
+        /// What it should have said.
+        what: &'static str,
+        /// How long it had.
+        within: std::time::Duration,
+        /// Where it should be seen.
+        folder: std::path::PathBuf,
+    },
     /// Somebody asked for an end.
     #[error("broken off")]
     Interrupted,

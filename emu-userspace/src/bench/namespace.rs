@@ -40,6 +40,16 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The one that this thread is in: the machine's own, and nothing is made.
+    ///
+    /// # Errors
+    /// [`BenchError::System`].
+    pub fn current() -> Result<Self, BenchError> {
+        let file = File::open("/proc/thread-self/ns/net")
+            .map_err(BenchError::system("open a network namespace"))?;
+        Ok(Self { file })
+    }
+
     /// Does some work on a thread inside the namespace.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The streams between a VM and us: pipes that the VM inherits by number.
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::{
         Arc,
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 /// When something last came out of a VM.
 #[derive(Clone)]
@@ -40,6 +40,45 @@ impl Pulse {
     }
 }
 
+/// A stream of which each line begins with a name, if there is one.
+pub struct Lines<W> {
+    sink: W,
+    name: Option<String>,
+    /// What has come of a line that is not whole.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Lines<W> {
+    /// Nothing is changed without a name.
+    pub fn new(sink: W, name: Option<&str>) -> Self {
+        Self {
+            sink,
+            name: name.map(str::to_owned),
+            begun: Vec::new(),
+        }
+    }
+}
+
+impl<W: Write> Write for Lines<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(name) = &self.name else {
+            return self.sink.write(bytes);
+        };
+        self.begun.extend_from_slice(bytes);
+        while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.begun.drain(..=end).collect();
+            // At once, so that lines of several stay whole.
+            self.sink
+                .write_all(&[name.as_bytes(), b": ", &line].concat())?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+}
+
 /// An output stream of the VM.
 pub struct Output {
     /// The VM's end; close it once the VM runs, or the end is never seen.
@@ -50,9 +89,7 @@ pub struct Output {
 impl Output {
     /// A stream whose bytes go to `sink` unchanged, as they come.
     pub fn to(mut sink: impl Write + Send + 'static, pulse: &Pulse) -> anyhow::Result<Self> {
-        let (ours, theirs) = nix::unistd::pipe()?;
-        // Ours must not leak into the VM, theirs must.
-        fcntl(&ours, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let pulse = pulse.clone();
         let reader = thread::spawn(move || {
             let (mut source, mut buffer) = (File::from(ours), [0; 64 * 1024]);
@@ -74,6 +111,14 @@ impl Output {
         })
     }
 
+    /// Lets what is started from now on inherit the VM's end.
+    pub fn inherit(&self) -> anyhow::Result<()> {
+        if let Some(theirs) = &self.theirs {
+            fcntl(theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    }
+
     /// Number of the VM's end.
     pub fn number(&self) -> RawFd {
         self.theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd)
@@ -90,5 +135,26 @@ impl Output {
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::Lines;
+
+    #[test]
+    fn lines_stay_whole_and_begin_with_a_name() {
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out, Some("h1"));
+        for part in ["one\ntw", "o", "\n\nthree"] {
+            lines.write_all(part.as_bytes()).unwrap();
+        }
+        assert_eq!(out, b"h1: one\nh1: two\nh1: \n");
+        let mut out = Vec::new();
+        let mut lines = Lines::new(&mut out, None);
+        lines.write_all(b"a\nb").unwrap();
+        assert_eq!(out, b"a\nb");
     }
 }

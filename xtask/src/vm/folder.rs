@@ -43,7 +43,9 @@ impl Folder {
             ("plain-stdout", io::stdout().is_terminal()),
             ("plain-stderr", io::stderr().is_terminal()),
         ];
-        for (name, _) in terminals.iter().filter(|(_, terminal)| !terminal) {
+        // One of several prints lines behind its name.
+        let plain = |terminal: bool| !terminal || request.name.is_some();
+        for (name, _) in terminals.iter().filter(|(_, terminal)| plain(*terminal)) {
             folder.write(name, Vec::new())?;
         }
         if request.interactive {

@@ -5,7 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -21,7 +21,7 @@ use signal_hook::{consts::TERM_SIGNALS, flag};
 
 use super::{
     Request,
-    channel::{Output, Pulse},
+    channel::{Lines, Output, Pulse},
     folder::Folder,
     processor::Processor,
     terminal::Raw,
@@ -29,6 +29,8 @@ use super::{
 
 /// Exit status when the VM itself failed.
 const VM_FAILED: u8 = 125;
+/// Held while a VM starts.
+static STARTING: Mutex<()> = Mutex::new(());
 /// Exit status when the time was up, as timeout(1) has it.
 pub const TIMED_OUT: u8 = 124;
 
@@ -57,20 +59,33 @@ pub fn run(
     let terminal = Raw::enter(request.interactive);
     let pulse = Pulse::new();
     let mut log = Output::to(fs::File::create(folder.console())?, &Pulse::new())?;
-    let mut out = Output::to(io::stdout(), &pulse)?;
-    let mut error = Output::to(io::stderr(), &pulse)?;
+    let name = request.name.as_deref();
+    let mut out = Output::to(Lines::new(io::stdout(), name), &pulse)?;
+    let mut error = Output::to(Lines::new(io::stderr(), name), &pulse)?;
     let streams = Streams {
         log: log.number(),
         out: out.number(),
         error: error.number(),
     };
     let bound = processor.and_then(Processor::bind);
-    let mut child = start(command(&folder, &streams)?, request.interactive)?;
+    let command = command(&folder, &streams)?;
+    let mut child = {
+        // What one VM inherits must not go to another that starts at the same time.
+        let _alone = STARTING.lock();
+        for stream in [&log, &out, &error] {
+            stream.inherit()?;
+        }
+        let plug = request.plug.as_ref();
+        plug.map_or(Ok(()), |plug| plug.inherit(true))?;
+        let child = start(command, request.interactive)?;
+        plug.map_or(Ok(()), |plug| plug.inherit(false))?;
+        for stream in [&mut log, &mut out, &mut error] {
+            stream.started();
+        }
+        child
+    };
     drop(bound);
     terminal.give_to(group(&child)?);
-    for stream in [&mut log, &mut out, &mut error] {
-        stream.started();
-    }
     let end = wait(&mut child, request, &pulse, &stop);
     drop(terminal);
     for stream in [log, out, error] {

@@ -2,10 +2,12 @@
 mod channel;
 mod folder;
 pub mod guest;
+pub mod hosts;
 mod initramfs;
 pub mod kernel;
 mod processor;
 mod qemu;
+mod segment;
 mod terminal;
 mod testing;
 mod uml;
@@ -28,11 +30,17 @@ Standard input reaches a shell on a terminal, or a command if it is a file; not 
 Its network is its own: a loopback interface and what the command makes. In QEMU, so are
 its temporary files.
 
+With --hosts N the command runs in N VMs at once, which an Ethernet segment joins: host
+number $EMU_RANK (from 0) of $EMU_SIZE is called h0, h1, …, and its interface eth0 has
+172.16.0.1, .2, …
+
 Examples:
   cargo xtask vm
   cargo xtask vm -- tc qdisc show
   cargo xtask vm --kernel 6.12 -- target/debug/emu load topologies/p2plab.yaml
-  cargo xtask vm --timeout 60 -- target/debug/emu doctor")]
+  cargo xtask vm --timeout 60 -- target/debug/emu doctor
+  cargo xtask vm --hosts 2 -- sh -c 'ping -c 3 172.16.0.1; emu run experiment.yaml
+                      --rank $EMU_RANK --size $EMU_SIZE --out results'")]
 pub struct Vm {
     /// The kernel: `uml` (User-Mode Linux), `uml-testing` (that of Debian testing, quicker),
     /// `6.1` or `6.12` (Debian's, in QEMU), or the path of a User-Mode Linux binary or of
@@ -48,6 +56,9 @@ pub struct Vm {
     /// Seconds without output after which the VM is stopped.
     #[arg(long, value_name = "SECONDS")]
     silence: Option<u64>,
+    /// So many VMs, the hosts of one network.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(hosts::COUNT))]
+    hosts: Option<u8>,
     /// The command; a shell when left out.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -65,6 +76,10 @@ pub struct Request {
     pub silence: Option<Duration>,
     /// Whether a person types.
     pub interactive: bool,
+    /// Before each line that it prints, where several run at once.
+    pub name: Option<String>,
+    /// Its place on a network.
+    pub plug: Option<segment::Plug>,
 }
 
 impl Request {
@@ -76,6 +91,8 @@ impl Request {
             timeout: None,
             silence: None,
             interactive: false,
+            name: None,
+            plug: None,
         }
     }
 
@@ -99,13 +116,21 @@ impl Vm {
         } else {
             self.command
         };
-        self.kernel.run(&Request {
-            argv,
-            memory: self.mem,
+        let request = || Request {
+            memory: self.mem.clone(),
             timeout: self.timeout.map(Duration::from_secs),
             silence: self.silence.map(Duration::from_secs),
             interactive: shell,
-        })
+            ..Request::new(argv.clone())
+        };
+        match self.hosts {
+            Some(_) if shell => bail!("several VMs have no shell; give a command"),
+            Some(count) => hosts::run(&self.kernel, count.into(), |rank| Request {
+                name: Some(hosts::name(rank)),
+                ..request()
+            }),
+            None => self.kernel.run(&request()),
+        }
     }
 }
 

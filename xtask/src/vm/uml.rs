@@ -41,6 +41,11 @@ pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::
             .env("TMPDIR", "/dev/shm")
             .stdout(Stdio::null())
             .stderr(File::create(folder.process_log())?);
+        if let Some(plug) = &request.plug {
+            // A device of the vector driver (arch/um/drivers/vector_kern.c) on a socket.
+            let (number, address) = (plug.number(), plug.address());
+            command.arg(format!("vec0:transport=fd,fd={number},mac={address}"));
+        }
         if let Some(modules) = modules {
             command.arg(format!("EMU_MODULES={}", modules.display()));
         }

@@ -5,7 +5,7 @@ use std::{fmt, fs, net::Ipv4Addr, path::Path, str::FromStr, time::Duration};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{SAMPLE, Settings};
+use super::{Place, SAMPLE, Settings};
 use crate::bench::{
     BenchError,
     bittorrent::{CLIENT_PORT, Client, Shared, TRACKER_PORT, piece_bytes},
@@ -81,16 +81,20 @@ impl Peer {
         }
     }
 
-    /// Writes what the programs need into a folder.
+    /// Writes what the programs need into a folder. With several hosts, peers are spread over
+    /// them.
     pub(super) fn experiment(
         self,
         settings: &Settings,
+        place: Option<&Place>,
         folder: &Path,
     ) -> Result<Experiment, BenchError> {
-        match self {
-            Self::Dht => Ok(dht(settings)),
-            Self::BitTorrent => bittorrent(settings, folder),
-        }
+        let mut parts = match self {
+            Self::Dht => dht(settings),
+            Self::BitTorrent => bittorrent(settings, folder)?,
+        };
+        parts.topology += &place.map_or(String::new(), Place::section);
+        Ok(parts)
     }
 }
 
@@ -105,7 +109,7 @@ fn topology(peers: u32, more: &str) -> String {
 fn head(settings: &Settings) -> String {
     let duration: Duration = settings.interval * settings.peers + settings.settle;
     format!(
-        "name: scale\ntopology: topology.yaml\nduration: {}ms\nsample: {}s\nprograms:\n",
+        "name: scale\ntopology: topology.yaml\nseed: 1\nduration: {}ms\nsample: {}s\nprograms:\n",
         duration.as_millis(),
         SAMPLE.as_secs()
     )

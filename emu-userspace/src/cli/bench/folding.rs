@@ -60,7 +60,7 @@ pub(in crate::cli) struct Folding {
     line: Option<String>,
     /// Size of the file in KiB.
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(16..=1_048_576))]
-    size: Option<u32>,
+    file: Option<u32>,
     /// Time between the starts of two clients, as in `2s`.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
@@ -91,7 +91,7 @@ impl Folding {
         if let Some(line) = &self.line {
             settings.line.clone_from(line);
         }
-        if let Some(kib) = self.size {
+        if let Some(kib) = self.file {
             settings.file_bytes = kib as usize * 1024;
             // As many pieces as P2PLab's file had.
             settings.piece_bytes = piece_bytes(settings.file_bytes, 64);

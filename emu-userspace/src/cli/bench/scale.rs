@@ -1,13 +1,14 @@
 //! `emu bench scale`.
 use std::{
     io::{IsTerminal, Write, stderr},
+    net::Ipv4Addr,
     path::PathBuf,
     time::Duration,
 };
 
 use clap::Args;
 use emu::{
-    bench::scale::{self, Peer, Settings},
+    bench::scale::{self, Peer, Place, Settings},
     report::{Axis, Chart, Environment, Report, Table, Verdict},
 };
 use serde_json::json;
@@ -19,15 +20,20 @@ use crate::cli::{FAILED, OK, Outcome, print, print_json};
 #[command(after_help = "\
 Examples:
   cargo xtask run -- bench scale                 forty nodes of a DHT
-  cargo xtask run -- bench scale --full          5,760, as in P2PLab's largest experiment; needs
-                                                 half an hour, and 8 GiB where it is in a VM
+  cargo xtask run --hosts 2 -- bench scale --full
+                                                 5,760, as in P2PLab's largest experiment, on
+                                                 two VMs; half an hour, 2 x 2 GiB
   cargo xtask run -- bench scale --peer bittorrent --full
                                                  150 BitTorrent clients, 1 MiB each; ten minutes
 
 The peers are nodes of the BitTorrent DHT, or BitTorrent clients that share a file of four
 seeders, each a process with a line of its own: 2 Mbit/s down, 128 kbit/s up, 30 ms. Needs
 root, a kernel with fq, and in the search path the program `peers` of experiments/peers, or
-opentracker and python3-libtorrent.")]
+opentracker and python3-libtorrent.
+
+With --rank and --size it runs on several hosts at once, which share the folder --out; the
+peers are dealt out to them, on the machines' own network, and the first host has the results:
+  emu bench scale --full --rank 0 --size 2 --address 192.168.7.1 --out /shared/1   # and --rank 1")]
 pub(in crate::cli) struct Scale {
     /// What each peer is: dht or bittorrent.
     #[arg(long, value_name = "NAME", default_value_t = Peer::Dht)]
@@ -50,10 +56,22 @@ pub(in crate::cli) struct Scale {
     settle: Option<Duration>,
     /// Size of the file that BitTorrent clients share, in KiB.
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
-    size: Option<u32>,
+    file: Option<u32>,
     /// Folder of the results.
     #[arg(long, default_value = "bench-scale")]
     out: PathBuf,
+    /// This is host number R of several, from 0.
+    #[arg(long, value_name = "R", requires = "size")]
+    rank: Option<usize>,
+    /// Number of hosts.
+    #[arg(long, value_name = "N", requires = "rank", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    size: Option<u16>,
+    /// Interface of each host towards the others.
+    #[arg(long, value_name = "NAME", default_value = "eth0", requires = "rank")]
+    interface: String,
+    /// Address of the first host there; each following one has the next.
+    #[arg(long, value_name = "ADDRESS", default_value = "172.16.0.1", requires = "rank")]
+    address: Ipv4Addr,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -70,12 +88,13 @@ impl Scale {
             peers: self.peers.unwrap_or(size.peers),
             interval: self.interval.unwrap_or(size.interval),
             settle: self.settle.unwrap_or(size.settle),
-            file_bytes: (self.size).map_or(size.file_bytes, |kib| kib as usize * 1024),
+            file_bytes: (self.file).map_or(size.file_bytes, |kib| kib as usize * 1024),
             ..size
         };
         let out = std::path::absolute(&self.out)?;
         let terminal = stderr().is_terminal();
-        let outcome = scale::run(&settings, &out, &mut |words| {
+        let place = self.place()?;
+        let outcome = scale::run(&settings, place.as_ref(), &out, &mut |words| {
             if terminal {
                 let _ = write!(stderr(), "\r\x1b[K{words}");
             }
@@ -83,7 +102,9 @@ impl Scale {
         if terminal {
             let _ = write!(stderr(), "\r\x1b[K");
         }
-        let outcome = outcome?;
+        let Some(outcome) = outcome? else {
+            return Ok(OK);
+        };
         let judged = outcome.judged as usize;
         let complete = outcome.ready_s.len() == judged && outcome.right == judged;
         let report = report(&settings, &outcome, complete);
@@ -104,6 +125,24 @@ impl Scale {
         }
         Ok(if complete { OK } else { FAILED })
     }
+
+    /// Which of several hosts this is.
+    fn place(&self) -> anyhow::Result<Option<Place>> {
+        let Some((rank, size)) = self.rank.zip(self.size.map(usize::from)) else {
+            return Ok(None);
+        };
+        anyhow::ensure!(
+            rank < size,
+            "host {rank} of {size}: hosts are numbered from 0 to {}",
+            size - 1
+        );
+        Ok(Some(Place {
+            rank,
+            size,
+            interface: self.interface.clone(),
+            address: self.address,
+        }))
+    }
 }
 
 fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
@@ -116,6 +155,7 @@ fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
     let mib = |bytes: u64| format!("{:.1}", bytes as f64 / 1_048_576.0);
     [
         ("peers", o.peers.to_string()),
+        ("hosts", o.hosts.to_string()),
         ("load, s", format!("{:.2}", o.load_s)),
         ("starts took, s", format!("{:.1}", o.start_s)),
         ("starts planned, s", format!("{:.1}", o.start_planned_s)),
@@ -124,7 +164,7 @@ fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
         ("after its start, 99 %, s", quantile(0.99)),
         (right, o.right.to_string()),
         (
-            "memory that the machine had less of, MiB",
+            "memory that the machines had less of, MiB",
             mib(o.used_bytes),
         ),
         (
@@ -132,7 +172,7 @@ fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
             mib(o.resident_bytes),
         ),
         ("processor time of all peers, s", format!("{:.1}", o.cpu_s)),
-        ("processors busy, %", format!("{:.0}", o.busy * 100.0)),
+        ("processors busy, % (of the busiest host)", format!("{:.0}", o.busy * 100.0)),
         (
             "error of a round trip, nobody there, ms",
             format!("{:+.2}", o.error_idle_ms),

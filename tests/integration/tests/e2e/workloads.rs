@@ -32,7 +32,7 @@ fn folding_eight_hosts_into_one_changes_nothing() {
     isolated(|| {
         let report = bench(
             "folding",
-            "--clients 8 --size 1024 --ratios 1,8 --repeats 0",
+            "--clients 8 --file 1024 --ratios 1,8 --repeats 0",
         );
         assert_eq!(report["complete"], true, "{report}");
         let runs = report["runs"].as_array().unwrap();

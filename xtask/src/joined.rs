@@ -1,0 +1,81 @@
+//! Peers over two VMs that are the hosts of one network: a step of `cargo xtask test`.
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::{
+    suite,
+    tally::Tally,
+    vm::{Request, hosts, kernel::Kernel},
+};
+
+/// Nodes of a DHT; each finds a value of one before it.
+const BENCH: &str = "bench scale --peers 20 --settle 12s";
+/// VMs.
+const HOSTS: usize = 2;
+
+/// Runs them and holds what came of it against what should have.
+pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
+    let emu = suite::measurements(object)?;
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().display().to_string();
+    let status = hosts::run(&Kernel::quick(), HOSTS, |rank| {
+        let words = format!("{BENCH} --rank {rank} --size {HOSTS} --out {out}");
+        let words = words.split(' ').map(str::to_owned);
+        Request {
+            name: Some(hosts::name(rank)),
+            ..Request::new(emu.iter().cloned().chain(words).collect())
+        }
+    })?;
+    let text = fs::read(folder.path().join("bench-scale.json"));
+    let text = text.with_context(|| format!("no results; the VMs ended with {status}"))?;
+    let outcome: Value = serde_json::from_slice(&text)?;
+    Ok(judge(&outcome["data"], print))
+}
+
+fn judge(outcome: &Value, print: impl Fn(&str)) -> Tally {
+    let number = |key: &str| outcome[key].as_u64().unwrap_or(0);
+    let (right, judged) = (number("right"), number("judged"));
+    print(&format!(
+        "{right} of {judged} peers on {} hosts found another's value; round trip {:+.2} ms off",
+        outcome["hosts"], outcome["error_running_ms"]
+    ));
+    let busy = outcome["limits"] != serde_json::json!([]);
+    let mut tally = Tally::default();
+    if outcome["hosts"] == HOSTS && number("failed") == 0 && right == judged && judged > 0 {
+        tally.passed = 1;
+    } else if busy && right > 0 {
+        let why = format!("who was done in time: the machine was the limit: {}", outcome["limits"]);
+        tally = Tally::skipped(&why, print);
+    } else {
+        tally.failed = 1;
+        tally.failures.push(format!("peers over {HOSTS} VMs: {outcome}"));
+    }
+    tally
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::judge;
+
+    #[test]
+    fn only_all_peers_on_all_hosts_pass() {
+        let outcome = |hosts, right, limits: &[&str]| {
+            json!({"hosts": hosts, "right": right, "judged": 19, "failed": 0, "limits": limits,
+                   "error_running_ms": 0.1})
+        };
+        let judged = |hosts, right, limits: &[&str]| {
+            let tally = judge(&outcome(hosts, right, limits), |_| {});
+            (tally.passed, tally.failed, tally.skipped)
+        };
+        assert_eq!(judged(2, 19, &[]), (1, 0, 0));
+        assert_eq!(judged(1, 19, &[]), (0, 1, 0));
+        assert_eq!(judged(2, 18, &[]), (0, 1, 0));
+        assert_eq!(judged(2, 18, &["busy"]), (0, 0, 1));
+        assert_eq!(judged(2, 0, &["busy"]), (0, 1, 0));
+        assert_eq!(judge(&json!({}), |_| {}).failed, 1);
+    }
+}

@@ -1,0 +1,92 @@
+//! Several VMs that are the hosts of one network, each on a processor of its own where
+//! there are as many.
+use std::{ops::RangeInclusive, thread};
+
+use anyhow::{anyhow, bail};
+
+use super::{
+    Request,
+    kernel::Kernel,
+    segment::{Plug, segment},
+};
+
+/// How many may be joined.
+pub const COUNT: RangeInclusive<i64> = 1..=16;
+/// The network between them; the first has the first address.
+const NETWORK: &str = "172.16.0";
+/// Makes a VM a host: an interface with an address, and a name. Then it is the command.
+const BECOME: &str = "ip link set dev vec0 name eth0
+ip addr add \"$0/24\" dev eth0
+ip link set dev eth0 up
+echo \"$EMU_HOST\" > /proc/sys/kernel/hostname
+exec \"$@\"";
+
+/// Runs a command in so many VMs at once, each as is asked for its number. The status is that
+/// of the first host that failed.
+pub fn run(
+    kernel: &Kernel,
+    count: usize,
+    request: impl Fn(usize) -> Request + Sync,
+) -> anyhow::Result<u8> {
+    if kernel.is_emulated() {
+        bail!("only VMs of User-Mode Linux can be joined, and {kernel} runs in QEMU");
+    }
+    let host = |plug: Plug, rank: usize| {
+        let mut request = request(rank);
+        request.argv = become_host(rank, count, request.argv);
+        request.plug = Some(plug);
+        kernel.run(&request)
+    };
+    let statuses: Vec<anyhow::Result<u8>> = thread::scope(|scope| {
+        let plugs = segment(count)?.into_iter().enumerate();
+        let host = &host;
+        let running: Vec<_> = plugs
+            .map(|(rank, plug)| scope.spawn(move || host(plug, rank)))
+            .collect();
+        let joined = running.into_iter().map(|host| {
+            let outcome = host.join();
+            outcome.unwrap_or_else(|_| Err(anyhow!("a thread panicked")))
+        });
+        anyhow::Ok(joined.collect())
+    })?;
+    let mut first = 0;
+    for (rank, status) in statuses.into_iter().enumerate() {
+        let status = status.map_err(|error| error.context(name(rank)))?;
+        if status != 0 && first == 0 {
+            first = status;
+        }
+    }
+    Ok(first)
+}
+
+/// Name of a host.
+pub fn name(rank: usize) -> String {
+    format!("h{rank}")
+}
+
+/// The command of a host, which makes it one before.
+fn become_host(rank: usize, count: usize, argv: Vec<String>) -> Vec<String> {
+    let words = [
+        "env".to_owned(),
+        format!("EMU_HOST={}", name(rank)),
+        format!("EMU_RANK={rank}"),
+        format!("EMU_SIZE={count}"),
+        "sh".to_owned(),
+        "-ec".to_owned(),
+        BECOME.to_owned(),
+        format!("{NETWORK}.{}", rank + 1),
+    ];
+    words.into_iter().chain(argv).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::become_host;
+
+    #[test]
+    fn a_host_knows_its_place() {
+        let argv = become_host(1, 2, vec!["true".to_owned(), "a b".to_owned()]);
+        assert_eq!(argv[..4], ["env", "EMU_HOST=h1", "EMU_RANK=1", "EMU_SIZE=2"]);
+        assert_eq!(argv[7..], ["172.16.0.2", "true", "a b"]);
+    }
+}

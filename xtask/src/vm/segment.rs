@@ -1,0 +1,162 @@
+//! An Ethernet segment between VMs: a socket for each of them, and a thread that carries
+//! every frame to the one that it is addressed to, or to all.
+use std::{
+    io::{IoSlice, IoSliceMut},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    thread,
+};
+
+use anyhow::Context;
+use nix::{
+    errno::Errno,
+    fcntl::{FcntlArg, FdFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg, socketpair,
+    },
+};
+
+/// Longest frame of an Ethernet with usual MTU, a VLAN tag included.
+const LONGEST_FRAME: usize = 1_518;
+
+/// One VM's place on a segment.
+#[derive(Debug)]
+pub struct Plug {
+    rank: usize,
+    socket: OwnedFd,
+}
+
+impl Plug {
+    /// Number of the socket, for the VM.
+    pub fn number(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+
+    /// The address of the VM's interface: locally administered, with its number.
+    pub fn address(&self) -> String {
+        let words = address(self.rank).map(|byte| format!("{byte:02x}"));
+        words.join(":")
+    }
+
+    /// Whether programs that are started inherit the socket.
+    pub fn inherit(&self, wanted: bool) -> anyhow::Result<()> {
+        let flag = if wanted {
+            FdFlag::empty()
+        } else {
+            FdFlag::FD_CLOEXEC
+        };
+        fcntl(&self.socket, FcntlArg::F_SETFD(flag)).context("hand a socket on")?;
+        Ok(())
+    }
+}
+
+fn address(rank: usize) -> [u8; 6] {
+    let [high, low] = u16::try_from(rank + 1).unwrap_or(u16::MAX).to_be_bytes();
+    [2, 0, 0, 0, high, low]
+}
+
+/// Makes a segment with so many places; it works until all of them are gone.
+pub fn segment(places: usize) -> anyhow::Result<Vec<Plug>> {
+    let (mut plugs, mut ends) = (Vec::new(), Vec::new());
+    for rank in 0..places {
+        // Frames stay whole, and one that finds no room is refused.
+        let (socket, end) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        )
+        .context("make a network between VMs")?;
+        plugs.push(Plug { rank, socket });
+        ends.push(end);
+    }
+    thread::spawn(move || carry(&ends));
+    Ok(plugs)
+}
+
+/// Carries frames until nobody is there any more.
+fn carry(ends: &[OwnedFd]) {
+    let mut there = vec![true; ends.len()];
+    let mut frame = [0; LONGEST_FRAME];
+    while there.contains(&true) {
+        let listened: Vec<usize> = (0..ends.len()).filter(|i| there[*i]).collect();
+        let mut polled: Vec<PollFd<'_>> = listened
+            .iter()
+            .map(|i| PollFd::new(ends[*i].as_fd(), PollFlags::POLLIN))
+            .collect();
+        if poll(&mut polled, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
+            return;
+        }
+        let ready: Vec<bool> = polled.iter().map(|fd| fd.any() == Some(true)).collect();
+        for (from, _) in listened.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            match receive(&ends[from], &mut frame) {
+                Ok(0) => there[from] = false,
+                Ok(length) => send(ends, from, &frame[..length]),
+                Err(Errno::EAGAIN | Errno::EINTR) => {}
+                Err(_) => there[from] = false,
+            }
+        }
+    }
+}
+
+fn receive(end: &OwnedFd, frame: &mut [u8]) -> Result<usize, Errno> {
+    let mut parts = [IoSliceMut::new(frame)];
+    let message = recvmsg::<UnixAddr>(end.as_raw_fd(), &mut parts, None, MsgFlags::empty())?;
+    Ok(message.bytes)
+}
+
+/// To the VM with the frame's address, else to all others. One that has no room gets
+/// nothing, like one on a link that is full.
+fn send(ends: &[OwnedFd], from: usize, frame: &[u8]) {
+    let to = (0..ends.len()).find(|rank| frame.starts_with(&address(*rank)));
+    for (rank, end) in ends.iter().enumerate() {
+        if rank != from && to.is_none_or(|to| to == rank) {
+            let parts = [IoSlice::new(frame)];
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            let _ = sendmsg::<UnixAddr>(end.as_raw_fd(), &parts, &[], flags, None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use nix::errno::Errno;
+
+    use super::{Plug, address, receive, segment, send};
+
+    /// The next frame at a place, if one comes soon.
+    fn frame(plug: &Plug) -> Option<Vec<u8>> {
+        let (mut bytes, start) = ([0; 2_000], Instant::now());
+        while start.elapsed() < Duration::from_secs(5) {
+            match receive(&plug.socket, &mut bytes) {
+                Ok(length) => return Some(bytes[..length].to_vec()),
+                Err(Errno::EAGAIN) => std::thread::sleep(Duration::from_millis(1)),
+                Err(errno) => panic!("{errno}"),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_frame_goes_where_it_is_addressed_to_or_everywhere() {
+        let plugs = segment(3).unwrap();
+        assert_eq!(plugs[2].address(), "02:00:00:00:00:03");
+        let put = |from: usize, bytes: &[u8]| {
+            let socket = plugs[from].socket.try_clone().unwrap();
+            // A segment of one: what is sent goes into the socket.
+            let nobody = segment(1).unwrap().remove(0).socket;
+            send(&[nobody, socket], 0, bytes);
+        };
+        let to = |rank: usize, more: u8| [&address(rank)[..], &[more; 60]].concat();
+        let everybody = [&[0xff; 6][..], &[7; 1_400]].concat();
+        put(0, &to(2, 1));
+        put(0, &everybody);
+        put(1, &to(0, 2));
+        assert_eq!(frame(&plugs[2]).unwrap(), to(2, 1));
+        assert_eq!(frame(&plugs[2]).unwrap(), everybody);
+        assert_eq!(frame(&plugs[1]).unwrap(), everybody, "and not what is 2's");
+        assert_eq!(frame(&plugs[0]).unwrap(), to(0, 2));
+    }
+}
