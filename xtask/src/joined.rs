@@ -31,7 +31,7 @@ pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
     let text = fs::read(folder.path().join("bench-scale.json"));
     let text = text.with_context(|| format!("no results; the VMs ended with {status}"))?;
     let outcome: Value = serde_json::from_slice(&text)?;
-    Ok(judge(&outcome["data"], print))
+    Ok(judge(&outcome, print))
 }
 
 fn judge(outcome: &Value, print: impl Fn(&str)) -> Tally {
@@ -39,18 +39,24 @@ fn judge(outcome: &Value, print: impl Fn(&str)) -> Tally {
     let (right, judged) = (number("right"), number("judged"));
     print(&format!(
         "{right} of {judged} peers on {} hosts found another's value; round trip {:+.2} ms off",
-        outcome["hosts"], outcome["error_running_ms"]
+        outcome["hosts"],
+        outcome["error_running_ms"].as_f64().unwrap_or(f64::NAN)
     ));
     let busy = outcome["limits"] != serde_json::json!([]);
     let mut tally = Tally::default();
     if outcome["hosts"] == HOSTS && number("failed") == 0 && right == judged && judged > 0 {
         tally.passed = 1;
     } else if busy && right > 0 {
-        let why = format!("who was done in time: the machine was the limit: {}", outcome["limits"]);
+        let why = format!(
+            "who was done in time: the machine was the limit: {}",
+            outcome["limits"]
+        );
         tally = Tally::skipped(&why, print);
     } else {
         tally.failed = 1;
-        tally.failures.push(format!("peers over {HOSTS} VMs: {outcome}"));
+        tally
+            .failures
+            .push(format!("peers over {HOSTS} VMs: {outcome}"));
     }
     tally
 }

@@ -86,7 +86,10 @@ mod tests {
     #[test]
     fn a_host_knows_its_place() {
         let argv = become_host(1, 2, vec!["true".to_owned(), "a b".to_owned()]);
-        assert_eq!(argv[..4], ["env", "EMU_HOST=h1", "EMU_RANK=1", "EMU_SIZE=2"]);
+        assert_eq!(
+            argv[..4],
+            ["env", "EMU_HOST=h1", "EMU_RANK=1", "EMU_SIZE=2"]
+        );
         assert_eq!(argv[7..], ["172.16.0.2", "true", "a b"]);
     }
 }

@@ -288,7 +288,10 @@ impl<'a> Bench<'a> {
                 error.zip(pair["expected_rtt_ms"].as_f64())
             })
             .collect::<Option<Vec<(f64, f64)>>>()
-            .and_then(|all| all.into_iter().max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())));
+            .and_then(|all| {
+                all.into_iter()
+                    .max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
+            });
         error.ok_or_else(|| BenchError::Program {
             line: format!("emu {words}"),
             words: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -70,7 +70,12 @@ pub(in crate::cli) struct Scale {
     #[arg(long, value_name = "NAME", default_value = "eth0", requires = "rank")]
     interface: String,
     /// Address of the first host there; each following one has the next.
-    #[arg(long, value_name = "ADDRESS", default_value = "172.16.0.1", requires = "rank")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "172.16.0.1",
+        requires = "rank"
+    )]
     address: Ipv4Addr,
     /// Print JSON.
     #[arg(long)]
@@ -172,7 +177,10 @@ fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
             mib(o.resident_bytes),
         ),
         ("processor time of all peers, s", format!("{:.1}", o.cpu_s)),
-        ("processors busy, % (of the busiest host)", format!("{:.0}", o.busy * 100.0)),
+        (
+            "processors busy, % (of the busiest host)",
+            format!("{:.0}", o.busy * 100.0),
+        ),
         (
             "error of a round trip, nobody there, ms",
             format!("{:+.2}", o.error_idle_ms),
