@@ -105,17 +105,21 @@ fn receive(end: &OwnedFd, frame: &mut [u8]) -> Result<usize, Errno> {
     Ok(message.bytes)
 }
 
-/// To the VM with the frame's address, else to all others. One that has no room gets
-/// nothing, like one on a link that is full.
+/// To the VM with the frame's address, else to all others.
 fn send(ends: &[OwnedFd], from: usize, frame: &[u8]) {
     let to = (0..ends.len()).find(|rank| frame.starts_with(&address(*rank)));
     for (rank, end) in ends.iter().enumerate() {
         if rank != from && to.is_none_or(|to| to == rank) {
-            let parts = [IoSlice::new(frame)];
-            let flags = MsgFlags::MSG_NOSIGNAL;
-            let _ = sendmsg::<UnixAddr>(end.as_raw_fd(), &parts, &[], flags, None);
+            put(end, frame);
         }
     }
+}
+
+/// One that has no room gets nothing, like one on a link that is full.
+fn put(end: &OwnedFd, frame: &[u8]) {
+    let parts = [IoSlice::new(frame)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let _ = sendmsg::<UnixAddr>(end.as_raw_fd(), &parts, &[], flags, None);
 }
 
 #[cfg(test)]
@@ -124,7 +128,7 @@ mod tests {
 
     use nix::errno::Errno;
 
-    use super::{Plug, address, receive, segment, send};
+    use super::{Plug, address, put, receive, segment};
 
     /// The next frame at a place, if one comes soon.
     fn frame(plug: &Plug) -> Option<Vec<u8>> {
@@ -143,17 +147,11 @@ mod tests {
     fn a_frame_goes_where_it_is_addressed_to_or_everywhere() {
         let plugs = segment(3).unwrap();
         assert_eq!(plugs[2].address(), "02:00:00:00:00:03");
-        let put = |from: usize, bytes: &[u8]| {
-            let socket = plugs[from].socket.try_clone().unwrap();
-            // A segment of one: what is sent goes into the socket.
-            let nobody = segment(1).unwrap().remove(0).socket;
-            send(&[nobody, socket], 0, bytes);
-        };
         let to = |rank: usize, more: u8| [&address(rank)[..], &[more; 60]].concat();
         let everybody = [&[0xff; 6][..], &[7; 1_400]].concat();
-        put(0, &to(2, 1));
-        put(0, &everybody);
-        put(1, &to(0, 2));
+        put(&plugs[0].socket, &to(2, 1));
+        put(&plugs[0].socket, &everybody);
+        put(&plugs[1].socket, &to(0, 2));
         assert_eq!(frame(&plugs[2]).unwrap(), to(2, 1));
         assert_eq!(frame(&plugs[2]).unwrap(), everybody);
         assert_eq!(frame(&plugs[1]).unwrap(), everybody, "and not what is 2's");
