@@ -1,6 +1,6 @@
 //! Several VMs that are the hosts of one network, each on a processor of its own where
 //! there are as many.
-use std::{ops::RangeInclusive, thread};
+use std::{ops::RangeInclusive, path::Path, thread};
 
 use anyhow::{anyhow, bail};
 
@@ -14,11 +14,20 @@ use super::{
 pub const COUNT: RangeInclusive<i64> = 1..=16;
 /// The network between them; the first has the first address.
 const NETWORK: &str = "172.16.0";
-/// Makes a VM a host: an interface with an address, and a name. Then it is the command.
+/// Makes a VM a host: an interface with an address, and a name. It is the command when all
+/// hosts are there, each of which makes a file in a folder.
 const BECOME: &str = "ip link set dev vec0 name eth0
 ip addr add \"$0/24\" dev eth0
 ip link set dev eth0 up
 echo \"$EMU_HOST\" > /proc/sys/kernel/hostname
+: > \"$1/$EMU_RANK\"
+looks=0
+until [ \"$(ls \"$1\" | wc -l)\" -ge \"$EMU_SIZE\" ]; do
+  [ $looks -lt 600 ] || { echo 'the other hosts have not come within a minute' >&2; exit 1; }
+  looks=$((looks + 1))
+  sleep 0.1
+done
+shift
 exec \"$@\"";
 
 /// Runs a command in so many VMs at once, each as is asked for its number. The status is that
@@ -31,9 +40,10 @@ pub fn run(
     if kernel.is_emulated() {
         bail!("only VMs of User-Mode Linux can be joined, and {kernel} runs in QEMU");
     }
+    let meet = tempfile::Builder::new().prefix("emu-vms-").tempdir()?;
     let host = |plug: Plug, rank: usize| {
         let mut request = request(rank);
-        request.argv = become_host(rank, count, request.argv);
+        request.argv = become_host(rank, count, meet.path(), request.argv);
         request.plug = Some(plug);
         kernel.run(&request)
     };
@@ -65,7 +75,7 @@ pub fn name(rank: usize) -> String {
 }
 
 /// The command of a host, which makes it one before.
-fn become_host(rank: usize, count: usize, argv: Vec<String>) -> Vec<String> {
+fn become_host(rank: usize, count: usize, meet: &Path, argv: Vec<String>) -> Vec<String> {
     let words = [
         "env".to_owned(),
         format!("EMU_HOST={}", name(rank)),
@@ -75,21 +85,25 @@ fn become_host(rank: usize, count: usize, argv: Vec<String>) -> Vec<String> {
         "-ec".to_owned(),
         BECOME.to_owned(),
         format!("{NETWORK}.{}", rank + 1),
+        meet.display().to_string(),
     ];
     words.into_iter().chain(argv).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::become_host;
 
     #[test]
     fn a_host_knows_its_place() {
-        let argv = become_host(1, 2, vec!["true".to_owned(), "a b".to_owned()]);
+        let argv = vec!["true".to_owned(), "a b".to_owned()];
+        let argv = become_host(1, 2, Path::new("/meet"), argv);
         assert_eq!(
             argv[..4],
             ["env", "EMU_HOST=h1", "EMU_RANK=1", "EMU_SIZE=2"]
         );
-        assert_eq!(argv[7..], ["172.16.0.2", "true", "a b"]);
+        assert_eq!(argv[7..], ["172.16.0.2", "/meet", "true", "a b"]);
     }
 }
