@@ -1,22 +1,27 @@
 //! Round trips and bulk transfers between two namespaces, with plain sockets.
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, Socket, Type};
 
 use super::{BenchError, namespace::Namespace};
 
 /// Longest wait for one answer, or for a sender to see that its time is over.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Stack of a thread that moves bytes: there may be two thousand.
-const STACK_BYTES: usize = 256 << 10;
+/// The same as epoll_wait(2) takes it.
+const PATIENCE_MS: u16 = 500;
 /// Bytes of one write or read.
 const CHUNK_BYTES: usize = 16 << 10;
+/// Writes or reads of one connection before it is the others' turn.
+const CHUNKS: u32 = 4;
+/// Connections that are told of at once.
+const EVENTS: usize = 256;
 
 /// Where something sends from, or answers.
 #[derive(Clone, Copy)]
@@ -128,19 +133,25 @@ pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, Benc
     thread::scope(|scope| {
         let (received, done) = (&received, &done);
         let run = || {
-            let mut streams = Vec::new();
+            let (mut sending, mut receiving) = (Vec::new(), Vec::new());
             // All are connected before the first sends.
             for _ in 0..transfer.streams {
-                let sending = from.namespace.enter(|| {
+                sending.push(from.namespace.enter(|| {
                     connect(from.address, address).map_err(BenchError::system("connect"))
-                })?;
-                let (receiving, _) = listener.accept().map_err(BenchError::system("accept"))?;
-                streams.push((sending, receiving));
+                })?);
+                let (accepted, _) = listener.accept().map_err(BenchError::system("accept"))?;
+                receiving.push(accepted);
             }
-            for (sending, receiving) in streams {
-                spawn(scope, move || push(sending, done))?;
-                spawn(scope, move || pull(receiving, received, done))?;
-            }
+            // One thread for all of a side: thousands of threads would be a measurement of
+            // the scheduler.
+            scope.spawn(move || serve(&mut sending, EpollFlags::EPOLLOUT, done, push));
+            scope.spawn(move || {
+                serve(&mut receiving, EpollFlags::EPOLLIN, done, |stream| {
+                    let length = pull(stream)?;
+                    received.fetch_add(length as u64, Ordering::Relaxed);
+                    Ok(length)
+                })
+            });
             thread::sleep(transfer.warm_up);
             let (start, before) = (Instant::now(), received.load(Ordering::Relaxed));
             thread::sleep(transfer.time);
@@ -153,15 +164,36 @@ pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, Benc
     })
 }
 
-fn spawn<'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    work: impl FnOnce() + Send + 'scope,
-) -> Result<(), BenchError> {
-    thread::Builder::new()
-        .stack_size(STACK_BYTES)
-        .spawn_scoped(scope, work)
-        .map(drop)
-        .map_err(BenchError::system("start a thread"))
+/// Lets each connection that is ready do some work, until the time is over or none is left.
+/// One that fails or has come to its end is left alone.
+fn serve(
+    streams: &mut [TcpStream],
+    ready: EpollFlags,
+    done: &AtomicBool,
+    mut work: impl FnMut(&mut TcpStream) -> io::Result<usize>,
+) -> io::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    for (number, stream) in streams.iter().enumerate() {
+        stream.set_nonblocking(true)?;
+        epoll.add(stream, EpollEvent::new(ready, number as u64))?;
+    }
+    let mut left = streams.len();
+    let mut events = [EpollEvent::empty(); EVENTS];
+    while left > 0 && !done.load(Ordering::Relaxed) {
+        let count = epoll.wait(&mut events, PATIENCE_MS)?;
+        for event in &events[..count] {
+            let stream = &mut streams[event.data() as usize];
+            match work(stream) {
+                Ok(1..) => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                Ok(0) | Err(_) => {
+                    epoll.delete(&*stream)?;
+                    left -= 1;
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn connect(from: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
@@ -171,32 +203,63 @@ fn connect(from: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     socket.connect_timeout(&to.into(), Duration::from_secs(30))?;
     // What is still queued when the time is over is of no interest.
     socket.set_linger(Some(Duration::ZERO))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
     Ok(socket.into())
 }
 
-fn push(mut stream: TcpStream, done: &AtomicBool) {
-    let chunk = [0x5a; CHUNK_BYTES];
-    while !done.load(Ordering::Relaxed) {
-        match stream.write(&chunk) {
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return,
-        }
-    }
+/// Sends as long as there is room, and gives how many bytes.
+fn push(stream: &mut TcpStream) -> io::Result<usize> {
+    chunks(|| stream.write(&[0x5a; CHUNK_BYTES]))
 }
 
-fn pull(mut stream: TcpStream, received: &AtomicU64, done: &AtomicBool) {
-    let _ = stream.set_read_timeout(Some(PATIENCE));
+/// Receives what is there, and gives how many bytes.
+fn pull(stream: &mut TcpStream) -> io::Result<usize> {
     let mut chunk = [0; CHUNK_BYTES];
-    while !done.load(Ordering::Relaxed) {
-        match stream.read(&mut chunk) {
-            Ok(0) => return,
+    chunks(|| stream.read(&mut chunk))
+}
+
+/// Bytes of a few chunks, fewer if one is not whole.
+fn chunks(mut one: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    let mut sum = 0;
+    for _ in 0..CHUNKS {
+        match one() {
             Ok(length) => {
-                received.fetch_add(length as u64, Ordering::Relaxed);
+                sum += length;
+                if length < CHUNK_BYTES {
+                    break;
+                }
             }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return,
+            Err(_) if sum > 0 => break,
+            Err(error) => return Err(error),
         }
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_serves_connections_until_they_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut ours: Vec<TcpStream> = Vec::new();
+        let mut theirs = Vec::new();
+        for _ in 0..3 {
+            ours.push(TcpStream::connect(address).unwrap());
+            theirs.push(listener.accept().unwrap().0);
+        }
+        for (number, stream) in theirs.iter_mut().enumerate() {
+            stream.write_all(&vec![1; 50_000 * (number + 1)]).unwrap();
+        }
+        drop(theirs);
+        let (mut received, done) = (0, AtomicBool::new(false));
+        serve(&mut ours, EpollFlags::EPOLLIN, &done, |stream| {
+            let length = pull(stream)?;
+            received += length;
+            Ok(length)
+        })
+        .unwrap();
+        assert_eq!(received, 300_000);
     }
 }
