@@ -127,11 +127,12 @@ pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// Modules of end-to-end tests that measure little: they may have a neighbour, and be one.
-const LITTLE: [&str; 9] = [
+const LITTLE: [&str; 10] = [
     "agent::",
     "exec::",
     "exec_languages::",
     "exec_process::",
+    "experiments::",
     "kill::",
     "run::",
     "run_churn::",
