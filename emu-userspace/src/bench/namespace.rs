@@ -27,15 +27,13 @@ impl Namespace {
     /// # Errors
     /// [`BenchError`], for a user who may not.
     pub fn new() -> Result<Self, BenchError> {
-        let made = thread::spawn(|| -> Result<File, BenchError> {
+        let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
                 BenchError::system("make a network namespace, which needs root")(e.into())
             })?;
-            File::open("/proc/thread-self/ns/net")
-                .map_err(BenchError::system("open a network namespace"))
+            Self::current()
         });
-        let file = made.join().map_err(|_| BenchError::Thread)??;
-        let namespace = Self { file };
+        let namespace = made.join().map_err(|_| BenchError::Thread)??;
         namespace.run("ip link set lo up")?;
         Ok(namespace)
     }

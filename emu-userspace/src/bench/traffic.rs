@@ -13,7 +13,7 @@ use socket2::{Domain, Socket, Type};
 use super::{BenchError, namespace::Namespace};
 
 /// Longest wait for one answer, or for a sender to see that its time is over.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(PATIENCE_MS as u64);
 /// The same as epoll_wait(2) takes it.
 const PATIENCE_MS: u16 = 500;
 /// Bytes of one write or read.

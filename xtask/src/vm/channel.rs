@@ -2,7 +2,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
 /// When something last came out of a VM.
@@ -113,10 +114,8 @@ impl Output {
 
     /// Lets what is started from now on inherit the VM's end.
     pub fn inherit(&self) -> anyhow::Result<()> {
-        if let Some(theirs) = &self.theirs {
-            fcntl(theirs, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        }
-        Ok(())
+        let theirs = self.theirs.as_ref();
+        theirs.map_or(Ok(()), |theirs| inherit(theirs, true))
     }
 
     /// Number of the VM's end.
@@ -136,6 +135,17 @@ impl Output {
             let _ = reader.join();
         }
     }
+}
+
+/// Whether programs that are started from now on inherit a file.
+pub fn inherit(file: impl AsFd, wanted: bool) -> anyhow::Result<()> {
+    let flag = if wanted {
+        FdFlag::empty()
+    } else {
+        FdFlag::FD_CLOEXEC
+    };
+    fcntl(file, FcntlArg::F_SETFD(flag)).context("hand a file on")?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! An Ethernet segment between VMs: a socket for each of them, and a thread that carries
 //! every frame to the one that it is addressed to, or to all.
 use std::{
-    io::{IoSlice, IoSliceMut},
     os::fd::{AsFd, AsRawFd, OwnedFd},
     thread,
 };
@@ -9,12 +8,11 @@ use std::{
 use anyhow::Context;
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, FdFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg, socketpair,
-    },
+    sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, socketpair},
 };
+
+use super::channel::inherit;
 
 /// Longest frame of an Ethernet with usual MTU, a VLAN tag included.
 const LONGEST_FRAME: usize = 1_518;
@@ -40,13 +38,7 @@ impl Plug {
 
     /// Whether programs that are started inherit the socket.
     pub fn inherit(&self, wanted: bool) -> anyhow::Result<()> {
-        let flag = if wanted {
-            FdFlag::empty()
-        } else {
-            FdFlag::FD_CLOEXEC
-        };
-        fcntl(&self.socket, FcntlArg::F_SETFD(flag)).context("hand a socket on")?;
-        Ok(())
+        inherit(&self.socket, wanted)
     }
 }
 
@@ -100,9 +92,7 @@ fn carry(ends: &[OwnedFd]) {
 }
 
 fn receive(end: &OwnedFd, frame: &mut [u8]) -> Result<usize, Errno> {
-    let mut parts = [IoSliceMut::new(frame)];
-    let message = recvmsg::<UnixAddr>(end.as_raw_fd(), &mut parts, None, MsgFlags::empty())?;
-    Ok(message.bytes)
+    socket::recv(end.as_raw_fd(), frame, MsgFlags::empty())
 }
 
 /// To the VM with the frame's address, else to all others.
@@ -117,9 +107,7 @@ fn send(ends: &[OwnedFd], from: usize, frame: &[u8]) {
 
 /// One that has no room gets nothing, like one on a link that is full.
 fn put(end: &OwnedFd, frame: &[u8]) {
-    let parts = [IoSlice::new(frame)];
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    let _ = sendmsg::<UnixAddr>(end.as_raw_fd(), &parts, &[], flags, None);
+    let _ = socket::send(end.as_raw_fd(), frame, MsgFlags::MSG_NOSIGNAL);
 }
 
 #[cfg(test)]

@@ -144,12 +144,13 @@ pub fn run(
     fs::create_dir_all(folder).map_err(BenchError::system("make a folder"))?;
     let meeting = Meeting::new(place, folder)?;
     let parts = if meeting.leads() {
-        Some(prepare(settings, place, folder)?)
+        let parts = prepare(settings, place, folder)?;
+        meeting.tell("prepared", "")?;
+        Some(parts)
     } else {
         meeting.hear_first("prepared")?;
         None
     };
-    meeting.tell("prepared", "")?;
     let bench = Bench::new(settings, place, folder)?;
     let begin = Instant::now();
     bench.load()?;
