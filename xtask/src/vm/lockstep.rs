@@ -1,10 +1,11 @@
 //! Several VMs in one emulated time: the controller of their clocks, which is also the
 //! Ethernet segment between them.
 //!
-//! A frame takes a fixed time. So when the earliest thing that happens anywhere is at T,
-//! nothing that a VM does can reach another one before T and that time: up to there all
-//! of them run at once, each on its processor. Then they wait, and get the frames that are
-//! due before the next such moment, in the order of their times and senders.
+//! A frame takes a fixed time L. So when the earliest thing that happens in any other VM is
+//! at T, nothing can reach a VM before T + L; nor can an answer to what it does itself at
+//! its own next moment before that + 2 L. Up to there all of them run at once, each on its
+//! processor. Then they wait, and get the frames that are due before the next such moment,
+//! in the order of their times and senders.
 use std::{
     collections::BTreeMap,
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -111,16 +112,27 @@ impl Vms {
         }
     }
 
-    /// Up to when all may go on, once all of them wait and something happens at all.
-    fn horizon_ns(&self) -> Option<u64> {
-        let mut there = self.vms.iter().filter(|vm| !vm.is_gone).peekable();
-        there.peek()?;
-        let mut next_ns = NEVER;
-        for vm in there {
-            vm.waits_until_ns?;
-            next_ns = next_ns.min(vm.next_ns());
+    /// Up to when each may go on, once all of them wait and something happens at all.
+    fn horizons_ns(&self) -> Option<Vec<u64>> {
+        let next = |vm: &Vm| match vm {
+            Vm { is_gone: true, .. } => Some(NEVER),
+            vm => vm.waits_until_ns.map(|_| vm.next_ns()),
+        };
+        let next_ns: Vec<u64> = self.vms.iter().map(next).collect::<Option<_>>()?;
+        if next_ns.iter().all(|next| *next == NEVER) {
+            return None;
         }
-        (next_ns != NEVER).then(|| next_ns + self.latency_ns)
+        let left = self.vms.iter().filter(|vm| !vm.is_gone).count();
+        let horizon = |vm: usize| {
+            if left == 1 {
+                return NEVER;
+            }
+            let others = next_ns.iter().enumerate().filter(|(other, _)| *other != vm);
+            let first = others.map(|(_, next)| *next).min().unwrap_or(NEVER);
+            let answer = next_ns[vm].saturating_add(self.latency_ns);
+            first.min(answer).saturating_add(self.latency_ns)
+        };
+        Some((0..next_ns.len()).map(horizon).collect())
     }
 }
 
@@ -156,15 +168,20 @@ fn control(ends: &[OwnedFd]) {
                 }
             }
         }
-        if let Some(until_ns) = vms.horizon_ns() {
-            go_on(&mut vms, ends, until_ns);
+        if let Some(until_ns) = vms.horizons_ns() {
+            go_on(&mut vms, ends, &until_ns);
         }
     }
 }
 
-/// Gives every VM its frames and lets it go on.
-fn go_on(vms: &mut Vms, ends: &[OwnedFd], until_ns: u64) {
-    for (vm, end) in vms.vms.iter_mut().zip(ends).filter(|(vm, _)| !vm.is_gone) {
+/// Gives every VM for which something happens before its horizon its frames, and lets it
+/// go on.
+fn go_on(vms: &mut Vms, ends: &[OwnedFd], horizons_ns: &[u64]) {
+    for ((vm, end), until_ns) in vms.vms.iter_mut().zip(ends).zip(horizons_ns) {
+        let until_ns = *until_ns;
+        if vm.is_gone || vm.next_ns() >= until_ns {
+            continue;
+        }
         let send = |message: &[u8]| {
             // One that has ended is noticed when it is listened to.
             let _ = socket::send(end.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL);
@@ -199,15 +216,16 @@ mod tests {
     fn nobody_goes_on_before_all_wait_and_then_by_what_is_first() {
         let mut vms = vms(2);
         waits(&mut vms, 0, 5_000);
-        assert_eq!(vms.horizon_ns(), None);
+        assert_eq!(vms.horizons_ns(), None);
         waits(&mut vms, 1, 900_000);
-        assert_eq!(vms.horizon_ns(), Some(5_000 + LATENCY_NS));
+        let ahead = 5_000 + 2 * LATENCY_NS;
+        assert_eq!(vms.horizons_ns().unwrap(), [ahead, 5_000 + LATENCY_NS]);
         waits(&mut vms, 0, NEVER);
         waits(&mut vms, 1, NEVER);
-        assert_eq!(vms.horizon_ns(), None, "nothing happens by itself");
+        assert_eq!(vms.horizons_ns(), None, "nothing happens by itself");
         vms.hear(1, &[]);
         waits(&mut vms, 0, 7_000);
-        assert_eq!(vms.horizon_ns(), Some(7_000 + LATENCY_NS), "1 has ended");
+        assert_eq!(vms.horizons_ns().unwrap()[0], NEVER, "1 has ended");
     }
 
     #[test]
@@ -220,8 +238,10 @@ mod tests {
         for vm in 0..3 {
             waits(&mut vms, vm, NEVER);
         }
-        let until = vms.horizon_ns().unwrap();
-        assert_eq!(until, 500 + 2 * LATENCY_NS, "the first frame's time");
+        let horizons = vms.horizons_ns().unwrap();
+        let first = 500 + LATENCY_NS;
+        assert_eq!(horizons, [first + LATENCY_NS; 3], "the first frame's time");
+        let until = horizons[0];
         let due: Vec<(u64, u8)> = vms.vms[0]
             .due_before(until)
             .into_iter()
