@@ -29,7 +29,6 @@ pub mod folding;
 pub mod kernel;
 pub mod live;
 pub mod plan;
-pub mod report;
 pub mod results;
 pub mod run;
 pub mod session;

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emu_report::Table;
 use serde::Serialize;
 
 use super::{BenchError, Spread, namespace::Namespace};
 use crate::{
     kernel::{addr, bpf, link, netlink::Netlink},
     plan::{self, Plan},
-    report::Table,
     session::SessionError,
     topology,
 };

@@ -1,6 +1,7 @@
 //! Each impairment beside netem with the same setting, in one run.
 use std::time::Duration;
 
+use emu_report::Environment;
 use serde::Serialize;
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
     settings::{LATENCY_MS, Measure, SETTINGS, SPREAD_MS, Setting},
     stats::{self, Test},
 };
-use crate::report::Environment;
 
 /// A model that is right gives a smaller p once in a thousand tests.
 pub const LEAST_P: f64 = 1e-3;

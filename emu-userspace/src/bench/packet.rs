@@ -8,13 +8,13 @@
 use std::{net::Ipv4Addr, os::fd::AsFd};
 
 use emu_common::names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS};
+use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
 use super::{BenchError, Spread, filling, namespace::Namespace};
 use crate::{
     kernel::bpf::{self, Programs, run},
     plan::Plan,
-    report::{Axis, Chart, Environment, Point, Report, Table, Verdict},
     run::health::{Health, Monitor},
     session::SessionError,
     topology,

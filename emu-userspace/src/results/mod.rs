@@ -12,14 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_report::ReportError;
 use serde_json::{Value, json};
 
 pub use summary::{HostPart, Merged, State};
 
-use crate::{
-    fleet::{self, Word},
-    report::ReportError,
-};
+use crate::fleet::{self, Word};
 
 /// Results that cannot be put together.
 #[derive(Debug, thiserror::Error)]

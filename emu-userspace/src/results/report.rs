@@ -4,8 +4,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_report::{Axis, Chart, Environment, Report, ReportError, Table};
+
 use super::{Merged, State};
-use crate::report::{Axis, Chart, Environment, Report, ReportError, Table};
 
 /// Most points of a line.
 const POINTS: usize = 200;

@@ -4,6 +4,7 @@ mod report;
 
 use std::{net::SocketAddr, time::Duration};
 
+use emu_report::Verdict;
 use serde::Serialize;
 
 use super::{
@@ -12,10 +13,7 @@ use super::{
     scene::Scene,
     traffic::{self, Place, Transfer},
 };
-use crate::{
-    report::Verdict,
-    run::health::{Health, Monitor},
-};
+use crate::run::health::{Health, Monitor};
 
 /// Largest error of a rate.
 const RATE_ERROR: f64 = 0.02;

@@ -1,6 +1,7 @@
 //! What was found of delays, rates and TCP, and the page for people.
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
+
 use super::{DelayRow, Outcome, RATE_ERROR, TcpRow};
-use crate::report::{Axis, Chart, Environment, Report, Table, Verdict};
 
 /// What emu's median error may exceed netem's by: the second pass through the stack that
 /// replaces a packet by its clone, and the ifb device, in milliseconds.

@@ -1,9 +1,7 @@
 //! `emu bench accuracy`.
 use clap::Args;
-use emu::{
-    bench::accuracy::{self, Sizes},
-    report::Environment,
-};
+use emu::bench::accuracy::{self, Sizes};
+use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};
 use crate::cli::Outcome;

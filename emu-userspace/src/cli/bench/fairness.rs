@@ -2,10 +2,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use emu::{
-    bench::fairness::{self, Settings},
-    report::{Axis, Chart, Environment, Report, Table, Verdict},
-};
+use emu::bench::fairness::{self, Settings};
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
 use crate::cli::{FAILED, OK, Outcome, print, print_json, table};

@@ -10,13 +10,11 @@ use std::{
 };
 
 use clap::Args;
-use emu::{
-    bench::{
-        bittorrent::{Client, piece_bytes},
-        folding::{self, Distances, Observer, Run, Series, Settings, curves},
-    },
-    report::{Axis, Chart, Environment, Report, Table, Verdict},
+use emu::bench::{
+    bittorrent::{Client, piece_bytes},
+    folding::{self, Distances, Observer, Run, Series, Settings, curves},
 };
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
 use crate::cli::{FAILED, OK, Outcome, print, print_json, table};

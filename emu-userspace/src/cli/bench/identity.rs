@@ -1,9 +1,7 @@
 //! `emu bench identity`.
 use clap::Args;
-use emu::{
-    bench::identity::{self, Case, Options},
-    report::{Axis, Chart, Environment, Report, Table, Verdict},
-};
+use emu::bench::identity::{self, Case, Options};
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
 use super::output::{Effort, Output};

@@ -3,10 +3,8 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use emu::{
-    bench::impairments::{self, Report, Row, Side, Sizes},
-    report::{self, Environment, Verdict},
-};
+use emu::bench::impairments::{self, Report, Row, Side, Sizes};
+use emu_report::{Environment, Verdict};
 
 use super::output::{Effort, Output, with_progress};
 use crate::cli::{FAILED, OK, Outcome, print, print_json, table};
@@ -52,16 +50,16 @@ impl Impairments {
 }
 
 /// The report for people.
-fn page(report: &Report, environment: &Environment) -> report::Report {
+fn page(report: &Report, environment: &Environment) -> emu_report::Report {
     let title = "Each impairment beside its formula and netem";
-    let mut page = report::Report::new("impairments", title, environment);
+    let mut page = emu_report::Report::new("impairments", title, environment);
     let verdict = if report.ok {
         Verdict::Holds
     } else {
         Verdict::Fails
     };
     page.verdict(verdict, summary(report));
-    let mut rows = report::Table::new([
+    let mut rows = emu_report::Table::new([
         "setting",
         "model",
         "emu",
@@ -77,7 +75,7 @@ fn page(report: &Report, environment: &Environment) -> report::Report {
     }
     page.table("settings", rows);
     page.section("Managed queues");
-    let mut queues = report::Table::new(["queue", "", "formula", "emu", "Linux's own"]);
+    let mut queues = emu_report::Table::new(["queue", "", "formula", "emu", "Linux's own"]);
     for q in &report.queues {
         let numbers = [q.model, q.emu, q.linux].map(|n| format!("{n:.1}"));
         queues.row(

@@ -2,7 +2,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use emu::report::{Environment, Report, Verdict};
+use emu_report::{Environment, Report, Verdict};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::json;

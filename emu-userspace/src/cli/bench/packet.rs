@@ -1,9 +1,7 @@
 //! `emu bench packet`.
 use clap::Args;
-use emu::{
-    bench::packet::{self, Sizes},
-    report::Environment,
-};
+use emu::bench::packet::{self, Sizes};
+use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};
 use crate::cli::Outcome;

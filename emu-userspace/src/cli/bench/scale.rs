@@ -7,10 +7,8 @@ use std::{
 };
 
 use clap::Args;
-use emu::{
-    bench::scale::{self, Peer, Place, Settings},
-    report::{Axis, Chart, Environment, Report, Table, Verdict},
-};
+use emu::bench::scale::{self, Peer, Place, Settings};
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
 use crate::cli::{FAILED, OK, Outcome, print, print_json};

@@ -1,9 +1,7 @@
 //! `emu bench vnodes`.
 use clap::Args;
-use emu::{
-    bench::vnodes::{self, Sizes},
-    report::Environment,
-};
+use emu::bench::vnodes::{self, Sizes};
+use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};
 use crate::cli::Outcome;
