@@ -6,21 +6,21 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use serde::Serialize;
-
-use crate::{
-    kernel::{
-        apply,
-        bpf::{self, BpfError, Maps},
-        error::ApplyError,
-        identity::{self, IdentityError, Summary},
-        missing,
-        reload::{self, Reload},
-        state::{State, StateDir, StateError, WriterLock},
-        undo::{self, Processes, UndoError},
-    },
+use emu_model::{
     plan::{self, Anew, Delta, FqPlan, Plan, PlanError},
     topology::{self, Topology, TopologyErrors},
+};
+use serde::Serialize;
+
+use crate::kernel::{
+    apply,
+    bpf::{self, BpfError, Maps},
+    error::ApplyError,
+    identity::{self, IdentityError, Summary},
+    missing,
+    reload::{self, Reload},
+    state::{State, StateDir, StateError, WriterLock},
+    undo::{self, Processes, UndoError},
 };
 
 /// What kept a session from its work.

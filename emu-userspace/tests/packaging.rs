@@ -149,7 +149,7 @@ fn the_command_exists(container: &Value, map: &Value, folder: &str) {
         ["agent".to_owned(), format!("{folder}/{file}")]
     );
     let text = fs::read_to_string(packaging(&format!("kubernetes/{file}"))).unwrap();
-    emu::topology::parse(&text, file).unwrap_or_else(|e| panic!("{e}"));
+    emu_model::topology::parse(&text, file).unwrap_or_else(|e| panic!("{e}"));
 }
 
 /// The API's own schemas, as far as they are public: not the Prometheus operator's.

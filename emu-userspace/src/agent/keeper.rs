@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use emu_model::{plan::Plan, slice, topology};
 use sd_notify::NotifyState;
 
 use super::{
@@ -22,15 +23,12 @@ use super::{
 };
 use crate::{
     kernel::{
-        missing,
+        machine, missing,
         state::{StateDir, StateError},
         undo::{Processes, UndoError},
     },
     live,
-    plan::Plan,
     session::{How, Loaded, Session, SessionError},
-    slice::{self, Surroundings},
-    topology,
 };
 
 /// Longest time without a sign of life while waiting.
@@ -198,7 +196,7 @@ impl Keeper {
         let name = self.file.display().to_string();
         let mut topology = topology::parse(&text, &name).map_err(|e| e.to_string())?;
         live::check_traces(&topology).map_err(|e| e.to_string())?;
-        let host = slice::pick(&mut topology, &self.config.which, &Surroundings::read());
+        let host = slice::pick(&mut topology, &self.config.which, &machine::surroundings());
         let plan = host.and_then(|host| Plan::new(&topology, host.as_deref()));
         let plan = plan.map_err(|e| e.to_string())?;
         self.wanted = Some(Wanted { text, plan });

@@ -22,11 +22,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use emu_model::slice::Which;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::{keeper::Keeper, shared::Shared};
-use crate::slice::Which;
 
 /// How long the keeper may be busy before it is taken for hung: loading 65,536
 /// vnodes on a slow machine takes a small part of it.

@@ -5,15 +5,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emu_model::{
+    plan::{self, Plan},
+    topology,
+};
 use emu_report::Table;
 use serde::Serialize;
 
 use super::{BenchError, Spread, namespace::Namespace};
 use crate::{
     kernel::{addr, bpf, link, netlink::Netlink},
-    plan::{self, Plan},
     session::SessionError,
-    topology,
 };
 
 /// Loads of each size.

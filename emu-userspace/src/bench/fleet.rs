@@ -12,13 +12,15 @@ use std::{
 };
 
 use emu_common::layout::{Direction, Pipe};
+use emu_model::{
+    plan::Plan,
+    topology::{self, Topology},
+};
 
 use super::{BenchError, namespace::Namespace};
 use crate::{
     kernel::{bpf::Maps, undo::Processes},
-    plan::Plan,
     session::{Loaded, Session, SessionError},
-    topology::{self, Topology},
 };
 
 /// Interface of every host.

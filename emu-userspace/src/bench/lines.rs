@@ -7,14 +7,13 @@ use std::{
     time::Instant,
 };
 
+use emu_model::{plan::Plan, topology};
 use serde::Serialize;
 
 use super::{BenchError, namespace::Namespace, traffic::Place};
 use crate::{
     kernel::undo::Processes,
-    plan::Plan,
     session::{Session, SessionError},
-    topology,
 };
 
 /// A way to shape the traffic of many destinations.

@@ -1,6 +1,8 @@
 //! The two lines that are compared: vnodes on `lo`, and netem on a veth pair.
 use std::{net::UdpSocket, path::Path, thread, time::Duration};
 
+use emu_model::{plan::Plan, topology};
+
 use super::{
     BenchError,
     accuracy::End,
@@ -9,9 +11,7 @@ use super::{
 };
 use crate::{
     kernel::undo::Processes,
-    plan::Plan,
     session::{Session, SessionError},
-    topology,
 };
 
 /// Port of the receivers.

@@ -8,10 +8,8 @@ use std::{
 
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use emu::{
-    agent::{self, Config, OnExit, StartAt},
-    topology,
-};
+use emu::agent::{self, Config, OnExit, StartAt};
+use emu_model::topology;
 use tracing::Level;
 
 use super::{OK, Outcome, slice::Slice};

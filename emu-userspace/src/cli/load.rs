@@ -9,8 +9,10 @@ use clap::Args;
 use emu::{
     kernel::undo::Processes,
     live,
-    plan::{self, Plan},
     session::{self, How, Session, SessionError},
+};
+use emu_model::{
+    plan::{self, Plan},
     topology::{self, Addressing, Topology},
 };
 use serde_json::json;

@@ -22,7 +22,8 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use emu::{run::RunError, session::SessionError, topology::TopologyErrors};
+use emu::{run::RunError, session::SessionError};
+use emu_model::topology::TopologyErrors;
 use serde::Serialize;
 
 /// Everything held.
@@ -174,12 +175,12 @@ pub(crate) fn main() -> ExitCode {
         Command::Doctor { json } => doctor::run(json),
         Command::Bench(bench) => bench.run(),
         Command::Check { file, json } => match std::fs::read_to_string(&file) {
-            Ok(text) if emu::experiment::looks_like_one(&text) => run::check(&file, json),
+            Ok(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
             _ => load::check(&file, json),
         },
         Command::Schema { form } => print(&match form {
-            Form::Topology => emu::topology::json_schema(),
-            Form::Experiment => emu::experiment::json_schema(),
+            Form::Topology => emu_model::topology::json_schema(),
+            Form::Experiment => emu_model::experiment::json_schema(),
         }),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "emu", &mut io::stdout());
@@ -220,9 +221,11 @@ fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
-    let plan = error.downcast_ref::<emu::plan::PlanError>().is_some();
+    let plan = error.downcast_ref::<emu_model::plan::PlanError>().is_some();
     // A file that the topology names is as much the user's as the topology.
-    let beside = error.downcast_ref::<emu::plan::TableError>().is_some()
+    let beside = error
+        .downcast_ref::<emu_model::plan::TableError>()
+        .is_some()
         || error.downcast_ref::<emu::live::TraceError>().is_some();
     let session = matches!(
         error.downcast_ref::<SessionError>(),

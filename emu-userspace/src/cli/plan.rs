@@ -3,7 +3,8 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
-use emu::{
+use emu::kernel::machine;
+use emu_model::{
     folding::{self, HostPart},
     plan::PlanError,
     topology::{self, Rate},
@@ -71,7 +72,7 @@ impl PlanArgs {
                 topology.vnode_total()
             ));
         }
-        let parts = folding::parts(&topology, link);
+        let parts = folding::parts(&topology, link, machine::link_speed);
         if self.json {
             let vnodes = topology.vnode_total();
             return print_json(&json!({

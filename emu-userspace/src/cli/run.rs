@@ -9,10 +9,10 @@ use std::{
 use anyhow::anyhow;
 use clap::Args;
 use emu::{
-    experiment::{Schedule, Slice},
     kernel::user,
     run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why},
 };
+use emu_model::experiment::{Schedule, Slice};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 

@@ -1,10 +1,8 @@
 //! `emu set`, `partition`, `heal`, `down` and `up`.
 use anyhow::anyhow;
 use clap::Args;
-use emu::{
-    live::{Changed, Live},
-    topology::{LineChange, PipeChange, Target},
-};
+use emu::live::{Changed, Live};
+use emu_model::topology::{LineChange, PipeChange, Target};
 use serde_json::json;
 
 use super::{Outcome, print, print_json};

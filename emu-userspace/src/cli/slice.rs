@@ -1,8 +1,9 @@
 //! Which host this is: the arguments that commands share.
 use clap::Args;
-use emu::{
+use emu::kernel::machine;
+use emu_model::{
     plan::{Plan, PlanError},
-    slice::{self, Surroundings, Which},
+    slice::{self, Which},
     topology::Topology,
 };
 
@@ -48,7 +49,7 @@ impl Slice {
         if let (Some(size), None) = (self.size, self.rank) {
             topology.resize(size)?;
         }
-        slice::pick(topology, &self.said(), &Surroundings::read())
+        slice::pick(topology, &self.said(), &machine::surroundings())
     }
 
     /// This host's plan; the topology gets the number of hosts that was said.

@@ -9,10 +9,8 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu::{
-    live::{Clock, Happened, Live},
-    topology,
-};
+use emu::live::{Clock, Happened, Live};
+use emu_model::topology;
 use serde_json::json;
 
 use super::{FAILED, OK, Outcome, print};

@@ -5,13 +5,13 @@ use clap::Args;
 use emu::{
     counters::{self, Counters, pipe},
     kernel::{bpf::Maps, identity::Summary, missing::missing},
-    plan::PlanGroup,
     session::Loaded,
 };
 use emu_common::{
     layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, Waits, pipe_flag},
     model::rate,
 };
+use emu_model::plan::PlanGroup;
 use serde_json::{Value, json};
 
 use super::{FAILED, OK, Outcome, print, print_json, table};

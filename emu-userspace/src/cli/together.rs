@@ -9,9 +9,9 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use emu::{
     fleet::OnLoss,
+    kernel::machine,
     results::{self, Merged, Part, State},
     run::Company,
-    slice::Surroundings,
 };
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
@@ -57,7 +57,7 @@ impl Together {
         let by_srun = || {
             // A batch script has a node's number too, but only srun makes steps.
             env::var_os("SLURM_STEP_NUM_NODES")?;
-            Surroundings::read().slurm.filter(|(_, size)| *size > 1)
+            machine::surroundings().slurm.filter(|(_, size)| *size > 1)
         };
         let Some((rank, size)) = self.rank.zip(self.size).or_else(|| {
             let found = by_srun();

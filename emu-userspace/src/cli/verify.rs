@@ -1,11 +1,10 @@
 //! `emu verify`, and the table that `emu load` ends with.
 use clap::Args;
 use emu::{
-    plan::Plan,
     session::Loaded,
-    topology::Topology,
     verify::{self, Options, PairReport, Report, Tolerance},
 };
+use emu_model::{plan::Plan, topology::Topology};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{FAILED, OK, Outcome, load::watched, print, print_json, table};

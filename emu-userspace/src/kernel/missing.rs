@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use emu_common::names;
+use emu_model::plan::{Addressing, Plan};
 
 use super::{
     addr, apply, link,
@@ -10,7 +11,6 @@ use super::{
     state::State,
     tc,
 };
-use crate::{plan::Plan, topology::Addressing};
 
 /// Devices, qdiscs and filters of a plan that are gone.
 ///

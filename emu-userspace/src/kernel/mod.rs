@@ -15,6 +15,7 @@ pub mod error;
 pub mod fq_stats;
 pub mod identity;
 pub mod link;
+pub mod machine;
 pub mod mapped;
 pub mod missing;
 pub mod netlink;

@@ -3,6 +3,7 @@
 use std::{path::Path, thread};
 
 use emu_common::names;
+use emu_model::{plan::Plan, topology};
 use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 
@@ -11,7 +12,6 @@ use super::{
     netlink::{Netlink, NetlinkError},
     tc::{self, Hook},
 };
-use crate::{plan::Plan, topology};
 
 /// One ability of the kernel or the user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -6,6 +6,7 @@ use emu_common::{
     layout::{PairLink, Pipe, Stage},
     names,
 };
+use emu_model::plan::{self, Addressing, Delta, FqPlan, Plan, Store};
 use ipnet::IpNet;
 
 use super::{
@@ -16,10 +17,6 @@ use super::{
     netlink::Netlink,
     state::{StateDir, Undo, WriterLock},
     tc,
-};
-use crate::{
-    plan::{self, Delta, FqPlan, Plan, Store},
-    topology::Addressing,
 };
 
 impl Maps {

@@ -2,6 +2,7 @@
 //! redirect to the ifb device.
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use emu_model::plan::FqPlan;
 use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla, Parseable,
 };
@@ -11,7 +12,6 @@ use netlink_packet_route::{
 };
 
 use super::netlink::{Netlink, NetlinkError, Request};
-use crate::plan::FqPlan;
 
 /// Handle major of our root qdisc: tells it from one that the user attached.
 pub const FQ_HANDLE_MAJOR: u16 = 0xe30;

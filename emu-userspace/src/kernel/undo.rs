@@ -4,6 +4,7 @@
 //! back: a kill may have struck at any point of a load or of an unload.
 use std::{collections::BTreeSet, fs, io};
 
+use emu_model::plan;
 use netlink_packet_route::tc::TcHandle;
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
     state::{StateDir, StateError, Undo, WriterLock},
     tc,
 };
-use crate::plan;
 
 /// Steps that could not be taken back; the journal keeps them.
 #[derive(Debug, thiserror::Error)]

@@ -6,8 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use emu_model::topology::{Event, Happening};
+
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
-use crate::topology::{Event, Happening};
 
 /// Longest sleep before another look at whether to stop.
 const NAP: Duration = Duration::from_millis(50);

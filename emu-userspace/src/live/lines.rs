@@ -3,12 +3,12 @@ use emu_common::{
     layout::{Direction, NO_LIMIT_NS, Pipe, Stage},
     model::rate,
 };
-
-use super::{Changed, Live, LiveError, Stores};
-use crate::{
+use emu_model::{
     plan::{LIMIT_IN_BYTES, Service, Store, next_generation, put_impairments, serve, stage_at},
     topology::{self, LineChange, PipeChange, Queue, Rate, Target},
 };
+
+use super::{Changed, Live, LiveError, Stores};
 
 /// Bytes that a time means on a line: the inverse of
 /// [`emu_common::model::queue::bytes_as_ns`].
@@ -212,7 +212,7 @@ impl Live {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topology::Pipe as FilePipe;
+    use emu_model::topology::Pipe as FilePipe;
 
     fn line(rate: u64, queue: Queue, burst_bytes: u64) -> Pipe {
         let mut pipe = Pipe::default();

@@ -16,6 +16,10 @@ use std::{
 };
 
 use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
+use emu_model::{
+    plan::{Current, FqPlan, Places, Plan, Store},
+    topology::{GroupId, Impairments, Target, Topology},
+};
 use serde::Serialize;
 
 use crate::{
@@ -24,9 +28,7 @@ use crate::{
         reload,
         state::{State, StateError},
     },
-    plan::{Current, FqPlan, Places, Plan, Store},
     session::{Loaded, Session, SessionError},
-    topology::{GroupId, Impairments, Target, Topology},
 };
 
 pub use clock::{Clock, Happened};

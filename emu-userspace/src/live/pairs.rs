@@ -5,12 +5,12 @@ use emu_common::{
     layout::{Direction, PairLink},
     model::random,
 };
-
-use super::{Changed, Live, LiveError, Stores, lines};
-use crate::{
+use emu_model::{
     plan::{next_generation, put_impairments},
     topology::{self, GroupId, PipeChange},
 };
+
+use super::{Changed, Live, LiveError, Stores, lines};
 
 impl Live {
     /// Cuts two groups off from each other, or joins them again, in both
@@ -201,7 +201,7 @@ impl Live {
                     let number = if own { before } else { 0 };
                     let (number, _) = self.own_stage(stores, number, seed, |stage| {
                         if !own && before != 0 {
-                            *stage = crate::plan::stage_settings(&old);
+                            *stage = emu_model::plan::stage_settings(&old);
                             stage.seed = seed;
                         }
                         put_impairments(stage, &change.impairments);

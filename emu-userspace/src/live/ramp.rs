@@ -6,11 +6,11 @@ use emu_common::{
     layout::{Direction, Pipe, Stage},
     model::rate,
 };
-
-use super::{Changed, Live, LiveError};
-use crate::topology::{
+use emu_model::topology::{
     Chance, GroupId, Happening, Jitter, LineChange, Loss, PipeChange, Probability, Rate, Target,
 };
+
+use super::{Changed, Live, LiveError};
 
 /// Time between two steps; a ramp of less than ten of them takes ten all the same.
 const STEP: Duration = Duration::from_millis(100);

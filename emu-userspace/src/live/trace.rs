@@ -3,11 +3,11 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use emu_common::layout::Direction;
-
-use super::{Changed, Live, LiveError};
-use crate::topology::{
+use emu_model::topology::{
     self, Chance, LineChange, Loss, PipeChange, Place, Probability, Rate, Side, Trace,
 };
+
+use super::{Changed, Live, LiveError};
 
 /// Bits of one of mahimahi's delivery opportunities.
 const OPPORTUNITY_BITS: u64 = 1_500 * 8;

@@ -6,14 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_model::experiment::{Process, Schedule};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Input, RunError, Summary, environment};
-use crate::{
-    experiment::{Process, Schedule},
-    kernel::user::{Credentials, Person},
-};
+use crate::kernel::user::{Credentials, Person};
 
 const ENVIRONMENT: &str = "environment.json";
 

@@ -2,7 +2,7 @@
 //! them.
 use std::{fs, net::IpAddr};
 
-use crate::experiment::{Experiment, Sign};
+use emu_model::experiment::{Experiment, Sign};
 
 /// Index of a process in the schedule.
 pub(super) type ProcessId = usize;

@@ -11,12 +11,13 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
+use emu_model::topology::Target;
+
 use super::RunError;
 use crate::{
     kernel::{cohort, spawn, undo::Processes},
     live::Live,
     session::Session,
-    topology::Target,
 };
 
 /// The run's side.

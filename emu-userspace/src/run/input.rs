@@ -4,16 +4,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_model::{
+    experiment::{self, Experiment, Reference, Schedule, Slice},
+    plan::{Plan, PlanError},
+    topology::{self, Topology},
+};
+
 use super::RunError;
 use crate::{
-    experiment::{self, Experiment, Reference, Schedule, Slice},
     kernel::{
         spawn,
         state::{State, StateDir},
     },
-    plan::{Plan, PlanError},
     session::{Loaded, SessionError},
-    topology::{self, Topology},
 };
 
 /// A checked experiment with the texts that it came from.
@@ -77,7 +80,7 @@ impl Input {
             .or(found.topology.seed)
             .or(state.map(|s| s.seed));
         Ok(Self {
-            seed: seed.unwrap_or_else(crate::plan::fresh_seed),
+            seed: seed.unwrap_or_else(emu_model::plan::fresh_seed),
             has_seed: seed.is_some(),
             is_loaded: state.is_some(),
             loaded_host: Loaded::state().ok().and_then(|s| s.host),

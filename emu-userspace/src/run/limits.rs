@@ -1,13 +1,12 @@
 //! Limits of memory and shares of processors, by the controllers of the cgroup tree.
 use std::{collections::BTreeMap, net::IpAddr};
 
+use emu_model::experiment::Limits;
+
 use super::{RunError, supervisor::Parts};
-use crate::{
-    experiment::Limits,
-    kernel::{
-        cgroup::CgroupError,
-        cohort::{Cohort, Place},
-    },
+use crate::kernel::{
+    cgroup::CgroupError,
+    cohort::{Cohort, Place},
 };
 
 /// Share of a program that says nothing.

@@ -1,7 +1,7 @@
 //! Running an experiment: loads its topology, starts its programs as vnodes when the
 //! schedule says so, stops them, and writes down what happened.
 //!
-//! What is to happen is decided in [`crate::experiment`]; here it is done. All
+//! What is to happen is decided in [`emu_model::experiment`]; here it is done. All
 //! processes are below one cgroup, which a guardian empties should this process die.
 mod counters;
 mod environment;
@@ -28,19 +28,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use emu_model::{
+    experiment::{Schedule, ScheduleError},
+    topology::TopologyErrors,
+};
+
 pub use guardian::guard;
 pub use input::Input;
 pub use summary::{Failure, Summary, Why};
 pub use together::{Company, Ending, together};
 
 use crate::{
-    experiment::{Schedule, ScheduleError},
     fleet::{Fleet, FleetError},
     kernel::{cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError, user::Person},
     live::LiveError,
     results::MergeError,
     session::SessionError,
-    topology::TopologyErrors,
 };
 
 /// What kept a run from its work.

@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
+use emu_model::{plan::Plan, topology::Target};
+
 use super::{Input, Observer, Options, RunError, guardian::Guardian};
 use crate::{
     kernel::{bpf::Maps, undo::Processes},
     live::{self, Clock, Live, LiveError},
-    plan::Plan,
     session::{Loaded, Session, SessionError},
-    topology::Target,
 };
 
 /// The network of a run.

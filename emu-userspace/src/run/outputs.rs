@@ -1,6 +1,7 @@
 //! Files that programs were to leave behind, and which of them are missing.
+use emu_model::experiment::{Process, Program};
+
 use super::{RunError, Summary, supervisor::Supervisor};
-use crate::experiment::{Process, Program};
 
 impl Supervisor<'_> {
     /// Collects what the last sessions left, and says what is missing of all that ended

@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+use emu_model::experiment::{Leave, Sign, Signal};
+
 use super::{
     RunError,
     gate::ProcessId,
@@ -13,10 +15,7 @@ use super::{
     summary::{Failure, Summary},
     supervisor::Supervisor,
 };
-use crate::{
-    experiment::{Leave, Sign, Signal},
-    kernel::spawn::{self, Ended, Spawned, Spec},
-};
+use crate::kernel::spawn::{self, Ended, Spawned, Spec};
 
 /// Names the vnode for the program, as `emu exec` does.
 const VNODE_VARIABLE: &str = "EMU_VNODE";

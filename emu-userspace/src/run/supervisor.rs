@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use emu_model::experiment::{Experiment, Process, Program, Schedule, Sign};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
@@ -25,7 +26,6 @@ use super::{
     slot::{Action, Agenda, Slot},
 };
 use crate::{
-    experiment::{Experiment, Process, Program, Schedule, Sign},
     fleet::{Fleet, There},
     kernel::{
         cohort::{self, Cohort},

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use emu_model::{plan::PlanError, topology};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -19,10 +20,8 @@ use crate::{
         addr, link,
         netlink::{Netlink, NetlinkError},
     },
-    plan::PlanError,
     results::{self, Merged},
     session::SessionError,
-    topology,
 };
 
 /// Longest wait for the other hosts' results, once this one's are written. Hosts

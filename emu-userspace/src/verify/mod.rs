@@ -14,12 +14,11 @@ use std::{
     time::Duration,
 };
 
+use emu_model::{plan::Plan, topology::Topology};
 use serde::Serialize;
 
 pub use pairs::{Pair, choose};
 pub use peers::{OffsetMs, PeerReport};
-
-use crate::{plan::Plan, topology::Topology};
 
 /// IP length of a probe to an address: what `ping` sends by default (56 bytes of
 /// data and 8 of ICMP).

@@ -1,7 +1,7 @@
 //! Which vnodes probe which.
 use std::{collections::BTreeSet, net::IpAddr};
 
-use crate::{
+use emu_model::{
     plan::Plan,
     topology::{GroupId, Part, Topology, addresses},
 };

@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use emu_model::{plan::Plan, topology::Topology};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Pair, RttMs, ping};
-use crate::{plan::Plan, topology::Topology};
 
 const TIMESTAMP_REQUEST: u8 = 13;
 const TIMESTAMP_REPLY: u8 = 14;

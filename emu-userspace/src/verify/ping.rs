@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emu_model::plan::Plan;
 use nix::{
     errno::Errno,
     libc,
@@ -24,7 +25,6 @@ use super::{
     pairs::{Pair, rounds},
     probe_ip_bytes, stamp,
 };
-use crate::plan::Plan;
 
 const ICMP_HEADER: usize = 8;
 /// ICMP message: its header and what `ping` adds.

@@ -10,12 +10,12 @@ use emu_common::{
     layout::{Direction, Pipe},
     model::rate,
 };
+use emu_model::{plan::Plan, topology::GroupId};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::stamp;
-use crate::{plan::Plan, topology::GroupId};
 
 /// Payload of the UDP probes in bytes.
 const UDP_PAYLOAD: usize = 1200;

@@ -1,12 +1,10 @@
 //! The vnodes' addresses: those of the machine that are in the way, aliases, routes.
 use std::{fs, path::Path};
 
+use emu_model::plan::{self, Addressing};
+
 use super::Loader;
-use crate::{
-    kernel::{addr, error::ApplyError, link, state::Undo},
-    plan,
-    topology::Addressing,
-};
+use crate::kernel::{addr, error::ApplyError, link, state::Undo};
 
 impl Loader<'_> {
     /// The machine's own addresses must not be taken for vnodes.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use emu_common::names;
+use emu_model::plan::Plan;
 use nix::mount::{MsFlags, mount};
 
 use super::{
@@ -21,7 +22,6 @@ use super::{
     tc::{self, Hook},
     undo::{self, Processes},
 };
-use crate::plan::Plan;
 
 const BPFFS: &str = "/sys/fs/bpf";
 

@@ -17,12 +17,10 @@ use emu_common::{
     model::{order, random},
     names,
 };
+use emu_model::plan::{Entries, Plan, Room, jitter_tables};
 
 use super::{BpfError, Programs, address_key, map_error};
-use crate::{
-    kernel::mapped::Mapped,
-    plan::{Entries, Plan, Room, jitter_tables},
-};
+use crate::kernel::mapped::Mapped;
 
 /// The compiled programs.
 pub(in crate::kernel) static OBJECT: &[u8] =

@@ -20,9 +20,9 @@ use emu_common::{
     layout::{AddrKey, Direction, PairLink, Pipe, Stage, VnodeRef, Waits},
     names,
 };
+use emu_model::plan::{Current, TableError};
 
 use super::mapped::Mapped;
-use crate::plan::{Current, TableError};
 
 pub(super) use load::{OBJECT, program_error};
 pub use load::{load, load_with, object_mark, open};

@@ -14,11 +14,11 @@ use std::{
     time::Duration,
 };
 
+use emu_model::plan::FqPlan;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use super::identity::Record;
-use crate::plan::FqPlan;
 
 pub use journal::Undo;
 pub use lock::{SharedLock, WriterLock};

@@ -2,7 +2,7 @@
 use super::*;
 use crate::topology::parse;
 
-const P2PLAB: &str = include_str!("../../../topologies/p2plab.yaml");
+const P2PLAB: &str = include_str!("../../../../topologies/p2plab.yaml");
 
 fn plan(text: &str, host: Option<&str>) -> Plan {
     let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));

@@ -18,7 +18,7 @@ pub(super) fn stage(impairments: &Impairments) -> Option<Stage> {
 }
 
 /// Puts the impairments that are given over those of a stage.
-pub(crate) fn put(stage: &mut Stage, impairments: &Impairments) {
+pub fn put(stage: &mut Stage, impairments: &Impairments) {
     let [
         jitter_rho,
         loss_rho,

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const P2PLAB: &str = include_str!("../../../topologies/p2plab.yaml");
+const P2PLAB: &str = include_str!("../../../../topologies/p2plab.yaml");
 
 fn p2plab() -> Topology {
     parse(P2PLAB, "p2plab.yaml").unwrap_or_else(|e| panic!("{e}"))

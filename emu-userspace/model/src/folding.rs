@@ -1,7 +1,5 @@
 //! Who holds what when a topology is spread over hosts, and what their links must
 //! carry for it. Nothing is written out vnode by vnode.
-use std::fs;
-
 use serde::Serialize;
 
 use crate::topology::{GroupId, Rate, Span, Topology, joined, span_total};
@@ -67,9 +65,13 @@ impl Sum {
 }
 
 /// The part of every host; one part for this machine if the topology has no hosts.
-/// `link` is the speed of hosts of which the file says none; without it, that of
-/// this machine's interface of the same name counts.
-pub fn parts(topology: &Topology, link: Option<Rate>) -> Vec<HostPart> {
+/// `link` is the speed of hosts of which the file says none; without it, `speed` is asked
+/// for that of this machine's interface of the same name, in bits per second.
+pub fn parts(
+    topology: &Topology,
+    link: Option<Rate>,
+    speed: impl Fn(&str) -> Option<u64>,
+) -> Vec<HostPart> {
     let slices = topology.slices();
     let counts: Vec<Vec<u64>> = slices
         .iter()
@@ -128,18 +130,15 @@ pub fn parts(topology: &Topology, link: Option<Rate>) -> Vec<HostPart> {
     parts
 }
 
-/// Speed of an interface of this machine in bits per second.
-fn speed(interface: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/sys/class/net/{interface}/speed")).ok()?;
-    // -1 where the driver does not know.
-    let mbit: u64 = text.trim().parse().ok()?;
-    Some(mbit * 1_000_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::topology::parse;
+
+    /// The speed of an interface that this machine does not have.
+    fn unknown(_: &str) -> Option<u64> {
+        None
+    }
 
     /// 30 lines of 10 Mbit/s up and 50 of 2 Mbit/s down elsewhere: 100 Mbit/s is what
     /// can pass.
@@ -155,12 +154,12 @@ hosts:
   - {name: h2, interface: no-such-if, groups: [b]}
 ";
         let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let found = parts(&topology, None);
+        let found = parts(&topology, None, unknown);
         assert_eq!(found[0].out_bits_per_sec, Some(100_000_000));
         assert_eq!(found[0].in_bits_per_sec, Some(30_000_000));
         assert_eq!(found[1].in_bits_per_sec, Some(100_000_000));
         assert!(found[0].link_is_limit && !found[1].link_is_limit);
-        assert!(parts(&topology, Some(Rate(30_000_000)))[1].link_is_limit);
+        assert!(parts(&topology, Some(Rate(30_000_000)), unknown)[1].link_is_limit);
         assert_eq!(
             found[1].runs,
             [("10.2.0.1".parse().unwrap(), "10.2.0.50".parse().unwrap())]
@@ -176,7 +175,7 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 30}}
 hosts: {count: 3, interface: no-such-if, link: 1gbit}
 ";
         let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let found = parts(&topology, None);
+        let found = parts(&topology, None, unknown);
         assert_eq!(found.iter().map(|p| p.vnodes).sum::<u64>(), 30);
         assert!(
             found

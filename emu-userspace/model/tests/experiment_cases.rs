@@ -7,7 +7,7 @@ const TOPOLOGY: &str = "version: 1\ngroups: {adsl: {prefix: 10.1.0.0/24, nodes: 
 
 #[test]
 fn bad_experiments_give_the_errors_beside_them() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/experiment-cases");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/experiment-cases");
     let mut wrong = Vec::new();
     let mut count = 0;
     for entry in fs::read_dir(&folder).unwrap() {
@@ -18,8 +18,8 @@ fn bad_experiments_give_the_errors_beside_them() {
         count += 1;
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).unwrap();
-        let mut find = |_: &_| Some(emu::topology::parse(TOPOLOGY, "topology.yaml").unwrap());
-        let errors = match emu::experiment::parse(&text, &name, &mut find) {
+        let mut find = |_: &_| Some(emu_model::topology::parse(TOPOLOGY, "topology.yaml").unwrap());
+        let errors = match emu_model::experiment::parse(&text, &name, &mut find) {
             Ok(_) => panic!("{name} was taken for a good file"),
             Err(errors) => errors,
         };

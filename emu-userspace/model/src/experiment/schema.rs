@@ -300,7 +300,7 @@ mod tests {
     fn the_committed_schema_is_current() {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
-            "/../docs/experiment.schema.json"
+            "/../../docs/experiment.schema.json"
         );
         let committed = std::fs::read_to_string(path).unwrap();
         assert_eq!(

@@ -20,20 +20,20 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub use delta::{Anew, Current, Delta, Loaded, Store};
-pub(crate) use delta::{next_generation, stage_at, stage_settings};
+pub use delta::{next_generation, stage_at, stage_settings};
 pub use entries::{Entries, Way};
-pub(crate) use entries::{LIMIT_IN_BYTES, Service, serve};
+pub use entries::{LIMIT_IN_BYTES, Service, serve};
 pub use fq::FqPlan;
-pub(crate) use impair::put as put_impairments;
-pub(crate) use room::Places;
+pub use impair::put as put_impairments;
+pub use room::Places;
 use room::Reserve;
 pub use room::Room;
 pub use runs::{covering_prefixes, runs};
 pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
-pub use crate::topology::addresses;
-use crate::topology::{self, Accounting, Addressing, GroupId, LinkWay, Part, Topology};
+use crate::topology::{self, Accounting, GroupId, LinkWay, Part, Topology};
+pub use crate::topology::{Addressing, addresses};
 
 /// Most vnodes of a host that get aliases where the file does not say how: for each new one
 /// the kernel walks the list of those that are there.
@@ -326,7 +326,7 @@ impl fmt::Display for Plan {
 }
 
 /// Another seed with each load.
-pub(crate) fn fresh_seed() -> u64 {
+pub fn fresh_seed() -> u64 {
     let time = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |d| d.as_nanos() as u64);

@@ -11,7 +11,7 @@ use crate::topology::{Accounting, Filtering, GroupLink, LinkWay, Queue, Rate};
 
 /// Bit of [`Pipe::flags`] that user space alone reads: the queue limit was given
 /// in bytes, and follows the rate when that changes.
-pub(crate) const LIMIT_IN_BYTES: u32 = 1 << 31;
+pub const LIMIT_IN_BYTES: u32 = 1 << 31;
 
 /// What the arrays of the data path hold at first.
 pub struct Entries {
@@ -24,9 +24,12 @@ pub struct Entries {
 }
 
 /// A line's queue and rate.
-pub(crate) struct Service {
+pub struct Service {
+    /// Rate; `None` for an unlimited line.
     pub rate: Option<Rate>,
+    /// Limit of the queue.
     pub queue: Queue,
+    /// Bytes that may leave at once after a pause.
     pub burst_bytes: u64,
 }
 
@@ -47,7 +50,7 @@ pub(super) fn pipe(service: &Service, latency: Duration, accounting: &Accounting
 }
 
 /// Gives a pipe another rate, queue and burst.
-pub(crate) fn serve(pipe: &mut Pipe, service: &Service) {
+pub fn serve(pipe: &mut Pipe, service: &Service) {
     let ns_per_byte_q20 = service.rate.map_or(0, |r| rate::ns_per_byte_q20(r.0));
     pipe.flags &= !LIMIT_IN_BYTES;
     let (limit_packets, limit_ns) = match service.queue {
@@ -141,7 +144,7 @@ impl Plan {
     }
 
     /// Seed of the stage of a vnode's line.
-    pub(crate) fn line_seed(&self, address: IpAddr, direction: Direction) -> u64 {
+    pub fn line_seed(&self, address: IpAddr, direction: Direction) -> u64 {
         random::mix(self.seed ^ salt(address).wrapping_add(1 + direction as u64))
     }
 

@@ -114,7 +114,7 @@ impl Reserve {
 }
 
 /// Places in the maps that nobody uses.
-pub(crate) struct Places {
+pub struct Places {
     ring: FreeRing,
     /// Numbers plus one of stages, the first ones last.
     pub stages: Vec<u32>,

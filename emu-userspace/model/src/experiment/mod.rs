@@ -3,7 +3,7 @@
 //!
 //! A file becomes a checked [`Experiment`], and that a [`Schedule`]: every start and
 //! stop and every command line, known before anything runs. Nothing here starts
-//! anything; that is the business of [`crate::run`].
+//! anything; that is the business of what runs a schedule.
 mod lengths;
 mod random;
 mod read;

@@ -120,7 +120,7 @@ pub(crate) fn pipe_settings(pipe: &Pipe) -> Pipe {
 }
 
 /// A stage's settings without its state.
-pub(crate) fn stage_settings(stage: &Stage) -> Stage {
+pub fn stage_settings(stage: &Stage) -> Stage {
     Stage {
         seed: stage.seed,
         jitter_ns: stage.jitter_ns,
@@ -144,12 +144,12 @@ pub(crate) fn stage_settings(stage: &Stage) -> Stage {
 }
 
 /// The generation after this one.
-pub(crate) const fn next_generation(generation: u32) -> u32 {
+pub const fn next_generation(generation: u32) -> u32 {
     (generation + 1) % flow::GENERATIONS
 }
 
 /// The stage that a number plus one means.
-pub(crate) fn stage_at(stages: &[Stage], number: u32) -> Stage {
+pub fn stage_at(stages: &[Stage], number: u32) -> Stage {
     let index = (number & !PairLink::CUT) as usize;
     index
         .checked_sub(1)

@@ -12,9 +12,7 @@ fn updating() -> bool {
 }
 
 fn files(folder: &str) -> Vec<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("..")
-        .join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut files: Vec<PathBuf> = fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -31,7 +29,7 @@ fn bad_files_give_the_errors_beside_them() {
     for file in files("tests/cases") {
         let name = file.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read_to_string(&file).unwrap();
-        let errors = match emu::topology::parse(&text, &name) {
+        let errors = match emu_model::topology::parse(&text, &name) {
             Ok(_) => panic!("{name} was taken for a good file"),
             Err(errors) => format!("{errors}\n"),
         };
@@ -49,7 +47,7 @@ fn bad_files_give_the_errors_beside_them() {
 fn every_error_has_a_place_and_words() {
     for file in files("tests/cases") {
         let text = fs::read_to_string(&file).unwrap();
-        let errors = emu::topology::parse(&text, "case").unwrap_err();
+        let errors = emu_model::topology::parse(&text, "case").unwrap_err();
         for problem in &errors.problems {
             assert!(!problem.message.is_empty(), "{}", file.display());
             let empty = text.trim().is_empty();
@@ -69,9 +67,9 @@ fn every_error_has_a_place_and_words() {
 
 #[test]
 fn shipped_topologies_are_good() {
-    for file in files("topologies") {
-        let topology = emu::topology::load(&file).unwrap_or_else(|e| panic!("{e}"));
-        emu::plan::Plan::new(&topology, None).unwrap_or_else(|e| panic!("{e}"));
+    for file in files("../../topologies") {
+        let topology = emu_model::topology::load(&file).unwrap_or_else(|e| panic!("{e}"));
+        emu_model::plan::Plan::new(&topology, None).unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
@@ -85,15 +83,15 @@ fn unreadable_files_are_errors() {
         (folder.path().join("missing.yaml"), "No such file"),
         (bytes, "UTF-8 (line 2)"),
     ] {
-        let error = emu::topology::load(&path).unwrap_err().to_string();
+        let error = emu_model::topology::load(&path).unwrap_err().to_string();
         assert!(error.contains(word), "{error}");
     }
 }
 
 #[test]
 fn the_schema_on_disk_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/topology.schema.json");
-    let schema = emu::topology::json_schema();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/topology.schema.json");
+    let schema = emu_model::topology::json_schema();
     if updating() {
         fs::write(&path, &schema).unwrap();
     }
@@ -102,13 +100,13 @@ fn the_schema_on_disk_is_current() {
 
 #[test]
 fn examples_in_the_documentation_are_good() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/topology.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/topology.md");
     let text = fs::read_to_string(path).unwrap();
     let mut examples = 0;
     for block in text.split("```yaml\n").skip(1) {
         let yaml = block.split("```").next().unwrap();
         if yaml.starts_with("version:") {
-            emu::topology::parse(yaml, "docs/topology.md")
+            emu_model::topology::parse(yaml, "docs/topology.md")
                 .unwrap_or_else(|e| panic!("{e}\n{yaml}"));
             examples += 1;
         }

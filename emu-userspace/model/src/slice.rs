@@ -1,7 +1,5 @@
 //! Which of a topology's hosts this machine is, as said by the user or by the
 //! system that started us.
-use std::{env, fs};
-
 use crate::{plan::PlanError, topology::Topology};
 
 /// How a host is told which one it is.
@@ -33,17 +31,12 @@ pub struct Surroundings {
 }
 
 impl Surroundings {
-    /// Reads environment and host name: `EMU_HOST`, `NODE_NAME` and `POD_NAME` as
-    /// Kubernetes' downward API gives them, `SLURMD_NODENAME`, the host name;
-    /// `SLURM_NODEID` with the number of the step's nodes, `SLURM_STEP_NUM_NODES`, or
-    /// with `SLURM_NNODES` or `SLURM_NTASKS` where that is missing.
-    pub fn read() -> Self {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname");
-        let host = host.map(|name| name.trim().to_owned());
-        Self::from_lookup(|key| env::var(key).ok(), host.ok())
-    }
-
-    fn from_lookup(get: impl Fn(&str) -> Option<String>, host: Option<String>) -> Self {
+    /// From the environment, which `get` looks up, and the host name: `EMU_HOST`,
+    /// `NODE_NAME` and `POD_NAME` as Kubernetes' downward API gives them,
+    /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's
+    /// nodes, `SLURM_STEP_NUM_NODES`, or with `SLURM_NNODES` or `SLURM_NTASKS` where that
+    /// is missing.
+    pub fn from_lookup(get: impl Fn(&str) -> Option<String>, host: Option<String>) -> Self {
         let get = |key: &str| get(key).filter(|value| !value.is_empty());
         let mut names: Vec<(&'static str, String)> =
             ["EMU_HOST", "NODE_NAME", "POD_NAME", "SLURMD_NODENAME"]
