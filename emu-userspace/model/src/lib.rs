@@ -2,7 +2,7 @@
 //!
 //! YAML → [`topology::Topology`] (checked) → [`plan::Plan`], the work of one host as pure
 //! data; and [`experiment::Experiment`] → [`experiment::Schedule`], the starts and stops of
-//! programs. [`slice`] says which of a topology's hosts a machine is, [`folding`] what each
+//! programs. [`mod@slice`] says which of a topology's hosts a machine is, [`folding`] what each
 //! host carries and what its link needs for that.
 //!
 //! Nothing here asks the machine, touches the kernel, starts a program or prints. The only

@@ -8,11 +8,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use emu_kernel::live::{Clock, Happened, Live, LiveError};
+
 use super::{
     record::{LoadMark, Record},
     shared::Shared,
 };
-use crate::live::{Clock, Happened, Live, LiveError};
 
 /// A running clock; it stops when dropped.
 pub(super) struct Events {

@@ -11,6 +11,12 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use emu_kernel::{
+    live, machine, missing,
+    session::{How, Loaded, Session, SessionError},
+    state::{StateDir, StateError},
+    undo::{Processes, UndoError},
+};
 use emu_model::{plan::Plan, slice, topology};
 use sd_notify::NotifyState;
 
@@ -20,15 +26,6 @@ use super::{
     notify,
     record::{LoadMark, Record},
     shared::{Outcome, Shared},
-};
-use crate::{
-    kernel::{
-        machine, missing,
-        state::{StateDir, StateError},
-        undo::{Processes, UndoError},
-    },
-    live,
-    session::{How, Loaded, Session, SessionError},
 };
 
 /// Longest time without a sign of life while waiting.

@@ -1,7 +1,7 @@
 //! A long-running service that keeps a host at the state that a file asks for.
 //!
 //! The `keeper` loads the file whenever it or the kernel's state changed, always by
-//! difference and through [`crate::session`]; `events` makes the file's events happen
+//! difference and through [`emu_kernel::session`]; `events` makes the file's events happen
 //! on a start time that hosts share; `server` tells how it goes. Whatever the agent
 //! does is in the state folder and the kernel, so that another one finds it: a crash
 //! touches no traffic.

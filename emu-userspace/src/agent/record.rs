@@ -2,9 +2,8 @@
 //! are. It outlives loads, not the network namespace.
 use std::{fs, io, path::PathBuf, time::Duration};
 
+use emu_kernel::state::{State, StateDir};
 use serde::{Deserialize, Serialize};
-
-use crate::kernel::state::{State, StateDir};
 
 /// The record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

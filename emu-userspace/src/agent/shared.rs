@@ -4,9 +4,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use emu_kernel::session::Loaded;
 use serde::Serialize;
-
-use crate::session::Loaded;
 
 /// How a look at the file ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emu_kernel::{addr, bpf, link, netlink::Netlink, session::SessionError};
 use emu_model::{
     plan::{self, Plan},
     topology,
@@ -13,10 +14,6 @@ use emu_report::Table;
 use serde::Serialize;
 
 use super::{BenchError, Spread, namespace::Namespace};
-use crate::{
-    kernel::{addr, bpf, link, netlink::Netlink},
-    session::SessionError,
-};
 
 /// Loads of each size.
 const TURNS: usize = 5;

@@ -12,16 +12,17 @@ use std::{
 };
 
 use emu_common::layout::{Direction, Pipe};
+use emu_kernel::{
+    bpf::Maps,
+    session::{Loaded, Session, SessionError},
+    undo::Processes,
+};
 use emu_model::{
     plan::Plan,
     topology::{self, Topology},
 };
 
 use super::{BenchError, namespace::Namespace};
-use crate::{
-    kernel::{bpf::Maps, undo::Processes},
-    session::{Loaded, Session, SessionError},
-};
 
 /// Interface of every host.
 pub const INTERFACE: &str = "eth0";

@@ -11,17 +11,17 @@ use std::{
     time::Instant,
 };
 
-use serde::Serialize;
-use socket2::{Domain, Socket, Type};
-
-use super::{BenchError, Spread, namespace::Namespace};
-use crate::kernel::{
+use emu_kernel::{
     addr,
     cgroup::{self, CgroupError, Tree},
     identity::{self, Hooks},
     link,
     netlink::Netlink,
 };
+use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+
+use super::{BenchError, Spread, namespace::Namespace};
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]

@@ -7,14 +7,14 @@ use std::{
     time::Instant,
 };
 
+use emu_kernel::{
+    session::{Session, SessionError},
+    undo::Processes,
+};
 use emu_model::{plan::Plan, topology};
 use serde::Serialize;
 
 use super::{BenchError, namespace::Namespace, traffic::Place};
-use crate::{
-    kernel::undo::Processes,
-    session::{Session, SessionError},
-};
 
 /// A way to shape the traffic of many destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

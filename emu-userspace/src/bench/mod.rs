@@ -25,8 +25,8 @@ pub mod vnodes;
 
 use std::io;
 
-use crate::{
-    kernel::{bpf::BpfError, cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError},
+use emu_kernel::{
+    bpf::BpfError, cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError,
     session::SessionError,
 };
 

@@ -8,16 +8,16 @@
 use std::{net::Ipv4Addr, os::fd::AsFd};
 
 use emu_common::names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS};
+use emu_kernel::{
+    bpf::{self, Programs, run},
+    health::{Health, Monitor},
+    session::SessionError,
+};
 use emu_model::{plan::Plan, topology};
 use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
 use super::{BenchError, Spread, filling, namespace::Namespace};
-use crate::{
-    kernel::bpf::{self, Programs, run},
-    run::health::{Health, Monitor},
-    session::SessionError,
-};
 
 /// What 65,536 vnodes may cost a packet at random, by what one costs: some misses of the
 /// processor's caches, which no table of that size avoids, and nothing like a rule each.

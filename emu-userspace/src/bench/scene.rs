@@ -1,6 +1,10 @@
 //! The two lines that are compared: vnodes on `lo`, and netem on a veth pair.
 use std::{net::UdpSocket, path::Path, thread, time::Duration};
 
+use emu_kernel::{
+    session::{Session, SessionError},
+    undo::Processes,
+};
 use emu_model::{plan::Plan, topology};
 
 use super::{
@@ -8,10 +12,6 @@ use super::{
     accuracy::End,
     namespace::Namespace,
     probe::{self, Ends},
-};
-use crate::{
-    kernel::undo::Processes,
-    session::{Session, SessionError},
 };
 
 /// Port of the receivers.

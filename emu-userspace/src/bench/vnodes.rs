@@ -5,6 +5,7 @@
 //! meet the same moods of the machine; ratios are of one turn's neighbours.
 use std::time::Duration;
 
+use emu_kernel::health::{Health, Monitor};
 use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use super::{
     lines::{Line, System},
     traffic::{self, Transfer},
 };
-use crate::run::health::{Health, Monitor};
 
 /// Part of the round-trip time with one vnode that it may grow by and still be flat.
 pub const FLAT: f64 = 0.05;

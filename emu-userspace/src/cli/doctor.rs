@@ -1,5 +1,6 @@
 //! `emu doctor`.
-use emu::kernel::probe;
+use emu_kernel::probe;
+
 use serde_json::json;
 
 use super::{FAILED, OK, Outcome, print, print_json, table};

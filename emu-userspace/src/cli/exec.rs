@@ -9,9 +9,9 @@ use std::{
 };
 
 use clap::Args;
-use emu::{
-    kernel::user::{self, Person},
+use emu_kernel::{
     session::Loaded,
+    user::{self, Person},
 };
 
 use super::error_text;

@@ -6,10 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use emu::{
-    kernel::undo::Processes,
+use emu_kernel::{
     live,
     session::{self, How, Session, SessionError},
+    undo::Processes,
 };
 use emu_model::{
     plan::{self, Plan},

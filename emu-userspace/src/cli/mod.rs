@@ -22,7 +22,8 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use emu::{run::RunError, session::SessionError};
+use emu::run::RunError;
+use emu_kernel::session::SessionError;
 use emu_model::topology::TopologyErrors;
 use serde::Serialize;
 
@@ -226,7 +227,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     let beside = error
         .downcast_ref::<emu_model::plan::TableError>()
         .is_some()
-        || error.downcast_ref::<emu::live::TraceError>().is_some();
+        || error
+            .downcast_ref::<emu_kernel::live::TraceError>()
+            .is_some();
     let session = matches!(
         error.downcast_ref::<SessionError>(),
         Some(SessionError::Plan(_))

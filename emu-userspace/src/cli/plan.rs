@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
-use emu::kernel::machine;
+use emu_kernel::machine;
 use emu_model::{
     folding::{self, HostPart},
     plan::PlanError,

@@ -8,10 +8,8 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu::{
-    kernel::user,
-    run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why},
-};
+use emu::run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why};
+use emu_kernel::user;
 use emu_model::experiment::{Schedule, Slice};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;

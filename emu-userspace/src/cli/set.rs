@@ -1,7 +1,7 @@
 //! `emu set`, `partition`, `heal`, `down` and `up`.
 use anyhow::anyhow;
 use clap::Args;
-use emu::live::{Changed, Live};
+use emu_kernel::live::{Changed, Live};
 use emu_model::topology::{LineChange, PipeChange, Target};
 use serde_json::json;
 

@@ -1,6 +1,6 @@
 //! Which host this is: the arguments that commands share.
 use clap::Args;
-use emu::kernel::machine;
+use emu_kernel::machine;
 use emu_model::{
     plan::{Plan, PlanError},
     slice::{self, Which},

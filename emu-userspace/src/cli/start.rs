@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu::live::{Clock, Happened, Live};
+use emu_kernel::live::{Clock, Happened, Live};
 use emu_model::topology;
 use serde_json::json;
 

@@ -2,14 +2,16 @@
 use std::net::IpAddr;
 
 use clap::Args;
-use emu::{
-    counters::{self, Counters, pipe},
-    kernel::{bpf::Maps, identity::Summary, missing::missing},
-    session::Loaded,
-};
 use emu_common::{
     layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, Waits, pipe_flag},
     model::rate,
+};
+use emu_kernel::{
+    bpf::Maps,
+    counters::{self, Counters, pipe},
+    identity::Summary,
+    missing::missing,
+    session::Loaded,
 };
 use emu_model::plan::PlanGroup;
 use serde_json::{Value, json};

@@ -9,10 +9,10 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use emu::{
     fleet::OnLoss,
-    kernel::machine,
     results::{self, Merged, Part, State},
     run::Company,
 };
+use emu_kernel::machine;
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
 

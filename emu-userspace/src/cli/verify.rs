@@ -1,6 +1,6 @@
 //! `emu verify`, and the table that `emu load` ends with.
 use clap::Args;
-use emu::{
+use emu_kernel::{
     session::Loaded,
     verify::{self, Options, PairReport, Report, Tolerance},
 };

@@ -7,13 +7,13 @@ use std::{
 };
 
 use emu_common::layout::Direction;
+use emu_kernel::{bpf::Maps, session::Loaded};
 use serde::Serialize;
 
 use super::{
     RunError,
     record::{csv_error, seconds},
 };
-use crate::{kernel::bpf::Maps, session::Loaded};
 
 /// Share of one processor that sampling takes at most.
 const SHARE: u32 = 20;

@@ -7,12 +7,12 @@ use std::{
     process::{Command, Stdio},
 };
 
+use emu_kernel::bpf;
 use emu_model::experiment::Schedule;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::Input;
-use crate::kernel::bpf;
 
 /// All but the packages of the programs. `programs` are their files, in the order of the
 /// experiment.

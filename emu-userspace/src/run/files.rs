@@ -6,12 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_kernel::user::{Credentials, Person};
 use emu_model::experiment::{Process, Schedule};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{Input, RunError, Summary, environment};
-use crate::kernel::user::{Credentials, Person};
 
 const ENVIRONMENT: &str = "environment.json";
 

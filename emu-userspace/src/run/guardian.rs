@@ -11,14 +11,10 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
+use emu_kernel::{cohort, live::Live, session::Session, spawn, undo::Processes};
 use emu_model::topology::Target;
 
 use super::RunError;
-use crate::{
-    kernel::{cohort, spawn, undo::Processes},
-    live::Live,
-    session::Session,
-};
 
 /// The run's side.
 pub(super) struct Guardian {

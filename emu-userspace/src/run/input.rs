@@ -4,6 +4,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_kernel::{
+    session::{Loaded, SessionError},
+    spawn,
+    state::{State, StateDir},
+};
 use emu_model::{
     experiment::{self, Experiment, Reference, Schedule, Slice},
     plan::{Plan, PlanError},
@@ -11,13 +16,6 @@ use emu_model::{
 };
 
 use super::RunError;
-use crate::{
-    kernel::{
-        spawn,
-        state::{State, StateDir},
-    },
-    session::{Loaded, SessionError},
-};
 
 /// A checked experiment with the texts that it came from.
 #[derive(Debug)]

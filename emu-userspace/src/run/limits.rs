@@ -1,13 +1,13 @@
 //! Limits of memory and shares of processors, by the controllers of the cgroup tree.
 use std::{collections::BTreeMap, net::IpAddr};
 
-use emu_model::experiment::Limits;
-
-use super::{RunError, supervisor::Parts};
-use crate::kernel::{
+use emu_kernel::{
     cgroup::CgroupError,
     cohort::{Cohort, Place},
 };
+use emu_model::experiment::Limits;
+
+use super::{RunError, supervisor::Parts};
 
 /// Share of a program that says nothing.
 const USUAL_WEIGHT: u32 = 100;

@@ -8,7 +8,6 @@ mod environment;
 mod files;
 mod gate;
 mod guardian;
-pub mod health;
 mod input;
 mod limits;
 mod network;
@@ -28,6 +27,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use emu_kernel::{
+    cgroup::CgroupError, identity::IdentityError, live::LiveError, netlink::NetlinkError,
+    session::SessionError, user::Person,
+};
 use emu_model::{
     experiment::{Schedule, ScheduleError},
     topology::TopologyErrors,
@@ -40,10 +43,7 @@ pub use together::{Company, Ending, together};
 
 use crate::{
     fleet::{Fleet, FleetError},
-    kernel::{cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError, user::Person},
-    live::LiveError,
     results::MergeError,
-    session::SessionError,
 };
 
 /// What kept a run from its work.

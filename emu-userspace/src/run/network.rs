@@ -12,14 +12,15 @@ use std::{
     time::Duration,
 };
 
+use emu_kernel::{
+    bpf::Maps,
+    live::{self, Clock, Live, LiveError},
+    session::{Loaded, Session, SessionError},
+    undo::Processes,
+};
 use emu_model::{plan::Plan, topology::Target};
 
 use super::{Input, Observer, Options, RunError, guardian::Guardian};
-use crate::{
-    kernel::{bpf::Maps, undo::Processes},
-    live::{self, Clock, Live, LiveError},
-    session::{Loaded, Session, SessionError},
-};
 
 /// The network of a run.
 pub(super) struct Network {

@@ -5,6 +5,7 @@ use std::{
     time::Instant,
 };
 
+use emu_kernel::spawn::{self, Ended, Spawned, Spec};
 use emu_model::experiment::{Leave, Sign, Signal};
 
 use super::{
@@ -15,7 +16,6 @@ use super::{
     summary::{Failure, Summary},
     supervisor::Supervisor,
 };
-use crate::kernel::spawn::{self, Ended, Spawned, Spec};
 
 /// Names the vnode for the program, as `emu exec` does.
 const VNODE_VARIABLE: &str = "EMU_VNODE";
@@ -177,7 +177,7 @@ impl Supervisor<'_> {
         let null = File::open("/dev/null").map_err(RunError::system("open /dev/null"))?;
         let folder = work.display().to_string();
         let person = self.parts.options.person.as_ref();
-        let user = person.map(crate::kernel::user::Person::credentials);
+        let user = person.map(emu_kernel::user::Person::credentials);
         let env = environment(self.parts.options, &process.env_in(&folder), process.vnode);
         let spawned = spawn::spawn(&Spec {
             program: &self.parts.programs[process.program_index],

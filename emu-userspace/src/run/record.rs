@@ -1,10 +1,10 @@
 //! `processes.csv`: a row for each process of the system that was started.
 use std::{fs::File, io, net::IpAddr, os::unix::process::ExitStatusExt, time::Duration};
 
+use emu_kernel::spawn::Ended;
 use serde::Serialize;
 
 use super::RunError;
-use crate::kernel::spawn::Ended;
 
 /// Why a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -4,8 +4,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emu_kernel::cohort::Place;
+
 use super::{gate::ProcessId, record::Cause};
-use crate::kernel::cohort::Place;
 
 /// What is to be done with a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,10 +4,11 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use emu_kernel::health::Health;
 use emu_model::experiment::Schedule;
 use serde::Serialize;
 
-use super::{Input, counters::Traffic, health::Health, shares::Share};
+use super::{Input, counters::Traffic, shares::Share};
 
 /// Most failures that are told of; all are in `processes.csv`.
 const MOST_FAILURES: usize = 20;

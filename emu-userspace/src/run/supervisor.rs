@@ -6,6 +6,13 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use emu_kernel::{
+    cohort::{self, Cohort},
+    health::Monitor,
+    session::SessionError,
+    spawn,
+    state::StateDir,
+};
 use emu_model::experiment::{Experiment, Process, Program, Schedule, Sign};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -19,21 +26,12 @@ use super::{
     files::Files,
     gate::{Gate, ProcessId, listens},
     guardian::Guardian,
-    health::Monitor,
     network::{Events, Network},
     record::{Cause, Record, csv_error},
     shares::Share,
     slot::{Action, Agenda, Slot},
 };
-use crate::{
-    fleet::{Fleet, There},
-    kernel::{
-        cohort::{self, Cohort},
-        spawn,
-        state::StateDir,
-    },
-    session::SessionError,
-};
+use crate::fleet::{Fleet, There};
 
 /// Time between two looks for ready programs.
 const GLANCE: Duration = Duration::from_millis(20);

@@ -7,6 +7,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use emu_kernel::{
+    addr, link,
+    netlink::{Netlink, NetlinkError},
+    session::SessionError,
+};
 use emu_model::{plan::PlanError, topology};
 use sha2::{Digest, Sha256};
 
@@ -16,12 +21,7 @@ use super::{
 };
 use crate::{
     fleet::{self, Fleet, Here, Luggage, OnLoss, Terms, There, Word},
-    kernel::{
-        addr, link,
-        netlink::{Netlink, NetlinkError},
-    },
     results::{self, Merged},
-    session::SessionError,
 };
 
 /// Longest wait for the other hosts' results, once this one's are written. Hosts

@@ -7,6 +7,13 @@ use emu_common::{
     layout::{Direction, Pipe, Waits},
     reason::Reason,
 };
+use emu_kernel::{
+    bpf::{BpfError, Maps},
+    counters::{self, Counters},
+    fq_stats::{FqStats, fq_stats},
+    netlink::{Netlink, NetlinkError},
+    session::{Loaded, SessionError},
+};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, text},
@@ -16,15 +23,6 @@ use prometheus_client::{
 use writer::{Labels, Writer};
 
 use super::shared::{Facts, Outcome, Shared, unix_s};
-use crate::{
-    counters::{self, Counters},
-    kernel::{
-        bpf::{BpfError, Maps},
-        fq_stats::{FqStats, fq_stats},
-        netlink::{Netlink, NetlinkError},
-    },
-    session::{Loaded, SessionError},
-};
 
 /// Media type of [`text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

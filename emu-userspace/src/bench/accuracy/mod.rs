@@ -4,6 +4,7 @@ mod report;
 
 use std::{net::SocketAddr, time::Duration};
 
+use emu_kernel::health::{Health, Monitor};
 use emu_report::Verdict;
 use serde::Serialize;
 
@@ -13,7 +14,6 @@ use super::{
     scene::Scene,
     traffic::{self, Place, Transfer},
 };
-use crate::run::health::{Health, Monitor};
 
 /// Largest error of a rate.
 const RATE_ERROR: f64 = 0.02;

@@ -10,6 +10,7 @@ mod swarm;
 
 use std::{fmt::Write, fs, path::Path, time::Duration};
 
+use emu_kernel::health::Health;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -17,7 +18,6 @@ use super::{
     bittorrent::Client,
     fleet::{INTERFACE, host_address},
 };
-use crate::run::health::Health;
 pub use swarm::Observer;
 
 /// The swarm: what is the same in all runs that can be compared.

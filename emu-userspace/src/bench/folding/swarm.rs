@@ -12,15 +12,13 @@ use std::{
 };
 
 use emu_common::layout::Direction;
+use emu_kernel::health::Monitor;
 
 use super::{Run, Settings, store};
-use crate::{
-    bench::{
-        BenchError,
-        bittorrent::{CLIENT_PORT, Shared, TRACKER_PORT},
-        fleet::{Fleet, Program},
-    },
-    run::health::Monitor,
+use crate::bench::{
+    BenchError,
+    bittorrent::{CLIENT_PORT, Shared, TRACKER_PORT},
+    fleet::{Fleet, Program},
 };
 
 /// Who watches.

@@ -20,10 +20,10 @@ use emu_common::{
 use emu_model::plan::{Entries, Plan, Room, jitter_tables};
 
 use super::{BpfError, Programs, address_key, map_error};
-use crate::kernel::mapped::Mapped;
+use crate::mapped::Mapped;
 
 /// The compiled programs.
-pub(in crate::kernel) static OBJECT: &[u8] =
+pub(crate) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/emu.bpf.o"));
 
 /// Loads the object with the sizes of a plan and fills its maps.
@@ -80,7 +80,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
 }
 
 /// What the verifier said of a program.
-pub(in crate::kernel) fn program_error(program: &'static str, source: ProgramError) -> BpfError {
+pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfError {
     BpfError::Program {
         program,
         log: verifier_log(program, &source),

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{JOURNAL, StateDir, StateError, WriterLock, file_error};
-use crate::kernel::{offload::Feature, tc::Hook};
+use crate::{offload::Feature, tc::Hook};
 
 /// One step of `unload`, recorded before the change that it undoes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,7 @@ use emu_model::{
 };
 use serde::Serialize;
 
-use crate::kernel::{
+use crate::{
     apply,
     bpf::{self, BpfError, Maps},
     error::ApplyError,

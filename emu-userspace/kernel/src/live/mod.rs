@@ -23,12 +23,10 @@ use emu_model::{
 use serde::Serialize;
 
 use crate::{
-    kernel::{
-        bpf::Maps,
-        reload,
-        state::{State, StateError},
-    },
+    bpf::Maps,
+    reload,
     session::{Loaded, Session, SessionError},
+    state::{State, StateError},
 };
 
 pub use clock::{Clock, Happened};

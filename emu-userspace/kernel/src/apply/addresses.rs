@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 use emu_model::plan::{self, Addressing};
 
 use super::Loader;
-use crate::kernel::{addr, error::ApplyError, link, state::Undo};
+use crate::{addr, error::ApplyError, link, state::Undo};
 
 impl Loader<'_> {
     /// The machine's own addresses must not be taken for vnodes.

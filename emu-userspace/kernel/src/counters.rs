@@ -3,7 +3,7 @@ use emu_common::layout::{Direction, Pipe, Stage, Waits};
 use serde::Serialize;
 
 use crate::{
-    kernel::bpf::{BpfError, Maps},
+    bpf::{BpfError, Maps},
     session::Loaded,
 };
 

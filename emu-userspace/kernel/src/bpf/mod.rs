@@ -1,6 +1,7 @@
 //! The BPF object: its programs and maps, pinning them, and finding them again from
 //! another process; `load` makes them.
 mod load;
+#[expect(unsafe_code, reason = "the bpf call has no safe interface")]
 pub mod run;
 
 use std::{

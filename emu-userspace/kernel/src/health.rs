@@ -8,7 +8,7 @@ use std::{fs, time::Instant};
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::{
+use crate::{
     fq_stats::{FqStats, fq_stats},
     netlink::Netlink,
 };
