@@ -3,6 +3,3 @@
 
 pub mod agent;
 pub mod bench;
-pub mod fleet;
-pub mod results;
-pub mod run;

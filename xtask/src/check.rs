@@ -24,6 +24,8 @@ pub fn steps() -> Vec<(&'static str, Option<Command>)> {
         "--package",
         "emu-report",
         "--package",
+        "emu-runner",
+        "--package",
         "emu-common",
     ])
     .env("RUSTDOCFLAGS", "-D warnings");

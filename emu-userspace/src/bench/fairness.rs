@@ -2,10 +2,10 @@
 //! computes starts again and again, and each is asked how long it took.
 use std::{fs, path::Path, process::Command, time::Duration, time::Instant};
 
+use emu_model::fairness::jain;
 use serde::Serialize;
 
 use super::{BenchError, namespace::Namespace};
-use crate::run::shares::jain;
 
 /// What is run.
 #[derive(Debug, Clone, Copy)]

@@ -22,9 +22,9 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use emu::run::RunError;
 use emu_kernel::session::SessionError;
 use emu_model::topology::TopologyErrors;
+use emu_runner::run::RunError;
 use serde::Serialize;
 
 /// Everything held.

@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu::run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why};
 use emu_kernel::user;
 use emu_model::experiment::{Schedule, Slice};
+use emu_runner::run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 

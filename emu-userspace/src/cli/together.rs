@@ -7,12 +7,12 @@ use std::{
 
 use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
-use emu::{
+use emu_kernel::machine;
+use emu_runner::{
     fleet::OnLoss,
     results::{self, Merged, Part, State},
     run::Company,
 };
-use emu_kernel::machine;
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
 
