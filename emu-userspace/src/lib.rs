@@ -2,4 +2,3 @@
 //! machine, each behind its own access line.
 
 pub mod agent;
-pub mod bench;

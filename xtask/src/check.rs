@@ -18,6 +18,8 @@ pub fn steps() -> Vec<(&'static str, Option<Command>)> {
         "--package",
         "emu-userspace",
         "--package",
+        "emu-bench",
+        "--package",
         "emu-kernel",
         "--package",
         "emu-model",

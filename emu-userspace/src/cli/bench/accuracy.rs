@@ -1,6 +1,6 @@
 //! `emu bench accuracy`.
 use clap::Args;
-use emu::bench::accuracy::{self, Sizes};
+use emu_bench::accuracy::{self, Sizes};
 use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};

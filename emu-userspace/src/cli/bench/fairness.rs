@@ -2,7 +2,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use emu::bench::fairness::{self, Settings};
+use emu_bench::fairness::{self, Settings};
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use emu::bench::{
+use emu_bench::{
     bittorrent::{Client, piece_bytes},
     folding::{self, Distances, Observer, Run, Series, Settings, curves},
 };

@@ -1,6 +1,6 @@
 //! `emu bench identity`.
 use clap::Args;
-use emu::bench::identity::{self, Case, Options};
+use emu_bench::identity::{self, Case, Options};
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 

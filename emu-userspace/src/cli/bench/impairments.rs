@@ -3,7 +3,7 @@ use std::{fmt::Write as _, fs, path::PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use emu::bench::impairments::{self, Report, Row, Side, Sizes};
+use emu_bench::impairments::{self, Report, Row, Side, Sizes};
 use emu_report::{Environment, Verdict};
 
 use super::output::{Effort, Output, with_progress};

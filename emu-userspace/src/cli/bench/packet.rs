@@ -1,6 +1,6 @@
 //! `emu bench packet`.
 use clap::Args;
-use emu::bench::packet::{self, Sizes};
+use emu_bench::packet::{self, Sizes};
 use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use emu::bench::scale::{self, Peer, Place, Settings};
+use emu_bench::scale::{self, Peer, Place, Settings};
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 

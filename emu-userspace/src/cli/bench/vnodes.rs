@@ -1,6 +1,6 @@
 //! `emu bench vnodes`.
 use clap::Args;
-use emu::bench::vnodes::{self, Sizes};
+use emu_bench::vnodes::{self, Sizes};
 use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};

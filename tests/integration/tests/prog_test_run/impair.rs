@@ -1,5 +1,5 @@
 //! Impairments, filters and cuts, as the bytecode carries them out.
-use emu::bench::stats::kolmogorov_smirnov;
+use emu_bench::stats::kolmogorov_smirnov;
 use emu_common::{
     Reason,
     layout::{Direction, PairLink, Stage, pipe_flag},

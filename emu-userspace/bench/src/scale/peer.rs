@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{Place, SAMPLE, Settings};
-use crate::bench::{
+use crate::{
     BenchError,
     bittorrent::{CLIENT_PORT, Client, Shared, TRACKER_PORT, piece_bytes},
 };

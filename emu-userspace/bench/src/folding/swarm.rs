@@ -15,7 +15,7 @@ use emu_common::layout::Direction;
 use emu_kernel::health::Monitor;
 
 use super::{Run, Settings, store};
-use crate::bench::{
+use crate::{
     BenchError,
     bittorrent::{CLIENT_PORT, Shared, TRACKER_PORT},
     fleet::{Fleet, Program},

@@ -236,7 +236,7 @@ fn mixture_cdf(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::stats::mean_run;
+    use crate::stats::mean_run;
 
     #[test]
     fn chains_keep_their_promises() {

@@ -1,6 +1,12 @@
 //! Measurements that compare us with doing without, with netem, and with the
 //! formulas, in one run on one kernel. They work in scratch network namespaces,
-//! never on the machine's interfaces.
+//! never on the machine's interfaces; `bench scale` over several hosts is the one
+//! exception.
+//!
+//! A measurement returns its figures, and its report as plain charts and tables. It has
+//! no arguments of a command line and prints nothing.
+#![forbid(unsafe_code)]
+
 pub mod accuracy;
 pub mod bittorrent;
 pub mod fairness;

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use serde::{Deserialize, Serialize};
 
 use super::{Run, Settings, curves::Curve};
-use crate::bench::BenchError;
+use crate::BenchError;
 
 /// A finished run's figures.
 const FILE: &str = "run.json";

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::bench::BenchError;
+use crate::BenchError;
 
 /// How long the others may take until they have come, and have loaded.
 const WITHIN: Duration = Duration::from_secs(120);

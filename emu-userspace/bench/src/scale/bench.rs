@@ -15,7 +15,7 @@ use super::{
     peer::{Experiment, PEERS, PROBES},
     progress,
 };
-use crate::bench::{BenchError, namespace::Namespace};
+use crate::{BenchError, namespace::Namespace};
 
 /// Samples of a round trip.
 const SAMPLES: u32 = 11;
