@@ -46,6 +46,8 @@ enum Verb {
         /// In so many VMs, the hosts of one network; each gets `--rank R --size N` too.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(vm::hosts::COUNT))]
         hosts: Option<u8>,
+        #[command(flatten)]
+        clock: vm::virtual_time::Arguments,
         /// Arguments of emu.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -68,7 +70,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Run { hosts, args } => run::run(&args, hosts),
+        Verb::Run { hosts, clock, args } => run::run(&args, hosts, &clock),
         Verb::Vm(vm) => vm.run(),
         Verb::Test(test) => test.run(),
         Verb::TestVm(test) => test.run(),

@@ -9,7 +9,11 @@ use anyhow::Context;
 
 use crate::{
     build,
-    vm::{self, kernel::Kernel},
+    vm::{
+        self,
+        kernel::Kernel,
+        virtual_time::{Arguments, VirtualTime},
+    },
     workloads,
 };
 
@@ -27,7 +31,7 @@ const ANYWHERE: [&str; 9] = [
 ];
 
 /// Runs `emu ARGS` and returns its exit status; with a number of hosts, on so many VMs.
-pub fn run(args: &[String], hosts: Option<u8>) -> anyhow::Result<u8> {
+pub fn run(args: &[String], hosts: Option<u8>, clock_arguments: &Arguments) -> anyhow::Result<u8> {
     let emu = build::packages(&["emu-userspace"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
     // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
@@ -37,13 +41,18 @@ pub fn run(args: &[String], hosts: Option<u8>) -> anyhow::Result<u8> {
         return status(Command::new(&emu).args(args));
     }
     let mut argv = workloads::ready(args)?;
+    let clock = clock_of(args, clock_arguments);
+    let said = args.iter().any(|arg| arg == "--virtual-time");
+    let forced = said || clock_arguments.virtual_time || clock_arguments.cpu.is_some();
     argv.push(emu.display().to_string());
     argv.extend_from_slice(args);
+    let timeout = clock_arguments.wall_limit();
     if let Some(count) = hosts {
         let kernel = Kernel::quick();
         eprintln!(
             "xtask: running emu in {count} User-Mode Linux VMs ({kernel}) that share this \
-             machine's files"
+             machine's files{}",
+            vm::in_virtual_time(clock.is_some())
         );
         return vm::hosts::run(&kernel, count.into(), |rank| {
             let place = format!("--rank {rank} --size {count}");
@@ -51,16 +60,49 @@ pub fn run(args: &[String], hosts: Option<u8>) -> anyhow::Result<u8> {
             vm::Request {
                 // The first one's words are the answer.
                 name: (rank > 0).then(|| vm::hosts::name(rank)),
+                clock,
+                timeout,
                 ..vm::Request::new(argv.iter().cloned().chain(place).collect())
             }
         });
     }
-    if can_run_here(&emu) {
+    if !forced && can_run_here(&emu) {
         return status(Command::new(&argv[0]).args(&argv[1..]));
     }
     let kernel = Kernel::quick();
-    vm::announce("emu", &kernel);
-    kernel.run(&vm::Request::new(argv))
+    if forced {
+        eprintln!("xtask: running emu in a User-Mode Linux VM ({kernel}) in virtual time");
+    } else {
+        vm::announce("emu", &kernel, clock.is_some());
+    }
+    kernel.run(&vm::Request {
+        clock,
+        timeout,
+        ..vm::Request::new(argv)
+    })
+}
+
+/// Commands whose subject is the network: in a VM they take virtual time by themselves.
+/// What measures processors, or waits for people or other hosts, takes the machine's.
+const NETWORK: [&[&str]; 8] = [
+    &["load"],
+    &["verify"],
+    &["run"],
+    &["bench", "accuracy"],
+    &["bench", "folding"],
+    &["bench", "impairments"],
+    &["bench", "scale"],
+    &["bench", "vnodes"],
+];
+
+/// How the clock of the VM goes. `--virtual-time` and `--real-time` may also stand among
+/// emu's own arguments.
+fn clock_of(args: &[String], clock: &Arguments) -> Option<VirtualTime> {
+    let says = |word: &str| args.iter().any(|arg| arg == word);
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    let network = NETWORK.iter().any(|command| words.starts_with(command));
+    let default = says("--virtual-time") || (network && !says("--real-time"));
+    clock.clock(default)
 }
 
 /// What emu itself says of this kernel and user, without a word.

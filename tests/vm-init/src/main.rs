@@ -9,7 +9,12 @@
 mod command;
 mod root;
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use nix::{
@@ -18,6 +23,7 @@ use nix::{
     unistd::{sethostname, sync},
 };
 use vm_init::modules;
+use vm_protocol::settings;
 
 /// Status of a command that could not be started, as shells have it.
 const NOT_STARTED: i32 = 127;
@@ -36,7 +42,7 @@ const MOUNTS: [(&str, &str); 8] = [
 ];
 
 fn main() -> ExitCode {
-    let Some(folder) = std::env::var_os("EMU_VM").map(PathBuf::from) else {
+    let Some(folder) = folder() else {
         return ExitCode::FAILURE;
     };
     let status = run(&folder).unwrap_or_else(|error| {
@@ -52,7 +58,15 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(folder: &std::path::Path) -> anyhow::Result<i32> {
+/// The VM's folder on the host. User-Mode Linux has it as its working folder, and the
+/// host's `/proc`, which is in sight until this process mounts the guest's, says which
+/// that is.
+fn folder() -> Option<PathBuf> {
+    let named = std::env::var_os("EMU_VM").map(PathBuf::from);
+    named.or_else(|| fs::read_link("/proc/self/cwd").ok())
+}
+
+fn run(folder: &Path) -> anyhow::Result<i32> {
     root::enter()?;
     for (kind, place) in MOUNTS {
         // Folders below a fresh file system; those of the host are there.
@@ -69,6 +83,11 @@ fn run(folder: &std::path::Path) -> anyhow::Result<i32> {
             Ok(()) | Err(nix::errno::Errno::EBUSY) => {}
             Err(errno) => anyhow::bail!("mount {kind} on {place}: {errno}"),
         }
+    }
+    if std::env::var_os(settings::GUEST_VARIABLE).is_some() {
+        let page = Path::new(settings::GUEST_PAGE);
+        fs::create_dir_all(page.parent().unwrap_or(page)).context("make the clock's folder")?;
+        symlink(folder.join("clock"), page).context("link the clock's page")?;
     }
     sethostname("emu-vm").context("set the host name")?;
     modules::load(&modules::NETWORK)?;

@@ -25,6 +25,7 @@ use super::{
     folder::Folder,
     processor::Processor,
     terminal::Raw,
+    virtual_time,
 };
 
 /// Exit status when the VM itself failed.
@@ -90,6 +91,12 @@ pub fn run(
     drop(terminal);
     for stream in [log, out, error] {
         stream.finish();
+    }
+    if request.clock.is_some()
+        && let Some(line) = virtual_time::report(folder.path())
+    {
+        let host = name.map_or(String::new(), |name| format!(" {name}:"));
+        eprintln!("xtask:{host} {line}");
     }
     verdict(end?, request, folder)
 }

@@ -11,6 +11,7 @@ mod segment;
 mod terminal;
 mod testing;
 mod uml;
+pub mod virtual_time;
 
 use std::{
     env,
@@ -21,6 +22,7 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 use kernel::Kernel;
+use virtual_time::{Arguments, VirtualTime};
 
 /// Arguments of `vm`.
 #[derive(Args)]
@@ -56,6 +58,8 @@ pub struct Vm {
     /// Seconds without output after which the VM is stopped.
     #[arg(long, value_name = "SECONDS")]
     silence: Option<u64>,
+    #[command(flatten)]
+    clock: Arguments,
     /// So many VMs, the hosts of one network.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(hosts::COUNT))]
     hosts: Option<u8>,
@@ -80,6 +84,8 @@ pub struct Request {
     pub name: Option<String>,
     /// Its place on a network.
     pub plug: Option<segment::Plug>,
+    /// How its clock goes; none: as the machine's.
+    pub clock: Option<VirtualTime>,
 }
 
 impl Request {
@@ -93,6 +99,7 @@ impl Request {
             interactive: false,
             name: None,
             plug: None,
+            clock: None,
         }
     }
 
@@ -116,9 +123,11 @@ impl Vm {
         } else {
             self.command
         };
+        let timeout = self.timeout.map(Duration::from_secs);
         let request = || Request {
             memory: self.mem.clone(),
-            timeout: self.timeout.map(Duration::from_secs),
+            timeout: timeout.or(self.clock.wall_limit()),
+            clock: self.clock.clock(false),
             silence: self.silence.map(Duration::from_secs),
             interactive: shell,
             ..Request::new(argv.clone())
@@ -135,9 +144,19 @@ impl Vm {
 }
 
 /// The one line that says where a command runs.
-pub fn announce(what: &str, kernel: &Kernel) {
+pub fn announce(what: &str, kernel: &Kernel, is_virtual: bool) {
     eprintln!(
-        "xtask: {what} cannot run on this kernel as this user; \
-         running it in a User-Mode Linux VM ({kernel}) that shares this machine's files"
+        "xtask: {what} cannot run on this kernel as this user; running it in a User-Mode \
+         Linux VM ({kernel}) that shares this machine's files{}",
+        in_virtual_time(is_virtual)
     );
+}
+
+/// The part of that line about its clock.
+pub const fn in_virtual_time(is_virtual: bool) -> &'static str {
+    if is_virtual {
+        ", in virtual time (--real-time for the machine's)"
+    } else {
+        ""
+    }
 }

@@ -1,20 +1,20 @@
 //! User-Mode Linux: a kernel that runs as an ordinary process of any user.
 use std::{
+    env,
     fs::{self, File},
     path::Path,
     process::{Command, Stdio},
 };
 
-use super::{Request, guest, processor::Processor};
+use super::{Request, guest, processor::Processor, virtual_time::SEGMENT_FD};
 use crate::build;
 
 /// Runs a command on a User-Mode Linux binary and returns its exit status; its modules are
 /// in that folder, or where they are installed.
 pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::Result<u8> {
-    let binaries = build::packages(&["vm-init", "uml-xstate"])?;
+    let binaries = build::packages(&["vm-init", "uml-xstate", "vm-time"])?;
     let processor = Processor::take();
     guest::run(request, processor.as_ref(), |folder, streams| {
-        let path = folder.path().display();
         let input = if request.interactive { "fd:0" } else { "null" };
         let mut command = Command::new(kernel);
         command
@@ -29,21 +29,36 @@ pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::
             ])
             .arg(format!("mem={}", request.memory))
             .arg(format!("init={}", binaries.join("vm-init").display()))
-            .arg(format!("EMU_VM={path}"))
-            .arg(format!("EMU_CLOCK={}", clock_source()))
-            .arg(format!("uml_dir={path}/"))
+            // Its folder is the kernel's working folder: a name that changes from run to
+            // run must not stand in the command line, which the guest's random bytes
+            // depend on (`random_init_early` in drivers/char/random.c).
+            .current_dir(folder.path())
+            .args(["uml_dir=./", "umid=emu"])
             // The kernel's own words go to a log, the command's streams to ours.
             .arg("con=null")
             .arg(format!("con0=null,fd:{}", streams.log))
             .arg(format!("con1={input},fd:{}", streams.out))
             .arg(format!("con2=null,fd:{}", streams.error))
-            .env("LD_PRELOAD", binaries.join("libuml_xstate.so"))
             .env("TMPDIR", "/dev/shm")
             .stdout(Stdio::null())
             .stderr(File::create(folder.process_log())?);
-        if let Some(plug) = &request.plug {
+        let plug = request.plug.as_ref();
+        let mut preloaded = vec![binaries.join("libuml_xstate.so")];
+        if let Some(clock) = &request.clock {
+            preloaded.push(binaries.join("libvm_time.so"));
+            clock.configure(&mut command, folder.path(), request.interactive, plug);
+        } else {
+            command.arg(format!("EMU_CLOCK={}", clock_source()));
+        }
+        command.env("LD_PRELOAD", env::join_paths(preloaded)?);
+        if let Some(plug) = plug {
             // A device of the vector driver (arch/um/drivers/vector_kern.c) on a socket.
-            let (number, address) = (plug.number(), plug.address());
+            let address = plug.address();
+            let number = if request.clock.is_some() {
+                SEGMENT_FD
+            } else {
+                plug.number()
+            };
             command.arg(format!("vec0:transport=fd,fd={number},mac={address}"));
         }
         if let Some(modules) = modules {
