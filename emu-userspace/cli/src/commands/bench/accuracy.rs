@@ -4,7 +4,7 @@ use emu_bench::accuracy::{self, Sizes};
 use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};
-use crate::cli::Outcome;
+use crate::commands::Outcome;
 
 /// Arguments of `emu bench accuracy`.
 #[derive(Args)]
@@ -17,7 +17,7 @@ Examples:
   emu bench accuracy --full --out report      all sizes; report/accuracy.html
 
 Exit code 1 if emu is less accurate than it must be, or if the machine was too busy to tell.")]
-pub(in crate::cli) struct Accuracy {
+pub(in crate::commands) struct Accuracy {
     #[command(flatten)]
     effort: Effort,
     #[command(flatten)]

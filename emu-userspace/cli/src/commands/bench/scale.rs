@@ -11,7 +11,7 @@ use emu_bench::scale::{self, Peer, Place, Settings};
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
-use crate::cli::{FAILED, OK, Outcome, print, print_json};
+use crate::commands::{FAILED, OK, Outcome, print, print_json};
 
 /// Arguments of `emu bench scale`.
 #[derive(Args)]
@@ -32,7 +32,7 @@ opentracker and python3-libtorrent.
 With --rank and --size it runs on several hosts at once, which share the folder --out; the
 peers are dealt out to them, on the machines' own network, and the first host has the results:
   emu bench scale --full --rank 0 --size 2 --address 192.168.7.1 --out /shared/1   # and --rank 1")]
-pub(in crate::cli) struct Scale {
+pub(in crate::commands) struct Scale {
     /// What each peer is: dht or bittorrent.
     #[arg(long, value_name = "NAME", default_value_t = Peer::Dht)]
     peer: Peer,

@@ -17,7 +17,7 @@ use emu_bench::{
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
-use crate::cli::{FAILED, OK, Outcome, print, print_json, table};
+use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 
 /// Arguments of `emu bench folding`.
 #[derive(Args)]
@@ -31,7 +31,7 @@ Examples:
 Needs root, the programs python3-libtorrent (or aria2c) and opentracker, and a kernel with
 fq; `cargo xtask run -- bench folding` sees to all three. Works in network namespaces of its
 own.")]
-pub(in crate::cli) struct Folding {
+pub(in crate::commands) struct Folding {
     /// A small one that takes two minutes for each run; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,

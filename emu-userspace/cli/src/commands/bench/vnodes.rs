@@ -4,7 +4,7 @@ use emu_bench::vnodes::{self, Sizes};
 use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};
-use crate::cli::Outcome;
+use crate::commands::Outcome;
 
 /// Arguments of `emu bench vnodes`.
 #[derive(Args)]
@@ -17,7 +17,7 @@ Examples:
   emu bench vnodes --full --out report      all sizes; report/vnodes.html
 
 Exit code 1 if emu is not flat, or if the machine was too restless to tell.")]
-pub(in crate::cli) struct Vnodes {
+pub(in crate::commands) struct Vnodes {
     #[command(flatten)]
     effort: Effort,
     #[command(flatten)]

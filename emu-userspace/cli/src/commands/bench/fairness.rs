@@ -6,7 +6,7 @@ use emu_bench::fairness::{self, Settings};
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
-use crate::cli::{FAILED, OK, Outcome, print, print_json, table};
+use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 
 /// Arguments of `emu bench fairness`.
 #[derive(Args)]
@@ -17,7 +17,7 @@ Examples:
 
 Needs root, and a kernel with fq: `cargo xtask run -- bench fairness`. Works in a network
 namespace of its own.")]
-pub(in crate::cli) struct Fairness {
+pub(in crate::commands) struct Fairness {
     /// A small one; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,

@@ -4,7 +4,7 @@ use emu_bench::packet::{self, Sizes};
 use emu_report::Environment;
 
 use super::output::{Effort, Output, with_progress};
-use crate::cli::Outcome;
+use crate::commands::Outcome;
 
 /// Arguments of `emu bench packet`.
 #[derive(Args)]
@@ -16,7 +16,7 @@ Examples:
   emu bench packet --full --out report      all sizes; report/packet.html
 
 Exit code 1 if a packet costs more than it may, or if the machine was too busy to tell.")]
-pub(in crate::cli) struct Packet {
+pub(in crate::commands) struct Packet {
     #[command(flatten)]
     effort: Effort,
     #[command(flatten)]

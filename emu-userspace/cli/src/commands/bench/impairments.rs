@@ -7,7 +7,7 @@ use emu_bench::impairments::{self, Report, Row, Side, Sizes};
 use emu_report::{Environment, Verdict};
 
 use super::output::{Effort, Output, with_progress};
-use crate::cli::{FAILED, OK, Outcome, print, print_json, table};
+use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 
 /// Arguments of `emu bench impairments`.
 #[derive(Args)]
@@ -19,7 +19,7 @@ Examples:
   emu bench impairments                                  a minute or two
   emu bench impairments --full --out report             several minutes; report/impairments.html
   emu bench impairments --full --markdown accuracy.md    a table for people")]
-pub(in crate::cli) struct Impairments {
+pub(in crate::commands) struct Impairments {
     #[command(flatten)]
     effort: Effort,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 fn packaging(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../packaging")
+        .join("../../packaging")
         .join(name)
 }
 
@@ -156,7 +156,7 @@ fn the_command_exists(container: &Value, map: &Value, folder: &str) {
 #[test]
 fn the_api_takes_the_manifests() {
     let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("../target/kubernetes-validate/bin/kubernetes-validate");
+        .join("../../target/kubernetes-validate/bin/kubernetes-validate");
     let program = if installed.exists() {
         installed
     } else {

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::{FAILED, OK, Outcome, load::watched, print, print_json, table};
+use crate::commands::{FAILED, OK, Outcome, load::watched, print, print_json, table};
 
 /// How much to measure.
 #[derive(Args)]

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use crate::agent::{self, Config, OnExit, StartAt};
 use anyhow::anyhow;
 use clap::{Args, ValueEnum};
-use emu::agent::{self, Config, OnExit, StartAt};
 use emu_model::topology;
 use tracing::Level;
 

@@ -5,7 +5,7 @@ use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde_json::json;
 
 use super::output::{Effort, Output};
-use crate::cli::Outcome;
+use crate::commands::Outcome;
 
 /// Arguments of `emu bench identity`.
 #[derive(Args)]
@@ -15,7 +15,7 @@ Examples:
   emu bench identity --at-most 1.03      exit code 1 if a connect costs more
 
 Works in a scratch network namespace and cgroup; needs root, and no topology.")]
-pub(in crate::cli) struct Identity {
+pub(in crate::commands) struct Identity {
     /// Pairs of blocks with the hooks and without.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: Option<u32>,

@@ -1,8 +1,8 @@
 //! The `emu` command.
-mod cli;
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::main()
+    emu_cli::main()
 }

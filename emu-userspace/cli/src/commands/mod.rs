@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, output. The work is the library's.
 
 mod agent;
+#[cfg(feature = "bench")]
 mod bench;
 mod doctor;
 mod exec;
@@ -103,6 +104,7 @@ enum Command {
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
     /// Measure the emulator itself: what it costs, and how it follows its formulas.
+    #[cfg(feature = "bench")]
     #[command(subcommand)]
     Bench(bench::Bench),
     /// Say what this kernel and user can do, by trying it.
@@ -147,7 +149,8 @@ enum Form {
 /// What a command gives back: an exit code, or an error to print.
 type Outcome = anyhow::Result<u8>;
 
-pub(crate) fn main() -> ExitCode {
+/// Runs the command that the arguments of this process ask for, and returns its exit code.
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -174,6 +177,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Agent(agent) => agent.run(),
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
+        #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(),
         Command::Check { file, json } => match std::fs::read_to_string(&file) {
             Ok(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
