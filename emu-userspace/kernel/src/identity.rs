@@ -23,12 +23,11 @@ use emu_common::{
     model::identity::Event,
     names::{self, MAP_EVENTS, MAP_IDENTITY},
 };
-use serde::{Deserialize, Serialize};
 
 use super::{
     bpf::{self, BpfError, address_key},
     cgroup::{self, CgroupError, Tree},
-    state::{SharedLock, StateDir, StateError, Undo, WriterLock},
+    state::{Record, SharedLock, StateDir, StateError, Undo, WriterLock},
 };
 
 /// A process could not become a vnode's.
@@ -54,17 +53,6 @@ pub enum IdentityError {
     /// The topology went away meanwhile.
     #[error("the topology was unloaded meanwhile")]
     Gone,
-}
-
-/// What later commands must know of the attached programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// Identifier of the namespace's cgroup.
-    pub cgroup_id: u64,
-    /// Identifier of the map of identities.
-    pub map_id: u32,
-    /// Identifier of the map of counters.
-    pub events_map_id: u32,
 }
 
 /// `enum bpf_attach_type` of the uapi header linux/bpf.h.

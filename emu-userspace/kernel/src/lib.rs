@@ -51,11 +51,6 @@ pub mod identity;
 pub mod link;
 pub mod live;
 pub mod machine;
-#[expect(
-    unsafe_code,
-    reason = "maps are memory that the kernel changes at the same time"
-)]
-mod mapped;
 pub mod missing;
 pub mod netlink;
 #[expect(unsafe_code, reason = "ioctl has no safe interface")]

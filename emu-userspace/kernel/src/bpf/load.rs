@@ -19,8 +19,7 @@ use emu_common::{
 };
 use emu_model::plan::{Entries, Plan, Room, jitter_tables};
 
-use super::{BpfError, Programs, address_key, map_error};
-use crate::mapped::Mapped;
+use super::{BpfError, Mapped, Programs, address_key, map_error};
 
 /// The compiled programs.
 pub(crate) static OBJECT: &[u8] =

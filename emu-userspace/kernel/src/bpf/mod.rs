@@ -1,6 +1,11 @@
 //! The BPF object: its programs and maps, pinning them, and finding them again from
 //! another process; `load` makes them.
 mod load;
+#[expect(
+    unsafe_code,
+    reason = "maps are memory that the kernel changes at the same time"
+)]
+mod mapped;
 #[expect(unsafe_code, reason = "the bpf call has no safe interface")]
 pub mod run;
 
@@ -23,10 +28,9 @@ use emu_common::{
 };
 use emu_model::plan::{Current, TableError};
 
-use super::mapped::Mapped;
-
 pub(super) use load::{OBJECT, program_error};
 pub use load::{load, load_with, object_mark, open};
+pub use mapped::Mapped;
 
 /// The object could not be loaded or its maps not be reached.
 #[derive(Debug, thiserror::Error)]

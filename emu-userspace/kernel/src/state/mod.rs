@@ -6,6 +6,7 @@
 //! writer.
 mod journal;
 mod lock;
+mod record;
 
 use std::{
     fs, io,
@@ -18,10 +19,9 @@ use emu_model::plan::FqPlan;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use super::identity::Record;
-
 pub use journal::Undo;
 pub use lock::{SharedLock, WriterLock};
+pub use record::Record;
 
 const ROOT: &str = "/run/emu";
 const JOURNAL: &str = "journal.jsonl";

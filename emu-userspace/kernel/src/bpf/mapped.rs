@@ -11,7 +11,7 @@ use aya::maps::MapData;
 use emu_common::layout::{PairLink, Pipe, Stage};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::bpf::{BpfError, map_error};
+use super::{BpfError, map_error};
 
 /// An array map whose values this process reads and writes in place.
 ///
