@@ -1,5 +1,10 @@
 //! The two lines that are compared: vnodes on `lo`, and netem on a veth pair.
-use std::{net::UdpSocket, path::Path, thread, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    path::Path,
+    thread,
+    time::Duration,
+};
 
 use emu_kernel::{
     session::{Session, SessionError},
@@ -9,13 +14,15 @@ use emu_model::{plan::Plan, topology};
 
 use super::{
     BenchError,
-    accuracy::End,
     namespace::Namespace,
     probe::{self, Ends},
 };
 
 /// Port of the receivers.
 const PORT: u16 = 7000;
+
+/// An end of a line that TCP uses.
+pub type End<'a> = (&'a Namespace, SocketAddr);
 
 /// Where a receiver is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,5 +1,4 @@
 //! What a chart shows, as plain data.
-use super::{ReportError, draw};
 
 /// A chart: axes, and series of points in the order of the legend.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,16 +215,5 @@ impl Chart {
     /// Its title.
     pub fn title(&self) -> &str {
         &self.title
-    }
-
-    /// The picture: dark on white, so that it is as good on paper as on a dark page.
-    ///
-    /// # Errors
-    /// [`ReportError::Draw`].
-    pub fn svg(&self) -> Result<String, ReportError> {
-        draw::svg(self).map_err(|words| ReportError::Draw {
-            chart: self.title.clone(),
-            words,
-        })
     }
 }

@@ -6,6 +6,7 @@ use plotters::{
 };
 
 use super::{
+    ReportError,
     chart::{Chart, Kind, Point, Series},
     scale::{Scale, number},
 };
@@ -49,8 +50,21 @@ fn words(error: impl std::error::Error) -> String {
     error.to_string()
 }
 
+impl Chart {
+    /// The picture: dark on white, so that it is as good on paper as on a dark page.
+    ///
+    /// # Errors
+    /// [`ReportError::Draw`].
+    pub fn svg(&self) -> Result<String, ReportError> {
+        svg(self).map_err(|words| ReportError::Draw {
+            chart: self.title().to_owned(),
+            words,
+        })
+    }
+}
+
 /// The picture, or the library's words.
-pub(super) fn svg(chart: &Chart) -> Result<String, String> {
+fn svg(chart: &Chart) -> Result<String, String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();

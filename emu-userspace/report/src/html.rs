@@ -22,7 +22,17 @@ figcaption{font-size:.9rem}
 .v{padding:.4rem .8rem;border-left:.35rem solid;background:var(--soft);margin:.6rem 0}
 .holds{border-color:#009e73}.fails{border-color:#d55e00}.undecided{border-color:#e69f00}";
 
-pub(super) fn page(report: &Report) -> Result<String, ReportError> {
+impl Report {
+    /// The page: one file, with its pictures inside and without a script.
+    ///
+    /// # Errors
+    /// [`ReportError::Draw`].
+    pub fn html(&self) -> Result<String, ReportError> {
+        page(self)
+    }
+}
+
+fn page(report: &Report) -> Result<String, ReportError> {
     let title = escaped(&report.title);
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\

@@ -6,7 +6,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Chart, Environment, ReportError, Table, html, png};
+use super::{Chart, Environment, ReportError, Table, png};
 
 /// What a measurement shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -113,14 +113,6 @@ impl Report {
             Part::Verdict(verdict, text) => Some((*verdict, text.as_str())),
             _ => None,
         })
-    }
-
-    /// The page: one file, with its pictures inside and without a script.
-    ///
-    /// # Errors
-    /// [`ReportError::Draw`].
-    pub fn html(&self) -> Result<String, ReportError> {
-        html::page(self)
     }
 
     /// Writes the page, its pictures and tables, and `data` as JSON with the

@@ -2,7 +2,7 @@
 //! turns in one run.
 mod report;
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use emu_kernel::health::{Health, Monitor};
 use emu_report::Verdict;
@@ -359,9 +359,6 @@ fn tcp_row(scene: &Scene, case: &TcpCase) -> Result<TcpRow, BenchError> {
         share: [emu? / ideal, netem? / ideal],
     })
 }
-
-/// An end of a line that TCP uses.
-pub type End<'a> = (&'a super::namespace::Namespace, SocketAddr);
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,5 @@
 //! `emu load`, `emu unload` and `emu check`.
 use std::{
-    io::IsTerminal,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -226,9 +225,4 @@ fn groups(topology: &Topology) -> Outcome {
         topology.vnode_total(),
         topology.groups.len()
     ))
-}
-
-/// Whether a person is watching the error output.
-pub(super) fn watched() -> bool {
-    std::io::stderr().is_terminal()
 }

@@ -16,7 +16,7 @@ mod together;
 mod verify;
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
 };
@@ -263,6 +263,11 @@ fn print(text: &str) -> Outcome {
 
 fn print_json<T: Serialize>(value: &T) -> Outcome {
     print(&serde_json::to_string_pretty(value)?)
+}
+
+/// Whether a person is watching the error output.
+fn watched() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// A table with a header and the given columns to the right.

@@ -7,7 +7,7 @@ use emu_kernel::{
 use emu_model::{plan::Plan, topology::Topology};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{FAILED, OK, Outcome, load::watched, print, print_json, table};
+use super::{FAILED, OK, Outcome, print, print_json, table, watched};
 
 /// Arguments of `emu verify`.
 #[derive(Args)]

@@ -5,9 +5,9 @@ use emu_kernel::{
     cgroup::CgroupError,
     cohort::{Cohort, Place},
 };
-use emu_model::experiment::Limits;
+use emu_model::experiment::{Limits, Schedule};
 
-use super::{RunError, supervisor::Parts};
+use super::{Input, Options, RunError, guardian::Guardian};
 
 /// Share of a program that says nothing.
 const USUAL_WEIGHT: u32 = 100;
@@ -15,17 +15,19 @@ const USUAL_WEIGHT: u32 = 100;
 /// Makes the controllers work that the experiment's limits need; returns those that
 /// are to be taken back from the machine's own root.
 pub(super) fn control(
-    parts: &mut Parts<'_>,
+    (input, schedule): (&Input, &Schedule),
+    options: &Options,
+    guardian: &mut Guardian,
     cohort: &mut Cohort,
 ) -> Result<Vec<&'static str>, RunError> {
-    let programs = &parts.input.experiment.programs;
+    let programs = &input.experiment.programs;
     let memory = programs.iter().any(|p| p.limits.memory_bytes.is_some());
     let cpu = programs.iter().any(|p| p.limits.cpu_weight.is_some());
     let wanted: Vec<&'static str> = [("memory", memory), ("cpu", cpu)]
         .into_iter()
         .filter_map(|(name, needed)| needed.then_some(name))
         .collect();
-    if wanted.is_empty() || !parts.options.keep_limits {
+    if wanted.is_empty() || !options.keep_limits {
         return Ok(Vec::new());
     }
     let lacks = cohort.lacks(&wanted);
@@ -34,13 +36,13 @@ pub(super) fn control(
     }
     let new = cohort.new_at_root(&wanted);
     if !new.is_empty() {
-        parts.guardian.controllers(&new);
+        guardian.controllers(&new);
     }
     cohort.control(&wanted)?;
     if cpu {
         // A program's share counts among those of its vnode, so a vnode has the sum.
         let mut weights: BTreeMap<IpAddr, u32> = BTreeMap::new();
-        for process in &parts.schedule.processes {
+        for process in &schedule.processes {
             let own = programs[process.program_index].limits.cpu_weight;
             *weights.entry(process.vnode).or_default() += own.map_or(USUAL_WEIGHT, u32::from);
         }

@@ -109,7 +109,7 @@ pub(super) struct Supervisor<'a> {
 }
 
 impl<'a> Supervisor<'a> {
-    pub fn new(mut parts: Parts<'a>) -> Result<Self, RunError> {
+    pub fn new(parts: Parts<'a>) -> Result<Self, RunError> {
         let processes = &parts.schedule.processes;
         let dir = StateDir::here().map_err(SessionError::from)?;
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
@@ -118,7 +118,12 @@ impl<'a> Supervisor<'a> {
         let mut cohort = Cohort::new(&dir, parts.name, vnodes, count)
             .map_err(|e| RunError::Identity(Box::new(e)))?;
         let sample = parts.input.experiment.sample;
-        let controlled = super::limits::control(&mut parts, &mut cohort)?;
+        let controlled = super::limits::control(
+            (parts.input, parts.schedule),
+            parts.options,
+            parts.guardian,
+            &mut cohort,
+        )?;
         let table = sample
             .map(|_| parts.files.table("counters.csv"))
             .transpose()?;

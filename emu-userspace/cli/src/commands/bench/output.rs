@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::commands::{FAILED, OK, Outcome, load::watched, print, print_json, table};
+use crate::commands::{FAILED, OK, Outcome, print, print_json, table, watched};
 
 /// How much to measure.
 #[derive(Args)]
