@@ -25,18 +25,24 @@ use nix::{
     },
     unistd::{Pid, setsid},
 };
+use vm_protocol::settings;
 
 /// Open files of the command: thousands of vnodes in one process.
 const OPEN_FILES: u64 = 262_144;
 
-/// Parts of a file that are separated by NUL bytes.
+/// Reads a file of which each part ends with a NUL byte.
 fn parts(path: &Path) -> anyhow::Result<Vec<OsString>> {
     let bytes = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    Ok(bytes
-        .split(|b| *b == 0)
-        .filter(|part| !part.is_empty())
+    Ok(split(&bytes))
+}
+
+/// The parts of such a file; empty ones count, as arguments of a command do.
+fn split(bytes: &[u8]) -> Vec<OsString> {
+    let parts = bytes.split_inclusive(|b| *b == 0);
+    parts
+        .map(|part| part.strip_suffix(&[0]).unwrap_or(part))
         .map(|part| OsString::from_vec(part.to_vec()))
-        .collect())
+        .collect()
 }
 
 /// A console of the VM, without any translation of what passes: the one that a
@@ -87,6 +93,9 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
         // Programs such as iperf3 delete a temporary file and go on using it; 9p
         // has no such files.
         command.env("TMPDIR", "/dev/shm");
+    }
+    for (name, value) in seeded_environment() {
+        command.env(name, value);
     }
     if interactive {
         // The leader of a session gets the console that it opens next as its
@@ -156,9 +165,39 @@ fn copy(
     }))
 }
 
+/// What programs are told in a VM whose randomness follows from a seed: to ask its kernel
+/// for random numbers, and not the processor.
+fn seeded_environment() -> Vec<(&'static str, String)> {
+    if env::var_os(settings::GUEST_RANDOM).is_none() {
+        return Vec::new();
+    }
+    let library = format!("{}/{}", settings::GUEST_FOLDER, settings::RANDOM_LIBRARY);
+    let preload = match env::var("LD_PRELOAD") {
+        Ok(others) => format!("{library}:{others}"),
+        Err(_) => library,
+    };
+    vec![
+        ("LD_PRELOAD", preload),
+        // Bit 62 of the first word is RDRAND, bit 18 of the second RDSEED
+        // (OPENSSL_ia32cap(3)).
+        ("OPENSSL_ia32cap", "~0x4000000000000000:~0x40000".to_owned()),
+    ]
+}
+
 /// Sets the loopback interface up, through a file rather than a tool.
 fn set_lo_up() -> anyhow::Result<()> {
     const IFF_UP: i32 = 1;
     // sysfs takes the flags of an interface as a number.
     fs::write("/sys/class/net/lo/flags", format!("{IFF_UP:#x}")).context("set lo up")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn empty_arguments_are_arguments() {
+        assert_eq!(split(b"sh\0-c\0\0last\0"), ["sh", "-c", "", "last"]);
+        assert!(split(b"").is_empty());
+    }
 }

@@ -85,9 +85,13 @@ fn run(folder: &Path) -> anyhow::Result<i32> {
         }
     }
     if std::env::var_os(settings::GUEST_VARIABLE).is_some() {
-        let page = Path::new(settings::GUEST_PAGE);
-        fs::create_dir_all(page.parent().unwrap_or(page)).context("make the clock's folder")?;
-        symlink(folder.join("clock"), page).context("link the clock's page")?;
+        fs::create_dir_all(settings::GUEST_FOLDER).context("make the clock's folder")?;
+        symlink(folder.join("clock"), settings::GUEST_PAGE).context("link the clock's page")?;
+    }
+    if let Some(library) = std::env::var_os(settings::GUEST_RANDOM) {
+        // Programs of any user must find it.
+        let copy = Path::new(settings::GUEST_FOLDER).join(settings::RANDOM_LIBRARY);
+        fs::copy(library, copy).context("copy the library for random numbers")?;
     }
     sethostname("emu-vm").context("set the host name")?;
     modules::load(&modules::NETWORK)?;

@@ -7,6 +7,7 @@ use anyhow::{anyhow, bail};
 use super::{
     Request,
     kernel::Kernel,
+    lockstep,
     segment::{Plug, segment},
 };
 
@@ -20,9 +21,9 @@ const BECOME: &str = "ip link set dev vec0 name eth0
 ip addr add \"$0/24\" dev eth0
 ip link set dev eth0 up
 echo \"$EMU_HOST\" > /proc/sys/kernel/hostname
-: > \"$1/$EMU_RANK\"
+: > \"${1:-/dev/null}${1:+/$EMU_RANK}\"
 looks=0
-until [ \"$(ls \"$1\" | wc -l)\" -ge \"$EMU_SIZE\" ]; do
+until [ -z \"$1\" ] || [ \"$(ls \"$1\" | wc -l)\" -ge \"$EMU_SIZE\" ]; do
   [ $looks -lt 600 ] || { echo 'the other hosts have not come within a minute' >&2; exit 1; }
   looks=$((looks + 1))
   sleep 0.1
@@ -40,15 +41,23 @@ pub fn run(
     if kernel.is_emulated() {
         bail!("only VMs of User-Mode Linux can be joined, and {kernel} runs in QEMU");
     }
+    let in_one_time = request(0).clock.is_some();
     let meet = tempfile::Builder::new().prefix("emu-vms-").tempdir()?;
+    // In one emulated time all of them boot at the same moment.
+    let meet = (!in_one_time).then(|| meet.path());
     let host = |plug: Plug, rank: usize| {
         let mut request = request(rank);
-        request.argv = become_host(rank, count, meet.path(), request.argv);
+        request.argv = become_host(rank, count, meet, request.argv);
         request.plug = Some(plug);
         kernel.run(&request)
     };
     let statuses: Vec<anyhow::Result<u8>> = thread::scope(|scope| {
-        let plugs = segment(count)?.into_iter().enumerate();
+        let plugs = if in_one_time {
+            lockstep::segment(count)
+        } else {
+            segment(count)
+        };
+        let plugs = plugs?.into_iter().enumerate();
         let host = &host;
         let running: Vec<_> = plugs
             .map(|(rank, plug)| scope.spawn(move || host(plug, rank)))
@@ -75,7 +84,7 @@ pub fn name(rank: usize) -> String {
 }
 
 /// The command of a host, which makes it one before.
-fn become_host(rank: usize, count: usize, meet: &Path, argv: Vec<String>) -> Vec<String> {
+fn become_host(rank: usize, count: usize, meet: Option<&Path>, argv: Vec<String>) -> Vec<String> {
     let words = [
         "env".to_owned(),
         format!("EMU_HOST={}", name(rank)),
@@ -85,7 +94,8 @@ fn become_host(rank: usize, count: usize, meet: &Path, argv: Vec<String>) -> Vec
         "-ec".to_owned(),
         BECOME.to_owned(),
         format!("{NETWORK}.{}", rank + 1),
-        meet.display().to_string(),
+        meet.map(|folder| folder.display().to_string())
+            .unwrap_or_default(),
     ];
     words.into_iter().chain(argv).collect()
 }
@@ -99,7 +109,7 @@ mod tests {
     #[test]
     fn a_host_knows_its_place() {
         let argv = vec!["true".to_owned(), "a b".to_owned()];
-        let argv = become_host(1, 2, Path::new("/meet"), argv);
+        let argv = become_host(1, 2, Some(Path::new("/meet")), argv);
         assert_eq!(
             argv[..4],
             ["env", "EMU_HOST=h1", "EMU_RANK=1", "EMU_SIZE=2"]

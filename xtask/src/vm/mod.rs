@@ -5,6 +5,7 @@ pub mod guest;
 pub mod hosts;
 mod initramfs;
 pub mod kernel;
+mod lockstep;
 mod processor;
 mod qemu;
 mod segment;

@@ -12,10 +12,9 @@ use nix::{
     sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, socketpair},
 };
 
-use super::channel::inherit;
+use vm_protocol::segment::LONGEST_FRAME;
 
-/// Longest frame of an Ethernet with usual MTU, a VLAN tag included.
-const LONGEST_FRAME: usize = 1_518;
+use super::channel::inherit;
 
 /// One VM's place on a segment.
 #[derive(Debug)]
@@ -25,6 +24,11 @@ pub struct Plug {
 }
 
 impl Plug {
+    /// The place with that number.
+    pub const fn new(rank: usize, socket: OwnedFd) -> Self {
+        Self { rank, socket }
+    }
+
     /// Number of the socket, for the VM.
     pub fn number(&self) -> i32 {
         self.socket.as_raw_fd()
@@ -59,7 +63,7 @@ pub fn segment(places: usize) -> anyhow::Result<Vec<Plug>> {
             SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
         )
         .context("make a network between VMs")?;
-        plugs.push(Plug { rank, socket });
+        plugs.push(Plug::new(rank, socket));
         ends.push(end);
     }
     thread::spawn(move || carry(&ends));
@@ -95,13 +99,15 @@ fn receive(end: &OwnedFd, frame: &mut [u8]) -> Result<usize, Errno> {
     socket::recv(end.as_raw_fd(), frame, MsgFlags::empty())
 }
 
-/// To the VM with the frame's address, else to all others.
+/// Who gets a frame: the VM with its address, else all others.
+pub fn receivers(frame: &[u8], from: usize, places: usize) -> impl Iterator<Item = usize> {
+    let to = (0..places).find(|rank| frame.starts_with(&address(*rank)));
+    (0..places).filter(move |rank| *rank != from && to.is_none_or(|to| to == *rank))
+}
+
 fn send(ends: &[OwnedFd], from: usize, frame: &[u8]) {
-    let to = (0..ends.len()).find(|rank| frame.starts_with(&address(*rank)));
-    for (rank, end) in ends.iter().enumerate() {
-        if rank != from && to.is_none_or(|to| to == rank) {
-            put(end, frame);
-        }
+    for to in receivers(frame, from, ends.len()) {
+        put(&ends[to], frame);
     }
 }
 

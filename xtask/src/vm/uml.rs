@@ -6,13 +6,15 @@ use std::{
     process::{Command, Stdio},
 };
 
+use vm_protocol::settings;
+
 use super::{Request, guest, processor::Processor, virtual_time::SEGMENT_FD};
 use crate::build;
 
 /// Runs a command on a User-Mode Linux binary and returns its exit status; its modules are
 /// in that folder, or where they are installed.
 pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::Result<u8> {
-    let binaries = build::packages(&["vm-init", "uml-xstate", "vm-time"])?;
+    let binaries = build::packages(&["vm-init", "uml-xstate", "vm-time", "vm-random"])?;
     let processor = Processor::take();
     guest::run(request, processor.as_ref(), |folder, streams| {
         let input = if request.interactive { "fd:0" } else { "null" };
@@ -47,6 +49,10 @@ pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::
         if let Some(clock) = &request.clock {
             preloaded.push(binaries.join("libvm_time.so"));
             clock.configure(&mut command, folder.path(), request.interactive, plug);
+            if clock.seed.is_some() {
+                let library = binaries.join(settings::RANDOM_LIBRARY);
+                command.arg(format!("{}={}", settings::GUEST_RANDOM, library.display()));
+            }
         } else {
             command.arg(format!("EMU_CLOCK={}", clock_source()));
         }

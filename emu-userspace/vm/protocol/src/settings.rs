@@ -28,6 +28,13 @@ pub const TRACE: &str = "EMU_CLOCK_TRACE";
 pub const GUEST_PARAMETER: &str = "EMU_VIRTUAL_TIME=1";
 /// Its name.
 pub const GUEST_VARIABLE: &str = "EMU_VIRTUAL_TIME";
+/// Parameter with the path of the library that lets C++ programs take random numbers from
+/// the VM's kernel; there only if those follow from a seed.
+pub const GUEST_RANDOM: &str = "EMU_RANDOM_LIBRARY";
+/// File name of that library.
+pub const RANDOM_LIBRARY: &str = "libvm_random.so";
+/// Folder in the VM of what belongs to its clock.
+pub const GUEST_FOLDER: &str = "/run/emu-vm";
 /// Path in the VM of the clock page; there only if the clock is emulated.
 pub const GUEST_PAGE: &str = "/run/emu-vm/clock";
 

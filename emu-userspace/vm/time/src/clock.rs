@@ -117,7 +117,7 @@ pub mod tests {
         assert_eq!((clock.remaining_ns(), clock.deadline_ns()), (0, None));
         clock.arm(1_000, 0);
         let deadline = clock.deadline_ns().unwrap();
-        assert!(deadline >= START_NS + 1_000 && deadline % GRAIN_NS == 0);
+        assert!(deadline >= START_NS + 1_000 && deadline.is_multiple_of(GRAIN_NS));
         clock.reach(deadline - 1);
         assert_eq!(clock.remaining_ns(), 1);
         assert!(!clock.take_interrupt());

@@ -3,7 +3,8 @@
 //! Each does for the kernel's own thread what the module that it calls says, and for
 //! everybody else (helper threads, processes before they are programs) what the C library
 //! does. Functions with variable arguments take as many as any caller gives: on x86-64
-//! integers are passed alike either way (System V ABI, 3.2.3).
+//! integers are passed alike either way (System V ABI, 3.2.3). In the unit tests they have
+//! other names, or the tests' own clock would be replaced.
 use core::{
     ffi::{CStr, c_char, c_int, c_long, c_uint, c_void},
     mem, ptr, slice,
@@ -53,7 +54,7 @@ const fn timespec(ns: u64) -> libc::timespec {
 ///
 /// # Safety
 /// As for the C library's function; this holds for all of this module.
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
     let state = state::state();
     let now = match clock {
@@ -77,7 +78,7 @@ pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn gettimeofday(time: *mut libc::timeval, _: *mut c_void) -> c_int {
     let us = state::state().time_of_day_ns() / 1_000;
     let value = libc::timeval {
@@ -93,7 +94,7 @@ pub unsafe extern "C" fn gettimeofday(time: *mut libc::timeval, _: *mut c_void) 
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn timer_create(
     _: libc::clockid_t,
     _: *mut libc::sigevent,
@@ -113,7 +114,7 @@ pub unsafe extern "C" fn timer_create(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn timer_settime(
     _: libc::timer_t,
     _: c_int,
@@ -130,7 +131,7 @@ pub unsafe extern "C" fn timer_settime(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn timer_gettime(_: libc::timer_t, times: *mut libc::itimerspec) -> c_int {
     let value = libc::itimerspec {
         it_interval: timespec(0),
@@ -145,7 +146,7 @@ pub unsafe extern "C" fn timer_gettime(_: libc::timer_t, times: *mut libc::itime
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn signalfd(fd: c_int, mask: *const libc::sigset_t, flags: c_int) -> c_int {
     let arguments = [i64::from(fd), mask as i64, 8, i64::from(flags), 0, 0];
     // SAFETY: the caller's own arguments; a signal set of the kernel has 8 bytes.
@@ -161,7 +162,7 @@ pub unsafe extern "C" fn signalfd(fd: c_int, mask: *const libc::sigset_t, flags:
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn poll(
     polled: *mut libc::pollfd,
     count: libc::nfds_t,
@@ -202,7 +203,7 @@ fn idle_poll(state: &State, polled: &mut libc::pollfd) -> c_int {
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sigsuspend(mask: *const libc::sigset_t) -> c_int {
     if let Some(state) = state::running()
         && !paced::wait(state, None)
@@ -217,7 +218,7 @@ pub unsafe extern "C" fn sigsuspend(mask: *const libc::sigset_t) -> c_int {
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn syscall(
     number: c_long,
     a: c_long,
@@ -251,7 +252,7 @@ pub unsafe extern "C" fn syscall(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn waitpid(pid: c_int, status: *mut c_int, options: c_int) -> c_int {
     let arguments = [i64::from(pid), status as i64, i64::from(options), 0, 0, 0];
     let for_guest = options & libc::__WALL != 0 && options & libc::WUNTRACED != 0;
@@ -277,7 +278,7 @@ pub unsafe extern "C" fn waitpid(pid: c_int, status: *mut c_int, options: c_int)
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn kill(pid: c_int, signal: c_int) -> c_int {
     let is_kernel = state::running().is_some();
     if is_kernel && signal == libc::SIGALRM && state::child() == 0 {
@@ -305,7 +306,7 @@ pub unsafe extern "C" fn kill(pid: c_int, signal: c_int) -> c_int {
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn clone(
     begin: extern "C" fn(*mut c_void) -> c_int,
     stack: *mut c_void,
@@ -332,7 +333,7 @@ pub unsafe extern "C" fn clone(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sigaction(
     signal: c_int,
     action: *const libc::sigaction,
@@ -361,7 +362,7 @@ pub unsafe extern "C" fn sigaction(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn epoll_ctl(
     epoll: c_int,
     operation: c_int,
@@ -389,7 +390,7 @@ pub unsafe extern "C" fn epoll_ctl(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint) -> c_int {
     let state = state::running();
     // SAFETY: the caller gives a path that ends with NUL.
@@ -414,7 +415,7 @@ pub unsafe extern "C" fn open64(path: *const c_char, flags: c_int, mode: c_uint)
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn pwrite64(
     fd: c_int,
     bytes: *const c_void,
@@ -436,7 +437,7 @@ pub unsafe extern "C" fn pwrite64(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, length: usize) -> isize {
     const LOOK_MS: i64 = 1_000;
     loop {
@@ -461,7 +462,7 @@ pub unsafe extern "C" fn write(fd: c_int, bytes: *const c_void, length: usize) -
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn getrandom(buffer: *mut c_void, length: usize, flags: c_uint) -> isize {
     let Some(random) = &state::state().random else {
         let arguments = [buffer as i64, length as i64, i64::from(flags), 0, 0, 0];
@@ -484,7 +485,7 @@ fn segment(fd: c_int) -> Option<(&'static State, &'static crate::controller::Con
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn sendmmsg(
     fd: c_int,
     messages: *mut libc::mmsghdr,
@@ -513,7 +514,7 @@ pub unsafe extern "C" fn sendmmsg(
 ///
 /// # Safety
 /// See [`clock_gettime`].
-#[unsafe(no_mangle)]
+#[cfg_attr(not(test), unsafe(no_mangle))]
 pub unsafe extern "C" fn writev(fd: c_int, parts: *const libc::iovec, count: c_int) -> isize {
     let Some((state, controller)) = segment(fd) else {
         let arguments = [i64::from(fd), parts as i64, i64::from(count), 0, 0, 0];

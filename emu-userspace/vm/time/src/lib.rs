@@ -19,7 +19,7 @@ mod controller;
 mod cpu;
 mod file_times;
 mod host;
-#[cfg_attr(test, expect(dead_code, reason = "nothing calls them in a test"))]
+pub mod interpose;
 mod paced;
 mod random;
 mod settings;
@@ -27,7 +27,3 @@ mod spin;
 mod state;
 mod stubs;
 mod trace;
-
-// Not in tests: their own clock would be replaced.
-#[cfg(not(test))]
-mod interpose;

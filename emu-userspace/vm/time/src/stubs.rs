@@ -23,12 +23,13 @@ pub struct Stubs {
 impl Stubs {
     /// None.
     pub const fn new() -> Self {
-        const EMPTY: Place = Place {
-            word: AtomicUsize::new(0),
-            pid: AtomicI32::new(0),
-        };
         Self {
-            places: [EMPTY; PLACES],
+            places: [const {
+                Place {
+                    word: AtomicUsize::new(0),
+                    pid: AtomicI32::new(0),
+                }
+            }; PLACES],
             made: AtomicI32::new(0),
         }
     }
