@@ -2,7 +2,7 @@
 //! time, and the results.
 //!
 //! [`run`] starts, watches and stops the programs of one host. Where an experiment needs
-//! several hosts, [`fleet`] is their rendezvous in a shared folder. [`results`] merges what
+//! several hosts, they meet in a shared folder: [`rendezvous`]. [`results`] merges what
 //! the hosts left into one folder with one report.
 //!
 //! When something happens is decided in [`emu_model::experiment`], how a program starts
@@ -10,6 +10,6 @@
 //! code for the other. It prints nothing; an observer is told how far a run is.
 #![forbid(unsafe_code)]
 
-pub mod fleet;
+pub mod rendezvous;
 pub mod results;
 pub mod run;

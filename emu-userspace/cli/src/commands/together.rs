@@ -9,7 +9,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand, ValueEnum};
 use emu_kernel::machine;
 use emu_runner::{
-    fleet::OnLoss,
+    rendezvous::OnLoss,
     results::{self, Merged, Part, State},
     run::Company,
 };

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 
 pub use summary::{HostPart, Merged, State};
 
-use crate::fleet::{self, Word};
+use crate::rendezvous::{self, Word};
 
 /// Results that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,7 @@ pub fn shared(folder: &Path) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
             parts.push(part);
         }
     }
-    let words = fleet::words(folder);
+    let words = rendezvous::words(folder);
     let rank = |part: &Part| words.iter().position(|w| w.host == part.host);
     parts.sort_by(|a, b| (rank(a), &a.host).cmp(&(rank(b), &b.host)));
     Ok((parts, words))

@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{MergeError, Part, read_json};
-use crate::fleet::{Offset, Phase, Word};
+use crate::rendezvous::{Offset, Phase, Word};
 
 /// Most failures that are told of; all are in `processes.csv`.
 const MOST_FAILURES: usize = 20;

@@ -1,6 +1,6 @@
 //! Parts as hosts write them.
 use super::*;
-use crate::fleet::{Offset, Orders, Phase};
+use crate::rendezvous::{Offset, Orders, Phase};
 
 fn part(folder: &Path, host: &str, vnode: &str, times: &[f64]) -> Part {
     let write = |name: &str, text: &str| {
@@ -117,7 +117,7 @@ fn a_lost_host_is_named_with_what_it_left() {
     let path = hosts.join("h1/counters.csv");
     let text = fs::read_to_string(&path).unwrap() + "2,10.0.0.2,4";
     fs::write(path, text).unwrap();
-    let meet = folder.path().join(fleet::FOLDER);
+    let meet = folder.path().join(rendezvous::FOLDER);
     fs::create_dir_all(&meet).unwrap();
     for (rank, word) in [
         word("h0", 0, Phase::Done, 0),

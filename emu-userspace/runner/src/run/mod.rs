@@ -42,7 +42,7 @@ pub use summary::{Failure, Summary, Why};
 pub use together::{Company, Ending, together};
 
 use crate::{
-    fleet::{Fleet, FleetError},
+    rendezvous::{Fleet, FleetError},
     results::MergeError,
 };
 

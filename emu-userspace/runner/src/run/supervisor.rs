@@ -31,7 +31,7 @@ use super::{
     shares::Share,
     slot::{Action, Agenda, Slot},
 };
-use crate::fleet::{Fleet, There};
+use crate::rendezvous::{Fleet, There};
 
 /// Time between two looks for ready programs.
 const GLANCE: Duration = Duration::from_millis(20);

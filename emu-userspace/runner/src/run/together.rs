@@ -20,7 +20,7 @@ use super::{
     supervisor::{Signals, Supervisor},
 };
 use crate::{
-    fleet::{self, Fleet, Here, Luggage, OnLoss, Terms, There, Word},
+    rendezvous::{self, Fleet, Here, Luggage, OnLoss, Terms, There, Word},
     results::{self, Merged},
 };
 
@@ -98,7 +98,7 @@ pub fn together(
     };
     let fleet = Fleet::join(terms, luggage)?;
     let part = Options {
-        out: fleet::results_of(&options.out, &own),
+        out: rendezvous::results_of(&options.out, &own),
         host: Some(own),
         start_at: None,
         ..options.clone()

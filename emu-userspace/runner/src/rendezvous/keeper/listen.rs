@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{LOOK, Shared, State};
-use crate::fleet::{OnLoss, Orders, Phase, Terms, Word, unix_ns};
+use crate::rendezvous::{OnLoss, Orders, Phase, Terms, Word, unix_ns};
 
 /// A word is said at least so often.
 const BEAT: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
 //! Hosts as threads, a real folder between them.
 use super::{listen::MARGIN, *};
-use crate::fleet::OnLoss;
+use crate::rendezvous::OnLoss;
 
 fn terms(folder: &std::path::Path, rank: usize, size: usize, on_loss: OnLoss) -> Terms {
     Terms {
