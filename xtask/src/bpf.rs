@@ -15,8 +15,8 @@ use crate::{
     install::{Need, debian},
 };
 
-const OBJECT: &str = "emu-userspace/bpf/emu.bpf.o";
-const DIGEST: &str = "emu-userspace/bpf/emu.bpf.sha256";
+const OBJECT: &str = "emu-userspace/kernel/bpf/emu.bpf.o";
+const DIGEST: &str = "emu-userspace/kernel/bpf/emu.bpf.sha256";
 const LINKER: &str = "0.13.0";
 /// Debian's compilers: those that build the BPF target and have its sources.
 const DEBIAN_RUST: [Need; 3] = [

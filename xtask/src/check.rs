@@ -3,6 +3,17 @@ use std::process::Command;
 
 use crate::build::{cargo, on_path, succeed};
 
+/// Packages of which the documentation is built.
+const DOCUMENTED: [&str; 7] = [
+    "emu-bench",
+    "emu-cli",
+    "emu-common",
+    "emu-kernel",
+    "emu-model",
+    "emu-report",
+    "emu-runner",
+];
+
 /// One thing to check: what it is called, and how.
 pub fn steps() -> Vec<(&'static str, Option<Command>)> {
     let step = |args: &[&str]| {
@@ -11,16 +22,11 @@ pub fn steps() -> Vec<(&'static str, Option<Command>)> {
         Some(command)
     };
     let mut doc = cargo();
-    doc.args([
-        "doc",
-        "--quiet",
-        "--no-deps",
-        "--package",
-        "emu-userspace",
-        "--package",
-        "emu-common",
-    ])
-    .env("RUSTDOCFLAGS", "-D warnings");
+    doc.args(["doc", "--quiet", "--no-deps"]);
+    for package in DOCUMENTED {
+        doc.args(["--package", package]);
+    }
+    doc.env("RUSTDOCFLAGS", "-D warnings");
     vec![
         ("formatting", step(&["fmt", "--all", "--check"])),
         (

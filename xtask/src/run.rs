@@ -32,7 +32,7 @@ const ANYWHERE: [&str; 9] = [
 
 /// Runs `emu ARGS` and returns its exit status; with a number of hosts, on so many VMs.
 pub fn run(args: &[String], hosts: Option<u8>, clock_arguments: &Arguments) -> anyhow::Result<u8> {
-    let emu = build::packages(&["emu-userspace"])?.join("emu");
+    let emu = build::packages(&["emu-cli"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
     // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
     let packet = args.starts_with(&["bench".to_owned(), "packet".to_owned()]);

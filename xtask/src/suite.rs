@@ -166,7 +166,7 @@ pub fn over_ssh(object: &Path) -> anyhow::Result<Vec<String>> {
 /// Tests that run `emu` and real programs.
 fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>> {
     debian("the end-to-end tests", &PROGRAMS)?;
-    build_with(object, "emu-userspace")?;
+    build_with(object, "emu-cli")?;
     let binary = test_binary(object, name)?;
     // One at a time: the tests measure, and the VM has one processor or slow ones.
     // What the tests print is what they measured.
@@ -184,7 +184,7 @@ fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>>
 
 /// `emu` with that object, where its measurements find their programs.
 pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
-    build_with(object, "emu-userspace")?;
+    build_with(object, "emu-cli")?;
     let mut argv = workloads::all()?;
     argv.push(build::target().join("debug/emu").display().to_string());
     Ok(argv)

@@ -16,9 +16,9 @@ pub mod udp;
 ///
 /// # Panics
 /// If it is not good.
-pub fn plan(text: &str) -> emu::plan::Plan {
-    let topology = emu::topology::parse(text, "test").unwrap_or_else(|e| panic!("{e}"));
-    emu::plan::Plan::new(&topology, None).unwrap_or_else(|e| panic!("{e}"))
+pub fn plan(text: &str) -> emu_model::plan::Plan {
+    let topology = emu_model::topology::parse(text, "test").unwrap_or_else(|e| panic!("{e}"));
+    emu_model::plan::Plan::new(&topology, None).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// The middle of some values; of two middle ones the upper.

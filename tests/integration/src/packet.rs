@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use aya::{TestRunOptions, programs::TestRun};
-use emu::kernel::bpf::Programs;
+use emu_kernel::bpf::Programs;
 
 /// Offsets in `struct __sk_buff` (uapi/linux/bpf.h).
 const PRIORITY: usize = 32;

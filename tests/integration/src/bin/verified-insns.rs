@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use aya::programs::{Program, ProgramError};
-use emu::kernel::bpf;
 use emu_common::layout::feature;
+use emu_kernel::bpf;
 
 /// Maps of this size: the verifier looks at the types of maps, not at their sizes.
 const TOPOLOGY: &str = "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: 1mbit}}\n";

@@ -1,8 +1,5 @@
 //! Impairments, filters and cuts, as the bytecode carries them out.
-use emu::{
-    bench::stats::kolmogorov_smirnov,
-    kernel::bpf::{Maps, Programs},
-};
+use emu_bench::stats::kolmogorov_smirnov;
 use emu_common::{
     Reason,
     layout::{Direction, PairLink, Stage, pipe_flag},
@@ -12,6 +9,7 @@ use emu_common::{
     },
     names::{PROG_EGRESS, PROG_IFB},
 };
+use emu_kernel::bpf::{Maps, Programs};
 use integration::{
     median,
     netns::isolated,

@@ -4,13 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 use aya::{TestRunOptions, programs::TestRun};
-use emu::kernel::bpf::{self, Maps, Programs};
 use emu_common::{
     Reason,
     layout::{Direction, PairLink, Pipe, Stage, Waits},
     model::{rate, waits},
     names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS, PROGS},
 };
+use emu_kernel::bpf::{self, Maps, Programs};
 use integration::{
     netns::isolated,
     packet::{ethernet, ipv4, ipv6, monotonic_ns, run, try_run},

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emu::bench::stats::mean;
+use emu_bench::stats::mean;
 use integration::{median, netns::isolated, udp};
 use socket2::{Domain, Socket, Type};
 

@@ -1,10 +1,11 @@
 //! Losses, copies and overtaking: their rates and their runs.
 use std::time::Duration;
 
-use emu::bench::{
+use emu_bench::{
     model::Events,
     stats::{Test, chi_squared, mean_run, run_lengths, share_z},
 };
+
 use integration::{
     netns::isolated,
     udp::{crossings, overtaken},

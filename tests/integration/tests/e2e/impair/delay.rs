@@ -1,10 +1,11 @@
 //! Jitter: its distributions, its correlation, and the order that it keeps.
 use std::time::Duration;
 
-use emu::bench::{
+use emu_bench::{
     model::Offsets,
     stats::{deviation, kolmogorov_smirnov, mean, serial_correlation},
 };
+
 use integration::{
     netns::isolated,
     udp::{Arrival, crossings, overtaken},

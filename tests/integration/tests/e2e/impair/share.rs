@@ -1,7 +1,6 @@
 //! What flows between two groups share, and all impairments in one file.
 use std::{thread, time::Duration};
 
-use emu::bench::{model::Events, stats::share_z};
 use integration::{
     command::{TopologyFile, emu_json},
     median,
@@ -9,6 +8,7 @@ use integration::{
     udp::{self, Arrival, crossings, overtaken},
 };
 
+use emu_bench::{model::Events, stats::share_z};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::{missing, stream};

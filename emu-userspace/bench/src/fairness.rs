@@ -1,0 +1,196 @@
+//! The fairness of the processors: P2PLab's experiment, in which a program that only
+//! computes starts again and again, and each is asked how long it took.
+use std::{fs, path::Path, process::Command, time::Duration, time::Instant};
+
+use emu_model::fairness::jain;
+use serde::Serialize;
+
+use super::{BenchError, namespace::Namespace};
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Programs.
+    pub programs: u32,
+    /// Time between two starts.
+    pub interval: Duration,
+    /// How long one takes when it is alone.
+    pub alone: Duration,
+}
+
+/// One program.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Program {
+    /// When it started, after the first.
+    pub start_s: f64,
+    /// How long it took.
+    pub took_s: f64,
+    /// Processor time that it got.
+    pub cpu_s: f64,
+    /// How long it would have taken if all that run had equal shares at all times.
+    pub fair_s: f64,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// In the order of their starts.
+    pub programs: Vec<Program>,
+    /// Processors that there are.
+    pub processors: usize,
+    /// Jain's index of fair time to time taken: 1 if all were treated alike.
+    pub jain_index: f64,
+}
+
+/// Work that is timed to find out how much fills the time.
+const TRIAL_ROUNDS: u32 = 200_000;
+
+/// Runs it; files go to `folder`.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn run(settings: &Settings, folder: &Path) -> Result<Outcome, BenchError> {
+    fs::create_dir_all(folder).map_err(BenchError::system("make a folder"))?;
+    let rounds = rounds(settings.alone)?;
+    let count = settings.programs;
+    let topology = format!(
+        "version: 1\nname: fairness\nseed: 1\ngroups:\n  all: {{prefix: 10.21.0.0/16, nodes: {count}}}\n"
+    );
+    let experiment = format!(
+        "name: fairness\ntopology: topology.yaml\nprograms:\n  - name: counter\n    on: all\n    \
+         start: {{every: {}ms}}\n    shell: '{}'\n",
+        settings.interval.as_millis(),
+        counting(rounds)
+    );
+    let write = |name: &str, text: &str| {
+        fs::write(folder.join(name), text).map_err(BenchError::system("write an experiment"))
+    };
+    write("topology.yaml", &topology)?;
+    write("experiment.yaml", &experiment)?;
+    let me = std::env::current_exe().map_err(BenchError::system("find the program of `emu`"))?;
+    let (file, out) = (folder.join("experiment.yaml"), folder.join("run"));
+    let namespace = Namespace::new()?;
+    namespace.run(&format!(
+        "{} run --json --user root --out {} {}",
+        me.display(),
+        out.display(),
+        file.display()
+    ))?;
+    let table = fs::read_to_string(out.join("processes.csv"))
+        .map_err(BenchError::system("read the results"))?;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let programs = shares(&rows(&table), processors);
+    let jain_index = jain(programs.iter().map(|p| p.fair_s / p.took_s));
+    Ok(Outcome {
+        programs,
+        processors,
+        jain_index,
+    })
+}
+
+fn counting(rounds: u32) -> String {
+    // Doubled braces would be a placeholder; there are none.
+    format!("i=0; while [ $i -lt {rounds} ]; do i=$((i+1)); done")
+}
+
+/// How far a program must count to take so long when it is alone.
+fn rounds(alone: Duration) -> Result<u32, BenchError> {
+    let mut best = Duration::MAX;
+    for _ in 0..3 {
+        let begin = Instant::now();
+        Command::new("/bin/sh")
+            .args(["-c", &counting(TRIAL_ROUNDS)])
+            .status()
+            .map_err(BenchError::system("start /bin/sh"))?;
+        best = best.min(begin.elapsed());
+    }
+    let rounds = alone.as_secs_f64() / best.as_secs_f64() * f64::from(TRIAL_ROUNDS);
+    Ok(rounds.clamp(1_000.0, f64::from(u32::MAX)) as u32)
+}
+
+/// Start, stop and processor time of each row, in the order of the starts.
+fn rows(table: &str) -> Vec<[f64; 3]> {
+    let mut lines = table.lines().map(|l| l.split(',').collect::<Vec<_>>());
+    let header = lines.next().unwrap_or_default();
+    let places = ["start_s", "stop_s", "cpu_s"].map(|name| header.iter().position(|h| *h == name));
+    let mut rows: Vec<[f64; 3]> = lines
+        .map(|row| {
+            places.map(|place| {
+                let cell = place.and_then(|p| row.get(p));
+                cell.and_then(|cell| cell.parse().ok()).unwrap_or(0.0)
+            })
+        })
+        .collect();
+    rows.sort_unstable_by(|a, b| a[0].total_cmp(&b[0]));
+    rows
+}
+
+fn shares(rows: &[[f64; 3]], processors: usize) -> Vec<Program> {
+    let work: Vec<(f64, f64)> = rows.iter().map(|[start, _, cpu]| (*start, *cpu)).collect();
+    let first = rows.first().map_or(0.0, |row| row[0]);
+    rows.iter()
+        .zip(fair(&work, processors))
+        .map(|([start, stop, cpu], fair_s)| Program {
+            start_s: start - first,
+            took_s: stop - start,
+            cpu_s: *cpu,
+            fair_s,
+        })
+        .collect()
+}
+
+/// How long each of some programs takes by processor sharing: all that run get equal
+/// shares, and none more than one processor. Each has its start and its work in seconds
+/// of a processor; starts are in order.
+fn fair(work: &[(f64, f64)], processors: usize) -> Vec<f64> {
+    let mut left: Vec<f64> = work.iter().map(|(_, cpu_s)| *cpu_s).collect();
+    let mut took = vec![0.0; work.len()];
+    let mut now = work.first().map_or(0.0, |(start, _)| *start);
+    let mut running: Vec<usize> = Vec::new();
+    let mut next = 0;
+    while next < work.len() || !running.is_empty() {
+        let share = (processors as f64 / running.len().max(1) as f64).min(1.0);
+        let ends = running.iter().map(|i| now + left[*i] / share);
+        let end = ends.fold(f64::INFINITY, f64::min);
+        let start = work.get(next).map_or(f64::INFINITY, |(start, _)| *start);
+        let then = end.min(start);
+        for i in &running {
+            left[*i] -= (then - now) * share;
+        }
+        now = then;
+        if start <= end {
+            running.push(next);
+            next += 1;
+        }
+        running.retain(|i| {
+            let is_done = left[*i] <= 1e-9;
+            if is_done {
+                took[*i] = now - work[*i].0;
+            }
+            !is_done
+        });
+    }
+    took
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_run_together_share() {
+        assert_eq!(fair(&[(0.0, 2.0)], 1), [2.0]);
+        assert_eq!(fair(&[(0.0, 2.0), (0.0, 2.0)], 1), [4.0, 4.0]);
+        assert_eq!(fair(&[(0.0, 2.0), (0.0, 2.0)], 2), [2.0, 2.0]);
+        // The second starts when the first has half of its work left.
+        assert_eq!(fair(&[(0.0, 2.0), (1.0, 2.0)], 1), [3.0, 3.0]);
+        assert_eq!(fair(&[(0.0, 1.0), (5.0, 1.0)], 1), [1.0, 1.0]);
+        assert!(fair(&[], 1).is_empty());
+    }
+
+    #[test]
+    fn tables_are_read_by_their_header() {
+        let rows = rows("vnode,stop_s,start_s,cpu_s\na,3.5,2,1\nb,2,1,0.5\n");
+        assert_eq!(rows, [[1.0, 2.0, 0.5], [2.0, 3.5, 1.0]]);
+    }
+}

@@ -1,0 +1,238 @@
+//! Hosts in one machine: network namespaces, each with an interface of its own, that a
+//! bridge joins. Every host loads its part of a topology, as it would on a cluster.
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io::Write,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use emu_common::layout::{Direction, Pipe};
+use emu_kernel::{
+    bpf::Maps,
+    session::{Loaded, Session, SessionError},
+    undo::Processes,
+};
+use emu_model::{
+    plan::Plan,
+    topology::{self, Topology},
+};
+
+use super::{BenchError, namespace::Namespace};
+
+/// Interface of every host.
+pub const INTERFACE: &str = "eth0";
+
+/// The address of a host among the others: the first has 172.16.0.1.
+pub fn host_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from(0xac10_0001 + index as u32)
+}
+
+/// Hosts that are joined and have their part of a topology.
+pub struct Fleet {
+    hosts: Vec<Host>,
+    _hub: Namespace,
+}
+
+/// One of them.
+pub struct Host {
+    namespace: Namespace,
+    maps: Maps,
+    /// Its vnodes, each with its place in the maps.
+    vnodes: Vec<(IpAddr, u32)>,
+}
+
+impl Fleet {
+    /// Makes a host for each that the topology names, in its order, and loads them.
+    /// Their addresses must be those of [`host_address`]. `folder` is for files.
+    ///
+    /// # Errors
+    /// [`BenchError`].
+    pub fn new(text: &str, folder: &Path) -> Result<Self, BenchError> {
+        let file = folder.join("topology.yaml");
+        fs::write(&file, text).map_err(BenchError::system("write the topology"))?;
+        let topology = topology::parse(text, &file.display().to_string())
+            .map_err(|e| SessionError::Topology(Box::new(e)))?;
+        let hub = Namespace::new()?;
+        hub.run("ip link add br0 type bridge")?;
+        hub.run("ip link set br0 up")?;
+        let namespaces = join(&hub, topology.hosts.len(), folder)?;
+        let mut hosts = Vec::new();
+        for (namespace, host) in namespaces.into_iter().zip(&topology.hosts) {
+            hosts.push(Host::load(namespace, &topology, &host.name, text, &file)?);
+        }
+        Ok(Self { hosts, _hub: hub })
+    }
+
+    /// The host with a number, the first being 0.
+    pub fn host(&self, index: usize) -> &Host {
+        &self.hosts[index]
+    }
+
+    /// The host that carries a vnode.
+    pub fn host_of(&self, vnode: IpAddr) -> Option<&Host> {
+        self.hosts
+            .iter()
+            .find(|host| host.vnodes.iter().any(|(address, _)| *address == vnode))
+    }
+}
+
+/// The address of a host's interface on the bridge.
+fn link_address(index: usize) -> String {
+    let [.., high, low] = (index as u32 + 1).to_be_bytes();
+    format!("02:00:00:00:{high:02x}:{low:02x}")
+}
+
+/// Tells a host where all others are. The kernel has one table of neighbours for all
+/// namespaces, of a thousand entries: a hundred hosts that each ask for all others would
+/// forget and ask again all the time, and every question goes to everybody.
+fn neighbours(count: usize, own: usize) -> String {
+    (0..count)
+        .filter(|index| *index != own)
+        .map(|index| {
+            format!(
+                "neigh replace {} lladdr {} dev {INTERFACE} nud permanent\n",
+                host_address(index),
+                link_address(index)
+            )
+        })
+        .collect()
+}
+
+/// Makes namespaces and plugs them into the bridge.
+fn join(hub: &Namespace, count: usize, folder: &Path) -> Result<Vec<Namespace>, BenchError> {
+    let batch = folder.join("ip-batch");
+    let mut plug = String::new();
+    let mut namespaces = Vec::new();
+    for index in 0..count {
+        let namespace = Namespace::new()?;
+        hub.with_task(|task| {
+            let lines = format!(
+                "link add {INTERFACE} address {} type veth peer name v{index} netns {task}\n\
+                 link set {INTERFACE} addrgenmode none\n\
+                 link set {INTERFACE} up\n\
+                 addr add {}/16 dev {INTERFACE}\n{}",
+                link_address(index),
+                host_address(index),
+                neighbours(count, index)
+            );
+            run_batch(&namespace, &batch, &lines)
+        })?;
+        plug += &format!("link set v{index} addrgenmode none\nlink set v{index} master br0 up\n");
+        namespaces.push(namespace);
+    }
+    run_batch(hub, &batch, &plug)?;
+    // The carrier comes up by a kernel worker, a moment after the command.
+    for namespace in &namespaces {
+        for _ in 0..200 {
+            if namespace
+                .run(&format!("ip link show {INTERFACE}"))?
+                .contains("state UP")
+            {
+                break;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+    Ok(namespaces)
+}
+
+fn run_batch(namespace: &Namespace, file: &Path, lines: &str) -> Result<(), BenchError> {
+    fs::write(file, lines).map_err(BenchError::system("write a batch for ip"))?;
+    namespace
+        .run(&format!("ip -batch {}", file.display()))
+        .map(drop)
+}
+
+/// A program of a vnode.
+#[derive(Debug, Clone)]
+pub struct Program<'a> {
+    /// Whose it is.
+    pub vnode: IpAddr,
+    /// Program and arguments.
+    pub argv: &'a [String],
+    /// Working folder, where `log` takes what it prints.
+    pub folder: PathBuf,
+}
+
+impl Host {
+    fn load(
+        namespace: Namespace,
+        topology: &Topology,
+        name: &str,
+        text: &str,
+        file: &Path,
+    ) -> Result<Self, BenchError> {
+        let loaded = namespace.enter(|| {
+            let plan = Plan::new(topology, Some(name)).map_err(SessionError::Plan)?;
+            Session::open()?.load(&plan, file, text)?;
+            Ok(Loaded::find()?)
+        })?;
+        let vnodes = loaded.plan.vnodes.iter().zip(&loaded.slots);
+        let vnodes = vnodes.map(|(v, slot)| (v.address, *slot)).collect();
+        let maps = loaded.maps()?;
+        Ok(Self {
+            namespace,
+            maps,
+            vnodes,
+        })
+    }
+
+    /// Starts a program as a vnode of this host, by `emu exec`.
+    ///
+    /// # Errors
+    /// [`BenchError::System`] if it cannot be started.
+    pub fn start(&self, program: &Program<'_>) -> Result<Child, BenchError> {
+        let log = File::create(program.folder.join("log"))
+            .map_err(BenchError::system("make a log file"))?;
+        let errors = log
+            .try_clone()
+            .map_err(BenchError::system("make a log file"))?;
+        let me =
+            std::env::current_exe().map_err(BenchError::system("find the program of `emu`"))?;
+        let vnode = program.vnode.to_string();
+        self.namespace.enter(|| {
+            Command::new(me)
+                .args(["exec", "--user", "root", &vnode, "--"].map(OsStr::new))
+                .args(program.argv)
+                .current_dir(&program.folder)
+                .stdin(Stdio::null())
+                .stdout(log)
+                .stderr(errors)
+                .spawn()
+                .map_err(BenchError::system("start `emu exec`"))
+        })
+    }
+
+    /// Counters of a vnode's pipe; of no vnode of this host, zeros.
+    pub fn pipe(&self, vnode: IpAddr, direction: Direction) -> Pipe {
+        let slot = self.vnodes.iter().find(|(address, _)| *address == vnode);
+        slot.and_then(|(_, slot)| self.maps.pipes.get(*slot as usize * 2 + direction as usize))
+            .unwrap_or_default()
+    }
+
+    /// Does some work on a thread of this host.
+    ///
+    /// # Errors
+    /// The work's own.
+    pub fn enter<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, BenchError> + Send,
+    ) -> Result<T, BenchError> {
+        self.namespace.enter(work)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // The namespace goes anyway; processes, state folder and pins would stay.
+        let unload = || Ok(Session::open()?.unload(Processes::Kill)?);
+        if let Err(error) = self.namespace.enter(unload) {
+            let _ = writeln!(std::io::stderr(), "emu: a host of the measurement: {error}");
+        }
+    }
+}

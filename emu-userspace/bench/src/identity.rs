@@ -1,0 +1,296 @@
+//! What the hooks of `emu exec` cost a program: connecting and closing, and
+//! sending a datagram, with the hooks attached and without them, in turns.
+//!
+//! One process measures itself in one cgroup of one scratch network namespace;
+//! only the hooks come and go. The answering sockets are outside the cgroup.
+use std::{
+    fs::{self, File},
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Instant,
+};
+
+use emu_kernel::{
+    addr,
+    cgroup::{self, CgroupError, Tree},
+    identity::{self, Hooks},
+    link,
+    netlink::Netlink,
+};
+use serde::Serialize;
+use socket2::{Domain, Socket, Type};
+
+use super::{BenchError, Spread, namespace::Namespace};
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Pairs of blocks, one with the hooks and one without.
+    pub pairs: u32,
+    /// Operations in a block, of which the median counts. At most 10,000: each
+    /// connection keeps a port for a minute.
+    pub operations: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pairs: 50,
+            operations: 400,
+        }
+    }
+}
+
+/// Result of one case.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Case {
+    /// What was measured.
+    pub name: &'static str,
+    /// With the hooks, nanoseconds for one operation.
+    pub with_ns: Spread,
+    /// Without.
+    pub without_ns: Spread,
+    /// Ratio of with to without, block by neighbouring block.
+    pub ratio: Spread,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+enum Work {
+    /// A TCP connection from its socket(2) to its end, with the peer's accept and
+    /// close: what P2PLab measured.
+    Cycle,
+    /// Of that, connect and close alone.
+    Connect,
+    /// sendto of a UDP socket that was never bound.
+    Datagram,
+}
+
+const CASES: [(&str, Work, Ends); 5] = [
+    ("tcp4 cycle", Work::Cycle, V4),
+    ("tcp6 cycle", Work::Cycle, V6),
+    ("tcp4 connect, close", Work::Connect, V4),
+    ("tcp6 connect, close", Work::Connect, V6),
+    ("udp4 sendto", Work::Datagram, V4),
+];
+
+/// Addresses of the vnode and of the socket that answers, both documentation's.
+type Ends = (IpAddr, IpAddr);
+const V4: Ends = (
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
+);
+const V6: Ends = (
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
+);
+
+/// Measures all cases. The calling process is in a scratch cgroup meanwhile, and
+/// back in its own afterwards.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn run(options: Options) -> Result<Vec<Case>, BenchError> {
+    Namespace::new()?.enter(|| in_scratch_namespace(options))
+}
+
+fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
+    let mut netlink = Netlink::open()?;
+    let lo = link::link(&mut netlink, "lo")?.map_or(1, |l| l.index);
+    for address in [V4.0, V4.1, V6.0, V6.1] {
+        netlink.request(addr::add_alias(lo, "lo", address))?;
+    }
+    // Opened before the process joins the cgroup: they stay outside.
+    let answering = CASES.map(|(case, work, ends)| {
+        let open = |_| answer(work, ends.1).map_err(BenchError::system(case));
+        (0..options.pairs).map(open).collect::<Result<Vec<_>, _>>()
+    });
+    let hooks = Hooks::load(1)?;
+    let (map_id, _) = hooks.map_ids()?;
+    let place = Place::enter()?;
+    let mut cases = Vec::new();
+    for ((name, work, ends), answering) in CASES.into_iter().zip(answering) {
+        identity::assign(map_id, place.cgroup_id, ends.0)?;
+        let series = Series {
+            name,
+            work,
+            vnode: ends.0,
+            operations: options.operations,
+        };
+        cases.extend(series.measure(&hooks, &place.file, &answering?)?);
+    }
+    Ok(cases)
+}
+
+/// A socket that answers, and its address.
+fn answer(work: Work, address: IpAddr) -> io::Result<(Socket, SocketAddr)> {
+    let any_port = SocketAddr::new(address, 0);
+    let kind = match work {
+        Work::Cycle | Work::Connect => Type::STREAM,
+        Work::Datagram => Type::DGRAM,
+    };
+    let socket = Socket::new(Domain::for_address(any_port), kind, None)?;
+    socket.bind(&any_port.into())?;
+    if kind == Type::STREAM {
+        socket.listen(16)?;
+    }
+    let bound = socket.local_addr()?.as_socket().unwrap_or(any_port);
+    Ok((socket, bound))
+}
+
+/// The scratch cgroup with this process in it; left and removed when dropped.
+struct Place {
+    tree: Tree,
+    name: String,
+    file: File,
+    cgroup_id: u64,
+    before: PathBuf,
+}
+
+impl Place {
+    fn enter() -> Result<Self, BenchError> {
+        let tree = Tree::find()?;
+        let before = own_cgroup(&tree);
+        let name = format!("bench-{}", std::process::id());
+        let folder = tree.folder(&name);
+        let cgroup_id = cgroup::create(&folder)?;
+        let file = File::open(&folder).map_err(|source| CgroupError::File {
+            operation: "open the cgroup",
+            path: folder.clone(),
+            source,
+        })?;
+        let place = Self {
+            tree,
+            name,
+            file,
+            cgroup_id,
+            before,
+        };
+        cgroup::join(&folder)?;
+        Ok(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // The root takes every process; a failure leaves an empty folder.
+        if cgroup::join(&self.before).is_err() {
+            let _ = cgroup::join(self.tree.root());
+        }
+        let _ = self.tree.remove(&self.name);
+    }
+}
+
+/// Where this process is now.
+fn own_cgroup(tree: &Tree) -> PathBuf {
+    let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
+    tree.root().join(own.unwrap_or_default())
+}
+
+/// One case in progress.
+struct Series {
+    name: &'static str,
+    work: Work,
+    vnode: IpAddr,
+    operations: u32,
+}
+
+impl Series {
+    /// With and without in turns, the order changing from pair to pair.
+    fn measure(
+        &self,
+        hooks: &Hooks,
+        cgroup: &File,
+        answering: &[(Socket, SocketAddr)],
+    ) -> Result<Option<Case>, BenchError> {
+        let (mut with, mut without, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, (socket, address)) in answering.iter().enumerate() {
+            let block = |hooked: bool| {
+                if hooked {
+                    hooks.attach(cgroup)?;
+                }
+                let result = self.block(socket, *address, hooked);
+                if hooked {
+                    hooks.detach(cgroup)?;
+                }
+                result.map_err(BenchError::system(self.name))
+            };
+            let [first, second] = [block(i % 2 == 0)?, block(i % 2 == 1)?];
+            let (hooked, plain) = if i % 2 == 0 {
+                (first, second)
+            } else {
+                (second, first)
+            };
+            with.push(hooked);
+            without.push(plain);
+            ratios.push(hooked / plain);
+        }
+        let spreads = [with, without, ratios].map(Spread::of);
+        let [Some(with_ns), Some(without_ns), Some(ratio)] = spreads else {
+            return Ok(None);
+        };
+        Ok(Some(Case {
+            name: self.name,
+            with_ns,
+            without_ns,
+            ratio,
+        }))
+    }
+
+    /// Median time of an operation in nanoseconds. The first operations after a
+    /// change of the hooks warm up and do not count.
+    fn block(&self, peer: &Socket, address: SocketAddr, hooked: bool) -> io::Result<f64> {
+        let warm_up = self.operations / 10;
+        let mut times = Vec::with_capacity(self.operations as usize);
+        for i in 0..self.operations + warm_up {
+            let time = match self.work {
+                Work::Cycle | Work::Connect => self.connect(peer, address, hooked)?,
+                Work::Datagram => self.datagram(peer, address)?,
+            };
+            if i >= warm_up {
+                times.push(time);
+            }
+        }
+        Ok(Spread::of(times).map_or(0.0, |s| s.median))
+    }
+
+    fn connect(&self, peer: &Socket, address: SocketAddr, hooked: bool) -> io::Result<f64> {
+        let to = address.into();
+        let whole = Instant::now();
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        let part = Instant::now();
+        socket.connect(&to)?;
+        drop(socket);
+        let part = part.elapsed();
+        let (accepted, from) = peer.accept()?;
+        drop(accepted);
+        let time = match self.work {
+            Work::Cycle => whole.elapsed(),
+            Work::Connect | Work::Datagram => part,
+        };
+        let seen = from.as_socket().map(|from| from.ip());
+        // A measurement of hooks that do nothing would be a fine one.
+        if hooked && seen != Some(self.vnode) {
+            return Err(io::Error::other(format!(
+                "the peer saw {seen:?} and not the vnode"
+            )));
+        }
+        Ok(time.as_nanos() as f64)
+    }
+
+    fn datagram(&self, peer: &Socket, address: SocketAddr) -> io::Result<f64> {
+        let to = address.into();
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        // The first one finds a port; the second is what all others are like.
+        socket.send_to(b"?", &to)?;
+        let start = Instant::now();
+        socket.send_to(b"?", &to)?;
+        let time = start.elapsed().as_nanos() as f64;
+        for _ in 0..2 {
+            peer.recv(&mut [std::mem::MaybeUninit::uninit(); 8])?;
+        }
+        Ok(time)
+    }
+}

@@ -1,0 +1,332 @@
+//! Each impairment beside netem with the same setting, in one run.
+use std::time::Duration;
+
+use emu_report::Environment;
+use serde::Serialize;
+
+use super::{
+    BenchError,
+    model::{Events, Offsets, Promise},
+    probe::{self, Arrival, Ends, Pace},
+    queues::{self, QueueRow},
+    scene::Scene,
+    settings::{LATENCY_MS, Measure, SETTINGS, SPREAD_MS, Setting},
+    stats::{self, Test},
+};
+
+/// A model that is right gives a smaller p once in a thousand tests.
+pub const LEAST_P: f64 = 1e-3;
+/// Standard errors that two honest measurements may differ by.
+const NOISE_ERRORS: f64 = 3.3;
+/// As much, for two distances of Kolmogorov and Smirnov, times the root of n.
+const NOISE_DISTANCE: f64 = 1.95;
+/// Of correlated delays only each so many-th is tested: they are independent.
+const APART: usize = 8;
+
+/// Longest that the machine may stand still while delays are measured: a third of
+/// the spread.
+const STILL: Duration = Duration::from_millis(17);
+/// Attempts at a calm turn.
+const ATTEMPTS: u32 = 4;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// Datagrams for each setting with jitter or overtaking, and each line.
+    pub delays: u32,
+    /// Datagrams for each other setting and line.
+    pub events: u32,
+    /// Turns between the two lines.
+    pub turns: u32,
+    /// Datagrams for each managed queue and line.
+    pub queues: u32,
+}
+
+impl Sizes {
+    /// A minute or two.
+    pub const QUICK: Self = Self {
+        delays: 1_000,
+        events: 6_000,
+        turns: 2,
+        queues: 2_500,
+    };
+    /// Some minutes.
+    pub const FULL: Self = Self {
+        delays: 2_400,
+        events: 24_000,
+        turns: 4,
+        queues: 4_000,
+    };
+}
+
+/// What one line showed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Side {
+    /// Datagrams sent.
+    pub sent: u32,
+    /// Datagrams that arrived, copies included.
+    pub arrived: u32,
+    /// Mean delay in milliseconds.
+    pub mean_ms: f64,
+    /// Standard deviation of the delay in milliseconds.
+    pub deviation_ms: f64,
+    /// Correlation of a delay with that of the datagram before.
+    pub serial_correlation: f64,
+    /// Share of datagrams that did not arrive.
+    pub lost: f64,
+    /// Share of datagrams that arrived more than once.
+    pub duplicated: f64,
+    /// Share of arrivals behind one that was sent later.
+    pub reordered: f64,
+    /// Share of datagrams that the impairment happened to; none for jitter.
+    pub share: Option<f64>,
+    /// Mean length of the runs of such datagrams; none for jitter.
+    pub mean_run: Option<f64>,
+    /// Binomial z of the share, corrected for the model's bursts, or
+    /// Kolmogorov-Smirnov of the delays, against the model.
+    pub test: Test,
+    /// Chi-squared of the lengths of runs against the model.
+    pub runs: Option<Test>,
+    /// Whether no test speaks against the model.
+    pub as_model: bool,
+    /// Distance from the model: of the share, or of Kolmogorov and Smirnov.
+    pub distance: f64,
+}
+
+/// One setting, and both lines.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What is compared.
+    pub name: &'static str,
+    /// Keys of the topology.
+    pub emu_setting: &'static str,
+    /// Arguments of netem.
+    pub netem_setting: &'static str,
+    /// Share that the model promises; none for jitter.
+    pub model_share: Option<f64>,
+    /// Mean run that the model promises; none for jitter.
+    pub model_run: Option<f64>,
+    /// Standard deviation that the model promises in milliseconds; none for events.
+    pub model_deviation_ms: Option<f64>,
+    /// emu.
+    pub emu: Side,
+    /// netem.
+    pub netem: Side,
+    /// Whether emu is no further from the model than netem, within the noise of
+    /// samples of these sizes.
+    pub no_further: bool,
+}
+
+/// All settings on one machine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// Kernel release and architecture.
+    pub kernel: String,
+    /// Processors and their name.
+    pub machine: String,
+    /// Milliseconds that a datagram takes beyond the latency without any
+    /// impairment: median of emu and of netem. Taken off the delays of jitter.
+    pub path_ms: [f64; 2],
+    /// Settings.
+    pub rows: Vec<Row>,
+    /// Managed queues.
+    pub queues: Vec<QueueRow>,
+    /// Whether emu follows the model and is no further from it than netem in all.
+    pub ok: bool,
+}
+
+/// Measures all settings; `progress` is told how many of how many are done.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn run(
+    sizes: &Sizes,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<Report, BenchError> {
+    let scene = Scene::new()?;
+    let path_ms = path(&scene)?;
+    let mut rows = Vec::new();
+    for (done, setting) in SETTINGS.iter().enumerate() {
+        progress(done, SETTINGS.len(), setting.name);
+        rows.push(row(&scene, setting, sizes, path_ms)?);
+    }
+    progress(SETTINGS.len(), SETTINGS.len(), "queues");
+    let queues = queues::run(&scene, sizes.queues)?;
+    let here = Environment::here();
+    Ok(Report {
+        kernel: here.kernel,
+        machine: here.machine,
+        path_ms,
+        ok: rows.iter().all(|r| r.emu.as_model && r.no_further)
+            && queues.iter().all(|q| q.as_model),
+        rows,
+        queues,
+    })
+}
+
+/// What the machine itself adds to a latency without jitter.
+fn path(scene: &Scene) -> Result<[f64; 2], BenchError> {
+    let lines = [scene.emu("latency: 300ms")?, scene.netem("delay 300ms")?];
+    let mut extra = [0.0; 2];
+    for (extra, ends) in extra.iter_mut().zip(&lines) {
+        let pace = Pace {
+            count: 200,
+            group: 1,
+            gap: None,
+            quiet: Duration::from_millis(800),
+        };
+        let mut delays: Vec<f64> = probe::stream(ends, &pace)?
+            .iter()
+            .map(|a| a.delay_ms)
+            .collect();
+        delays.sort_unstable_by(f64::total_cmp);
+        *extra = delays.get(delays.len() / 2).map_or(0.0, |m| m - LATENCY_MS);
+    }
+    Ok(extra)
+}
+
+fn row(
+    scene: &Scene,
+    setting: &Setting,
+    sizes: &Sizes,
+    path_ms: [f64; 2],
+) -> Result<Row, BenchError> {
+    let (all, group, quiet_ms) = match setting.measure {
+        Measure::Delays(..) => (sizes.delays, 1, 1_200),
+        Measure::Early(_) => (sizes.delays, 2, 600),
+        Measure::Missing(_) | Measure::Twice(_) => (sizes.events, 20, 600),
+    };
+    // Who does not arrive or arrives twice does not depend on the time.
+    let still = match setting.measure {
+        Measure::Delays(..) | Measure::Early(_) => STILL,
+        Measure::Missing(_) | Measure::Twice(_) => Duration::MAX,
+    };
+    let pace = Pace {
+        count: all / sizes.turns,
+        group,
+        gap: None,
+        quiet: Duration::from_millis(quiet_ms),
+    };
+    let lines: [Ends; 2] = [scene.emu(setting.emu)?, scene.netem(setting.netem)?];
+    let mut turns: [Vec<Vec<Arrival>>; 2] = [Vec::new(), Vec::new()];
+    // In turns, so that both meet the same moods of the machine.
+    for _ in 0..sizes.turns {
+        for (line, turns) in lines.iter().zip(&mut turns) {
+            turns.push(probe::calmly(
+                still,
+                ATTEMPTS,
+                || Ok(()),
+                |()| probe::stream(line, &pace),
+            )?);
+        }
+    }
+    let events = match setting.measure {
+        Measure::Missing(e) | Measure::Twice(e) | Measure::Early(e) => Some(e),
+        Measure::Delays(..) => None,
+    };
+    let promise = events.as_ref().map(Events::promise);
+    let side = |i: usize| side(&turns[i], &pace, setting, promise.as_ref(), path_ms[i]);
+    let (emu, netem) = (side(0), side(1));
+    let n = f64::from(pace.count * sizes.turns);
+    let noise = match (&promise, setting.measure) {
+        (Some(promise), _) => {
+            let variance = promise.share * (1.0 - promise.share) * promise.spread / n;
+            NOISE_ERRORS * (2.0 * variance).sqrt()
+        }
+        (None, Measure::Delays(_, correlation)) if correlation > 0.0 => {
+            NOISE_DISTANCE * (2.0 * APART as f64 / n).sqrt()
+        }
+        (None, _) => NOISE_DISTANCE * (2.0 / n).sqrt(),
+    };
+    Ok(Row {
+        name: setting.name,
+        emu_setting: setting.emu,
+        netem_setting: setting.netem,
+        model_share: promise.as_ref().map(|p| p.share),
+        model_run: promise.as_ref().map(Promise::mean_run),
+        model_deviation_ms: match setting.measure {
+            Measure::Delays(offsets, _) => Some(offsets.deviation() * SPREAD_MS),
+            _ => None,
+        },
+        no_further: emu.distance <= netem.distance + noise,
+        emu,
+        netem,
+    })
+}
+
+/// Puts the turns of one line together.
+fn side(
+    turns: &[Vec<Arrival>],
+    pace: &Pace,
+    setting: &Setting,
+    promise: Option<&Promise>,
+    path_ms: f64,
+) -> Side {
+    let (mut times, mut first_ms, mut reordered) = (Vec::new(), Vec::new(), 0u32);
+    for turn in turns {
+        let mut of = vec![(0u32, f64::NAN); pace.count as usize];
+        let mut newest = 0;
+        for arrival in turn {
+            newest = newest.max(arrival.number);
+            reordered += u32::from(arrival.number < newest);
+            if let Some(slot) = of.get_mut(arrival.number as usize) {
+                *slot = (slot.0 + 1, slot.1.min(arrival.delay_ms));
+            }
+        }
+        times.extend(of.iter().map(|(times, _)| *times));
+        first_ms.extend(of.iter().map(|(_, ms)| *ms));
+    }
+    let delays: Vec<f64> = first_ms.iter().copied().filter(|ms| !ms.is_nan()).collect();
+    let (sent, arrived) = (times.len() as f64, times.iter().sum::<u32>());
+    let share = |events: &[bool]| events.iter().filter(|e| **e).count() as f64 / sent;
+    let missing: Vec<bool> = times.iter().map(|n| *n == 0).collect();
+    let twice: Vec<bool> = times.iter().map(|n| *n > 1).collect();
+    let events = match setting.measure {
+        Measure::Missing(_) => Some(missing.clone()),
+        Measure::Twice(_) => Some(twice.clone()),
+        Measure::Early(_) => Some(first_ms.iter().map(|ms| *ms < 50.0).collect()),
+        Measure::Delays(..) => None,
+    };
+    let lengths = events.as_deref().map(stats::run_lengths);
+    let (test, runs, distance) = match (setting.measure, promise, &events) {
+        (Measure::Delays(offsets, correlation), ..) => {
+            let test = delay_test(&delays, offsets, correlation, path_ms);
+            (test, None, test.statistic)
+        }
+        (_, Some(promise), Some(events)) => {
+            let got = share(events);
+            let test = stats::share_z(got, promise.share, sent, promise.spread);
+            let runs = lengths
+                .as_deref()
+                .and_then(|l| stats::chi_squared(l, &promise.runs));
+            (test, runs, (got - promise.share).abs())
+        }
+        _ => (Test::default(), None, 0.0),
+    };
+    Side {
+        sent: times.len() as u32,
+        arrived,
+        mean_ms: stats::mean(&delays),
+        deviation_ms: stats::deviation(&delays),
+        serial_correlation: stats::serial_correlation(&delays),
+        lost: share(&missing),
+        duplicated: share(&twice),
+        reordered: f64::from(reordered) / f64::from(arrived.max(1)),
+        share: events.as_deref().map(share),
+        mean_run: lengths.as_deref().map(stats::mean_run),
+        as_model: test.p >= LEAST_P && runs.is_none_or(|t| t.p >= LEAST_P),
+        test,
+        runs,
+        distance,
+    }
+}
+
+fn delay_test(delays: &[f64], offsets: Offsets, correlation: f64, path_ms: f64) -> Test {
+    let apart = if correlation > 0.0 { APART } else { 1 };
+    let samples: Vec<f64> = delays
+        .iter()
+        .step_by(apart)
+        .map(|ms| (ms - LATENCY_MS - path_ms) / SPREAD_MS)
+        .collect();
+    stats::kolmogorov_smirnov(&samples, |x| offsets.cdf(x))
+}

@@ -1,0 +1,448 @@
+//! What a packet costs: nanoseconds of each program, by `BPF_PROG_TEST_RUN` on the
+//! machine's own kernel.
+//!
+//! The kernel repeats a run with one and the same packet only, so there are two
+//! figures. `repeated`: one packet over and over, everything in the cache. `at random`:
+//! each packet between two vnodes drawn at random and a run of its own; the time of such
+//! a run has the kernel's own part in it, which the empty program's row shows.
+use std::{net::Ipv4Addr, os::fd::AsFd};
+
+use emu_common::names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS};
+use emu_kernel::{
+    bpf::{self, Programs, run},
+    health::{Health, Monitor},
+    session::SessionError,
+};
+use emu_model::{plan::Plan, topology};
+use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
+use serde::Serialize;
+
+use super::{BenchError, Spread, filling, namespace::Namespace};
+
+/// What 65,536 vnodes may cost a packet at random, by what one costs: some misses of the
+/// processor's caches, which no table of that size avoids, and nothing like a rule each.
+const GROWTH: f64 = 10.0;
+/// What everything on may cost, by the plain pipe: the programs' bound.
+const EVERYTHING: f64 = 2.0;
+/// Share of the processors' time that other machines may take.
+const STOLEN: f64 = 0.05;
+/// First address of the vnodes.
+const FIRST: u32 = u32::from_be_bytes([10, 2, 0, 1]);
+/// Vnodes when features are compared.
+const FEATURE_VNODES: u32 = 1_000;
+/// A line that never fills.
+const LINE: &str = "rate: 100gbit, queue: 60min";
+
+/// Features: name, keys of a pipe, other keys of the group, keys of a link.
+const FEATURES: [(&str, &str, &str, &str); 12] = [
+    ("plain pipe", "", "", ""),
+    ("loss", "loss: 0.1%", "", ""),
+    (
+        "loss in bursts",
+        "loss: {gilbert_elliott: {to_bad: 0.1%, to_good: 50%}}",
+        "",
+        "",
+    ),
+    ("jitter, uniform", "jitter: 5ms", "", ""),
+    (
+        "jitter, normal",
+        "jitter: {spread: 5ms, distribution: normal}",
+        "",
+        "",
+    ),
+    ("corrupt", "corrupt: 0.0000001%", "", ""),
+    ("reorder", "reorder: 0.1%", "", ""),
+    ("codel", "aqm: {codel: {ecn: true}}", "", ""),
+    ("filter", "", "filtering: address-dependent", ""),
+    ("link latency", "", "", "latency: 5ms"),
+    (
+        "link capacity",
+        "",
+        "",
+        "latency: 5ms, rate: 100gbit, queue: 60min",
+    ),
+    (
+        "everything",
+        "jitter: {spread: 5ms, distribution: normal}, \
+         loss: {gilbert_elliott: {to_bad: 0.1%, to_good: 50%}}, corrupt: 0.0000001%, \
+         reorder: 0.1%, aqm: {codel: {ecn: true}}",
+        "filtering: address-dependent",
+        "latency: 5ms, rate: 100gbit, queue: 60min, loss: 0.1%",
+    ),
+];
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Numbers of vnodes.
+    pub vnodes: &'static [u32],
+    /// Turns over all variants.
+    pub turns: u32,
+    /// Runs of the repeated packet in a turn.
+    pub repeat: u32,
+    /// Packets at random in a turn.
+    pub packets: u32,
+}
+
+impl Sizes {
+    /// Half a minute.
+    pub const QUICK: Self = Self {
+        vnodes: &[1, 10, 1_000, 65_536],
+        turns: 15,
+        repeat: 10_000,
+        packets: 500,
+    };
+    /// Some minutes.
+    pub const FULL: Self = Self {
+        vnodes: &[1, 10, 100, 1_000, 10_000, 65_536],
+        turns: 61,
+        repeat: 50_000,
+        packets: 3_000,
+    };
+}
+
+/// One program of one variant.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// `egress`, `ifb`, `ingress`, or the empty program.
+    pub program: &'static str,
+    /// Name of the feature that is on.
+    pub feature: &'static str,
+    /// Number of vnodes.
+    pub vnodes: u32,
+    /// Nanoseconds of a run, one packet over and over.
+    pub repeated_ns: Spread,
+    /// Nanoseconds of a run of its own, packets at random.
+    pub random_ns: Spread,
+}
+
+/// All programs on one machine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// How much was measured.
+    pub sizes: Sizes,
+    /// Against the number of vnodes.
+    pub by_vnodes: Vec<Row>,
+    /// Against what is on.
+    pub by_feature: Vec<Row>,
+    /// Seconds that it takes to make the vnodes.
+    pub filling: Vec<filling::Row>,
+    /// How the host kept up.
+    pub health: Health,
+    /// What was found.
+    pub verdicts: Vec<(Verdict, String)>,
+}
+
+/// Something that runs on packets.
+struct Variant {
+    program: &'static str,
+    feature: &'static str,
+    vnodes: u32,
+    /// None for the empty program.
+    loaded: Option<std::rc::Rc<Programs>>,
+}
+
+/// Measures in a scratch namespace; `progress` is told how many of how many steps are
+/// done.
+///
+/// # Errors
+/// [`BenchError`].
+pub fn run(
+    sizes: &Sizes,
+    progress: &mut (dyn FnMut(usize, usize, &str) + Send),
+) -> Result<Outcome, BenchError> {
+    Namespace::new()?.enter(|| measure(sizes, progress))
+}
+
+fn measure(
+    sizes: &Sizes,
+    progress: &mut dyn FnMut(usize, usize, &str),
+) -> Result<Outcome, BenchError> {
+    let mut monitor = Monitor::new();
+    let steps = sizes.vnodes.len() + 2;
+    let everything = FEATURES.len() - 1;
+    let mut by_vnodes = Vec::new();
+    for (done, vnodes) in sizes.vnodes.iter().enumerate() {
+        progress(done, steps, &format!("{vnodes} vnodes"));
+        let mut variants = vec![empty(*vnodes)];
+        for (feature, programs) in [
+            (0, &[PROG_EGRESS, PROG_IFB, PROG_INGRESS][..]),
+            (everything, &[PROG_EGRESS][..]),
+        ] {
+            variants.extend(load(feature, *vnodes, programs)?);
+        }
+        by_vnodes.extend(in_turns(&variants, sizes, &mut monitor)?);
+    }
+    progress(steps - 2, steps, "features");
+    let mut variants = vec![empty(FEATURE_VNODES)];
+    for feature in 0..FEATURES.len() {
+        variants.extend(load(feature, FEATURE_VNODES, &[PROG_EGRESS])?);
+    }
+    let by_feature = in_turns(&variants, sizes, &mut monitor)?;
+    progress(steps - 1, steps, "loading");
+    let filling = filling::run(sizes.vnodes)?;
+    let health = monitor.report();
+    let compiled = Environment::here().bpf.starts_with("compiled");
+    Ok(Outcome {
+        sizes: *sizes,
+        verdicts: verdicts(&by_vnodes, &by_feature, &health, compiled),
+        by_vnodes,
+        by_feature,
+        filling,
+        health,
+    })
+}
+
+fn empty(vnodes: u32) -> Variant {
+    Variant {
+        program: "empty",
+        feature: "empty",
+        vnodes,
+        loaded: None,
+    }
+}
+
+fn load(
+    feature: usize,
+    vnodes: u32,
+    programs: &[&'static str],
+) -> Result<Vec<Variant>, BenchError> {
+    let Some((name, pipe, group, link)) = FEATURES.get(feature) else {
+        return Ok(Vec::new());
+    };
+    let comma = |text: &str| if text.is_empty() { "" } else { ", " }.to_owned() + text;
+    let (pipe, group) = (comma(pipe), comma(group));
+    let nodes = vnodes.max(2);
+    let mut text = format!(
+        "version: 1\ngroups: {{a: {{prefix: 10.2.0.0/15, nodes: {nodes}, latency: 20ms, \
+         up: {{{LINE}{pipe}}}, down: {{{LINE}{pipe}}}{group}}}}}\n"
+    );
+    if !link.is_empty() {
+        text += &format!("latencies: [{{between: [a, a], {link}}}]\n");
+    }
+    let topology =
+        topology::parse(&text, "bench").map_err(|e| SessionError::Topology(Box::new(e)))?;
+    let plan = Plan::new(&topology, None).map_err(SessionError::Plan)?;
+    // Packets of a test have no socket, and are shaped at once.
+    let loaded = bpf::load_with(&plan, false).map_err(|e| SessionError::Bpf(Box::new(e)))?;
+    let loaded = std::rc::Rc::new(loaded);
+    let variant = |program: &&'static str| Variant {
+        program,
+        feature: name,
+        vnodes,
+        loaded: Some(std::rc::Rc::clone(&loaded)),
+    };
+    Ok(programs.iter().map(variant).collect())
+}
+
+/// Measures variants in turns, so that all meet the same moods of the machine.
+fn in_turns(
+    variants: &[Variant],
+    sizes: &Sizes,
+    monitor: &mut Monitor,
+) -> Result<Vec<Row>, BenchError> {
+    let nothing = run::empty_classifier().map_err(BenchError::system("load a BPF program"))?;
+    let mut seen: Vec<[Vec<f64>; 2]> = vec![Default::default(); variants.len()];
+    for turn in 0..sizes.turns {
+        for (variant, [repeated, random]) in variants.iter().zip(&mut seen) {
+            let fd = match &variant.loaded {
+                Some(loaded) => loaded
+                    .fd(variant.program)
+                    .map_err(|e| SessionError::Bpf(Box::new(e)))?,
+                None => nothing.as_fd(),
+            };
+            let test = |frame: &[u8], repeat| {
+                run::test_run(fd, frame, repeat).map_err(BenchError::system("run a BPF program"))
+            };
+            let mut draws = Draws(u64::from(turn) + 1);
+            let nodes = variant.vnodes.max(2);
+            let frame = draws.frame(nodes);
+            repeated.push(f64::from(test(&frame, sizes.repeat)?));
+            let mut times = Vec::with_capacity(sizes.packets as usize);
+            for _ in 0..sizes.packets {
+                times.push(f64::from(test(&draws.frame(nodes), 1)?));
+            }
+            random.push(Spread::of(times).map_or(f64::NAN, |s| s.median));
+        }
+        monitor.sample();
+    }
+    let row = |(variant, [repeated, random]): (&Variant, [Vec<f64>; 2])| {
+        Some(Row {
+            program: variant.program,
+            feature: variant.feature,
+            vnodes: variant.vnodes,
+            repeated_ns: Spread::of(repeated)?,
+            random_ns: Spread::of(random)?,
+        })
+    };
+    Ok(variants.iter().zip(seen).filter_map(row).collect())
+}
+
+/// Pairs of vnodes: the same for all variants in a turn (xorshift64).
+struct Draws(u64);
+
+impl Draws {
+    fn next(&mut self, below: u32) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) % u64::from(below)) as u32
+    }
+
+    /// A UDP packet of 100 bytes between two vnodes.
+    fn frame(&mut self, nodes: u32) -> Vec<u8> {
+        let from = self.next(nodes);
+        let to = (from + 1 + self.next(nodes - 1)) % nodes;
+        let mut frame = vec![0u8; 114];
+        frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0]);
+        frame[14] = 0x45;
+        frame[16..18].copy_from_slice(&100u16.to_be_bytes());
+        frame[22..24].copy_from_slice(&[64, 17]);
+        for (at, vnode) in [(26, from), (30, to)] {
+            frame[at..at + 4].copy_from_slice(&Ipv4Addr::from(FIRST + vnode).octets());
+        }
+        // Ports and length of the datagram.
+        frame[34..40].copy_from_slice(&[15, 160, 15, 161, 0, 80]);
+        frame
+    }
+}
+
+fn verdicts(
+    by_vnodes: &[Row],
+    by_feature: &[Row],
+    health: &Health,
+    compiled: bool,
+) -> Vec<(Verdict, String)> {
+    let mut verdicts = Vec::new();
+    let mut say = |ratio: f64, bound: f64, text: String| {
+        verdicts.push(if ratio <= bound {
+            (Verdict::Holds, text)
+        } else if health.stolen > STOLEN {
+            let share = health.stolen * 100.0;
+            let why = format!("but other machines took {share:.0} % of the processors");
+            (Verdict::Undecided, format!("{text}, {why}"))
+        } else {
+            (Verdict::Fails, text)
+        });
+    };
+    let mut plain = by_vnodes
+        .iter()
+        .filter(|r| r.program == PROG_EGRESS && r.feature == FEATURES[0].0);
+    if let (Some(one), Some(most)) = (plain.next(), plain.next_back()) {
+        let ratio = most.random_ns.median / one.random_ns.median;
+        say(
+            ratio,
+            GROWTH,
+            format!(
+                "a packet at random costs {ratio:.2} times as much with {} vnodes as with one: {:.0} and {:.0} ns",
+                most.vnodes, most.random_ns.median, one.random_ns.median
+            ),
+        );
+    }
+    let feature = |name| by_feature.iter().find(|r| r.feature == name);
+    if let (Some(plain), Some(all)) = (feature(FEATURES[0].0), feature("everything")) {
+        let ratio = all.repeated_ns.median / plain.repeated_ns.median;
+        // An interpreter pays for each instruction alike.
+        let bound = if compiled { EVERYTHING } else { 5.0 };
+        say(
+            ratio,
+            bound,
+            format!("everything on costs {ratio:.2} times the plain pipe (repeated packet)"),
+        );
+    }
+    verdicts
+}
+
+impl Outcome {
+    /// The report for people.
+    pub fn report(&self, environment: &Environment) -> Report {
+        let title = "What a packet costs in each program";
+        let mut report = Report::new("packet", title, environment);
+        for (verdict, text) in &self.verdicts {
+            report.verdict(*verdict, text.clone());
+        }
+        report.text(
+            "Nanoseconds of a program's run on a UDP packet of 100 bytes, by BPF_PROG_TEST_RUN, \
+             variants in turns, medians with 95 % intervals over turns. Repeated: one packet \
+             over and over. At random: each packet is between two vnodes drawn at random and a \
+             run of its own, which costs what the row of the empty program shows before any \
+             of ours; the same packets for all variants of a turn. Variants that are measured together push each other out of the processor's caches, so compare `at random` within one table only. The pass that replaces a \
+             packet by its clone is not in it: a test run has no socket.",
+        );
+        report.section("Against the number of vnodes");
+        report.table("by-vnodes", table(&self.by_vnodes));
+        let mut chart = Chart::new("A packet between vnodes drawn at random")
+            .x(Axis::new("vnodes").log())
+            .y(Axis::new("ns").from_zero());
+        for (name, program, feature) in [
+            ("egress, plain", PROG_EGRESS, FEATURES[0].0),
+            ("egress, everything", PROG_EGRESS, "everything"),
+            ("ifb", PROG_IFB, FEATURES[0].0),
+            ("ingress", PROG_INGRESS, FEATURES[0].0),
+            ("empty program", "empty", "empty"),
+        ] {
+            let rows = self.by_vnodes.iter();
+            let rows = rows.filter(|r| r.program == program && r.feature == feature);
+            let point = |r: &Row| {
+                let s = &r.random_ns;
+                Point::new(f64::from(r.vnodes), s.median).between(s.low, s.high)
+            };
+            chart = chart.line(name, rows.map(point).collect::<Vec<_>>());
+        }
+        report.figure("by-vnodes", chart, "Runs of their own, so caches matter.");
+        report.section("Against what is on");
+        report.table("by-feature", table(&self.by_feature));
+        let names = self.by_feature.iter().map(|r| r.feature);
+        let chart = Chart::new(format!(
+            "emu_egress with one feature on, {FEATURE_VNODES} vnodes"
+        ))
+        .x(Axis::new("").categories(names))
+        .y(Axis::new("ns").from_zero())
+        .bars(
+            "repeated",
+            self.by_feature.iter().map(|r| r.repeated_ns.median),
+        )
+        .bars(
+            "at random",
+            self.by_feature.iter().map(|r| r.random_ns.median),
+        );
+        report.figure(
+            "by-feature",
+            chart,
+            "Each feature alone, then all together.",
+        );
+        report.section("Making the vnodes");
+        report.text(
+            "All of a load but queueing disciplines, filters and the journal, addresses by \
+             routes, medians of loads into namespaces of their own.",
+        );
+        report.table("filling", filling::table(&self.filling));
+        report
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let mut table = Table::new([
+        "program",
+        "on",
+        "vnodes",
+        "repeated, ns",
+        "95 % interval",
+        "at random, ns",
+        "95 % interval",
+    ]);
+    for row in rows {
+        let (repeated, random) = (&row.repeated_ns, &row.random_ns);
+        let interval = |s: &Spread| format!("{:.0} to {:.0}", s.low, s.high);
+        table.row([
+            row.program.to_owned(),
+            row.feature.to_owned(),
+            row.vnodes.to_string(),
+            format!("{:.0}", repeated.median),
+            interval(repeated),
+            format!("{:.0}", random.median),
+            interval(random),
+        ]);
+    }
+    table
+}

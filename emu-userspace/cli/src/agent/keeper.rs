@@ -1,0 +1,371 @@
+//! Compares what is loaded with what the file asks for, and makes the one the other.
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use emu_kernel::{
+    live, machine, missing,
+    session::{How, Loaded, Session, SessionError},
+    state::{StateDir, StateError},
+    undo::{Processes, UndoError},
+};
+use emu_model::{plan::Plan, slice, topology};
+use sd_notify::NotifyState;
+
+use super::{
+    AgentError, Config, OnExit, StartAt, Word,
+    events::Events,
+    notify,
+    record::{LoadMark, Record},
+    shared::{Outcome, Shared},
+};
+
+/// Longest time without a sign of life while waiting.
+const NAP: Duration = Duration::from_secs(1);
+/// Pauses before another try, when the kernel refused or another process is at work.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Tells versions of a file apart without reading it: device, inode, length and time
+/// of the last change.
+type Print = (u64, u64, u64, i64, i64);
+
+fn print(file: &Path) -> Option<Print> {
+    let m = fs::metadata(file).ok()?;
+    Some((m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
+}
+
+/// What the file asks for, the last time it was good.
+struct Wanted {
+    text: String,
+    plan: Plan,
+}
+
+pub(super) struct Keeper {
+    config: Config,
+    /// The file, whatever the folder of whoever asks.
+    file: PathBuf,
+    shared: Arc<Shared>,
+    wanted: Option<Wanted>,
+    /// The file when it was read last.
+    print: Option<Print>,
+    /// What was wrong with the file, to report it once.
+    complaint: Option<String>,
+    pause: Duration,
+    /// The load whose events run.
+    running: Option<(LoadMark, Option<Events>)>,
+}
+
+impl Keeper {
+    pub fn new(config: Config, shared: Arc<Shared>) -> Self {
+        let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
+        Self {
+            config,
+            file,
+            shared,
+            wanted: None,
+            print: None,
+            complaint: None,
+            pause: SHORTEST_PAUSE,
+            running: None,
+        }
+    }
+
+    /// Keeps the host at the state of the file until told to stop.
+    pub fn run(mut self, told: &Receiver<Word>) -> Result<(), AgentError> {
+        let mut ready = false;
+        loop {
+            self.shared.beat();
+            let next = self.look();
+            if !ready {
+                notify(&[NotifyState::Ready]);
+                ready = true;
+            }
+            notify(&[NotifyState::Status(&self.status())]);
+            if !self.wait(told, next) {
+                break;
+            }
+        }
+        // The clock first: an unload under it would be an error of its next event.
+        self.running = None;
+        match self.config.on_exit {
+            OnExit::Leave => {
+                tracing::info!("the network stays as it is");
+                Ok(())
+            }
+            OnExit::Unload { drain } => self.unload(drain),
+        }
+    }
+
+    /// Waits for a word or until it is time; whether to go on.
+    fn wait(&self, told: &Receiver<Word>, next: Duration) -> bool {
+        let until = Instant::now() + next;
+        loop {
+            self.shared.beat();
+            let left = until.saturating_duration_since(Instant::now());
+            match told.recv_timeout(left.min(NAP)) {
+                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(Word::Look) => return true,
+                Err(RecvTimeoutError::Timeout) if left <= NAP => return true,
+                // Network file systems tell of no changes.
+                Err(RecvTimeoutError::Timeout) if print(&self.file) != self.print => return true,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    fn status(&self) -> String {
+        let readiness = self.shared.readiness();
+        let name = readiness
+            .topology
+            .unwrap_or_else(|| "nothing loaded".to_owned());
+        let problem = readiness
+            .problem
+            .map_or(String::new(), |p| format!("; {p}"));
+        // systemd shows one line.
+        let problem = problem.lines().next().unwrap_or_default().to_owned();
+        format!("{name}: {} vnodes{problem}", readiness.vnodes)
+    }
+
+    /// One look at the file and the kernel; the time until the next one.
+    fn look(&mut self) -> Duration {
+        let bad = self.read().err();
+        if let Some(words) = &bad
+            && self.complaint.as_ref() != Some(words)
+        {
+            tracing::error!("the file is bad, what is loaded stays: {words}");
+            self.count(Outcome::BadFile);
+        }
+        self.complaint = bad;
+        let done = match &self.wanted {
+            None => self.adopt_whatever_is_there(),
+            Some(_) => self.converge(),
+        };
+        match done {
+            Ok(()) => {
+                self.pause = SHORTEST_PAUSE;
+                let complaint = self.complaint.clone();
+                let recovered = complaint.is_none()
+                    && self.shared.facts().last.is_some_and(|last| !last.is_good());
+                if recovered {
+                    tracing::info!("the file is what is loaded again");
+                    self.count(Outcome::Adopted);
+                }
+                self.shared.change(|facts| {
+                    if complaint.is_none() && facts.loaded.is_some() {
+                        facts.good_at = Some(SystemTime::now());
+                    }
+                    facts.problem = complaint;
+                });
+                self.config.interval
+            }
+            Err(error) => {
+                tracing::error!(%error, again_in_s = self.pause.as_secs_f64(), "load");
+                self.count(Outcome::Failed);
+                let words = error.to_string();
+                self.shared.change(|facts| facts.problem = Some(words));
+                let pause = self.pause;
+                self.pause = (pause * 2).min(LONGEST_PAUSE);
+                pause
+            }
+        }
+    }
+
+    /// Reads the file anew if it changed.
+    fn read(&mut self) -> Result<(), String> {
+        self.print = print(&self.file);
+        let text = topology::read_text(&self.file).map_err(|e| e.to_string())?;
+        if self
+            .wanted
+            .as_ref()
+            .is_some_and(|wanted| wanted.text == text)
+        {
+            return Ok(());
+        }
+        let name = self.file.display().to_string();
+        let mut topology = topology::parse(&text, &name).map_err(|e| e.to_string())?;
+        live::check_traces(&topology).map_err(|e| e.to_string())?;
+        let host = slice::pick(&mut topology, &self.config.which, &machine::surroundings());
+        let plan = host.and_then(|host| Plan::new(&topology, host.as_deref()));
+        let plan = plan.map_err(|e| e.to_string())?;
+        self.wanted = Some(Wanted { text, plan });
+        Ok(())
+    }
+
+    /// With a bad file from the beginning: what an earlier agent loaded stays.
+    fn adopt_whatever_is_there(&mut self) -> Result<(), SessionError> {
+        match Loaded::find() {
+            Ok(loaded) => {
+                self.loaded(loaded, None);
+                Ok(())
+            }
+            Err(SessionError::NotLoaded | SessionError::BrokenOff) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes what is loaded what the file asks for.
+    fn converge(&mut self) -> Result<(), SessionError> {
+        let Some(wanted) = &self.wanted else {
+            return Ok(());
+        };
+        if is_as(wanted)? {
+            let mark = LoadMark::of(&Loaded::state()?);
+            if self
+                .running
+                .as_ref()
+                .is_none_or(|(running, _)| *running != mark)
+            {
+                self.loaded(Loaded::find()?, Some(Outcome::Adopted));
+            }
+            return Ok(());
+        }
+        let session = match Session::open() {
+            Err(SessionError::State(error @ StateError::Locked { .. }))
+                if self.pause < LONGEST_PAUSE =>
+            {
+                // Whoever it is, it takes seconds. Should it be for ever, say so.
+                tracing::info!("{error}");
+                return Err(error.into());
+            }
+            opened => opened?,
+        };
+        // The clock of what is loaded must not meet what will be.
+        self.running = None;
+        let begin = Instant::now();
+        let how = session.load(&wanted.plan, &self.file, &wanted.text)?;
+        drop(session);
+        let outcome = match &how {
+            How::InPlace { .. } => Outcome::InPlace,
+            How::Anew { .. } => Outcome::Anew,
+        };
+        let took = begin.elapsed();
+        tracing::info!(
+            took_s = took.as_secs_f64(),
+            how = %serde_json::to_string(&how).unwrap_or_default(),
+            "loaded"
+        );
+        self.shared.change(|facts| facts.took = Some(took));
+        self.loaded(Loaded::find()?, Some(outcome));
+        Ok(())
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.shared.change(|facts| {
+            facts.reloads[outcome as usize] += 1;
+            facts.last = Some(outcome);
+        });
+    }
+
+    /// Something is loaded: tells the others, and starts its events.
+    fn loaded(&mut self, loaded: Loaded, outcome: Option<Outcome>) {
+        let mark = LoadMark::of(&loaded.state);
+        if self
+            .running
+            .as_ref()
+            .is_some_and(|(running, _)| *running == mark)
+        {
+            return;
+        }
+        let (name, vnodes) = (&loaded.topology.name, loaded.plan.vnodes.len());
+        let host = loaded.state.host.as_deref().unwrap_or("");
+        let how = outcome.map_or("found", Outcome::name);
+        tracing::info!(topology = %name, host, vnodes, how, "the network is there");
+        if let Some(outcome) = outcome {
+            self.count(outcome);
+        }
+        let has_events = !loaded.topology.events.is_empty() || !loaded.topology.traces.is_empty();
+        let mut record = Record::read();
+        let zero = self.zero(&mut record);
+        let loaded = Arc::new(loaded);
+        self.shared.change(|facts| {
+            facts.loaded = Some(loaded);
+            facts.zero = zero;
+        });
+        self.running = None;
+        let events = match zero {
+            Some(zero) if has_events => Some(Events::start(Arc::clone(&self.shared), zero, record)),
+            None if has_events => {
+                tracing::info!("the events of the file do not happen without --start-at");
+                None
+            }
+            _ => None,
+        };
+        self.running = Some((mark, events));
+    }
+
+    /// When events begin, by the command line or an earlier agent's record.
+    fn zero(&self, record: &mut Record) -> Option<SystemTime> {
+        let zero = match self.config.start_at {
+            StartAt::Never => return None,
+            StartAt::At(time) => time,
+            StartAt::FirstLoad => match record.zero_unix_ns {
+                Some(ns) => UNIX_EPOCH + Duration::from_nanos(ns),
+                None => SystemTime::now(),
+            },
+        };
+        let since = zero.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let zero_ns = u64::try_from(since.as_nanos()).ok();
+        if record.zero_unix_ns != zero_ns {
+            *record = Record {
+                zero_unix_ns: zero_ns,
+                ..Record::default()
+            };
+            if let Err(error) = record.write() {
+                tracing::warn!(%error, "remember the start of the events");
+            }
+        }
+        Some(zero)
+    }
+
+    /// Takes the network back, once the processes of vnodes have ended.
+    fn unload(&self, drain: Duration) -> Result<(), AgentError> {
+        let begin = Instant::now();
+        loop {
+            self.shared.beat();
+            let unloaded = Session::open().and_then(|s| s.unload(Processes::Refuse));
+            match unloaded {
+                Ok(_) => {
+                    Record::remove();
+                    tracing::info!("the network is taken back");
+                    return Ok(());
+                }
+                Err(
+                    SessionError::Undo(UndoError::Busy { .. })
+                    | SessionError::State(StateError::Locked { .. }),
+                ) if begin.elapsed() < drain => thread::sleep(SHORTEST_PAUSE / 2),
+                Err(error) => return Err(AgentError::Unload(error.to_string())),
+            }
+        }
+    }
+}
+
+/// Whether what is loaded is whole, and what is wanted.
+fn is_as(wanted: &Wanted) -> Result<bool, SessionError> {
+    let dir = StateDir::here()?;
+    // A damaged state is no error here: a load puts it in order.
+    let Ok(Some((state, text))) = dir.loaded() else {
+        return Ok(false);
+    };
+    let plan = &wanted.plan;
+    if dir.is_half_changed()
+        || text != wanted.text
+        || (&state.host, state.size) != (&plan.host, plan.size)
+    {
+        return Ok(false);
+    }
+    let damage = missing::damage(plan, &state);
+    let damage = damage.map_err(|e| SessionError::Apply(Box::new(e.into())))?;
+    for what in &damage {
+        tracing::warn!("{what} was missing");
+    }
+    Ok(damage.is_empty())
+}

@@ -1,0 +1,145 @@
+//! `emu agent`.
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::agent::{self, Config, OnExit, StartAt};
+use anyhow::anyhow;
+use clap::{Args, ValueEnum};
+use emu_model::topology;
+use tracing::Level;
+
+use super::{OK, Outcome, slice::Slice};
+
+/// Arguments of `emu agent`.
+#[derive(Args)]
+#[command(after_help = "\
+A bad file leaves what is loaded as it is, and is reported by the log, /readyz and the
+metric emu_agent_in_sync. Another agent goes on where one was killed.
+
+Examples:
+  emu agent /etc/emu/topology.yaml --host auto
+  emu agent topo.yaml --start-at 2026-11-21T12:00:00Z     events begin then, on all hosts
+  emu agent topo.yaml --on-exit unload --drain 30s
+  curl -s http://127.0.0.1:9750/metrics | grep emu_drops")]
+pub(super) struct Agent {
+    /// The topology.
+    file: PathBuf,
+    #[command(flatten)]
+    slice: Slice,
+    /// Where to answer /metrics, /healthz and /readyz; nobody is asked who they are.
+    #[arg(
+        long,
+        value_name = "ADDRESS:PORT",
+        env = "EMU_LISTEN",
+        default_value = "127.0.0.1:9750"
+    )]
+    listen: SocketAddr,
+    /// What becomes of the network on SIGTERM.
+    #[arg(long, value_enum, default_value = "leave")]
+    on_exit: AtExit,
+    /// With `--on-exit unload`: how long to wait for processes of vnodes to end.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    drain: String,
+    /// When the file's events begin: a time (2026-11-21T12:00:00Z), seconds since 1970
+    /// (@1795262400), or `now`, with the first load. Without it they do not happen.
+    #[arg(long, value_name = "TIME", env = "EMU_START_AT")]
+    start_at: Option<String>,
+    /// Time between two looks at whether everything is still in place.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    interval: String,
+    /// Metrics of each vnode too, not of groups alone.
+    #[arg(long)]
+    per_vnode: bool,
+    /// How the log on standard error looks.
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// The least that is logged: error, warn, info, debug.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: Level,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum AtExit {
+    /// It stays; another agent finds it.
+    Leave,
+    /// It is taken back.
+    Unload,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A time of the command line.
+fn time(option: &str, text: &str) -> anyhow::Result<Duration> {
+    topology::time(text).map_err(|e| anyhow!("{option}: {}; expected {}", e.message, e.expected))
+}
+
+fn start_at(text: &str) -> anyhow::Result<StartAt> {
+    if text == "now" {
+        return Ok(StartAt::FirstLoad);
+    }
+    let seconds = text.strip_prefix('@').and_then(|s| s.parse::<f64>().ok());
+    let seconds = seconds.and_then(|s| Duration::try_from_secs_f64(s).ok());
+    let time: Option<SystemTime> = seconds
+        .and_then(|s| UNIX_EPOCH.checked_add(s))
+        .or_else(|| humantime::parse_rfc3339_weak(text).ok());
+    time.map(StartAt::At).ok_or_else(|| {
+        anyhow!(
+            "--start-at: `{text}` is no time; expected 2026-11-21T12:00:00Z, @1795262400 \
+             (seconds since 1970) or now"
+        )
+    })
+}
+
+impl Agent {
+    fn config(&self) -> anyhow::Result<Config> {
+        let interval = time("--interval", &self.interval)?;
+        Ok(Config {
+            file: self.file.clone(),
+            which: self.slice.which()?,
+            listen: self.listen,
+            on_exit: match self.on_exit {
+                AtExit::Leave => OnExit::Leave,
+                AtExit::Unload => OnExit::Unload {
+                    drain: time("--drain", &self.drain)?,
+                },
+            },
+            start_at: self
+                .start_at
+                .as_deref()
+                .map_or(Ok(StartAt::Never), start_at)?,
+            // Faster would only keep the machine busy.
+            interval: interval.max(Duration::from_millis(100)),
+            per_vnode: self.per_vnode,
+        })
+    }
+
+    pub(super) fn run(self) -> Outcome {
+        let config = match self.config() {
+            Ok(config) => config,
+            Err(error) => {
+                eprintln!("emu: {error}");
+                return Ok(super::USAGE);
+            }
+        };
+        let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let log = tracing_subscriber::fmt()
+            .with_max_level(self.log_level)
+            .with_writer(io::stderr)
+            .with_ansi(color)
+            .with_target(false);
+        match self.log_format {
+            LogFormat::Text => log.init(),
+            LogFormat::Json => log.json().flatten_event(true).init(),
+        }
+        agent::run(config)?;
+        Ok(OK)
+    }
+}

@@ -1,0 +1,124 @@
+//! `emu exec`.
+use std::{
+    convert::Infallible,
+    ffi::OsString,
+    io::{self, IsTerminal},
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use clap::Args;
+use emu_kernel::{
+    session::Loaded,
+    user::{self, Person},
+};
+
+use super::error_text;
+
+/// Exit codes of our own, as other commands that start commands have them.
+const OWN_FAILURE: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+
+/// Names the vnode for the program, as in `ping -I $EMU_VNODE`.
+const VNODE_VARIABLE: &str = "EMU_VNODE";
+
+/// Arguments of `emu exec`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu exec 10.1.3.1 -- curl http://10.2.0.1/
+  emu exec cable/0 -it                        a shell
+  emu exec --user nobody campus/3 -- ./peer --port 6881
+
+The program runs in place of emu, as the user who called sudo, with this
+environment and folder. Exit codes: the program's own; 127 not found, 126 not
+executable, 125 anything else that kept it from starting.")]
+pub(super) struct Exec {
+    /// A vnode's address, or its group and its index there from 0: cable/7.
+    vnode: String,
+    /// Takes input, as the program does anyway; for habits from elsewhere.
+    #[arg(short, long)]
+    interactive: bool,
+    /// Needs a terminal. With no program it runs your shell.
+    #[arg(short, long)]
+    tty: bool,
+    /// Run as this user; else as the one who called sudo.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// The program and its arguments.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true)]
+    command: Vec<OsString>,
+}
+
+/// What kept a program from starting.
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            code: OWN_FAILURE,
+            error: error.into(),
+        }
+    }
+}
+
+impl Exec {
+    pub(super) fn run(self) -> ExitCode {
+        let Err(failure) = self.replace_this_process();
+        eprintln!("{}", error_text(&failure.error));
+        ExitCode::from(failure.code)
+    }
+
+    fn replace_this_process(self) -> Result<Infallible, Failure> {
+        if !user::is_root() {
+            return Err(anyhow::anyhow!("exec needs root: sudo emu exec …").into());
+        }
+        if self.tty && !io::stdin().is_terminal() {
+            return Err(anyhow::anyhow!("-t needs a terminal as standard input").into());
+        }
+        let person = match &self.user {
+            Some(name) => Some(user::named(name)?),
+            None => user::behind_sudo()?,
+        };
+        let mut words = self.command.into_iter();
+        let program = match words.next() {
+            Some(program) => program,
+            None if self.interactive || self.tty => shell(person.as_ref()).into(),
+            None => {
+                return Err(anyhow::anyhow!("no program to run; -it runs your shell").into());
+            }
+        };
+        let loaded = Loaded::find()?;
+        let vnode = loaded.vnode(&self.vnode)?;
+        let mut command = Command::new(&program);
+        command.args(words).env(VNODE_VARIABLE, vnode.to_string());
+        loaded.enter(vnode)?;
+        if let Some(person) = &person {
+            user::become_user(person)?;
+            for (variable, value) in person.environment() {
+                command.env(variable, value);
+            }
+        }
+        let error = command.exec();
+        let code = match error.kind() {
+            io::ErrorKind::NotFound => NOT_FOUND,
+            _ => NOT_EXECUTABLE,
+        };
+        let error = anyhow::anyhow!("run {}: {error}", program.display());
+        Err(Failure { code, error })
+    }
+}
+
+/// The user's shell: that of the environment unless we become somebody else.
+fn shell(person: Option<&Person>) -> PathBuf {
+    person
+        .and_then(|p| p.shell.clone())
+        .or_else(|| std::env::var_os("SHELL").map(PathBuf::from))
+        .filter(|shell| shell.is_file())
+        .unwrap_or_else(|| PathBuf::from("/bin/sh"))
+}

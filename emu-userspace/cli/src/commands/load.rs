@@ -1,0 +1,228 @@
+//! `emu load`, `emu unload` and `emu check`.
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+use emu_kernel::{
+    live,
+    session::{self, How, Session, SessionError},
+    undo::Processes,
+};
+use emu_model::{
+    plan::{self, Plan},
+    topology::{self, Addressing, Topology},
+};
+use serde_json::json;
+
+use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table, verify};
+
+/// Arguments of `emu load`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu load topologies/p2plab.yaml
+  emu load topo.yaml                  again, after an edit: changes what differs
+  emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
+  emu load topo.yaml --host auto      … the one that its host name, Slurm or Kubernetes says
+  emu load topo.yaml --rank 2 --size 8    … the third of eight
+  emu load topo.yaml --no-verify      load, and trust it")]
+pub(super) struct Load {
+    /// The topology.
+    file: PathBuf,
+    #[command(flatten)]
+    slice: Slice,
+    /// Show what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Take back what is loaded first, even where a change in place would do.
+    #[arg(long)]
+    anew: bool,
+    /// Do not measure after loading.
+    #[arg(long)]
+    no_verify: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Load {
+    pub(super) fn run(self) -> Outcome {
+        let mut topology = topology::load(&self.file)?;
+        live::check_traces(&topology)?;
+        let plan = self.slice.plan(&mut topology)?;
+        if self.dry_run {
+            return dry_run(&plan, self.anew, self.json);
+        }
+        let text = std::fs::read_to_string(&self.file)?;
+        let start = Instant::now();
+        let file = self.file.canonicalize().unwrap_or(self.file);
+        let session = Session::open()?;
+        if topology.addressing.is_none() && plan.addressing == Addressing::AnyIp {
+            eprintln!(
+                "emu: {} vnodes have their addresses by routes (`addressing: anyip`), which `ip \
+                 addr` does not list",
+                plan.vnodes.len()
+            );
+        }
+        let how = if self.anew {
+            session.load_anew(&plan, &file, &text)?;
+            How::Anew { because: None }
+        } else {
+            session.load(&plan, &file, &text)?
+        };
+        if !self.json || self.no_verify {
+            summary(&plan, &how, start, self.json)?;
+        }
+        if self.no_verify {
+            return Ok(OK);
+        }
+        verify::measure(
+            &topology,
+            &plan,
+            &verify::options(None, false, None),
+            self.json,
+        )
+    }
+}
+
+fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
+    let (vnodes, groups) = (plan.vnodes.len(), plan.groups.len());
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": plan.name, "host": plan.host, "how": how,
+            "vnodes": vnodes, "groups": groups, "interfaces": plan.interfaces,
+        }));
+    }
+    if let How::Anew {
+        because: Some(because),
+    } = how
+    {
+        print(&format!("loaded anew because {because}"))?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let what = match in_place(how) {
+        Some(what) => format!("changed in place: {what}, in {seconds:.2} s"),
+        None => format!("loaded in {seconds:.2} s"),
+    };
+    print(&format!(
+        "{}: {vnodes} vnodes in {groups} groups on {}, {what}",
+        plan.name,
+        plan.interfaces.join(", "),
+    ))
+}
+
+/// The counts of a change in place.
+fn in_place(how: &How) -> Option<String> {
+    let How::InPlace {
+        pipes,
+        links,
+        added,
+        removed,
+    } = how
+    else {
+        return None;
+    };
+    let mut text = format!("{pipes} pipes, {links} links");
+    for (count, what) in [(added, "added"), (removed, "removed")] {
+        if *count > 0 {
+            text += &format!(", {count} vnodes {what}");
+        }
+    }
+    Some(text)
+}
+
+fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
+    // Without the right to look at the maps, the plan is all there is to say.
+    let how = session::preview(plan).ok().filter(|_| !anew);
+    if as_json {
+        let mut value = serde_json::to_value(plan)?;
+        value["how"] = serde_json::to_value(&how)?;
+        return print_json(&value);
+    }
+    match &how {
+        Some(How::Anew {
+            because: Some(because),
+        }) => {
+            print(&format!("would load anew because {because}"))?;
+        }
+        Some(how) => {
+            if let Some(what) = in_place(how) {
+                return print(&format!("would change in place: {what}"));
+            }
+        }
+        None => {}
+    }
+    print(&plan.to_string())
+}
+
+/// `emu unload`.
+pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
+    let processes = if kill {
+        Processes::Kill
+    } else {
+        Processes::Refuse
+    };
+    let had = Session::open()?.unload(processes)?;
+    if as_json {
+        return print_json(&json!({"ok": true, "was_loaded": had}));
+    }
+    print(if had {
+        "unloaded: everything is as it was before"
+    } else {
+        "nothing was loaded"
+    })
+}
+
+/// `emu check`.
+pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
+    let topology = match topology::load(file) {
+        Ok(topology) => topology,
+        Err(errors) if as_json => {
+            print(&errors.to_json())?;
+            return Ok(USAGE);
+        }
+        Err(errors) => return Err(SessionError::Topology(Box::new(errors)).into()),
+    };
+    for file in &topology.distributions {
+        plan::read_distribution(file)?;
+    }
+    live::check_traces(&topology)?;
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": topology.name,
+            "vnodes": topology.vnode_total(), "groups": topology.groups.len(),
+        }));
+    }
+    groups(&topology)
+}
+
+/// The access line of every group, each quantity echoed with its unit.
+fn groups(topology: &Topology) -> Outcome {
+    let mut table = table(
+        &[
+            "group", "prefix", "vnodes", "up", "down", "latency", "queue",
+        ],
+        &[2, 3, 4, 5, 6],
+    );
+    for (id, group) in topology.groups.iter().enumerate() {
+        let rate = |pipe: &topology::Pipe| pipe.rate.map_or("unlimited".into(), |r| r.to_string());
+        table.add_row([
+            group.name.clone(),
+            group.prefix.to_string(),
+            topology.vnode_count(id).to_string(),
+            rate(&group.up),
+            rate(&group.down),
+            humantime::format_duration(group.up.latency).to_string(),
+            group.up.queue.to_string(),
+        ]);
+    }
+    print(&table.to_string())?;
+    print(&format!(
+        "{}: {} vnodes in {} groups",
+        topology.name,
+        topology.vnode_total(),
+        topology.groups.len()
+    ))
+}

@@ -1,0 +1,285 @@
+//! The command line: arguments, exit codes, output. The work is the library's.
+
+mod agent;
+#[cfg(feature = "bench")]
+mod bench;
+mod doctor;
+mod exec;
+mod load;
+mod plan;
+mod run;
+mod set;
+mod slice;
+mod start;
+mod status;
+mod together;
+mod verify;
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use comfy_table::{Table, presets};
+use emu_kernel::session::SessionError;
+use emu_model::topology::TopologyErrors;
+use emu_runner::run::RunError;
+use serde::Serialize;
+
+/// Everything held.
+const OK: u8 = 0;
+/// An operation or a check failed.
+const FAILED: u8 = 1;
+/// The command line or the topology is wrong.
+const USAGE: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  emu load topologies/p2plab.yaml            load, and check every pair of groups
+  emu load topo.yaml --dry-run               show what would be done
+  emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
+  emu run experiment.yaml                    many programs, by a schedule
+  emu status 10.1.1.7                        the pipes of one vnode
+  emu set modem up=64kbit latency=80ms       change lines while packets pass
+  emu verify --rates --json | jq .ok         check latencies and rates
+  emu unload                                 put everything back
+
+Exit codes: 0 all well, 1 something failed or does not hold, 2 wrong usage or topology.";
+
+/// Kernel-side network emulator: thousands of programs on one machine, each
+/// behind its own access line.
+#[derive(Parser)]
+#[command(name = "emu", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a topology real in this network namespace.
+    Load(load::Load),
+    /// Show what a load would do, or which host holds what.
+    Plan(plan::PlanArgs),
+    /// Put everything back as it was before `load`.
+    Unload {
+        /// Kill the processes that `emu exec` started and that still run.
+        #[arg(long)]
+        kill: bool,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a program as a vnode: its sockets get the vnode's address.
+    Exec(exec::Exec),
+    /// Run an experiment: programs on vnodes, by a schedule, with results.
+    Run(run::Run),
+    /// Clear up after a run that died.
+    #[command(hide = true)]
+    RunGuardian {
+        /// Name of the run.
+        run: String,
+    },
+    /// Work on results of `emu run`.
+    #[command(subcommand)]
+    Results(together::Results),
+    /// Show what is loaded, and the counters of its pipes.
+    Status(status::Status),
+    /// Change lines and links while packets pass.
+    Set(set::Set),
+    /// Cut two groups off from each other.
+    Partition(set::Pair),
+    /// Join two groups again.
+    Heal(set::Pair),
+    /// Take vnodes down.
+    Down(set::Vnodes),
+    /// Take vnodes up again.
+    Up(set::Vnodes),
+    /// Make the events of the loaded topology happen.
+    Start(start::Start),
+    /// Keep this host at the state that a file asks for, and tell how it goes.
+    Agent(agent::Agent),
+    /// Measure every pair of groups with real packets.
+    Verify(verify::Verify),
+    /// Measure the emulator itself: what it costs, and how it follows its formulas.
+    #[cfg(feature = "bench")]
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Say what this kernel and user can do, by trying it.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a file of a topology or an experiment, and nothing else.
+    Check {
+        /// The topology or the experiment.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON Schema of files.
+    #[command(after_help = "\
+Examples:
+  emu schema > topology.schema.json
+  emu schema experiment > experiment.schema.json")]
+    Schema {
+        /// Of which files.
+        #[arg(value_enum, default_value_t = Form::Topology)]
+        form: Form,
+    },
+    /// Print a completion script.
+    #[command(after_help = "Example: emu completions bash > /etc/bash_completion.d/emu")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Forms of files.
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Topology,
+    Experiment,
+}
+
+/// What a command gives back: an exit code, or an error to print.
+type Outcome = anyhow::Result<u8>;
+
+/// Runs the command that the arguments of this process ask for, and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors and go to standard output.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
+        }
+    };
+    let outcome = match cli.command {
+        Command::Load(load) => load.run(),
+        Command::Plan(plan) => plan.run(),
+        Command::Unload { json, kill } => load::unload(json, kill),
+        Command::Exec(exec) => return exec.run(),
+        Command::Run(run) => run.run(),
+        Command::RunGuardian { run } => run::guardian(&run),
+        Command::Results(results) => results.run(),
+        Command::Status(status) => status.run(),
+        Command::Set(set) => set.run(),
+        Command::Partition(pair) => pair.run(true),
+        Command::Heal(pair) => pair.run(false),
+        Command::Down(vnodes) => vnodes.run(true),
+        Command::Up(vnodes) => vnodes.run(false),
+        Command::Start(start) => start.run(),
+        Command::Agent(agent) => agent.run(),
+        Command::Verify(verify) => verify.run(),
+        Command::Doctor { json } => doctor::run(json),
+        #[cfg(feature = "bench")]
+        Command::Bench(bench) => bench.run(),
+        Command::Check { file, json } => match std::fs::read_to_string(&file) {
+            Ok(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
+            _ => load::check(&file, json),
+        },
+        Command::Schema { form } => print(&match form {
+            Form::Topology => emu_model::topology::json_schema(),
+            Form::Experiment => emu_model::experiment::json_schema(),
+        }),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "emu", &mut io::stdout());
+            Ok(OK)
+        }
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{}", error_text(&error));
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// Topology errors speak for themselves; others are introduced.
+fn error_text(error: &anyhow::Error) -> String {
+    match topology_errors(error) {
+        Some(errors) => errors.to_string(),
+        // The sources repeat what the outer errors say, so only the first speaks.
+        None => format!("emu: {error}"),
+    }
+}
+
+fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
+    if let Some(errors) = error.downcast_ref::<TopologyErrors>() {
+        return Some(errors);
+    }
+    if let Some(SessionError::Topology(errors)) = error.downcast_ref::<SessionError>() {
+        return Some(errors);
+    }
+    match error.downcast_ref::<RunError>() {
+        Some(RunError::File(errors) | RunError::Session(SessionError::Topology(errors))) => {
+            Some(errors)
+        }
+        _ => None,
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let plan = error.downcast_ref::<emu_model::plan::PlanError>().is_some();
+    // A file that the topology names is as much the user's as the topology.
+    let beside = error
+        .downcast_ref::<emu_model::plan::TableError>()
+        .is_some()
+        || error
+            .downcast_ref::<emu_kernel::live::TraceError>()
+            .is_some();
+    let session = matches!(
+        error.downcast_ref::<SessionError>(),
+        Some(SessionError::Plan(_))
+    );
+    let run = matches!(
+        error.downcast_ref::<RunError>(),
+        Some(
+            RunError::Schedule(_)
+                | RunError::NoSeed(_)
+                | RunError::Session(SessionError::Plan(_))
+                | RunError::Exists(_)
+        )
+    );
+    if run || plan || session || beside || topology_errors(error).is_some() {
+        USAGE
+    } else {
+        FAILED
+    }
+}
+
+/// Prints; a reader that went away is not an error worth a message.
+fn print(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+    Ok(OK)
+}
+
+fn print_json<T: Serialize>(value: &T) -> Outcome {
+    print(&serde_json::to_string_pretty(value)?)
+}
+
+/// Whether a person is watching the error output.
+fn watched() -> bool {
+    io::stderr().is_terminal()
+}
+
+/// A table with a header and the given columns to the right.
+fn table(header: &[&str], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().copied());
+    for column in right {
+        if let Some(column) = table.column_mut(*column) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
+    table
+}

@@ -1,0 +1,138 @@
+//! `emu plan`.
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+use emu_kernel::machine;
+use emu_model::{
+    folding::{self, HostPart},
+    plan::PlanError,
+    topology::{self, Rate},
+};
+use serde_json::json;
+
+use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table};
+
+/// Hosts that are warned of one by one.
+const MOST_WARNINGS: usize = 3;
+
+/// Arguments of `emu plan`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu plan topo.yaml                          what `emu load` would do here
+  emu plan topo.yaml --host h2                … on the host h2
+  emu plan topo.yaml --all-hosts              who holds what, and what links must carry
+  emu plan topo.yaml --all-hosts --size 8     … if there were eight hosts
+  emu plan topo.yaml --all-hosts --link 1gbit … with links of this speed
+
+The rates are the most that can pass at once: all lines of a host full, to vnodes of
+other hosts. Where that is more than the link carries, the link may be what is measured.")]
+pub(super) struct PlanArgs {
+    /// The topology.
+    file: PathBuf,
+    #[command(flatten)]
+    slice: Slice,
+    /// Show the part of every host.
+    #[arg(long, conflicts_with_all = ["host", "rank"])]
+    all_hosts: bool,
+    /// Speed of the links of hosts of which the file does not say it.
+    #[arg(long, value_name = "RATE", requires = "all_hosts")]
+    link: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl PlanArgs {
+    pub(super) fn run(self) -> Outcome {
+        let mut topology = topology::load(&self.file)?;
+        if !self.all_hosts {
+            let plan = self.slice.plan(&mut topology)?;
+            return if self.json {
+                print_json(&plan)
+            } else {
+                print(&plan.to_string())
+            };
+        }
+        if let Some(size) = self.slice.size {
+            topology.resize(size).map_err(PlanError::from)?;
+        }
+        let link = match self.link.as_deref().map(topology::rate).transpose() {
+            Ok(link) => link,
+            Err(e) => {
+                eprintln!("emu: --link: {}; expected {}", e.message, e.expected);
+                return Ok(USAGE);
+            }
+        };
+        if topology.hosts.is_empty() {
+            return Err(anyhow!(
+                "{} has no `hosts`: one machine carries all {} vnodes",
+                self.file.display(),
+                topology.vnode_total()
+            ));
+        }
+        let parts = folding::parts(&topology, link, machine::link_speed);
+        if self.json {
+            let vnodes = topology.vnode_total();
+            return print_json(&json!({
+                "name": topology.name, "vnodes": vnodes, "hosts": parts,
+            }));
+        }
+        show(&parts)
+    }
+}
+
+fn rate(bits_per_sec: Option<u64>) -> String {
+    bits_per_sec.map_or("unlimited".to_owned(), |bits| Rate(bits).to_string())
+}
+
+fn show(parts: &[HostPart]) -> Outcome {
+    let mut rows = table(
+        &[
+            "host",
+            "vnodes",
+            "of",
+            "interface",
+            "out at most",
+            "in at most",
+            "link",
+        ],
+        &[1, 4, 5, 6],
+    );
+    for part in parts {
+        let groups: Vec<String> = part
+            .groups
+            .iter()
+            .map(|g| format!("{} {}", g.vnodes, g.group))
+            .collect();
+        let shown = groups.len().min(6);
+        let more = if groups.len() > shown { ", …" } else { "" };
+        rows.add_row([
+            part.host.clone(),
+            part.vnodes.to_string(),
+            groups[..shown].join(", ") + more,
+            part.interface.clone(),
+            rate(part.out_bits_per_sec),
+            rate(part.in_bits_per_sec),
+            part.link_bits_per_sec
+                .map_or("?".to_owned(), |bits| Rate(bits).to_string()),
+        ]);
+    }
+    print(&rows.to_string())?;
+    let limited: Vec<&HostPart> = parts.iter().filter(|part| part.link_is_limit).collect();
+    for part in limited.iter().take(MOST_WARNINGS) {
+        print(&format!(
+            "WARNING: the link of {} ({}) can be the limit: its vnodes may send {} and receive \
+             {} over it; spread them over more hosts, or expect less than their lines give",
+            part.host,
+            rate(part.link_bits_per_sec),
+            rate(part.out_bits_per_sec),
+            rate(part.in_bits_per_sec)
+        ))?;
+    }
+    match limited.len().saturating_sub(MOST_WARNINGS) {
+        0 => Ok(OK),
+        more => print(&format!("WARNING: the same holds for {more} more hosts")),
+    }
+}

@@ -1,0 +1,335 @@
+//! `emu run`.
+use std::{
+    ffi::OsString,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::anyhow;
+use clap::Args;
+use emu_kernel::user;
+use emu_model::experiment::{Schedule, Slice};
+use emu_runner::run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{
+    FAILED, OK, Outcome, USAGE, print, print_json, table,
+    together::{self, Together},
+};
+
+/// Time between two lines of progress where no terminal is.
+const LINE: Duration = Duration::from_secs(10);
+
+/// Arguments of `emu run`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu run experiment.yaml
+  emu run experiment.yaml --dry-run           every start, stop and command line
+  emu run experiment.yaml --out results/1 --json | jq .failed
+  emu run experiment.yaml --host h1 --start-at 2026-03-01T12:00:00Z
+
+Loads the topology of the experiment, or uses it if it is loaded, and unloads what it
+loaded. Ctrl-C stops all programs and still writes the results; twice, at once.
+
+Exit codes: 0 all well, 1 a program failed or the run was broken off, 2 wrong usage
+or file.")]
+pub(super) struct Run {
+    /// The experiment.
+    #[arg(value_name = "EXPERIMENT")]
+    file: PathBuf,
+    /// Folder of the results; default: NAME-TIME in this folder.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Run what this host of the topology carries.
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
+    /// Start at this time on all hosts: seconds since 1970, or as in
+    /// 2026-03-01T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = start_time)]
+    start_at: Option<SystemTime>,
+    /// Fail where the topology is not loaded.
+    #[arg(long)]
+    no_load: bool,
+    /// Run also where the machine cannot keep `limits`.
+    #[arg(long)]
+    no_limits: bool,
+    /// Keep the working folders.
+    #[arg(long)]
+    keep_work: bool,
+    /// Run the programs as this user; else as the one who called sudo.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    #[command(flatten)]
+    together: Together,
+    /// Print the plan and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn start_time(text: &str) -> Result<SystemTime, String> {
+    let wrong = || "expected seconds since 1970, or a time as in 2026-03-01T12:00:00Z".to_owned();
+    if let Ok(seconds) = text.parse::<f64>() {
+        let since = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+        return UNIX_EPOCH.checked_add(since).ok_or_else(wrong);
+    }
+    humantime::parse_rfc3339_weak(text).map_err(|_| wrong())
+}
+
+/// `emu check` of an experiment.
+pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
+    let input = match Input::read(file) {
+        Err(RunError::File(errors)) if as_json => {
+            print(&errors.to_json())?;
+            return Ok(USAGE);
+        }
+        read => read?,
+    };
+    let experiment = &input.experiment;
+    let schedule = Schedule::new(experiment, input.seed, Slice::Whole).map_err(RunError::from)?;
+    if as_json {
+        return print_json(&json!({
+            "ok": true, "name": experiment.name, "topology": experiment.topology.name,
+            "programs": experiment.programs.len(), "processes": schedule.processes.len(),
+        }));
+    }
+    let mut table = table(&["program", "vnodes", "sessions", "command"], &[1, 2]);
+    for (index, program) in experiment.programs.iter().enumerate() {
+        let of = || {
+            let all = schedule.processes.iter();
+            all.filter(|p| p.program_index == index)
+        };
+        let first = of().next().map(|p| p.command.join(" "));
+        table.add_row([
+            program.name.clone(),
+            program.vnodes.len().to_string(),
+            of().map(|p| p.sessions.len()).sum::<usize>().to_string(),
+            first.unwrap_or_default(),
+        ]);
+    }
+    print(&table.to_string())?;
+    print(&format!(
+        "{}: {} processes on {}",
+        experiment.name,
+        schedule.processes.len(),
+        experiment.topology.name
+    ))
+}
+
+/// `emu run-guardian`.
+pub(super) fn guardian(run: &str) -> Outcome {
+    run::guard(run)?;
+    Ok(OK)
+}
+
+impl Run {
+    pub(super) fn run(self) -> Outcome {
+        let mut input = Input::read(&self.file)?;
+        let host = self.host.clone().or_else(|| input.loaded_host.clone());
+        if self.dry_run {
+            let schedule = input.schedule(host.as_deref())?;
+            return if self.json {
+                print_json(&schedule)
+            } else {
+                print(&schedule.to_string())
+            };
+        }
+        if !user::is_root() {
+            return Err(anyhow!("run needs root: sudo emu run …"));
+        }
+        let person = match &self.user {
+            Some(name) => Some(user::named(name)?),
+            None => user::behind_sudo()?,
+        };
+        let alone = self.host.is_some() || self.start_at.is_some();
+        let company = self.together.company(alone)?;
+        let out = match (self.out, &company) {
+            (Some(out), _) => out,
+            (None, None) => folder(&input.experiment.name),
+            (None, Some(_)) => together::folder_of_step(&input.experiment.name)
+                .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
+        };
+        let hosts = input.experiment.topology.hosts.len();
+        if company.is_none() && hosts > 1 && !input.has_seed {
+            return Err(RunError::NoSeed(hosts).into());
+        }
+        let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
+        let options = Options {
+            out,
+            host: host.filter(|_| company.is_none()),
+            start_at: self.start_at,
+            may_load: !self.no_load,
+            keep_limits: !self.no_limits,
+            keep_work: self.keep_work,
+            person,
+            guardian: Some(guardian),
+        };
+        let mut watcher = Watcher::new(&input.experiment.name);
+        if let Some(company) = company {
+            let outcome = run::together(&mut input, &options, &company, &mut watcher);
+            watcher.finish();
+            return match outcome? {
+                Ending::Whole(merged) => together::show(&merged, self.json),
+                Ending::Part(summary) => Ok(if summary.is_good() { OK } else { FAILED }),
+            };
+        }
+        let outcome = run::run(&input, &options, &mut watcher);
+        watcher.finish();
+        let summary = outcome?;
+        if self.json {
+            print_json(&summary)?;
+        } else {
+            print(&words(&summary))?;
+        }
+        Ok(if summary.is_good() { OK } else { FAILED })
+    }
+}
+
+/// A folder that is named after the time.
+fn folder(name: &str) -> PathBuf {
+    let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    Path::new(&format!("{name}-{}", now.replace(':', "-"))).to_owned()
+}
+
+/// Shows how a run stands: one line that changes on a terminal, else a line now and
+/// then.
+struct Watcher {
+    name: String,
+    bar: Option<ProgressBar>,
+    said: Option<Instant>,
+}
+
+impl Watcher {
+    fn new(name: &str) -> Self {
+        let style = ProgressStyle::with_template("{spinner} {msg}");
+        let bar = std::io::stderr()
+            .is_terminal()
+            .then(ProgressBar::new_spinner);
+        if let (Some(bar), Ok(style)) = (&bar, style) {
+            bar.set_style(style);
+        }
+        Self {
+            name: name.to_owned(),
+            bar,
+            said: None,
+        }
+    }
+
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Observer for Watcher {
+    fn note(&mut self, words: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(format!("{}: {words}", self.name)),
+            None => eprintln!("{}: {words}", self.name),
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress) {
+        let line = format!(
+            "{}: {:.0} s  {} running, {} waiting, {} done, {} failed  sent {}, received {}, {} drops",
+            self.name,
+            progress.elapsed.as_secs_f64(),
+            progress.running,
+            progress.waiting,
+            progress.done,
+            progress.failed,
+            rate(progress.sent_bits_per_s),
+            rate(progress.received_bits_per_s),
+            progress.drops,
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_message(line);
+            bar.tick();
+        } else if self.said.is_none_or(|said| said.elapsed() >= LINE) {
+            eprintln!("{line}");
+            self.said = Some(Instant::now());
+        }
+    }
+}
+
+fn rate(bits_per_s: f64) -> String {
+    let (value, unit) = match bits_per_s {
+        r if r >= 1e9 => (r / 1e9, "Gbit/s"),
+        r if r >= 1e6 => (r / 1e6, "Mbit/s"),
+        r => (r / 1e3, "kbit/s"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+/// The summary for people.
+fn words(s: &Summary) -> String {
+    let why = match s.ended {
+        Why::Complete => "complete",
+        Why::Duration => "its time was over",
+        Why::Failures => "too many failures",
+        Why::Interrupted => "interrupted",
+        Why::Elsewhere => "ended with the other hosts",
+        Why::Broken => "broken off",
+    };
+    let mut lines = vec![
+        format!(
+            "{}: {why} after {:.1} s (set up in {:.1} s, stopped in {:.1} s), seed {}",
+            s.name, s.run_s, s.setup_s, s.stop_s, s.seed
+        ),
+        format!(
+            "  {} processes: {} done, {} failed, {} stopped with the run, {} not started",
+            s.processes, s.done, s.failed, s.running, s.not_started
+        ),
+        format!(
+            "  {} starts, late by {:.1} ms (median) to {:.1} ms; {} needed SIGKILL",
+            s.started, s.late_median_ms, s.late_max_ms, s.killed
+        ),
+        format!(
+            "  {} sent, {} received, {} packets dropped on lines; {:.1} s of processor time",
+            megabytes(s.traffic.sent_bytes),
+            megabytes(s.traffic.received_bytes),
+            s.traffic.drops,
+            s.cpu_s
+        ),
+    ];
+    for share in s.cpu_shares.iter().filter(|share| share.vnodes > 1) {
+        lines.push(format!(
+            "  {}: processor time of a vnode {:.2} s (median), {:.2} to {:.2}; Jain's index {:.3}",
+            share.program, share.median_s, share.least_s, share.most_s, share.jain_index
+        ));
+    }
+    for failure in &s.failures {
+        let said = match &failure.last_words {
+            Some(last) => format!(": {last}"),
+            None => String::new(),
+        };
+        lines.push(format!(
+            "  FAILED: {} on {}: {}{said}",
+            failure.program, failure.vnode, failure.what
+        ));
+    }
+    if s.failed > s.failures.len() {
+        lines.push(format!(
+            "  and {} more in processes.csv",
+            s.failed - s.failures.len()
+        ));
+    }
+    for limit in &s.host_health.limits {
+        lines.push(format!("  WARNING: the host was the limit: {limit}"));
+    }
+    for warning in &s.warnings {
+        lines.push(format!("  WARNING: {warning}"));
+    }
+    lines.push(format!("results: {}", s.folder.display()));
+    lines.join("\n")
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
+}

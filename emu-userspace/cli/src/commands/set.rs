@@ -1,0 +1,124 @@
+//! `emu set`, `partition`, `heal`, `down` and `up`.
+use anyhow::anyhow;
+use clap::Args;
+use emu_kernel::live::{Changed, Live};
+use emu_model::topology::{LineChange, PipeChange, Target};
+use serde_json::json;
+
+use super::{Outcome, print, print_json};
+
+/// Arguments of `emu set`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu set modem up=64kbit latency=80ms          the lines of a group, nested ones included
+  emu set 10.1.1.7 down=2mbit queue=64KB        the line of one vnode
+  emu set 10.1.1.7 'up={rate: 1mbit, latency: 9ms}'
+  emu set modem:adsl latency=300ms loss=2%      the link between two groups
+  emu set modem:adsl --one-way jitter=5ms       from the first to the second only
+
+Keys of a line: up, down (a rate, `unlimited`, or the long form of a file), latency,
+queue, burst, jitter, loss, duplicate, corrupt, reorder, aqm. Keys of a link: latency,
+rate, queue and the impairments. What waits in a queue leaves at the old rate. A load
+puts all back as its file says.")]
+pub(super) struct Set {
+    /// A group, a vnode's address, or two groups as `A:B`.
+    target: String,
+    /// What to change.
+    #[arg(required = true, value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+    /// Of a pair, only from the first group to the second.
+    #[arg(long)]
+    one_way: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `emu partition` and `emu heal`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu partition eu us      nothing passes between the two groups and those nested in them
+  emu heal eu us           all passes again")]
+pub(super) struct Pair {
+    /// A group.
+    a: String,
+    /// The group that it is cut off from.
+    b: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Arguments of `emu down` and `emu up`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  emu down 10.1.1.7        the vnode neither sends nor receives
+  emu down modem           all vnodes of a group, those of nested groups included
+  emu up modem             as before")]
+pub(super) struct Vnodes {
+    /// A group or a vnode's address.
+    target: String,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn target(live: &Live, text: &str) -> anyhow::Result<Target> {
+    Target::parse(text, live.topology()).map_err(|e| anyhow!(e))
+}
+
+fn report(changed: Changed, what: &str, as_json: bool) -> Outcome {
+    if as_json {
+        return print_json(&json!({"ok": true, "changed": changed}));
+    }
+    print(&format!(
+        "{what}: {} pipes, {} pairs of groups",
+        changed.pipes, changed.pairs
+    ))
+}
+
+impl Set {
+    pub(super) fn run(self) -> Outcome {
+        let mut live = Live::open()?;
+        let target = target(&live, &self.target)?;
+        let changed = match target {
+            Target::Pair(a, b) => {
+                let change = PipeChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                live.set_pair((a, b), self.one_way, &change)?
+            }
+            _ if self.one_way => {
+                return Err(anyhow!("--one-way is for two groups, as in A:B"));
+            }
+            target => {
+                let change = LineChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                live.set_line(target, &change)?
+            }
+        };
+        report(changed, "changed", self.json)
+    }
+}
+
+impl Pair {
+    pub(super) fn run(self, cut: bool) -> Outcome {
+        let mut live = Live::open()?;
+        let group = |text: &str| match target(&live, text)? {
+            Target::Group(group) => Ok(group),
+            _ => Err(anyhow!("`{text}` is no group")),
+        };
+        let (a, b) = (group(&self.a)?, group(&self.b)?);
+        let changed = live.set_cut(a, b, cut)?;
+        report(changed, if cut { "cut" } else { "healed" }, self.json)
+    }
+}
+
+impl Vnodes {
+    pub(super) fn run(self, down: bool) -> Outcome {
+        let mut live = Live::open()?;
+        let target = target(&live, &self.target)?;
+        let changed = live.set_down(target, down)?;
+        report(changed, if down { "down" } else { "up" }, self.json)
+    }
+}

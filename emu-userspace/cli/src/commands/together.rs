@@ -1,0 +1,206 @@
+//! `emu run` on several hosts, and `emu results merge`.
+use std::{
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::bail;
+use clap::{Args, Subcommand, ValueEnum};
+use emu_kernel::machine;
+use emu_runner::{
+    rendezvous::OnLoss,
+    results::{self, Merged, Part, State},
+    run::Company,
+};
+
+use super::{FAILED, OK, Outcome, print, print_json, table};
+
+/// What happens when a host is lost in mid-run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OnFailure {
+    /// The others stop.
+    End,
+    /// The others go on, and the results say which host is missing.
+    Mark,
+}
+
+/// Arguments of `emu run` for several hosts.
+#[derive(Args)]
+#[command(next_help_heading = "Several hosts, which share the folder --out")]
+pub(super) struct Together {
+    /// This is host number R of N, from 0; under `srun` it is known.
+    #[arg(long, value_name = "R", requires = "size", conflicts_with_all = ["host", "start_at"])]
+    rank: Option<usize>,
+    /// Number of hosts.
+    #[arg(long, value_name = "N", requires = "rank")]
+    size: Option<usize>,
+    /// What happens when a host is lost in mid-run.
+    #[arg(long, value_enum, default_value = "end", value_name = "end|mark")]
+    on_node_failure: OnFailure,
+    /// How long the others may take to come, and then to load.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    meet_within: Duration,
+    /// A host that has said nothing for so long is lost.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    lost_after: Duration,
+    /// Interface towards the others, where the topology has no `hosts`; default: the
+    /// only one with an address, or that of the default route.
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
+}
+
+impl Together {
+    /// This host among others, if there are any: by --rank, or by srun unless the
+    /// user said another way (`alone`).
+    pub(super) fn company(&self, alone: bool) -> anyhow::Result<Option<Company>> {
+        let by_srun = || {
+            // A batch script has a node's number too, but only srun makes steps.
+            env::var_os("SLURM_STEP_NUM_NODES")?;
+            machine::surroundings().slurm.filter(|(_, size)| *size > 1)
+        };
+        let Some((rank, size)) = self.rank.zip(self.size).or_else(|| {
+            let found = by_srun();
+            found.filter(|_| !alone)
+        }) else {
+            return Ok(None);
+        };
+        if self.rank.is_none() && env::var("SLURM_LOCALID").is_ok_and(|id| id != "0") {
+            bail!("two tasks on one node, and emu runs one: srun --ntasks-per-node=1 emu run …");
+        }
+        Ok(Some(Company {
+            rank,
+            size,
+            on_loss: match self.on_node_failure {
+                OnFailure::End => OnLoss::End,
+                OnFailure::Mark => OnLoss::Mark,
+            },
+            within: self.meet_within,
+            lost_after: self.lost_after,
+            interface: self.interface.clone(),
+        }))
+    }
+}
+
+/// The results' folder that all hosts of a Slurm step name alike.
+pub(super) fn folder_of_step(name: &str) -> Option<PathBuf> {
+    let [job, step] = ["SLURM_JOB_ID", "SLURM_STEP_ID"].map(|key| env::var(key).ok());
+    Some(Path::new(&format!("{name}-{}.{}", job?, step?)).to_owned())
+}
+
+/// `emu results`.
+#[derive(Subcommand)]
+pub(super) enum Results {
+    /// Put the results of several hosts into one folder.
+    #[command(after_help = "\
+Examples:
+  emu results merge results/             a run over several hosts, not merged at its end
+  emu results merge h1/ h2/ --out both/  results that were copied from the hosts
+
+Tables get a column `host`. Exit codes: 0 merged, 1 not.")]
+    Merge {
+        /// The folder that the hosts shared, or one folder of each host.
+        #[arg(required = true, value_name = "DIR")]
+        folders: Vec<PathBuf>,
+        /// Where to; default: the folder that the hosts shared.
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Results {
+    pub(super) fn run(self) -> Outcome {
+        let Results::Merge { folders, out, json } = self;
+        let (mut parts, mut words) = (Vec::new(), Vec::new());
+        for folder in &folders {
+            if folder.join("hosts").is_dir() {
+                let (more, said) = results::shared(folder)?;
+                parts.extend(more);
+                words.extend(said);
+            } else {
+                parts.push(Part::read(folder)?);
+            }
+        }
+        let shared = folders.len() == 1 && folders[0].join("hosts").is_dir();
+        let to = match (&out, shared) {
+            (Some(out), _) => out,
+            (None, true) => &folders[0],
+            (None, false) => bail!("say where to: --out DIR"),
+        };
+        let merged = results::merge(&parts, &words, to, shared && out.is_none())?;
+        show(&merged, json)?;
+        Ok(OK)
+    }
+}
+
+/// Prints what came of all hosts.
+pub(super) fn show(merged: &Merged, json: bool) -> Outcome {
+    if json {
+        print_json(merged)?;
+    } else {
+        print(&words(merged))?;
+    }
+    Ok(if merged.is_good() { OK } else { FAILED })
+}
+
+fn words(m: &Merged) -> String {
+    let mut lines = vec![
+        format!(
+            "{}: {} after {:.1} s on {} hosts, which started within {:.1} ms; seed {}",
+            m.name,
+            m.ended,
+            m.run_s,
+            m.hosts.len(),
+            m.starts_apart_ms,
+            m.seed
+        ),
+        format!(
+            "  {} processes: {} done, {} failed, {} stopped with the run, {} not started, {} unknown",
+            m.processes, m.done, m.failed, m.running, m.not_started, m.unknown
+        ),
+        hosts(m),
+    ];
+    for failure in &m.failures {
+        let word = |name: &str| failure[name].as_str().unwrap_or_default().to_owned();
+        lines.push(format!(
+            "  FAILED: {} on {} ({}): {}",
+            word("program"),
+            word("vnode"),
+            word("host"),
+            word("what")
+        ));
+    }
+    lines.extend(m.warnings.iter().map(|w| format!("  WARNING: {w}")));
+    lines.push(format!("results: {}", m.folder.display()));
+    lines.join("\n")
+}
+
+fn hosts(merged: &Merged) -> String {
+    let header = ["host", "machine", "state", "processes", "clock ahead", "±"];
+    let mut table = table(&header, &[3, 4, 5]);
+    let ms = |ns: f64| format!("{:.3} ms", ns / 1e6);
+    for (index, part) in merged.hosts.iter().enumerate() {
+        let state = match part.state {
+            State::Done => "done",
+            State::Failed => "FAILED",
+            State::Lost => "LOST",
+        };
+        let (ahead, bound) = match part.clock {
+            Some(c) => (ms(c.ahead_ns as f64), ms(c.round_trip_ns as f64 / 2.0)),
+            None if index == 0 => ("the reference".to_owned(), String::new()),
+            None => ("not known".to_owned(), String::new()),
+        };
+        table.add_row([
+            part.host.clone(),
+            part.machine.clone().unwrap_or_default(),
+            state.to_owned(),
+            part.processes.to_string(),
+            ahead,
+            bound,
+        ]);
+    }
+    table.to_string()
+}

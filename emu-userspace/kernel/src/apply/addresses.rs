@@ -1,0 +1,114 @@
+//! The vnodes' addresses: those of the machine that are in the way, aliases, routes.
+use std::{fs, path::Path};
+
+use emu_model::plan::{self, Addressing};
+
+use super::Loader;
+use crate::{addr, error::ApplyError, link, state::Undo};
+
+impl Loader<'_> {
+    /// The machine's own addresses must not be taken for vnodes.
+    pub(super) fn check_addresses(&mut self) -> Result<(), ApplyError> {
+        let lo = self.link("lo")?.index;
+        let links = link::links(&mut self.netlink)?;
+        for existing in addr::addresses(&mut self.netlink)? {
+            // Aliases on lo are an earlier load's, or the user's own vnodes.
+            if existing.index == lo {
+                continue;
+            }
+            let address = existing.net.addr();
+            let hit = self
+                .plan
+                .group_prefixes
+                .iter()
+                .find(|(prefix, _)| prefix.contains(&address));
+            if let Some((prefix, group)) = hit {
+                return Err(ApplyError::AddressInUse {
+                    address: existing.net.to_string(),
+                    interface: links
+                        .iter()
+                        .find(|l| l.index == existing.index)
+                        .map_or_else(String::new, |l| l.name.clone()),
+                    group: self.plan.groups[*group].name.clone(),
+                    prefix: prefix.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Aliases or local routes of our vnodes, routes to the others.
+    pub(super) fn add_addresses(&mut self) -> Result<(), ApplyError> {
+        let lo = self.link("lo")?;
+        match self.plan.addressing {
+            Addressing::Alias => {
+                let keep: Vec<_> = addr::addresses(&mut self.netlink)?
+                    .into_iter()
+                    .filter(|a| a.index == lo.index)
+                    .map(|a| a.net.addr())
+                    .collect();
+                self.record(Undo::Aliases {
+                    interface: lo.name.clone(),
+                    runs: self.plan.address_runs.clone(),
+                    keep,
+                })?;
+                let requests = self
+                    .plan
+                    .address_runs
+                    .iter()
+                    .flat_map(|run| plan::addresses(*run))
+                    .map(|address| addr::add_alias(lo.index, &lo.name, address))
+                    .collect();
+                self.netlink.batch(requests)?;
+            }
+            Addressing::AnyIp => {
+                if self.plan.vnodes.iter().any(|v| v.address.is_ipv6()) {
+                    self.allow_v6_bind()?;
+                }
+                let prefixes = plan::covering_prefixes(&self.plan.address_runs);
+                self.record(Undo::LocalRoutes {
+                    prefixes: prefixes.clone(),
+                })?;
+                let requests = prefixes
+                    .into_iter()
+                    .map(|prefix| addr::add_local_route(lo.index, prefix))
+                    .collect();
+                self.netlink.batch(requests)?;
+            }
+        }
+        for routes in &self.plan.routes {
+            let link = self.link(&routes.interface)?;
+            self.record(Undo::Routes {
+                interface: link.name.clone(),
+                routes: routes
+                    .prefixes
+                    .iter()
+                    .map(|p| (*p, routes.gateway))
+                    .collect(),
+            })?;
+            let requests = routes
+                .prefixes
+                .iter()
+                .map(|prefix| addr::add_route(link.index, *prefix, routes.gateway))
+                .collect();
+            self.netlink.batch(requests)?;
+        }
+        Ok(())
+    }
+
+    /// Lets programs bind to IPv6 addresses that only a route makes local: IPv4
+    /// asks the routing table, IPv6 the list of addresses.
+    fn allow_v6_bind(&mut self) -> Result<(), ApplyError> {
+        let path = Path::new("/proc/sys/net/ipv6/ip_nonlocal_bind");
+        let error = |source| ApplyError::Sysctl {
+            path: path.to_owned(),
+            source,
+        };
+        let before = fs::read_to_string(path).map_err(error)?;
+        self.record(Undo::Sysctl {
+            path: path.to_owned(),
+            before: before.trim().to_owned(),
+        })?;
+        fs::write(path, "1").map_err(error)
+    }
+}

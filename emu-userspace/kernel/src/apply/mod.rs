@@ -1,0 +1,330 @@
+//! Carrying out a plan: every change is recorded before it is made, in an order
+//! in which traffic is never shaped by half a set-up.
+mod addresses;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use emu_common::names;
+use emu_model::plan::Plan;
+use nix::mount::{MsFlags, mount};
+
+use super::{
+    bpf::{self, BpfError, Maps},
+    error::{ApplyError, needs},
+    link::{self, Link},
+    netlink::Netlink,
+    offload,
+    state::{State, StateDir, Undo, WriterLock},
+    tc::{self, Hook},
+    undo::{self, Processes},
+};
+
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// A load in progress: the socket, the lock and the journal.
+struct Loader<'a> {
+    netlink: Netlink,
+    lock: &'a WriterLock,
+    dir: &'a StateDir,
+    plan: &'a Plan,
+}
+
+/// Loads a plan in the calling thread's network namespace, over whatever an
+/// earlier load left. `topology` is kept for later commands.
+///
+/// # Errors
+/// [`ApplyError`]; then nothing of the plan is left, and nothing of an earlier
+/// load was touched if a check before the first change failed.
+pub fn load(
+    plan: &Plan,
+    file: &Path,
+    topology: &str,
+    dir: &StateDir,
+    lock: &WriterLock,
+) -> Result<State, ApplyError> {
+    let mut loader = Loader {
+        netlink: Netlink::open()?,
+        lock,
+        dir,
+        plan,
+    };
+    loader.check()?;
+    // The verifier and the memory limits speak before anything is changed.
+    let programs = bpf::load(plan)?;
+    undo::unload(dir, lock, Processes::Refuse)?;
+    let made = loader.make(&programs, file).and_then(|state| {
+        dir.store(lock, &state, topology)?;
+        Ok(state)
+    });
+    if made.is_err() {
+        // The first error is the one to report; the journal stays if this fails.
+        let _ = undo::unload(dir, lock, Processes::Refuse);
+    }
+    made
+}
+
+impl Loader<'_> {
+    fn link(&mut self, name: &str) -> Result<Link, ApplyError> {
+        let links = link::links(&mut self.netlink)?;
+        let have = links.iter().map(|l| l.name.clone()).collect();
+        links
+            .into_iter()
+            .find(|l| l.name == name)
+            .ok_or(ApplyError::NoInterface {
+                name: name.to_owned(),
+                have,
+            })
+    }
+
+    fn record(&self, undo: Undo) -> Result<(), ApplyError> {
+        Ok(self.dir.record(self.lock, &undo)?)
+    }
+
+    /// All that can be known to fail before the first change.
+    fn check(&mut self) -> Result<(), ApplyError> {
+        let ours = self.dir.exists();
+        let qdiscs = tc::qdiscs(&mut self.netlink)?;
+        for name in &self.plan.interfaces {
+            let link = self.link(name)?;
+            if !link.ethernet {
+                return Err(ApplyError::NotEthernet { name: link.name });
+            }
+            let root = qdiscs.iter().find(|q| {
+                q.index == link.index && q.parent == netlink_packet_route::tc::TcHandle::ROOT
+            });
+            if let Some(root) = root
+                && !root.is_default()
+                && root.handle.major != tc::FQ_HANDLE_MAJOR
+                && !tc::is_restorable(&root.kind)
+            {
+                return Err(ApplyError::Qdisc {
+                    interface: link.name,
+                    kind: root.kind.clone(),
+                });
+            }
+        }
+        if !ours && link::link(&mut self.netlink, names::IFB)?.is_some() {
+            return Err(ApplyError::NameTaken {
+                name: names::IFB.to_owned(),
+            });
+        }
+        self.check_addresses()
+    }
+
+    fn make(&mut self, programs: &bpf::Programs, file: &Path) -> Result<State, ApplyError> {
+        let pins = self.pin(programs)?;
+        let ifb = self.make_ifb(programs)?;
+        for name in self.plan.interfaces.clone() {
+            self.prepare_interface(&name)?;
+        }
+        self.add_addresses()?;
+        // Filters last: from here on packets are shaped, by a whole set-up.
+        for name in self.plan.interfaces.clone() {
+            self.attach(&name, ifb, programs)?;
+        }
+        Ok(State {
+            version: 1,
+            topology: file.to_owned(),
+            host: self.plan.host.clone(),
+            size: self.plan.size,
+            loaded_at_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            map_ids: programs.map_ids()?,
+            pins,
+            seed: self.plan.seed,
+            slots: Vec::new(),
+            features: self.plan.features(),
+            corrupts: self.plan.corrupts(),
+            fq: Some(self.plan.fq.clone()),
+            object: bpf::object_mark(),
+            copy: String::new(),
+        })
+    }
+
+    /// Pins the maps. Where no BPF file system is in sight (inside
+    /// `ip netns exec`, which mounts a new /sys) one is mounted.
+    fn pin(&self, programs: &bpf::Programs) -> Result<PathBuf, ApplyError> {
+        if !is_bpffs(Path::new(BPFFS)) {
+            // Ignored: pinning says what is wrong if it fails.
+            let _ = mount(
+                Some("bpf"),
+                BPFFS,
+                Some("bpf"),
+                MsFlags::empty(),
+                None::<&str>,
+            );
+        }
+        let directory = Path::new(BPFFS).join("emu").join(self.dir.name());
+        self.record(Undo::Pins {
+            directory: directory.clone(),
+        })?;
+        // A folder left by a namespace whose state is gone.
+        let _ = fs::remove_dir_all(&directory);
+        programs.pin(&directory)?;
+        Ok(directory)
+    }
+
+    fn make_ifb(&mut self, programs: &bpf::Programs) -> Result<u32, ApplyError> {
+        self.record(Undo::DeleteLink {
+            name: names::IFB.to_owned(),
+        })?;
+        self.netlink
+            .request(link::add_ifb(names::IFB, self.plan.mtu_bytes.max(1500)))
+            .map_err(needs("ifb"))?;
+        let ifb = self.link(names::IFB)?;
+        if self.plan.corrupts() {
+            // lo has no device that computes checksums and cannot be told so; what
+            // passes here gets a checksum that the receiver checks.
+            offload::turn_off(&ifb.name, offload::Kind::SegmentationAndChecksums).map_err(
+                |source| ApplyError::Offload {
+                    interface: ifb.name.clone(),
+                    source,
+                },
+            )?;
+        }
+        self.set_fq(&ifb)?;
+        self.netlink
+            .request(tc::add_clsact(ifb.index, &ifb.name))
+            .map_err(needs("sch_ingress"))?;
+        self.netlink
+            .request(tc::add_direct_filter(
+                ifb.index,
+                &ifb.name,
+                Hook::Egress,
+                programs.fd(names::PROG_IFB)?,
+                names::PROG_IFB,
+            ))
+            .map_err(needs("cls_bpf"))?;
+        self.netlink
+            .request(link::set_up(ifb.index, &ifb.name, true))?;
+        Ok(ifb.index)
+    }
+
+    fn set_fq(&mut self, link: &Link) -> Result<(), ApplyError> {
+        self.netlink
+            .request(tc::add_fq(link.index, &link.name, &self.plan.fq))
+            .map_err(needs("sch_fq"))
+    }
+
+    /// MTU, offloads and root qdisc of an interface.
+    fn prepare_interface(&mut self, name: &str) -> Result<(), ApplyError> {
+        let link = self.link(name)?;
+        let interface = || link.name.clone();
+        if !link.up {
+            self.record(Undo::LinkDown {
+                interface: interface(),
+            })?;
+            self.netlink.request(link::set_up(link.index, name, true))?;
+        }
+        let shrink = link.mtu_bytes > self.plan.mtu_bytes;
+        if shrink || (name == "lo" && link.mtu_bytes != self.plan.mtu_bytes) {
+            self.record(Undo::Mtu {
+                interface: interface(),
+                mtu_bytes: link.mtu_bytes,
+            })?;
+            self.netlink
+                .request(link::set_mtu(link.index, name, self.plan.mtu_bytes))?;
+        }
+        if link.gso_max_segments > 1 {
+            self.record(Undo::GsoMaxSegments {
+                interface: interface(),
+                segments: link.gso_max_segments,
+            })?;
+            self.netlink
+                .request(link::set_gso_max_segments(link.index, name, 1))?;
+        }
+        let offload_error = |source| ApplyError::Offload {
+            interface: link.name.clone(),
+            source,
+        };
+        let kind = if self.plan.corrupts() {
+            offload::Kind::SegmentationAndChecksums
+        } else {
+            offload::Kind::Segmentation
+        };
+        let features = offload::on(name, kind).map_err(offload_error)?;
+        let off: Vec<_> = features
+            .iter()
+            .map(|f| offload::Feature {
+                name: f.name.clone(),
+                wanted: false,
+            })
+            .collect();
+        self.record(Undo::Features {
+            interface: interface(),
+            features,
+        })?;
+        offload::set(name, &off).map_err(offload_error)?;
+
+        let root = tc::qdiscs(&mut self.netlink)?.into_iter().find(|q| {
+            q.index == link.index && q.parent == netlink_packet_route::tc::TcHandle::ROOT
+        });
+        self.record(Undo::RootQdisc {
+            interface: interface(),
+            recipe: root.filter(|q| !q.is_default()).map(|q| q.recipe()),
+        })?;
+        self.set_fq(&link)
+    }
+
+    fn attach(&mut self, name: &str, ifb: u32, programs: &bpf::Programs) -> Result<(), ApplyError> {
+        let link = self.link(name)?;
+        let has_clsact = tc::qdiscs(&mut self.netlink)?
+            .iter()
+            .any(|q| q.index == link.index && q.kind == "clsact");
+        if !has_clsact {
+            self.record(Undo::Clsact {
+                interface: link.name.clone(),
+            })?;
+            self.netlink
+                .request(tc::add_clsact(link.index, name))
+                .map_err(needs("sch_ingress"))?;
+        }
+        for hook in [Hook::Ingress, Hook::Egress] {
+            self.record(Undo::Filter {
+                interface: link.name.clone(),
+                hook,
+            })?;
+        }
+        self.netlink
+            .request(tc::add_redirect_filter(
+                link.index,
+                name,
+                programs.fd(names::PROG_INGRESS)?,
+                names::PROG_INGRESS,
+                ifb,
+            ))
+            .map_err(needs("act_mirred"))?;
+        self.netlink
+            .request(tc::add_direct_filter(
+                link.index,
+                name,
+                Hook::Egress,
+                programs.fd(names::PROG_EGRESS)?,
+                names::PROG_EGRESS,
+            ))
+            .map_err(needs("cls_bpf"))
+    }
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 == BPF_FS_MAGIC)
+}
+
+/// Whether the file system of the pins is mounted where this process looks.
+pub(super) fn bpffs_in_sight() -> bool {
+    is_bpffs(Path::new(BPFFS))
+}
+
+/// The maps of a finished load.
+///
+/// # Errors
+/// [`BpfError`].
+pub fn open_maps(state: &State) -> Result<Maps, BpfError> {
+    Maps::open(&state.pins, &state.map_ids)
+}

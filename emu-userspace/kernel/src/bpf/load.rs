@@ -1,0 +1,260 @@
+//! Loading the object with the sizes of a plan, and filling its maps.
+use std::{
+    fs, io, thread,
+    time::{Duration, Instant},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        HashMap, MapError,
+        lpm_trie::{Key, LpmTrie},
+    },
+    programs::{ProgramError, SchedClassifier},
+};
+use emu_common::{
+    layout::{AddrKey, Stage, V4_MAPPED_BITS, VnodeRef, feature},
+    model::{order, random},
+    names,
+};
+use emu_model::plan::{Entries, Plan, Room, jitter_tables};
+
+use super::{BpfError, Mapped, Programs, address_key, map_error};
+
+/// The compiled programs.
+pub(crate) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/emu.bpf.o"));
+
+/// Loads the object with the sizes of a plan and fills its maps.
+///
+/// # Errors
+/// [`BpfError`]; nothing is attached yet, and dropping the result frees all.
+pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
+    load_with(plan, true)
+}
+
+/// As [`load`]; without `orphan` the egress program shapes at once what still
+/// has a socket. Only for tests of the bytecode.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
+    let entries = Entries::of(plan);
+    let room = Room::of(plan, &entries);
+    let tables = match plan.features() & feature::STAGES {
+        0 => Vec::new(),
+        _ => jitter_tables(plan)?,
+    };
+    let mut ebpf = open_with(plan, orphan, plan.features(), &room, tables.len())?;
+    for name in names::PROGS {
+        let program: &mut SchedClassifier = ebpf
+            .program_mut(name)
+            .ok_or(BpfError::Missing(name))?
+            .try_into()
+            .map_err(|_| BpfError::Missing(name))?;
+        program
+            .load()
+            .map_err(|source| program_error(name, source))?;
+    }
+    fill_vnodes(&mut ebpf, plan)?;
+    fill_groups(&mut ebpf, plan)?;
+    let programs = Programs { ebpf };
+    let mut maps = programs.maps()?;
+    for (index, link) in entries.links.into_iter().enumerate() {
+        maps.pairs.set(index, link);
+    }
+    for (index, pipe) in entries.pipes.into_iter().enumerate() {
+        maps.pipes.set(index, pipe);
+    }
+    for (index, stage) in entries.stages.into_iter().enumerate() {
+        // A correlation has a number to begin with.
+        let last = [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32);
+        maps.stages.set(index, Stage { last, ..stage });
+    }
+    let mut table = Mapped::new(programs.map(names::MAP_TABLES)?, names::MAP_TABLES)?;
+    for (index, entry) in tables.into_iter().enumerate() {
+        table.set(index, i64::from(entry));
+    }
+    Ok(programs)
+}
+
+/// What the verifier said of a program.
+pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfError {
+    BpfError::Program {
+        program,
+        log: verifier_log(program, &source),
+        source: Box::new(source),
+    }
+}
+
+/// The object as for a plan with these [`feature`]s: its maps are made, and its
+/// programs not yet seen by the verifier. Only to measure what that costs.
+///
+/// # Errors
+/// [`BpfError::Load`].
+pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
+    let room = Room::of(plan, &Entries::of(plan));
+    open_with(plan, true, features, &room, 0)
+}
+
+fn open_with(
+    plan: &Plan,
+    orphan: bool,
+    features: u32,
+    room: &Room,
+    tables: usize,
+) -> Result<Ebpf, BpfError> {
+    let groups = plan.groups.len().max(1) as u32;
+    let orphan = u32::from(orphan);
+    let ebpf = EbpfLoader::new()
+        .map_max_entries(names::MAP_VNODES, room.slots)
+        .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
+        .map_max_entries(names::MAP_PAIRS, groups * groups)
+        .map_max_entries(names::MAP_PIPES, room.slots * 2)
+        .map_max_entries(names::MAP_STAGES, room.stages)
+        .map_max_entries(names::MAP_TABLES, tables.max(1) as u32)
+        .map_max_entries(names::MAP_OPENINGS, openings(plan))
+        .map_max_entries(names::MAP_LATEST, latest(plan))
+        .map_max_entries(names::MAP_RING, room.ring)
+        .map_max_entries(names::MAP_WAITS, groups * 2)
+        .override_global(names::GLOBAL_ORPHAN, &orphan, true)
+        .override_global(names::GLOBAL_FEATURES, &features, true)
+        .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
+        .load(OBJECT)
+        .map_err(Box::new)?;
+    Ok(ebpf)
+}
+
+/// Tells the programs of this build from those of another.
+pub fn object_mark() -> u64 {
+    OBJECT.iter().fold(OBJECT.len() as u64, |mark, byte| {
+        random::mix(mark ^ u64::from(*byte))
+    })
+}
+
+/// Keeps the verifier's words in a file: they fill screens.
+fn verifier_log(program: &str, error: &ProgramError) -> String {
+    let ProgramError::LoadError { verifier_log, .. } = error else {
+        return String::new();
+    };
+    let path = std::env::temp_dir().join(format!("emu-verifier-{program}.log"));
+    match fs::write(&path, verifier_log.to_string()) {
+        Ok(()) => format!(" (verifier log: {})", path.display()),
+        Err(_) => String::new(),
+    }
+}
+
+/// Room for what filters have opened: 64 peers for each filtered vnode.
+fn openings(plan: &Plan) -> u32 {
+    if plan.features() & feature::FILTERS == 0 {
+        return 1;
+    }
+    (plan.vnodes.len() as u32)
+        .saturating_mul(64)
+        .clamp(4_096, 4 << 20)
+}
+
+/// Slots for the flows of paths with jitter: 64 peers for each vnode.
+fn latest(plan: &Plan) -> u32 {
+    if plan.features() & feature::STAGES == 0 {
+        return order::MIN_SLOTS;
+    }
+    (plan.vnodes.len() as u32)
+        .saturating_mul(64)
+        .next_power_of_two()
+        .clamp(order::MIN_SLOTS, order::MAX_SLOTS)
+}
+
+fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
+    let map = ebpf
+        .map_mut(names::MAP_VNODES)
+        .ok_or(BpfError::Missing(names::MAP_VNODES))?;
+    let mut map: HashMap<_, AddrKey, VnodeRef> =
+        HashMap::try_from(map).map_err(map_error("open", names::MAP_VNODES))?;
+    let groups = plan.groups.len() as u32;
+    for (index, vnode) in plan.vnodes.iter().enumerate() {
+        let value = VnodeRef {
+            index: index as u32,
+            pair_row: vnode.group as u32 * groups,
+        };
+        map.insert(address_key(vnode.address), value, 0)
+            .map_err(map_error("fill", names::MAP_VNODES))?;
+    }
+    Ok(())
+}
+
+/// How long the kernel may take for memory that it has.
+const REFILL: Duration = Duration::from_secs(2);
+
+/// An update of a map without preallocated elements.
+///
+/// Those of a trie come from a reserve of a few that an interrupt refills (since Linux
+/// 6.16, kernel/bpf/memalloc.c). Updates in a quick row find it empty where that interrupt
+/// comes late, and fail with `ENOMEM` though there is memory.
+fn patiently(mut update: impl FnMut() -> Result<(), MapError>) -> Result<(), MapError> {
+    let start = Instant::now();
+    loop {
+        match update() {
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == io::ErrorKind::OutOfMemory
+                    && start.elapsed() < REFILL =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result,
+        }
+    }
+}
+
+fn fill_groups(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
+    let map = ebpf
+        .map_mut(names::MAP_GROUPS)
+        .ok_or(BpfError::Missing(names::MAP_GROUPS))?;
+    let mut map: LpmTrie<_, AddrKey, u32> =
+        LpmTrie::try_from(map).map_err(map_error("open", names::MAP_GROUPS))?;
+    for (prefix, group) in &plan.group_prefixes {
+        let bits = match prefix {
+            ipnet::IpNet::V4(_) => V4_MAPPED_BITS + u32::from(prefix.prefix_len()),
+            ipnet::IpNet::V6(_) => u32::from(prefix.prefix_len()),
+        };
+        let key = Key::new(bits, address_key(prefix.network()));
+        patiently(|| map.insert(&key, *group as u32, 0))
+            .map_err(map_error("fill", names::MAP_GROUPS))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use aya::{maps::MapError, sys::SyscallError};
+
+    use super::*;
+
+    fn error(kind: io::ErrorKind) -> MapError {
+        MapError::SyscallError(SyscallError {
+            call: "bpf_map_update_elem",
+            io_error: kind.into(),
+        })
+    }
+
+    #[test]
+    fn an_update_waits_for_the_reserve_and_for_nothing_else() {
+        let mut left = 3;
+        let mut late = || {
+            left -= 1;
+            (left == 0)
+                .then_some(())
+                .ok_or_else(|| error(io::ErrorKind::OutOfMemory))
+        };
+        patiently(&mut late).unwrap();
+        assert_eq!(left, 0);
+        let mut tries = 0;
+        let mut wrong = || {
+            tries += 1;
+            Err(error(io::ErrorKind::InvalidInput))
+        };
+        patiently(&mut wrong).unwrap_err();
+        assert_eq!(tries, 1);
+        patiently(|| Err(error(io::ErrorKind::OutOfMemory))).unwrap_err();
+    }
+}

@@ -1,0 +1,300 @@
+//! The BPF object: its programs and maps, pinning them, and finding them again from
+//! another process; `load` makes them.
+mod load;
+#[expect(
+    unsafe_code,
+    reason = "maps are memory that the kernel changes at the same time"
+)]
+mod mapped;
+#[expect(unsafe_code, reason = "the bpf call has no safe interface")]
+pub mod run;
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    maps::{HashMap, Map, MapData, PerCpuArray},
+    programs::{ProgramError, SchedClassifier},
+};
+use emu_common::{
+    Reason,
+    layout::{AddrKey, Direction, PairLink, Pipe, Stage, VnodeRef, Waits},
+    names,
+};
+use emu_model::plan::{Current, TableError};
+
+pub(super) use load::{OBJECT, program_error};
+pub use load::{load, load_with, object_mark, open};
+pub use mapped::Mapped;
+
+/// The object could not be loaded or its maps not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// The kernel refused the object.
+    #[error("load the BPF object: {0}")]
+    Load(#[from] Box<aya::EbpfError>),
+    /// The verifier refused a program.
+    #[error("load the BPF program {program}: {source}{log}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// The kernel's answer.
+        source: Box<ProgramError>,
+        /// Where the verifier's log is.
+        log: String,
+    },
+    /// A jitter distribution's file.
+    #[error(transparent)]
+    Table(#[from] TableError),
+    /// A map or program is missing from the object.
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+    /// A map operation failed.
+    #[error("{operation} {map}: {source}")]
+    Map {
+        /// What was done.
+        operation: &'static str,
+        /// To which map.
+        map: &'static str,
+        /// The kernel's answer.
+        source: Box<aya::maps::MapError>,
+    },
+    /// Memory-mapping a map failed.
+    #[error("map {map} into memory: {source}")]
+    Mmap {
+        /// Which map.
+        map: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Pinning failed.
+    #[error("pin the maps in {}: {detail}", path.display())]
+    Pin {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+}
+
+pub(super) fn map_error(
+    operation: &'static str,
+    map: &'static str,
+) -> impl FnOnce(aya::maps::MapError) -> BpfError {
+    move |source| BpfError::Map {
+        operation,
+        map,
+        source: Box::new(source),
+    }
+}
+
+/// The programs of a loaded object, ready to attach.
+pub struct Programs {
+    ebpf: Ebpf,
+}
+
+impl Programs {
+    /// File descriptor of a program.
+    ///
+    /// # Errors
+    /// [`BpfError::Missing`].
+    pub fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
+        let program = self.ebpf.program(name).ok_or(BpfError::Missing(name))?;
+        let fd = program.fd().map_err(|source| BpfError::Program {
+            program: name,
+            source: Box::new(source),
+            log: String::new(),
+        })?;
+        Ok(fd.as_fd())
+    }
+
+    /// A program, for `BPF_PROG_TEST_RUN`.
+    pub fn program(&self, name: &str) -> Option<&SchedClassifier> {
+        match self.ebpf.program(name)? {
+            aya::programs::Program::SchedClassifier(program) => Some(program),
+            _ => None,
+        }
+    }
+
+    /// Identifier and name of every map.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn map_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
+        names::MAPS
+            .iter()
+            .map(|name| {
+                let info = self.map(name)?.info().map_err(map_error("look at", name))?;
+                Ok(((*name).to_owned(), info.id()))
+            })
+            .collect()
+    }
+
+    /// Pins every map below `directory`.
+    ///
+    /// # Errors
+    /// [`BpfError::Pin`].
+    pub fn pin(&self, directory: &Path) -> Result<(), BpfError> {
+        let error = |detail: String| BpfError::Pin {
+            path: directory.to_owned(),
+            detail,
+        };
+        fs::create_dir_all(directory).map_err(|e| error(e.to_string()))?;
+        for name in names::MAPS {
+            self.map(name)?
+                .pin(directory.join(name))
+                .map_err(|e| error(format!("{name}: {e}")))?;
+        }
+        Ok(())
+    }
+
+    fn map(&self, name: &'static str) -> Result<&MapData, BpfError> {
+        match self.ebpf.map(name).ok_or(BpfError::Missing(name))? {
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::LpmTrie(data)
+            | Map::LruHashMap(data)
+            | Map::PerCpuArray(data) => Ok(data),
+            _ => Err(BpfError::Missing(name)),
+        }
+    }
+
+    /// The maps of this object, for reading and writing.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn maps(&self) -> Result<Maps, BpfError> {
+        let open = |name| {
+            // Not by the identifier, which takes CAP_SYS_ADMIN.
+            let fd = self.map(name)?.fd().as_fd().try_clone_to_owned();
+            let fd = fd.map_err(|source| BpfError::Mmap { map: name, source })?;
+            MapData::from_fd(fd).map_err(map_error("open", name))
+        };
+        Maps::from_opener(open)
+    }
+}
+
+/// The maps that user space reads and writes after the load.
+pub struct Maps {
+    /// Both pipes of every vnode.
+    pub pipes: Mapped<Pipe>,
+    /// Links between leaf groups, row by row.
+    pub pairs: Mapped<PairLink>,
+    /// Impairments of pipes and links.
+    pub stages: Mapped<Stage>,
+    /// Departure times of the packets in queues limited in packets.
+    pub ring: Mapped<u64>,
+    vnodes: HashMap<MapData, AddrKey, VnodeRef>,
+    reasons: PerCpuArray<MapData, u64>,
+    waits: PerCpuArray<MapData, Waits>,
+}
+
+impl Maps {
+    /// Opens the maps by their pins, or by their identifiers where the pins are
+    /// out of sight (`ip netns exec` hides the BPF file system).
+    ///
+    /// # Errors
+    /// [`BpfError`] when neither way leads to a map.
+    pub fn open(pins: &Path, ids: &[(String, u32)]) -> Result<Self, BpfError> {
+        Self::from_opener(|name| {
+            if let Ok(map) = MapData::from_pin(pins.join(name)) {
+                return Ok(map);
+            }
+            let id = ids.iter().find(|(n, _)| n == name).map_or(0, |(_, id)| *id);
+            MapData::from_id(id).map_err(map_error("open", name))
+        })
+    }
+
+    fn from_opener(
+        open: impl Fn(&'static str) -> Result<MapData, BpfError>,
+    ) -> Result<Self, BpfError> {
+        let reasons = Map::PerCpuArray(open(names::MAP_REASONS)?);
+        let waits = Map::PerCpuArray(open(names::MAP_WAITS)?);
+        let vnodes = Map::HashMap(open(names::MAP_VNODES)?);
+        Ok(Self {
+            ring: Mapped::new(&open(names::MAP_RING)?, names::MAP_RING)?,
+            vnodes: HashMap::try_from(vnodes).map_err(map_error("open", names::MAP_VNODES))?,
+            pipes: Mapped::new(&open(names::MAP_PIPES)?, names::MAP_PIPES)?,
+            pairs: Mapped::new(&open(names::MAP_PAIRS)?, names::MAP_PAIRS)?,
+            stages: Mapped::new(&open(names::MAP_STAGES)?, names::MAP_STAGES)?,
+            reasons: PerCpuArray::try_from(reasons)
+                .map_err(map_error("open", names::MAP_REASONS))?,
+            waits: PerCpuArray::try_from(waits).map_err(map_error("open", names::MAP_WAITS))?,
+        })
+    }
+
+    /// Copies of the arrays.
+    pub fn current(&self) -> Current {
+        Current {
+            pipes: self.pipes.copy(),
+            stages: self.stages.copy(),
+            links: self.pairs.copy(),
+            ring_slots: self.ring.len() as u32,
+        }
+    }
+
+    /// Makes an address a vnode.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn add_vnode(&mut self, address: IpAddr, place: VnodeRef) -> Result<(), BpfError> {
+        self.vnodes
+            .insert(address_key(address), place, 0)
+            .map_err(map_error("add to", names::MAP_VNODES))
+    }
+
+    /// Makes an address one that is no vnode; whether it was one or not.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn remove_vnode(&mut self, address: IpAddr) -> Result<(), BpfError> {
+        match self.vnodes.remove(&address_key(address)) {
+            Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(map_error("remove from", names::MAP_VNODES)(error)),
+        }
+    }
+
+    /// How long packets of a group's vnodes were in their pipes, over all CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn waits(&self, group: usize, direction: Direction) -> Result<Waits, BpfError> {
+        let each = self
+            .waits
+            .get(&(group as u32 * 2 + direction as u32), 0)
+            .map_err(map_error("read", names::MAP_WAITS))?;
+        let mut sum = Waits::default();
+        each.iter().for_each(|waits| sum.add(waits));
+        Ok(sum)
+    }
+
+    /// How often each reason was counted, over all CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, BpfError> {
+        Reason::ALL
+            .iter()
+            .map(|reason| {
+                let values = self
+                    .reasons
+                    .get(&(*reason as u32), 0)
+                    .map_err(map_error("read", names::MAP_REASONS))?;
+                Ok((*reason, values.iter().sum()))
+            })
+            .collect()
+    }
+}
+
+/// The map key of an address.
+pub fn address_key(address: IpAddr) -> AddrKey {
+    match address {
+        IpAddr::V4(a) => AddrKey::from_v4(a.octets()),
+        IpAddr::V6(a) => AddrKey::from_v6(a.octets()),
+    }
+}

@@ -1,0 +1,359 @@
+//! Processes of vnodes: their cgroups, and the programs that give their sockets
+//! the vnode's address.
+//!
+//! The programs are attached once, to the cgroup of the network namespace, when
+//! its first process comes. They find the vnode by the identifier of its cgroup
+//! in a hash. They are attached without links, whose pins would not outlive an
+//! `ip netns exec`: they live and go with the cgroup.
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    net::IpAddr,
+    os::fd::{AsRawFd, BorrowedFd},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap, Map, MapData, PerCpuArray},
+    programs::{Program, ProgramError, ProgramFd},
+};
+use emu_common::{
+    layout::SocketAddress,
+    model::identity::Event,
+    names::{self, MAP_EVENTS, MAP_IDENTITY},
+};
+
+use super::{
+    bpf::{self, BpfError, address_key},
+    cgroup::{self, CgroupError, Tree},
+    state::{Record, SharedLock, StateDir, StateError, Undo, WriterLock},
+};
+
+/// A process could not become a vnode's.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The cgroup tree.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// The BPF object.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// A program could not be attached.
+    #[error("attach {program} to the cgroup: {source}")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// The topology went away meanwhile.
+    #[error("the topology was unloaded meanwhile")]
+    Gone,
+}
+
+/// `enum bpf_attach_type` of the uapi header linux/bpf.h.
+fn attach_type(program: &str) -> u32 {
+    match program {
+        "emu_guard" => 1,
+        "emu_bind4" => 8,
+        "emu_bind6" => 9,
+        "emu_connect4" => 10,
+        "emu_connect6" => 11,
+        "emu_sendmsg4" => 14,
+        _ => 15,
+    }
+}
+
+/// Programs that are loaded but not attached.
+pub struct Hooks {
+    ebpf: Ebpf,
+}
+
+impl Hooks {
+    /// Loads the programs with room for so many vnodes.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn load(vnodes: u32) -> Result<Self, BpfError> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries(MAP_IDENTITY, vnodes.max(1))
+            .load(bpf::OBJECT)
+            .map_err(Box::new)?;
+        for name in names::PROGS_IDENTITY {
+            let program = ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+            let loaded = match program {
+                Program::CgroupSockAddr(program) => program.load(),
+                Program::CgroupSkb(program) => program.load(),
+                _ => return Err(BpfError::Missing(name)),
+            };
+            loaded.map_err(|source| bpf::program_error(name, source))?;
+        }
+        Ok(Self { ebpf })
+    }
+
+    /// Attaches all programs to a cgroup.
+    ///
+    /// # Errors
+    /// [`IdentityError::Attach`].
+    pub fn attach(&self, cgroup: &File) -> Result<(), IdentityError> {
+        self.each(cgroup, Command::Attach)
+    }
+
+    /// Detaches them.
+    ///
+    /// # Errors
+    /// [`IdentityError::Attach`].
+    pub fn detach(&self, cgroup: &File) -> Result<(), IdentityError> {
+        self.each(cgroup, Command::Detach)
+    }
+
+    fn each(&self, cgroup: &File, command: Command) -> Result<(), IdentityError> {
+        for name in names::PROGS_IDENTITY {
+            let fd = self.fd(name)?.map_err(|e| bpf::program_error(name, e))?;
+            let fd = std::os::fd::AsFd::as_fd(fd);
+            attach(cgroup, fd, attach_type(name), command).map_err(|source| {
+                IdentityError::Attach {
+                    program: name,
+                    source,
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn fd(&self, name: &'static str) -> Result<Result<&ProgramFd, ProgramError>, BpfError> {
+        let program = self.ebpf.program(name).ok_or(BpfError::Missing(name))?;
+        Ok(program.fd())
+    }
+
+    /// Identifiers of the maps of identities and of counters.
+    ///
+    /// # Errors
+    /// [`BpfError`].
+    pub fn map_ids(&self) -> Result<(u32, u32), BpfError> {
+        let id = |name| match self.ebpf.map(name) {
+            Some(Map::HashMap(map) | Map::PerCpuArray(map)) => {
+                let info = map.info().map_err(bpf::map_error("look at", name))?;
+                Ok(info.id())
+            }
+            _ => Err(BpfError::Missing(name)),
+        };
+        Ok((id(MAP_IDENTITY)?, id(MAP_EVENTS)?))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Command {
+    Attach = 8,
+    Detach = 9,
+}
+
+/// `BPF_PROG_ATTACH` and its opposite, beside programs of others.
+fn attach(
+    cgroup: &File,
+    program: BorrowedFd<'_>,
+    attach_type: u32,
+    command: Command,
+) -> io::Result<()> {
+    const BPF_F_ALLOW_MULTI: u32 = 2;
+    let flags = match command {
+        Command::Attach => BPF_F_ALLOW_MULTI,
+        Command::Detach => 0,
+    };
+    let attributes: [u32; 4] = [
+        cgroup.as_raw_fd().cast_unsigned(),
+        program.as_raw_fd().cast_unsigned(),
+        attach_type,
+        flags,
+    ];
+    // SAFETY: the attributes of these commands begin with these four numbers
+    // (uapi/linux/bpf.h); the size given says that there are no more.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command as libc::c_int,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Says that the processes of a cgroup are a vnode's.
+///
+/// # Errors
+/// [`BpfError::Map`].
+pub fn assign(map_id: u32, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
+    Identities::open(map_id)?.assign(cgroup_id, vnode)
+}
+
+/// The map of identities.
+pub(super) struct Identities(HashMap<MapData, u64, SocketAddress>);
+
+impl Identities {
+    pub fn open(map_id: u32) -> Result<Self, BpfError> {
+        let map = MapData::from_id(map_id).map_err(bpf::map_error("open", MAP_IDENTITY))?;
+        let map =
+            HashMap::try_from(Map::HashMap(map)).map_err(bpf::map_error("open", MAP_IDENTITY))?;
+        Ok(Self(map))
+    }
+
+    pub fn assign(&mut self, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
+        let address = SocketAddress::from_key(address_key(vnode));
+        self.0
+            .insert(cgroup_id, address, 0)
+            .map_err(bpf::map_error("fill", MAP_IDENTITY))
+    }
+
+    /// Forgets a cgroup; one that is not there is no error.
+    pub fn forget(&mut self, cgroup_id: u64) {
+        let _ = self.0.remove(&cgroup_id);
+    }
+}
+
+/// What runs as vnodes, and what the hooks counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Processes that run.
+    pub processes: usize,
+    /// Vnodes that have one.
+    pub vnodes: usize,
+    /// How often each event was counted, over all CPUs.
+    pub events: Vec<(Event, u64)>,
+}
+
+/// The summary of a network namespace; none before its first process.
+///
+/// # Errors
+/// [`IdentityError`].
+pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
+    let Some(record) = dir.identity() else {
+        return Ok(None);
+    };
+    let folder = Tree::find()?.folder(&dir.name());
+    let mut vnodes = BTreeSet::new();
+    let mut processes = 0;
+    for (path, ids) in cgroup::processes(&folder) {
+        vnodes.insert(cgroup::vnode_name(&folder, &path));
+        processes += ids.len();
+    }
+    Ok(Some(Summary {
+        processes,
+        vnodes: vnodes.len(),
+        events: events(&record)?,
+    }))
+}
+
+fn events(record: &Record) -> Result<Vec<(Event, u64)>, BpfError> {
+    let open = bpf::map_error("open", MAP_EVENTS);
+    let map = MapData::from_id(record.events_map_id).map_err(open)?;
+    let map: PerCpuArray<_, u64> =
+        PerCpuArray::try_from(Map::PerCpuArray(map)).map_err(bpf::map_error("open", MAP_EVENTS))?;
+    Event::ALL
+        .iter()
+        .map(|event| {
+            let values = map
+                .get(&(*event as u32), 0)
+                .map_err(bpf::map_error("read", MAP_EVENTS))?;
+            Ok((*event, values.iter().sum()))
+        })
+        .collect()
+}
+
+/// The record of programs that are attached and whose cgroup is still there.
+fn ready(dir: &StateDir, tree: &Tree) -> Option<Record> {
+    let record = dir.identity()?;
+    let now = cgroup::identifier(&tree.folder(&dir.name())).ok()?;
+    (now == record.cgroup_id).then_some(record)
+}
+
+/// Loads and attaches the programs of a network namespace.
+fn set_up(
+    dir: &StateDir,
+    lock: &WriterLock,
+    tree: &Tree,
+    vnodes: u32,
+) -> Result<(), IdentityError> {
+    // The verifier speaks before anything is changed.
+    let hooks = Hooks::load(vnodes)?;
+    dir.record(lock, &Undo::Cgroup { name: dir.name() })?;
+    // What a set-up that was broken off left: its programs would run as well.
+    tree.remove(&dir.name())?;
+    let folder = tree.folder(&dir.name());
+    let cgroup_id = cgroup::create(&folder)?;
+    let file = File::open(&folder).map_err(|source| CgroupError::File {
+        operation: "open the cgroup",
+        path: folder.clone(),
+        source,
+    })?;
+    hooks.attach(&file)?;
+    let (map_id, events_map_id) = hooks.map_ids()?;
+    let record = Record {
+        cgroup_id,
+        map_id,
+        events_map_id,
+    };
+    Ok(dir.store_identity(lock, &record)?)
+}
+
+/// A namespace that is ready for processes, and that nobody changes as a whole.
+pub(super) struct Ready {
+    pub tree: Tree,
+    pub record: Record,
+    /// Held until the process is in its cgroup.
+    pub _shared: SharedLock,
+}
+
+/// Attaches the programs unless they are; `room` is for how many cgroups they are
+/// then loaded.
+pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError> {
+    let tree = Tree::find()?;
+    let mut shared = dir.share()?;
+    if ready(dir, &tree).is_none() {
+        drop(shared);
+        let lock = dir.wait()?;
+        if !dir.is_loaded() {
+            return Err(IdentityError::Gone);
+        }
+        if ready(dir, &tree).is_none() {
+            set_up(dir, &lock, &tree, room)?;
+        }
+        drop(lock);
+        shared = dir.share()?;
+    }
+    // An unload between the locks.
+    let record = ready(dir, &tree).filter(|_| dir.is_loaded());
+    let record = record.ok_or(IdentityError::Gone)?;
+    Ok(Ready {
+        tree,
+        record,
+        _shared: shared,
+    })
+}
+
+/// Cgroups that there is room for, where a host has so many vnodes: each may have one
+/// of `emu exec` and as many of runs.
+pub(super) const fn usual_room(vnodes: u32) -> u32 {
+    vnodes.saturating_mul(2).saturating_add(1024)
+}
+
+/// Makes the calling process one of a vnode's, with all that it starts. Takes
+/// no more than a moment, except for the first process of a namespace.
+///
+/// # Errors
+/// [`IdentityError`]; the process may then be in either cgroup.
+pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityError> {
+    let ready = prepare(dir, usual_room(vnodes))?;
+    let folder = ready.tree.folder(&dir.name()).join(vnode.to_string());
+    let cgroup_id = cgroup::create(&folder)?;
+    assign(ready.record.map_id, cgroup_id, vnode)?;
+    Ok(cgroup::join(&folder)?)
+}

@@ -1,0 +1,362 @@
+//! Changing a loaded network by hand or by the clock: lines, links, partitions,
+//! vnodes that go down.
+//!
+//! Settings are stored in the maps while packets pass; nothing is loaded again.
+//! What a change needs beside (a stage, a longer queue, a larger fq) is found in
+//! the room that the load left, or the change is refused whole.
+mod clock;
+mod lines;
+mod pairs;
+mod ramp;
+mod trace;
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
+use emu_model::{
+    plan::{Current, FqPlan, Places, Plan, Store},
+    topology::{GroupId, Impairments, Target, Topology},
+};
+use serde::Serialize;
+
+use crate::{
+    bpf::Maps,
+    reload,
+    session::{Loaded, Session, SessionError},
+    state::{State, StateError},
+};
+
+pub use clock::{Clock, Happened};
+pub use trace::{TraceError, check as check_traces};
+
+/// A change that was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// The state, the maps or the lock.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// No vnode of this host has that address.
+    #[error("{0} is no vnode of this host")]
+    NoVnode(std::net::IpAddr),
+    /// A group without vnodes on this host.
+    #[error("the group {0} has no vnodes on this host")]
+    NoVnodes(String),
+    /// The programs were loaded without what the change needs.
+    #[error(
+        "the programs were loaded without {what}, because nothing in {file} has any; add `{add}` to {place} there (or any other group or link) and load it again"
+    )]
+    Feature {
+        /// What they lack.
+        what: &'static str,
+        /// The loaded file.
+        file: String,
+        /// What to add.
+        add: &'static str,
+        /// Where.
+        place: String,
+    },
+    /// The link has no capacity of its own.
+    #[error(
+        "the link between {a} and {b} has no capacity; add `rate: …` to it in {file} and load it again"
+    )]
+    NoCapacity {
+        /// One end.
+        a: String,
+        /// The other end.
+        b: String,
+        /// The loaded file.
+        file: String,
+    },
+    /// The capacity serves other groups as well.
+    #[error(
+        "the capacity between {a} and {b} is that of a link between groups around them; change it there, or give them a link of their own in {file}"
+    )]
+    SharedCapacity {
+        /// One end.
+        a: String,
+        /// The other end.
+        b: String,
+        /// The loaded file.
+        file: String,
+    },
+    /// The maps have no room for it.
+    #[error("the maps have no room for {what}; change {file} and load it again")]
+    Room {
+        /// For what.
+        what: &'static str,
+        /// The loaded file.
+        file: String,
+    },
+    /// This target has no such setting.
+    #[error("{0}")]
+    Target(&'static str),
+    /// A recording.
+    #[error(transparent)]
+    Trace(#[from] TraceError),
+    /// Something else was loaded meanwhile.
+    #[error("another topology was loaded meanwhile")]
+    Replaced,
+}
+
+/// How long a change waits for another process that changes something.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a change was made to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Changed {
+    /// Pipes whose settings were stored.
+    pub pipes: usize,
+    /// Pairs of groups, each direction on its own.
+    pub pairs: usize,
+}
+
+/// Entries to store.
+#[derive(Default)]
+struct Stores {
+    stages: Vec<Store<Stage>>,
+    pipes: Vec<Store<Pipe>>,
+    links: Vec<Store<PairLink>>,
+}
+
+impl Stores {
+    fn pipe(&mut self, index: u32, value: Pipe) {
+        self.pipes.push(Store {
+            index,
+            value,
+            fresh: false,
+        });
+    }
+
+    fn link(&mut self, index: u32, value: PairLink) {
+        self.links.push(Store {
+            index,
+            value,
+            fresh: false,
+        });
+    }
+
+    /// Makes the changes to a copy.
+    fn put(&self, current: &mut Current) {
+        for stage in &self.stages {
+            current.stages[stage.index as usize] = stage.value;
+        }
+        for pipe in &self.pipes {
+            current.pipes[pipe.index as usize] = pipe.value;
+        }
+        for link in &self.links {
+            current.links[link.index as usize] = link.value;
+        }
+    }
+}
+
+/// A loaded network, open for changes.
+pub struct Live {
+    loaded: Loaded,
+    maps: Maps,
+    /// Found when first needed: going through all maps takes a while.
+    places: Option<Places>,
+}
+
+impl Live {
+    /// Opens what is loaded in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// [`LiveError::Session`].
+    pub fn open() -> Result<Self, LiveError> {
+        let loaded = Loaded::find()?;
+        let maps = loaded.maps()?;
+        Ok(Self {
+            loaded,
+            maps,
+            places: None,
+        })
+    }
+
+    /// What is loaded.
+    pub fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    /// The topology that is loaded.
+    pub fn topology(&self) -> &Topology {
+        &self.loaded.topology
+    }
+
+    fn plan(&self) -> &Plan {
+        &self.loaded.plan
+    }
+
+    fn file(&self) -> String {
+        self.loaded.state.topology.display().to_string()
+    }
+
+    fn group_name(&self, group: GroupId) -> String {
+        self.plan().groups[group].name.clone()
+    }
+
+    /// The right to change anything; waits a while for another process that has it.
+    fn lock(&mut self) -> Result<Session, LiveError> {
+        let begin = Instant::now();
+        let session = loop {
+            match Session::open() {
+                Err(SessionError::State(StateError::Locked { .. }))
+                    if begin.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(Duration::from_millis(5));
+                }
+                opened => break opened?,
+            }
+        };
+        session.check_whole()?;
+        // Others may have taken places since.
+        self.places = None;
+        let now = Loaded::state()?;
+        let same = |a: &State, b: &State| {
+            (a.loaded_at_unix_s, &a.map_ids, &a.slots, &a.copy)
+                == (b.loaded_at_unix_s, &b.map_ids, &b.slots, &b.copy)
+        };
+        if !same(&now, &self.loaded.state) {
+            return Err(LiveError::Replaced);
+        }
+        self.loaded.state = now;
+        Ok(session)
+    }
+
+    /// Indexes of the vnodes that a target means.
+    fn vnodes(&self, target: Target) -> Result<Vec<usize>, LiveError> {
+        let vnodes = &self.plan().vnodes;
+        match target {
+            Target::Vnode(address) => vnodes
+                .iter()
+                .position(|v| v.address == address)
+                .map(|index| vec![index])
+                .ok_or(LiveError::NoVnode(address)),
+            Target::Group(group) => {
+                let mut inside = vec![false; self.plan().groups.len()];
+                for group in self.topology().tree(group) {
+                    inside[group] = true;
+                }
+                let found: Vec<usize> = (0..vnodes.len())
+                    .filter(|i| inside[vnodes[*i].group])
+                    .collect();
+                if found.is_empty() {
+                    return Err(LiveError::NoVnodes(self.group_name(group)));
+                }
+                Ok(found)
+            }
+            Target::Pair(..) => Err(LiveError::Target(
+                "a pair of groups has no vnodes; name a group or a vnode",
+            )),
+        }
+    }
+
+    /// The index of a vnode's pipe.
+    fn index(&self, vnode: usize, direction: Direction) -> u32 {
+        self.loaded.slots[vnode] * 2 + direction as u32
+    }
+
+    fn places(&mut self) -> &mut Places {
+        let (slots, maps) = (&self.loaded.slots, &self.maps);
+        self.places
+            .get_or_insert_with(|| Places::free(slots, &maps.current()))
+    }
+
+    /// Whether the programs can do what impairments need.
+    fn check_features(&self, wanted: &Impairments, place: &str) -> Result<(), LiveError> {
+        let state = &self.loaded.state;
+        let copies = wanted.duplicate.is_some() || wanted.corrupt.is_some();
+        let needs = [
+            (
+                feature::STAGES,
+                !wanted.is_empty(),
+                "impairments",
+                "loss: 0%",
+            ),
+            (
+                feature::COPIES,
+                copies,
+                "copies and corruption",
+                "duplicate: 0%, corrupt: 0%",
+            ),
+            (
+                feature::AQM,
+                wanted.aqm.is_some(),
+                "queue management",
+                "aqm: codel",
+            ),
+        ];
+        for (bit, needed, what, add) in needs {
+            if needed && state.features & bit == 0 {
+                return Err(LiveError::Feature {
+                    what,
+                    file: self.file(),
+                    add,
+                    place: place.to_owned(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores what was prepared. With `resize`, fq is made large enough first.
+    fn store(
+        &mut self,
+        session: &Session,
+        stores: &Stores,
+        resize: bool,
+    ) -> Result<Changed, LiveError> {
+        if resize {
+            self.grow_fq(session, stores)?;
+        }
+        self.maps
+            .store(&stores.stages, &stores.pipes, &stores.links);
+        Ok(Changed {
+            pipes: stores.pipes.len(),
+            pairs: stores.links.len(),
+        })
+    }
+
+    /// Makes fq large enough for the lines as they will be.
+    fn grow_fq(&mut self, session: &Session, stores: &Stores) -> Result<(), LiveError> {
+        let mut current = self.maps.current();
+        stores.put(&mut current);
+        let Loaded {
+            topology,
+            plan,
+            slots,
+            ..
+        } = &self.loaded;
+        let need = FqPlan::for_current(topology, plan, slots, &current);
+        let grown = self.loaded.fq().grown(&need);
+        if &grown != self.loaded.fq() {
+            reload::resize_fq(plan, &grown).map_err(|e| SessionError::Apply(Box::new(e)))?;
+            self.loaded.state.fq = Some(grown);
+            session.update(&self.loaded.state)?;
+        }
+        Ok(())
+    }
+
+    /// Takes vnodes down or up again: what is down neither sends nor receives.
+    ///
+    /// # Errors
+    /// [`LiveError`].
+    pub fn set_down(&mut self, target: Target, down: bool) -> Result<Changed, LiveError> {
+        let session = self.lock()?;
+        let mut stores = Stores::default();
+        for vnode in self.vnodes(target)? {
+            for direction in [Direction::Up, Direction::Down] {
+                let index = self.index(vnode, direction);
+                let mut pipe = self.maps.pipes.get(index as usize).unwrap_or_default();
+                pipe.flags &= !pipe_flag::DOWN;
+                if down {
+                    pipe.flags |= pipe_flag::DOWN;
+                }
+                stores.pipe(index, pipe);
+            }
+        }
+        self.store(&session, &stores, false)
+    }
+}

@@ -1,0 +1,21 @@
+//! What this machine is: its place among other hosts, and the speed of its interfaces.
+use std::{env, fs};
+
+use emu_model::slice::Surroundings;
+
+/// What environment and host name say of this machine's place among the hosts of a
+/// topology; see [`Surroundings::from_lookup`] for the variables.
+pub fn surroundings() -> Surroundings {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname");
+    let host = host.map(|name| name.trim().to_owned());
+    Surroundings::from_lookup(|key| env::var(key).ok(), host.ok())
+}
+
+/// Speed of an interface of this machine in bits per second; `None` if there is no such
+/// interface, or its driver does not know.
+pub fn link_speed(interface: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/sys/class/net/{interface}/speed")).ok()?;
+    // -1 where the driver does not know.
+    let mbit: u64 = text.trim().parse().ok()?;
+    Some(mbit * 1_000_000)
+}

@@ -1,0 +1,261 @@
+//! Changing what is loaded in place: settings in the maps, vnodes and their
+//! addresses, sizes of fq. Packets pass all the while.
+use std::{collections::BTreeSet, net::IpAddr};
+
+use emu_common::{
+    layout::{PairLink, Pipe, Stage},
+    names,
+};
+use emu_model::plan::{self, Addressing, Delta, FqPlan, Plan, Store};
+use ipnet::IpNet;
+
+use super::{
+    addr,
+    bpf::Maps,
+    error::{ApplyError, needs},
+    link::{self, Link},
+    netlink::Netlink,
+    state::{StateDir, Undo, WriterLock},
+    tc,
+};
+
+impl Maps {
+    /// Stores settings that belong together. A pipe's new generation begins new fq
+    /// flows: it comes after the links, or a packet of the longer way between two
+    /// stores would be the first of its flow, and all later ones wait behind it.
+    pub fn store(
+        &mut self,
+        stages: &[Store<Stage>],
+        pipes: &[Store<Pipe>],
+        links: &[Store<PairLink>],
+    ) {
+        for stage in stages {
+            self.store_stage(stage);
+        }
+        // Links may lead through pipes that are new.
+        for pipe in pipes.iter().filter(|pipe| pipe.fresh) {
+            self.store_pipe(pipe);
+        }
+        for link in links {
+            self.store_link(link);
+        }
+        for pipe in pipes.iter().filter(|pipe| !pipe.fresh) {
+            self.store_pipe(pipe);
+        }
+    }
+
+    /// Stores a pipe; one that nobody used starts with an empty queue.
+    fn store_pipe(&mut self, change: &Store<Pipe>) {
+        let (index, pipe) = (change.index as usize, &change.value);
+        let Some(before) = self.pipes.get(index) else {
+            return;
+        };
+        if change.fresh {
+            self.carry_over(0, 0, 0, pipe);
+            self.pipes.set(index, *pipe);
+            return;
+        }
+        let moves =
+            (before.ring_base, before.limit_packets) != (pipe.ring_base, pipe.limit_packets);
+        if moves && pipe.ring_base != before.ring_base {
+            self.carry_over(
+                before.ring_base,
+                before.limit_packets,
+                before.sequence,
+                pipe,
+            );
+        }
+        self.pipes.store_settings(index, pipe);
+        if moves && pipe.ring_base == before.ring_base {
+            // There was no other room: what waits is not counted.
+            self.carry_over(0, 0, 0, pipe);
+        }
+    }
+
+    /// Fills the ring of a pipe with the departures of what waits, so that a queue
+    /// of another length holds as many packets as it should.
+    fn carry_over(&mut self, base: u32, packets: u32, sequence: u64, pipe: &Pipe) {
+        let (to, room) = (u64::from(pipe.ring_base), u64::from(pipe.limit_packets));
+        for slot in 0..room {
+            self.ring.set((to + slot) as usize, 0);
+        }
+        let kept = room.min(u64::from(packets)).min(sequence);
+        for number in sequence - kept..sequence {
+            let from = u64::from(base) + number % u64::from(packets);
+            if let Some(departure) = self.ring.get(from as usize) {
+                self.ring.set((to + number % room) as usize, departure);
+            }
+        }
+    }
+
+    /// Stores a stage; one that nobody used starts from nothing.
+    fn store_stage(&mut self, change: &Store<Stage>) {
+        let index = change.index as usize;
+        if change.fresh {
+            self.stages.set(index, change.value);
+        } else {
+            self.stages.store_settings(index, &change.value);
+        }
+    }
+
+    /// Stores a link.
+    fn store_link(&mut self, change: &Store<PairLink>) {
+        self.pairs.store(change.index as usize, &change.value);
+    }
+}
+
+/// Gives all fq qdiscs of a plan other sizes; they keep their packets.
+///
+/// # Errors
+/// [`ApplyError`].
+pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
+    let mut netlink = Netlink::open()?;
+    let links = link::links(&mut netlink)?;
+    let ours = plan
+        .interfaces
+        .iter()
+        .map(String::as_str)
+        .chain([names::IFB]);
+    for name in ours {
+        if let Some(link) = links.iter().find(|l| l.name == name) {
+            netlink
+                .request(tc::change_fq(link.index, name, fq))
+                .map_err(needs("sch_fq"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A change in place: from a loaded plan to another.
+pub struct Reload<'a> {
+    /// The state folder.
+    pub dir: &'a StateDir,
+    /// The right to change it.
+    pub lock: &'a WriterLock,
+    /// What is loaded.
+    pub old: &'a Plan,
+    /// What shall be.
+    pub new: &'a Plan,
+    /// The difference.
+    pub delta: &'a Delta,
+}
+
+impl Reload<'_> {
+    /// Changes the maps and the addresses.
+    ///
+    /// # Errors
+    /// [`ApplyError`]; then some changes were made and others not, and a load
+    /// from anew puts all in order.
+    pub fn apply(&self, maps: &mut Maps) -> Result<(), ApplyError> {
+        let mut netlink = Netlink::open()?;
+        let lo = link::link(&mut netlink, "lo")?.ok_or(ApplyError::NoInterface {
+            name: "lo".to_owned(),
+            have: Vec::new(),
+        })?;
+        self.remove_vnodes(&mut netlink, &lo, maps)?;
+        maps.store(&self.delta.stages, &self.delta.pipes, &self.delta.links);
+        self.add_vnodes(&mut netlink, &lo, maps)
+    }
+
+    /// Addresses first: nobody sends unshaped.
+    fn remove_vnodes(
+        &self,
+        netlink: &mut Netlink,
+        lo: &Link,
+        maps: &mut Maps,
+    ) -> Result<(), ApplyError> {
+        if self.delta.removed.is_empty() {
+            return Ok(());
+        }
+        if self.new.addressing == Addressing::Alias {
+            let kept = self.users()?;
+            let requests = self
+                .delta
+                .removed
+                .iter()
+                .filter(|address| !kept.contains(address))
+                .map(|address| addr::delete_alias(lo.index, &lo.name, *address))
+                .collect();
+            netlink.batch(requests)?;
+        }
+        for address in &self.delta.removed {
+            maps.remove_vnode(*address)?;
+        }
+        Ok(())
+    }
+
+    /// Addresses that were there before any load.
+    fn users(&self) -> Result<BTreeSet<IpAddr>, ApplyError> {
+        let journal = self.dir.journal()?;
+        let kept = journal.into_iter().filter_map(|step| match step {
+            Undo::Aliases { keep, .. } => Some(keep),
+            _ => None,
+        });
+        Ok(kept.flatten().collect())
+    }
+
+    /// Addresses last: nobody sends unshaped.
+    fn add_vnodes(
+        &self,
+        netlink: &mut Netlink,
+        lo: &Link,
+        maps: &mut Maps,
+    ) -> Result<(), ApplyError> {
+        for (address, place) in &self.delta.added {
+            maps.add_vnode(*address, *place)?;
+        }
+        match self.new.addressing {
+            Addressing::Alias if !self.delta.added.is_empty() => {
+                let added: BTreeSet<IpAddr> = self.delta.added.iter().map(|(a, _)| *a).collect();
+                let keep = addr::addresses(netlink)?
+                    .into_iter()
+                    .filter(|a| a.index == lo.index)
+                    .map(|a| a.net.addr())
+                    .filter(|a| added.contains(a))
+                    .collect();
+                self.record(Undo::Aliases {
+                    interface: lo.name.clone(),
+                    runs: plan::runs(added.iter().copied()),
+                    keep,
+                })?;
+                let requests = added
+                    .iter()
+                    .map(|address| addr::add_alias(lo.index, &lo.name, *address))
+                    .collect();
+                netlink.batch(requests)?;
+            }
+            Addressing::Alias => {}
+            Addressing::AnyIp => self.reroute(netlink, lo)?,
+        }
+        Ok(())
+    }
+
+    /// The routes that make vnodes local: new ones before old ones go.
+    fn reroute(&self, netlink: &mut Netlink, lo: &Link) -> Result<(), ApplyError> {
+        let prefixes = |plan: &Plan| -> BTreeSet<IpNet> {
+            plan::covering_prefixes(&plan.address_runs)
+                .into_iter()
+                .collect()
+        };
+        let (before, after) = (prefixes(self.old), prefixes(self.new));
+        let come: Vec<IpNet> = after.difference(&before).copied().collect();
+        if !come.is_empty() {
+            self.record(Undo::LocalRoutes { prefixes: come })?;
+        }
+        // All of them: one that somebody deleted comes back.
+        let requests = after
+            .iter()
+            .map(|prefix| addr::add_local_route(lo.index, *prefix))
+            .collect();
+        netlink.batch(requests)?;
+        let requests = before
+            .difference(&after)
+            .map(|prefix| addr::delete_local_route(lo.index, *prefix))
+            .collect();
+        Ok(netlink.batch(requests)?)
+    }
+
+    fn record(&self, undo: Undo) -> Result<(), ApplyError> {
+        Ok(self.dir.record(self.lock, &undo)?)
+    }
+}

@@ -1,0 +1,338 @@
+//! What the loader changed, on disk before it was changed.
+//!
+//! One folder for each network namespace below `/run/emu`: the journal of undo
+//! steps (one JSON line each, appended before the step it undoes), the state of
+//! a finished load, and a copy of the topology. A lock beside it admits one
+//! writer.
+mod journal;
+mod lock;
+mod record;
+
+use std::{
+    fs, io,
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use emu_model::plan::FqPlan;
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
+
+pub use journal::Undo;
+pub use lock::{SharedLock, WriterLock};
+pub use record::Record;
+
+const ROOT: &str = "/run/emu";
+const JOURNAL: &str = "journal.jsonl";
+const STATE: &str = "state.json";
+const IDENTITY: &str = "identity.json";
+const TOPOLOGY: &str = "topology.yaml";
+/// Stands beside the state while the maps are changed in place.
+const CHANGING: &str = "changing";
+/// What it holds when no vnode comes or goes.
+const SETTINGS: &str = "settings";
+/// Socket option that names the network namespace (uapi/asm-generic/socket.h).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The state folder or the lock failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// A file operation failed.
+    #[error("{operation} {}: {source}", path.display())]
+    File {
+        /// What was done.
+        operation: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Another `emu` is changing this namespace.
+    #[error("another emu is changing this network namespace (lock {})", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The state file is damaged.
+    #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The parser's words.
+        detail: String,
+    },
+    /// The network namespace could not be named.
+    #[error("read the cookie of the network namespace: {0}")]
+    Cookie(#[source] io::Error),
+}
+
+/// A finished load.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this file's form.
+    pub version: u32,
+    /// The topology file as it was named.
+    pub topology: PathBuf,
+    /// Name of this host in the topology.
+    pub host: Option<String>,
+    /// Number of hosts where it is another than the topology's.
+    #[serde(default)]
+    pub size: Option<usize>,
+    /// Seconds since 1970 at which the load finished.
+    pub loaded_at_unix_s: u64,
+    /// Identifiers of the maps, for when the pins are out of sight.
+    pub map_ids: Vec<(String, u32)>,
+    /// Where the maps are pinned.
+    pub pins: PathBuf,
+    /// Seed of all random decisions: that of the topology, or one of this load.
+    #[serde(default)]
+    pub seed: u64,
+    /// Place in the maps of each vnode of the plan; empty: in its order.
+    #[serde(default)]
+    pub slots: Vec<u32>,
+    /// Features that the programs were loaded with.
+    #[serde(default)]
+    pub features: u32,
+    /// Whether checksum offloads are off.
+    #[serde(default)]
+    pub corrupts: bool,
+    /// Settings of fq as they are; those of the plan if none.
+    #[serde(default)]
+    pub fq: Option<FqPlan>,
+    /// Which build the programs are of.
+    #[serde(default)]
+    pub object: u64,
+    /// Name of the copy of the topology in the state folder.
+    #[serde(default = "first_copy")]
+    pub copy: String,
+}
+
+fn first_copy() -> String {
+    TOPOLOGY.to_owned()
+}
+
+/// The state folder of one network namespace.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    cookie: u64,
+}
+
+fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.to_owned();
+    move |source| StateError::File {
+        operation,
+        path,
+        source,
+    }
+}
+
+/// A number that names the network namespace of the calling thread, never used
+/// again until the next boot.
+fn netns_cookie() -> io::Result<u64> {
+    // Not bound: a process of a vnode may not bind to every wildcard.
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the buffer is a live u64 and `length` is its size; the kernel
+    // writes at most that much.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(cookie)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+impl StateDir {
+    /// The folder of the calling thread's network namespace; nothing is created.
+    ///
+    /// # Errors
+    /// [`StateError::Cookie`].
+    pub fn here() -> Result<Self, StateError> {
+        let cookie = netns_cookie().map_err(StateError::Cookie)?;
+        Ok(Self {
+            path: Path::new(ROOT).join(format!("ns-{cookie}")),
+            cookie,
+        })
+    }
+
+    /// Name of the folder, unique for the namespace.
+    pub fn name(&self) -> String {
+        format!("ns-{}", self.cookie)
+    }
+
+    /// Whether anything was recorded and not yet cleared.
+    pub fn exists(&self) -> bool {
+        self.path.join(JOURNAL).exists() || self.path.join(STATE).exists()
+    }
+
+    /// Stores the finished load and a copy of its topology.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn store(
+        &self,
+        lock: &WriterLock,
+        state: &State,
+        topology: &str,
+    ) -> Result<(), StateError> {
+        fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
+        // A copy under another name, so that the state that is there stays whole
+        // until the new one takes its place.
+        let now = fs::read(self.path.join(STATE)).ok();
+        let now = now.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
+        let old = now.map(|state| state.copy);
+        let mut state = state.clone();
+        state.copy = match &old {
+            Some(old) if old == TOPOLOGY => "topology-2.yaml".to_owned(),
+            _ => TOPOLOGY.to_owned(),
+        };
+        let path = self.path.join(&state.copy);
+        fs::write(&path, topology).map_err(file_error("write", &path))?;
+        self.update(lock, &state)
+    }
+
+    /// Stores a state without its topology.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn update(&self, _lock: &WriterLock, state: &State) -> Result<(), StateError> {
+        let bytes = serde_json::to_vec_pretty(state).map_err(|e| StateError::Damaged {
+            path: self.path.join(STATE),
+            detail: e.to_string(),
+        })?;
+        let (new, path) = (self.path.join("state.json.new"), self.path.join(STATE));
+        fs::write(&new, bytes).map_err(file_error("write", &new))?;
+        fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// Stores what later commands must know of the processes' programs.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
+        let (new, path) = (
+            self.path.join("identity.json.new"),
+            self.path.join(IDENTITY),
+        );
+        let bytes = serde_json::to_vec(record).map_err(|e| StateError::Damaged {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
+        fs::write(&new, bytes).map_err(file_error("write", &new))?;
+        fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// What was stored of the processes' programs, if they were ever attached.
+    pub fn identity(&self) -> Option<Record> {
+        let bytes = fs::read(self.path.join(IDENTITY)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// The agent's record of this namespace, which outlives loads.
+    pub fn agent_record(&self) -> PathBuf {
+        Path::new(ROOT).join(format!("ns-{}.agent.json", self.cookie))
+    }
+
+    /// Whether there is a finished load.
+    pub fn is_loaded(&self) -> bool {
+        self.path.join(STATE).exists()
+    }
+
+    /// Marks that the maps are about to be changed in place: if this process ends
+    /// before [`StateDir::changed`], the next load starts anew, unless `settings` alone
+    /// are changed, which can be done again.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn changing(&self, _lock: &WriterLock, settings: bool) -> Result<(), StateError> {
+        let path = self.path.join(CHANGING);
+        let (new, text) = (
+            self.path.join("changing.new"),
+            if settings { SETTINGS } else { "" },
+        );
+        fs::write(&new, text).map_err(file_error("write", &new))?;
+        fs::rename(&new, &path).map_err(file_error("rename", &path))
+    }
+
+    /// Whether the change in place that was broken off left no vnode half there.
+    pub fn can_change_again(&self) -> bool {
+        fs::read_to_string(self.path.join(CHANGING)).is_ok_and(|text| text == SETTINGS)
+    }
+
+    /// Takes the mark of [`StateDir::changing`] away.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn changed(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        let path = self.path.join(CHANGING);
+        fs::remove_file(&path).map_err(file_error("remove", &path))
+    }
+
+    /// Whether the mark of [`StateDir::changing`] is there.
+    pub fn is_half_changed(&self) -> bool {
+        self.path.join(CHANGING).exists()
+    }
+
+    /// How long it has been there.
+    pub fn changing_since(&self) -> Option<Duration> {
+        let made = fs::metadata(self.path.join(CHANGING)).and_then(|m| m.modified());
+        made.ok()?.elapsed().ok()
+    }
+
+    /// The finished load and its topology, if there is one.
+    ///
+    /// # Errors
+    /// [`StateError::File`], [`StateError::Damaged`].
+    pub fn loaded(&self) -> Result<Option<(State, String)>, StateError> {
+        let path = self.path.join(STATE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(file_error("read", &path)(e)),
+        };
+        let state: State = serde_json::from_slice(&bytes).map_err(|e| StateError::Damaged {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
+        let path = self.path.join(&state.copy);
+        let topology = fs::read_to_string(&path).map_err(file_error("read", &path))?;
+        Ok(Some((state, topology)))
+    }
+
+    /// Forgets the finished load but keeps the journal: called first by an
+    /// unload, so that a kill in its middle leaves no state that looks whole.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn forget_load(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        let path = self.path.join(STATE);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(file_error("remove", &path)(e)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes the folder once everything is undone.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn clear(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(file_error("remove", &self.path)(e))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What `identity.json` keeps of the programs that are attached for processes.
+use serde::{Deserialize, Serialize};
+
+/// What later commands must know of the attached programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Identifier of the namespace's cgroup.
+    pub cgroup_id: u64,
+    /// Identifier of the map of identities.
+    pub map_id: u32,
+    /// Identifier of the map of counters.
+    pub events_map_id: u32,
+}

@@ -1,0 +1,232 @@
+//! Taking back what a load changed, from its journal alone.
+//!
+//! Each step tolerates that its change was never made, or was already taken
+//! back: a kill may have struck at any point of a load or of an unload.
+use std::{collections::BTreeSet, fs, io};
+
+use emu_model::plan;
+use netlink_packet_route::tc::TcHandle;
+
+use super::{
+    addr,
+    cgroup::{self, CgroupError, Tree},
+    link,
+    netlink::{Netlink, NetlinkError},
+    offload,
+    state::{StateDir, StateError, Undo, WriterLock},
+    tc,
+};
+
+/// Steps that could not be taken back; the journal keeps them.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// The state folder.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The netlink socket.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The cgroups.
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    /// Processes of vnodes would lose their network.
+    #[error(
+        "still running: {count} of `emu exec` or `emu run`, as {}; end them, or kill them with `emu unload --kill`",
+        some(vnodes)
+    )]
+    Busy {
+        /// How many.
+        count: usize,
+        /// Their vnodes.
+        vnodes: Vec<String>,
+    },
+    /// Some steps failed.
+    #[error("not everything could be restored: {}", failures.join("; "))]
+    Steps {
+        /// What failed and why.
+        failures: Vec<String>,
+    },
+}
+
+/// What to do with processes of vnodes that still run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Processes {
+    /// Change nothing.
+    Refuse,
+    /// Kill them.
+    Kill,
+}
+
+/// The first names of a list.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text += &format!(" and {} other vnodes", names.len() - SHOWN);
+    }
+    text
+}
+
+/// Ends what runs in our cgroups, or refuses to go on.
+fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoError> {
+    let is_cgroup = |step: &&Undo| matches!(step, Undo::Cgroup { .. });
+    let Some(Undo::Cgroup { name }) = journal.iter().find(is_cgroup) else {
+        return Ok(());
+    };
+    // Without a tree there are no cgroups, and removing them will say so.
+    let Ok(tree) = Tree::find() else {
+        return Ok(());
+    };
+    let folder = tree.folder(name);
+    if processes == Processes::Kill {
+        cgroup::kill_all(&folder)?;
+    }
+    let mut vnodes = BTreeSet::new();
+    let mut count = 0;
+    for (path, ids) in cgroup::processes(&folder) {
+        vnodes.insert(cgroup::vnode_name(&folder, &path));
+        count += ids.len();
+    }
+    if count > 0 {
+        let vnodes = vnodes.into_iter().collect();
+        return Err(UndoError::Busy { count, vnodes });
+    }
+    Ok(())
+}
+
+/// Undoes everything in the journal, last change first, and clears the state.
+/// Returns how many steps there were; 0 means nothing was loaded.
+///
+/// # Errors
+/// [`UndoError`]; the journal is kept, so that a second try is possible.
+pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
+    let journal = dir.journal()?;
+    clear_processes(&journal, processes)?;
+    dir.forget_load(lock)?;
+    let mut netlink = Netlink::open()?;
+    let mut failures = Vec::new();
+    for step in journal.iter().rev() {
+        if let Err(failure) = undo(&mut netlink, step) {
+            failures.push(failure);
+        }
+    }
+    if !failures.is_empty() {
+        return Err(UndoError::Steps { failures });
+    }
+    dir.clear(lock)?;
+    Ok(journal.len())
+}
+
+fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
+    match step {
+        Undo::DeleteLink { name } => text(netlink.request(link::delete(name))),
+        Undo::Pins { directory } => match fs::remove_dir_all(directory) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(format!("remove {}: {e}", directory.display()))
+            }
+            _ => Ok(()),
+        },
+        Undo::Cgroup { name } => Tree::find()
+            .and_then(|tree| tree.remove(name))
+            .map_err(|e| e.to_string()),
+        Undo::Sysctl { path, before } => {
+            fs::write(path, before).map_err(|e| format!("restore {}: {e}", path.display()))
+        }
+        Undo::Mtu { interface, .. }
+        | Undo::GsoMaxSegments { interface, .. }
+        | Undo::LinkDown { interface }
+        | Undo::RootQdisc { interface, .. }
+        | Undo::Clsact { interface }
+        | Undo::Filter { interface, .. }
+        | Undo::Features { interface, .. }
+        | Undo::Aliases { interface, .. }
+        | Undo::Routes { interface, .. } => on_interface(netlink, step, interface),
+        Undo::LocalRoutes { .. } => on_interface(netlink, step, "lo"),
+    }
+}
+
+fn text(result: Result<(), NetlinkError>) -> Result<(), String> {
+    result.map_err(|e| e.to_string())
+}
+
+/// Steps that need an interface; one that is gone needs nothing any more.
+fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(), String> {
+    let found = link::link(netlink, interface).map_err(|e| e.to_string())?;
+    let Some(link) = found else { return Ok(()) };
+    let (index, name) = (link.index, link.name.as_str());
+    match step {
+        Undo::Mtu { mtu_bytes, .. } => {
+            text(netlink.request(link::set_mtu(index, name, *mtu_bytes)))
+        }
+        Undo::GsoMaxSegments { segments, .. } => {
+            text(netlink.request(link::set_gso_max_segments(index, name, *segments)))
+        }
+        Undo::LinkDown { .. } => text(netlink.request(link::set_up(index, name, false))),
+        Undo::RootQdisc { recipe, .. } => root_qdisc(netlink, index, name, recipe.as_deref()),
+        Undo::Clsact { .. } => {
+            // Ours are gone by now; what is left somebody added meanwhile. Without
+            // a clsact the listing fails, and there is nothing to delete.
+            if tc::has_filters(netlink, index).unwrap_or(false) {
+                return Ok(());
+            }
+            text(netlink.request(tc::delete_clsact(index, name)))
+        }
+        Undo::Filter { hook, .. } => text(netlink.request(tc::delete_filter(index, name, *hook))),
+        Undo::Features { features, .. } => {
+            offload::set(name, features).map_err(|e| format!("restore the offloads of {name}: {e}"))
+        }
+        Undo::Aliases { runs, keep, .. } => {
+            let keep: BTreeSet<_> = keep.iter().collect();
+            let requests = runs
+                .iter()
+                .flat_map(|run| plan::addresses(*run))
+                .filter(|address| !keep.contains(address))
+                .map(|address| addr::delete_alias(index, name, address))
+                .collect();
+            text(netlink.batch(requests))
+        }
+        Undo::LocalRoutes { prefixes } => {
+            let requests = prefixes
+                .iter()
+                .map(|prefix| addr::delete_local_route(index, *prefix))
+                .collect();
+            text(netlink.batch(requests))
+        }
+        Undo::Routes { routes, .. } => {
+            let requests = routes
+                .iter()
+                .map(|(prefix, gateway)| addr::delete_route(index, *prefix, *gateway))
+                .collect();
+            text(netlink.batch(requests))
+        }
+        Undo::DeleteLink { .. } | Undo::Pins { .. } | Undo::Sysctl { .. } | Undo::Cgroup { .. } => {
+            Ok(())
+        }
+    }
+}
+
+/// Puts the root qdisc back, if the one there is ours.
+fn root_qdisc(
+    netlink: &mut Netlink,
+    index: u32,
+    name: &str,
+    recipe: Option<&[u8]>,
+) -> Result<(), String> {
+    let ours = tc::qdiscs(netlink)
+        .map_err(|e| e.to_string())?
+        .iter()
+        .any(|q| {
+            q.index == index && q.parent == TcHandle::ROOT && q.handle.major == tc::FQ_HANDLE_MAJOR
+        });
+    if !ours {
+        return Ok(());
+    }
+    text(netlink.request(tc::delete_root(index, name)))?;
+    match recipe {
+        None => Ok(()),
+        Some(recipe) => {
+            let request = tc::recreate(index, name, recipe).map_err(|e| e.to_string())?;
+            text(netlink.request(request))
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! What one host must do for a topology: pure data, made without touching the
+//! kernel, printable with `--dry-run`.
+mod delta;
+mod entries;
+mod fq;
+mod impair;
+mod lookup;
+mod room;
+mod runs;
+mod tables;
+
+use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+
+use emu_common::{
+    layout::{MAX_GROUPS, MAX_VNODES, Pipe, Stage},
+    model::random,
+    names::IFB,
+};
+use ipnet::IpNet;
+use serde::Serialize;
+
+pub use delta::{Anew, Current, Delta, Loaded, Store};
+pub use delta::{next_generation, stage_at, stage_settings};
+pub use entries::{Entries, Way};
+pub use entries::{LIMIT_IN_BYTES, Service, serve};
+pub use fq::FqPlan;
+pub use impair::put as put_impairments;
+pub use room::Places;
+use room::Reserve;
+pub use room::Room;
+pub use runs::{covering_prefixes, runs};
+pub use tables::{TableError, jitter_tables, read_distribution};
+
+use self::entries::PlanLink;
+use crate::topology::{self, Accounting, GroupId, LinkWay, Part, Topology};
+pub use crate::topology::{Addressing, addresses};
+
+/// Most vnodes of a host that get aliases where the file does not say how: for each new one
+/// the kernel walks the list of those that are there.
+const MOST_ALIASES: usize = 4_096;
+
+/// A topology that this host cannot carry.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum PlanError {
+    /// The file names hosts, and which one this is was not said.
+    #[error("the topology names hosts ({}); say which one this is with --host NAME", names.join(", "))]
+    WhichHost {
+        /// The names to choose from.
+        names: Vec<String>,
+    },
+    /// No host has that name.
+    #[error("the topology has no host {name:?}; it names {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })]
+    UnknownHost {
+        /// The name asked for.
+        name: String,
+        /// The names to choose from.
+        names: Vec<String>,
+    },
+    /// More vnodes than a host can carry.
+    #[error(
+        "{count} vnodes on this host, and a host carries {MAX_VNODES}; spread them over more hosts"
+    )]
+    TooManyVnodes {
+        /// Vnodes on this host.
+        count: usize,
+    },
+    /// The hosts cannot be so many.
+    #[error(transparent)]
+    Size(#[from] topology::SizeError),
+    /// It could not be found out which host this is.
+    #[error(
+        "which of the topology's hosts ({}) is this? Looked for {tried}; say --host NAME, or --rank R --size N", names.join(", ")
+    )]
+    Unknown {
+        /// What was looked for.
+        tried: String,
+        /// The names to choose from.
+        names: Vec<String>,
+    },
+    /// No such rank.
+    #[error("rank {rank} of {size} hosts; ranks go from 0 to {}", size.saturating_sub(1))]
+    Rank {
+        /// What was asked for.
+        rank: usize,
+        /// Hosts.
+        size: usize,
+    },
+    /// More groups than the tables hold.
+    #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
+    TooManyGroups {
+        /// Groups in the file.
+        count: usize,
+    },
+}
+
+/// A local vnode. Its index in [`Plan::vnodes`] is its index in the maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PlanVnode {
+    /// Address.
+    pub address: IpAddr,
+    /// Index of its leaf group.
+    pub group: GroupId,
+}
+
+/// A group: its name and the pipes of its vnodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanGroup {
+    /// Name.
+    pub name: String,
+    /// Vnodes on this host.
+    pub local_vnodes: usize,
+    #[serde(skip)]
+    up: Pipe,
+    #[serde(skip)]
+    down: Pipe,
+    #[serde(skip)]
+    up_stage: Option<Stage>,
+    #[serde(skip)]
+    down_stage: Option<Stage>,
+}
+
+impl PlanGroup {
+    fn new(group: &crate::topology::Group, accounting: &Accounting) -> Self {
+        let pipe = |pipe: &crate::topology::Pipe| {
+            let service = Service {
+                rate: pipe.rate,
+                queue: pipe.queue,
+                burst_bytes: pipe.burst_bytes,
+            };
+            let mut entry = entries::pipe(&service, pipe.latency, accounting);
+            entries::filtering(&mut entry, &group.filtering);
+            entry
+        };
+        Self {
+            name: group.name.clone(),
+            local_vnodes: 0,
+            up: pipe(&group.up),
+            down: pipe(&group.down),
+            up_stage: impair::stage(&group.up.impairments),
+            down_stage: impair::stage(&group.down.impairments),
+        }
+    }
+}
+
+/// Routes to the vnodes of another host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanRoutes {
+    /// Our interface towards it.
+    pub interface: String,
+    /// Its address.
+    pub gateway: IpAddr,
+    /// Its vnodes.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// All that the kernel must be told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// Name of the topology.
+    pub name: String,
+    /// This host's name in the topology.
+    pub host: Option<String>,
+    /// Number of hosts where it is another than the file's.
+    pub size: Option<usize>,
+    /// Interfaces that carry vnode traffic.
+    pub interfaces: Vec<String>,
+    /// MTU of these interfaces in bytes.
+    pub mtu_bytes: u32,
+    /// How vnodes get their addresses.
+    #[serde(skip)]
+    pub addressing: Addressing,
+    /// First and last address of each run of local vnodes.
+    pub address_runs: Vec<(IpAddr, IpAddr)>,
+    /// Routes to vnodes on other hosts.
+    pub routes: Vec<PlanRoutes>,
+    /// Settings of fq.
+    pub fq: FqPlan,
+    /// Groups, indexed as in the topology.
+    pub groups: Vec<PlanGroup>,
+    /// Prefix of every group, for the longest-prefix match.
+    pub group_prefixes: Vec<(IpNet, GroupId)>,
+    /// Seed of all random decisions.
+    pub seed: u64,
+    /// Whether the topology says which; else a change in place keeps the one before.
+    pub has_seed: bool,
+    /// Files of the topology's own jitter distributions.
+    pub distributions: Vec<PathBuf>,
+    #[serde(skip)]
+    links: Vec<PlanLink>,
+    /// The link from each group to each group, row by row.
+    #[serde(skip)]
+    pair_ways: Vec<Option<LinkWay>>,
+    /// Local vnodes.
+    #[serde(skip)]
+    pub vnodes: Vec<PlanVnode>,
+    /// What the events need beside.
+    #[serde(skip)]
+    reserve: Reserve,
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Plan {
+    /// Plans what `host` must do; without a name, the only host or all vnodes.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(topology: &Topology, host: Option<&str>) -> Result<Self, PlanError> {
+        let host = pick_host(topology, host)?;
+        if topology.groups.len() > MAX_GROUPS as usize {
+            return Err(PlanError::TooManyGroups {
+                count: topology.groups.len(),
+            });
+        }
+        let (parts, away) = slice(topology, host.as_deref());
+        let count: u128 = parts.iter().map(|(_, s)| topology::span_total(s)).sum();
+        if count > u128::from(MAX_VNODES) {
+            return Err(PlanError::TooManyVnodes {
+                count: count as usize,
+            });
+        }
+        let vnodes: Vec<PlanVnode> = local_vnodes(&parts).collect();
+        let accounting = &topology.accounting;
+        let mut groups: Vec<PlanGroup> = topology
+            .groups
+            .iter()
+            .map(|group| PlanGroup::new(group, accounting))
+            .collect();
+        for vnode in &vnodes {
+            groups[vnode.group].local_vnodes += 1;
+        }
+        let links: Vec<PlanLink> = topology
+            .links
+            .iter()
+            .map(|link| {
+                let ends = [link.a, link.b].map(|g| topology.groups[g].name.as_str());
+                PlanLink::new(link, ends, accounting)
+            })
+            .collect();
+        let pair_ways = topology.pair_links();
+        let (interfaces, routes) = reach(topology, host.as_deref(), away);
+        let fq = FqPlan::for_groups(
+            &topology.fq,
+            &groups,
+            (&links, &pair_ways),
+            topology.mtu_bytes,
+        );
+        let reserve = Reserve::of(topology, &vnodes);
+        Ok(Self {
+            reserve,
+            name: topology.name.clone(),
+            host,
+            size: topology.size,
+            interfaces,
+            mtu_bytes: topology.mtu_bytes,
+            addressing: topology.addressing.unwrap_or(match vnodes.len() {
+                ..=MOST_ALIASES => Addressing::Alias,
+                _ => Addressing::AnyIp,
+            }),
+            address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
+            routes,
+            fq,
+            groups,
+            group_prefixes: topology
+                .groups
+                .iter()
+                .enumerate()
+                .map(|(id, group)| (group.prefix, id))
+                .collect(),
+            seed: topology.seed.unwrap_or_else(fresh_seed),
+            has_seed: topology.seed.is_some(),
+            distributions: topology.distributions.clone(),
+            links,
+            pair_ways,
+            vnodes,
+        })
+    }
+}
+
+impl fmt::Display for Plan {
+    /// What a load would do, as steps that a user of `ip` and `tc` knows.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = self.host.as_deref().unwrap_or("this host");
+        writeln!(f, "{} on {host}: {} vnodes", self.name, self.vnodes.len())?;
+        for group in self.groups.iter().filter(|g| g.local_vnodes > 0) {
+            writeln!(f, "  group {}: {} vnodes", group.name, group.local_vnodes)?;
+        }
+        let fq = &self.fq;
+        writeln!(
+            f,
+            "  device {IFB}, mtu {}; on it and on {}: fq limit {} flow_limit {} buckets {} \
+             orphan_mask {} horizon {}us",
+            self.mtu_bytes,
+            self.interfaces.join(", "),
+            fq.limit_packets,
+            fq.flow_limit_packets,
+            fq.buckets,
+            fq.orphan_mask,
+            fq.horizon_us
+        )?;
+        for interface in &self.interfaces {
+            writeln!(
+                f,
+                "  {interface}: mtu {}, gso_max_segs 1, segmentation offloads off, clsact, filters emu_egress and \
+                 emu_ingress",
+                self.mtu_bytes
+            )?;
+        }
+        let how = match self.addressing {
+            Addressing::Alias => "aliases on lo",
+            Addressing::AnyIp => "local routes for",
+        };
+        for (first, last) in &self.address_runs {
+            writeln!(f, "  {how} {first} to {last}")?;
+        }
+        for routes in &self.routes {
+            for prefix in &routes.prefixes {
+                let (gateway, interface) = (routes.gateway, &routes.interface);
+                writeln!(f, "  route {prefix} via {gateway} dev {interface}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Another seed with each load.
+pub fn fresh_seed() -> u64 {
+    let time = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
+    // Kept to what a file can say, so that it can be repeated.
+    random::mix(time ^ u64::from(std::process::id())) >> 1
+}
+
+fn pick_host(topology: &Topology, host: Option<&str>) -> Result<Option<String>, PlanError> {
+    let names: Vec<String> = topology.hosts.iter().map(|h| h.name.clone()).collect();
+    match host {
+        Some(name) if names.iter().any(|n| n == name) => Ok(Some(name.to_owned())),
+        Some(name) => Err(PlanError::UnknownHost {
+            name: name.to_owned(),
+            names,
+        }),
+        None if names.len() > 1 => Err(PlanError::WhichHost { names }),
+        None => Ok(names.into_iter().next()),
+    }
+}
+
+/// What a host carries, and what each other one does, by its index.
+fn slice(topology: &Topology, host: Option<&str>) -> (Vec<Part>, Vec<(usize, Vec<Part>)>) {
+    let own = host.and_then(|name| topology.hosts.iter().position(|h| h.name == name));
+    let Some(own) = own else {
+        let all = (0..topology.groups.len()).map(|g| (g, topology.group_spans(g)));
+        return (all.collect(), Vec::new());
+    };
+    let mut away: Vec<(usize, Vec<Part>)> = topology.slices().into_iter().enumerate().collect();
+    (away.remove(own).1, away)
+}
+
+fn local_vnodes(parts: &[Part]) -> impl Iterator<Item = PlanVnode> + '_ {
+    parts.iter().flat_map(|(group, spans)| {
+        let addresses = spans.iter().flat_map(|span| addresses(*span));
+        addresses.map(|address| PlanVnode {
+            address,
+            group: *group,
+        })
+    })
+}
+
+/// Interfaces of a host and its routes to the vnodes of the others.
+fn reach(
+    topology: &Topology,
+    host: Option<&str>,
+    away: Vec<(usize, Vec<Part>)>,
+) -> (Vec<String>, Vec<PlanRoutes>) {
+    let mut interfaces = vec!["lo".to_owned()];
+    let Some(own) = host.and_then(|name| topology.hosts.iter().find(|h| h.name == name)) else {
+        return (interfaces, Vec::new());
+    };
+    if !interfaces.contains(&own.interface) {
+        interfaces.push(own.interface.clone());
+    }
+    let routes = away.into_iter().flat_map(|(other, parts)| {
+        let runs = topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect());
+        let prefixes = covering_prefixes(&runs);
+        let gateways = topology.hosts[other].addresses.iter();
+        gateways.map(move |gateway| PlanRoutes {
+            interface: own.interface.clone(),
+            gateway: *gateway,
+            prefixes: prefixes
+                .iter()
+                .filter(|p| p.addr().is_ipv4() == gateway.is_ipv4())
+                .copied()
+                .collect(),
+        })
+    });
+    let routes = routes
+        .filter(|routes| !routes.prefixes.is_empty())
+        .collect();
+    (interfaces, routes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,242 @@
+//! How large the maps are made, so that a later change of the topology finds room
+//! in them; and the free parts of the departure ring.
+use std::collections::{BTreeMap, BTreeSet};
+
+use emu_common::layout::{MAX_VNODES, PairLink, feature};
+
+use super::{Current, Entries, Plan, PlanVnode};
+use crate::topology::{GroupId, Happening, PipeChange, Place, Queue, Target, Topology};
+
+/// Stages set aside for events: two for each vnode that a host carries.
+const MOST_EVENT_STAGES: u32 = 2 * MAX_VNODES;
+/// Ring slots set aside for events, 64 MB.
+const MOST_EVENT_RING: u32 = 8_000_000;
+
+/// Sizes of the maps that a change in place needs room in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Pairs of pipes: one for each vnode, one for each capacity between groups.
+    pub slots: u32,
+    /// Stages.
+    pub stages: u32,
+    /// Slots of the departure ring.
+    pub ring: u32,
+}
+
+impl Room {
+    /// What a plan needs, and a part of it again: a quarter more vnodes, queues
+    /// twice as long up to 8 MB, impairments where there were none up to 2 MB.
+    pub fn of(plan: &Plan, entries: &Entries) -> Self {
+        let vnodes = plan.vnodes.len() as u32;
+        let slots = entries.pipes.len() as u32 / 2;
+        let more = (vnodes / 4).clamp(16, 4_096).min(MAX_VNODES - vnodes);
+        let stages = entries.stages.len() as u32;
+        let more_stages = match plan.features() & feature::STAGES {
+            0 => 0,
+            _ => (slots.saturating_mul(2) + plan.ways() as u32).clamp(64, 8_192),
+        };
+        let ring = plan.ring_slots();
+        let more_ring = ring.max(vnodes.saturating_mul(100)).clamp(1_000, 1_000_000);
+        Self {
+            slots: (slots + more).max(1),
+            stages: (stages + more_stages + plan.reserve.stages).max(1),
+            ring: ring
+                .saturating_add(more_ring)
+                .saturating_add(plan.reserve.ring),
+        }
+    }
+}
+
+/// What the events of a topology need beside what it begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reserve {
+    /// [`feature`] bits.
+    pub features: u32,
+    /// Whether some event corrupts packets.
+    pub corrupts: bool,
+    stages: u32,
+    ring: u32,
+}
+
+impl Reserve {
+    pub fn of(topology: &Topology, vnodes: &[PlanVnode]) -> Self {
+        let mut reserve = Self::default();
+        let count = |group: GroupId| {
+            let tree = topology.tree(group);
+            vnodes.iter().filter(|v| tree.contains(&v.group)).count() as u32
+        };
+        for event in &topology.events {
+            match &event.what {
+                Happening::Line { target, change, .. } => {
+                    let count = match target {
+                        Target::Group(group) => count(*group),
+                        _ => 1,
+                    };
+                    reserve.add(&change.up, count);
+                    reserve.add(&change.down, count);
+                }
+                Happening::Link { change, .. } => reserve.add(change, 4),
+                Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {}
+            }
+        }
+        for trace in &topology.traces {
+            // What a recording holds is read when it begins; it may have losses.
+            reserve.features |= feature::STAGES;
+            let count = match trace.place {
+                Place::Line(Target::Group(group)) => 2 * count(group),
+                _ => 4,
+            };
+            reserve.stages = reserve.stages.saturating_add(count);
+        }
+        reserve.stages = reserve.stages.min(MOST_EVENT_STAGES);
+        reserve.ring = reserve.ring.min(MOST_EVENT_RING);
+        reserve
+    }
+
+    /// A change of `count` pipes or links.
+    fn add(&mut self, change: &PipeChange, count: u32) {
+        let wanted = &change.impairments;
+        if !wanted.is_empty() {
+            self.features |= feature::STAGES;
+            self.stages = self.stages.saturating_add(count);
+        }
+        if wanted.duplicate.is_some() || wanted.corrupt.is_some() {
+            self.features |= feature::COPIES;
+        }
+        if wanted.aqm.is_some() {
+            self.features |= feature::AQM;
+        }
+        self.corrupts |= wanted.corrupt.is_some();
+        if let Some(Queue::Packets(packets)) = change.queue {
+            self.ring = self.ring.saturating_add(packets.saturating_mul(count));
+        }
+    }
+}
+
+/// Places in the maps that nobody uses.
+pub struct Places {
+    ring: FreeRing,
+    /// Numbers plus one of stages, the first ones last.
+    pub stages: Vec<u32>,
+    /// Slots, the first ones last.
+    pub slots: Vec<u32>,
+}
+
+impl Places {
+    /// Those that neither these vnodes nor any link have.
+    pub fn free(vnode_slots: &[u32], current: &Current) -> Self {
+        let capacities = current.links.iter().map(|l| l.pipe).filter(|p| *p != 0);
+        let used: BTreeSet<u32> = vnode_slots
+            .iter()
+            .copied()
+            .chain(capacities.map(|p| p / 2))
+            .collect();
+        let pipes = || {
+            let of_slot = |slot: &u32| [slot * 2, slot * 2 + 1];
+            let all = used.iter().flat_map(of_slot);
+            all.filter_map(|i| current.pipes.get(i as usize))
+        };
+        let stages: BTreeSet<u32> = pipes()
+            .map(|p| p.stage)
+            .chain(current.links.iter().map(|l| l.stage & !PairLink::CUT))
+            .collect();
+        let slots = current.pipes.len() as u32 / 2;
+        Self {
+            ring: FreeRing::new(
+                current.ring_slots,
+                pipes().map(|p| (p.ring_base, p.limit_packets)),
+            ),
+            stages: (1..=current.stages.len() as u32)
+                .rev()
+                .filter(|s| !stages.contains(s))
+                .collect(),
+            slots: (0..slots).rev().filter(|s| !used.contains(s)).collect(),
+        }
+    }
+
+    /// A place in the ring for `packets`: another than before if there is one, so
+    /// that what waits can be carried over.
+    pub fn ring(&mut self, base: u32, before: u32, packets: u32) -> Option<u32> {
+        if packets == 0 {
+            self.ring.give(base, before);
+            return Some(0);
+        }
+        let taken = self.ring.take(packets);
+        self.ring.give(base, before);
+        taken.or_else(|| self.ring.take(packets))
+    }
+}
+
+/// The free intervals of the departure ring: first slot and length.
+#[derive(Debug, Default)]
+struct FreeRing {
+    free: BTreeMap<u32, u32>,
+}
+
+impl FreeRing {
+    /// A ring of `slots` of which these intervals are taken.
+    pub fn new(slots: u32, taken: impl Iterator<Item = (u32, u32)>) -> Self {
+        let mut taken: Vec<(u32, u32)> = taken.filter(|(_, length)| *length > 0).collect();
+        taken.sort_unstable();
+        let mut ring = Self::default();
+        let mut next = 0;
+        for (base, length) in taken {
+            if base > next {
+                ring.free.insert(next, base - next);
+            }
+            next = next.max(base.saturating_add(length));
+        }
+        if slots > next {
+            ring.free.insert(next, slots - next);
+        }
+        ring
+    }
+
+    /// Takes the first interval that is long enough.
+    pub fn take(&mut self, length: u32) -> Option<u32> {
+        let (&base, &room) = self.free.iter().find(|(_, room)| **room >= length)?;
+        self.free.remove(&base);
+        if room > length {
+            self.free.insert(base + length, room - length);
+        }
+        Some(base)
+    }
+
+    /// Gives an interval back.
+    pub fn give(&mut self, base: u32, length: u32) {
+        if length == 0 {
+            return;
+        }
+        let (mut base, mut length) = (base, length);
+        if let Some((&before, &room)) = self.free.range(..base).next_back()
+            && before + room == base
+        {
+            self.free.remove(&before);
+            (base, length) = (before, room + length);
+        }
+        if let Some(room) = self.free.remove(&(base + length)) {
+            length += room;
+        }
+        self.free.insert(base, length);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_taken_and_joined_again() {
+        let mut ring = FreeRing::new(100, [(10, 10), (50, 50), (30, 10)].into_iter());
+        assert_eq!(ring.take(11), None);
+        assert_eq!(ring.take(10), Some(0));
+        assert_eq!(ring.take(4), Some(20));
+        ring.give(10, 10);
+        ring.give(20, 4);
+        assert_eq!(ring.take(20), Some(10));
+        assert_eq!(ring.take(11), None);
+        ring.give(30, 10);
+        assert_eq!(ring.take(20), Some(30));
+        assert_eq!(ring.take(1), None);
+    }
+}

@@ -1,0 +1,172 @@
+//! What a run is made from: the experiment, its topology, and the programs.
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use emu_kernel::{
+    session::{Loaded, SessionError},
+    spawn,
+    state::{State, StateDir},
+};
+use emu_model::{
+    experiment::{self, Experiment, Reference, Schedule, Slice},
+    plan::{Plan, PlanError},
+    topology::{self, Topology},
+};
+
+use super::RunError;
+
+/// A checked experiment with the texts that it came from.
+#[derive(Debug)]
+pub struct Input {
+    /// The experiment.
+    pub experiment: Experiment,
+    /// Its text.
+    pub text: String,
+    /// File of the topology.
+    pub topology_file: PathBuf,
+    /// Text of the topology.
+    pub topology_text: String,
+    /// Whether the topology is the one that is loaded.
+    pub is_loaded: bool,
+    /// Which host this is, if something is loaded as one.
+    pub loaded_host: Option<String>,
+    /// Seed of the schedule.
+    pub seed: u64,
+    /// Whether a file or what is loaded says which.
+    pub has_seed: bool,
+}
+
+/// A topology that was found.
+struct Found {
+    file: PathBuf,
+    text: String,
+    topology: Topology,
+    state: Option<State>,
+}
+
+impl Input {
+    /// Reads and checks an experiment's file and its topology.
+    ///
+    /// # Errors
+    /// [`RunError::File`] with all mistakes of one of them, or
+    /// [`RunError::Session`] when the topology is the loaded one and there is none.
+    pub fn read(file: &Path) -> Result<Self, RunError> {
+        let text = fs::read_to_string(file)
+            .map_err(RunError::system(format!("read {}", file.display())))?;
+        let mut outcome = None;
+        let parsed = experiment::parse(&text, &file.display().to_string(), &mut |reference| {
+            let found = outcome.insert(find(reference));
+            found.as_ref().ok().map(|f| f.topology.clone())
+        });
+        let found = match outcome {
+            Some(Err(error)) => return Err(error),
+            Some(Ok(found)) => found,
+            // The file is too bad to have a topology.
+            None => {
+                return Err(parsed
+                    .err()
+                    .map(Box::new)
+                    .map_or_else(|| SessionError::NotLoaded.into(), RunError::File));
+            }
+        };
+        let experiment = parsed.map_err(Box::new)?;
+        let state = found.state.as_ref();
+        let seed = experiment
+            .seed
+            .or(found.topology.seed)
+            .or(state.map(|s| s.seed));
+        Ok(Self {
+            seed: seed.unwrap_or_else(emu_model::plan::fresh_seed),
+            has_seed: seed.is_some(),
+            is_loaded: state.is_some(),
+            loaded_host: Loaded::state().ok().and_then(|s| s.host),
+            experiment,
+            text,
+            topology_file: found.file,
+            topology_text: found.text,
+        })
+    }
+
+    /// The schedule, or a host's part of it.
+    ///
+    /// # Errors
+    /// [`RunError::Schedule`], or [`RunError::Session`] when the topology names hosts
+    /// and which one this is was not said.
+    pub fn schedule(&self, host: Option<&str>) -> Result<Schedule, RunError> {
+        let hosts = &self.experiment.topology.hosts;
+        let slice = match (host, &hosts[..]) {
+            (Some(host), _) => Slice::Host(host),
+            (None, []) => Slice::Whole,
+            (None, [only]) => Slice::Host(&only.name),
+            (None, _) => {
+                let names = hosts.iter().map(|h| h.name.clone()).collect();
+                return Err(SessionError::Plan(PlanError::WhichHost { names }).into());
+            }
+        };
+        Ok(Schedule::new(&self.experiment, self.seed, slice)?)
+    }
+
+    /// What the host must do for the topology, with the seed of the experiment.
+    pub(super) fn plan(&self, host: Option<&str>) -> Result<Plan, RunError> {
+        let mut plan = Plan::new(&self.experiment.topology, host).map_err(SessionError::Plan)?;
+        if !plan.has_seed || self.experiment.seed.is_some() {
+            plan.seed = self.seed;
+            plan.has_seed = true;
+        }
+        Ok(plan)
+    }
+
+    /// The file of each program, in the order of the experiment.
+    pub(super) fn programs(&self) -> Result<Vec<PathBuf>, RunError> {
+        let search = std::env::var_os("PATH").unwrap_or_default();
+        let here = PathBuf::from(self.experiment.here());
+        let schedule = Schedule::new(&self.experiment, self.seed, Slice::Whole)?;
+        let mut files = Vec::new();
+        for (index, program) in self.experiment.programs.iter().enumerate() {
+            let first = schedule
+                .processes
+                .iter()
+                .find(|p| p.program_index == index)
+                .and_then(|p| p.command.first());
+            let name = first.cloned().unwrap_or_default();
+            let file = spawn::find_program(&name, &here, &search);
+            files.push(file.ok_or(RunError::NoProgram {
+                program: program.name.clone(),
+                name,
+            })?);
+        }
+        Ok(files)
+    }
+}
+
+fn find(reference: &Reference) -> Result<Found, RunError> {
+    match reference {
+        Reference::File(file) => {
+            // As `emu load` names it, so that both can be compared.
+            let file = file.canonicalize().unwrap_or_else(|_| file.clone());
+            let topology = topology::load(&file).map_err(Box::new)?;
+            let text = fs::read_to_string(&file)
+                .map_err(RunError::system(format!("read {}", file.display())))?;
+            Ok(Found {
+                file,
+                text,
+                topology,
+                state: None,
+            })
+        }
+        Reference::Loaded => {
+            let dir = StateDir::here().map_err(SessionError::from)?;
+            let found = dir.loaded().map_err(SessionError::from)?;
+            let (_, text) = found.ok_or(SessionError::NotLoaded)?;
+            let loaded = Loaded::find()?;
+            Ok(Found {
+                file: loaded.state.topology.clone(),
+                text,
+                topology: loaded.topology,
+                state: Some(loaded.state),
+            })
+        }
+    }
+}

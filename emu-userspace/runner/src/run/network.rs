@@ -1,0 +1,257 @@
+//! The emulated network of a run: loaded for it or found, its timed events, and
+//! vnodes that go dark.
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use emu_kernel::{
+    bpf::Maps,
+    live::{self, Clock, Live, LiveError},
+    session::{Loaded, Session, SessionError},
+    undo::Processes,
+};
+use emu_model::{plan::Plan, topology::Target};
+
+use super::{Input, Observer, Options, RunError, guardian::Guardian};
+
+/// The network of a run.
+pub(super) struct Network {
+    /// What is loaded.
+    pub loaded: Loaded,
+    /// Its maps.
+    pub maps: Maps,
+    /// Whether the run loaded it.
+    ours: bool,
+    live: RefCell<Live>,
+    /// How many programs keep a vnode dark.
+    dark: RefCell<HashMap<IpAddr, usize>>,
+}
+
+fn live_error(error: LiveError) -> RunError {
+    RunError::Live(Box::new(error))
+}
+
+impl Network {
+    /// Finds the experiment's topology loaded, or loads it.
+    pub fn ready(
+        input: &Input,
+        options: &Options,
+        guardian: &mut Guardian,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, RunError> {
+        let mut host = options.host.clone();
+        let found = match Loaded::find() {
+            Ok(loaded) => Some(loaded),
+            Err(SessionError::NotLoaded) => None,
+            Err(other) => return Err(other.into()),
+        };
+        let ours = found.is_none();
+        match &found {
+            Some(loaded) => {
+                host = host.or_else(|| loaded.state.host.clone());
+                same(input, loaded, host.as_deref())?;
+                if input
+                    .experiment
+                    .seed
+                    .is_some_and(|seed| seed != loaded.state.seed)
+                {
+                    observer.note(&format!(
+                        "the network was loaded with the seed {}, the experiment has {}",
+                        loaded.state.seed, input.seed
+                    ));
+                }
+            }
+            None => {
+                let wanted = input.topology_file.display().to_string();
+                if !options.may_load {
+                    return Err(RunError::NotLoaded(wanted));
+                }
+                let plan = input.plan(host.as_deref())?;
+                live::check_traces(&input.experiment.topology).map_err(|e| live_error(e.into()))?;
+                guardian.loads();
+                load(input, &plan)?;
+                observer.note(&format!("loaded {wanted}: {} vnodes", plan.vnodes.len()));
+            }
+        }
+        let loaded = Loaded::find()?;
+        let maps = loaded.maps()?;
+        Ok(Self {
+            live: RefCell::new(Live::open().map_err(live_error)?),
+            loaded,
+            maps,
+            ours,
+            dark: RefCell::default(),
+        })
+    }
+
+    /// Makes the topology's timed events happen from now on.
+    pub fn start_clock(&self) -> Option<Events> {
+        let topology = &self.loaded.topology;
+        if topology.events.is_empty() && topology.traces.is_empty() {
+            return None;
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let happened = Arc::new(Mutex::new(Vec::new()));
+        let thread = {
+            let (stop, happened) = (Arc::clone(&stop), Arc::clone(&happened));
+            // In this network namespace, which threads inherit.
+            thread::spawn(move || follow(&stop, &happened))
+        };
+        Some(Events {
+            stop,
+            happened,
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes the network of a vnode away for one program more, or for one less.
+    pub fn set_dark(
+        &self,
+        vnode: IpAddr,
+        dark: bool,
+        guardian: &mut Guardian,
+    ) -> Result<(), RunError> {
+        let mut counts = self.dark.borrow_mut();
+        let count = counts.entry(vnode).or_default();
+        let before = *count;
+        *count = if dark {
+            before + 1
+        } else {
+            before.saturating_sub(1)
+        };
+        if (before > 0) == (*count > 0) {
+            return Ok(());
+        }
+        if dark {
+            guardian.dark(vnode, true);
+        }
+        let mut live = self.live.borrow_mut();
+        live.set_down(Target::Vnode(vnode), dark)
+            .map_err(live_error)?;
+        if !dark {
+            guardian.dark(vnode, false);
+        }
+        Ok(())
+    }
+
+    /// Gives back the network of those that are dark, and unloads what the run
+    /// loaded.
+    pub fn finish(self) -> Result<(), RunError> {
+        if self.ours {
+            drop(self.maps);
+            drop(self.live);
+            Session::open()?.unload(Processes::Refuse)?;
+            return Ok(());
+        }
+        let mut live = self.live.into_inner();
+        for (vnode, count) in self.dark.into_inner() {
+            if count > 0 {
+                live.set_down(Target::Vnode(vnode), false)
+                    .map_err(live_error)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether what is loaded is the experiment's topology, on this host.
+fn same(input: &Input, loaded: &Loaded, host: Option<&str>) -> Result<(), RunError> {
+    let name = |host: Option<&str>| host.map(|h| format!(" as {h}")).unwrap_or_default();
+    let other_host = host.is_some() && loaded.state.host.as_deref() != host;
+    if !other_host && (input.is_loaded || loaded.topology == input.experiment.topology) {
+        return Ok(());
+    }
+    let loaded_host = loaded.state.host.as_deref();
+    Err(RunError::OtherLoaded {
+        loaded: format!("{}{}", loaded.state.topology.display(), name(loaded_host)),
+        wanted: format!("{}{}", input.topology_file.display(), name(host)),
+    })
+}
+
+fn load(input: &Input, plan: &Plan) -> Result<(), RunError> {
+    let session = Session::open()?;
+    session.load(plan, &input.topology_file, &input.topology_text)?;
+    Ok(())
+}
+
+/// A timed event that happened.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(super) struct Event {
+    /// When it was due, since the start.
+    pub at_s: f64,
+    /// How much later it began.
+    pub late_ms: f64,
+    /// What.
+    pub event: String,
+    /// Whether it was done.
+    pub ok: bool,
+    /// Why not.
+    pub error: String,
+}
+
+/// The topology's events while they happen.
+pub(super) struct Events {
+    stop: Arc<AtomicBool>,
+    happened: Arc<Mutex<Vec<Event>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Events {
+    /// Stops the clock, and says what happened.
+    pub fn finish(mut self) -> Vec<Event> {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        self.happened
+            .lock()
+            .map(|list| list.clone())
+            .unwrap_or_default()
+    }
+}
+
+fn follow(stop: &AtomicBool, happened: &Mutex<Vec<Event>>) {
+    let add = |event| {
+        if let Ok(mut list) = happened.lock() {
+            list.push(event);
+        }
+    };
+    let followed = Live::open().and_then(|live| {
+        let topology = live.topology().clone();
+        let clock = Clock::new(live, Duration::ZERO)?;
+        clock.run(
+            || stop.load(Ordering::Relaxed),
+            |one| {
+                add(Event {
+                    at_s: one.at.as_secs_f64(),
+                    late_ms: one.late.as_secs_f64() * 1e3,
+                    event: one.what.words(&topology),
+                    ok: one.outcome.is_ok(),
+                    error: one
+                        .outcome
+                        .as_ref()
+                        .err()
+                        .map(ToString::to_string)
+                        .unwrap_or_default(),
+                });
+            },
+        )
+    });
+    if let Err(error) = followed {
+        add(Event {
+            at_s: 0.0,
+            late_ms: 0.0,
+            event: "the clock".to_owned(),
+            ok: false,
+            error: error.to_string(),
+        });
+    }
+}

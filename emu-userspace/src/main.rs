@@ -1,8 +1,0 @@
-//! The `emu` command.
-mod cli;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cli::main()
-}
