@@ -1,5 +1,6 @@
 //! `cargo xtask run`: emu on this kernel, or on one that can.
 use std::{
+    fs,
     os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, Stdio},
@@ -9,11 +10,7 @@ use anyhow::Context;
 
 use crate::{
     build,
-    vm::{
-        self,
-        kernel::Kernel,
-        virtual_time::{Arguments, VirtualTime},
-    },
+    vm::{self, kernel::Kernel, virtual_time::Arguments},
     workloads,
 };
 
@@ -41,12 +38,12 @@ pub fn run(args: &[String], hosts: Option<u8>, clock_arguments: &Arguments) -> a
         return status(Command::new(&emu).args(args));
     }
     let mut argv = workloads::ready(args)?;
-    let clock = clock_of(args, clock_arguments);
-    let said = args.iter().any(|arg| arg == "--virtual-time");
-    let forced = said || clock_arguments.virtual_time || clock_arguments.cpu.is_some();
+    let asked = Asked::of(args, clock_arguments);
+    let forced = asked.is_virtual || clock_arguments.cpu.is_some();
+    let clock = clock_arguments.clock(asked.is_virtual || (asked.is_network && !asked.is_real));
+    let timeout = clock_arguments.wall_limit();
     argv.push(emu.display().to_string());
     argv.extend_from_slice(args);
-    let timeout = clock_arguments.wall_limit();
     if let Some(count) = hosts {
         let kernel = Kernel::quick();
         eprintln!(
@@ -95,14 +92,39 @@ const NETWORK: [&[&str]; 8] = [
     &["bench", "vnodes"],
 ];
 
-/// How the clock of the VM goes. `--virtual-time` and `--real-time` may also stand among
-/// emu's own arguments.
-fn clock_of(args: &[String], clock: &Arguments) -> Option<VirtualTime> {
-    let says = |word: &str| args.iter().any(|arg| arg == word);
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let network = NETWORK.iter().any(|command| words.starts_with(command));
-    let default = says("--virtual-time") || (network && !says("--real-time"));
-    clock.clock(default)
+/// What the words say about the clock.
+struct Asked {
+    /// An emulated clock is asked for, by an option of ours or of emu's, or by the file.
+    is_virtual: bool,
+    /// The machine's is.
+    is_real: bool,
+    /// The command's subject is the network.
+    is_network: bool,
+}
+
+impl Asked {
+    fn of(args: &[String], clock: &Arguments) -> Self {
+        let mut files = args.iter().filter(|arg| arg.ends_with(".yaml"));
+        let named = files.find_map(|file| named_clock(Path::new(file)));
+        let says = |word: &str| args.contains(&format!("--{word}-time"));
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        let is_real = clock.real_time || says("real");
+        let file_says = |word: &str| named.as_deref() == Some(word);
+        Self {
+            is_virtual: clock.virtual_time || says("virtual") || (file_says("virtual") && !is_real),
+            is_real: is_real || file_says("real"),
+            is_network: NETWORK.iter().any(|command| words.starts_with(command)),
+        }
+    }
+}
+
+/// The clock that an experiment's file asks for. A line that looks like it is enough: emu
+/// itself reads the file, and refuses to run with the other clock.
+fn named_clock(file: &Path) -> Option<String> {
+    let text = fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("clock:"))?;
+    let name = line.split('#').next().unwrap_or_default().trim();
+    Some(name.trim_matches(['"', '\'']).to_owned())
 }
 
 /// What emu itself says of this kernel and user, without a word.

@@ -9,6 +9,7 @@ use std::{fs, time::Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    clock,
     fq_stats::{FqStats, fq_stats},
     netlink::Netlink,
 };
@@ -82,6 +83,10 @@ pub struct Health {
     pub fq_dropped: u64,
     /// Largest lateness that fq told of, in milliseconds.
     pub fq_late_ms: f64,
+    /// Whether the clock was an emulated one that computing does not move: then the host's
+    /// speed cannot be a limit, and what is said of its processors means nothing.
+    #[serde(default)]
+    pub in_virtual_time: bool,
     /// What the host did not keep up with, in words; empty: nothing.
     pub limits: Vec<String>,
 }
@@ -135,6 +140,7 @@ impl Monitor {
             softnet_squeezed: last.softnet.squeezed.saturating_sub(first.softnet.squeezed),
             fq_dropped: dropped(&last.fq).saturating_sub(dropped(&first.fq)),
             fq_late_ms: self.late_ms,
+            in_virtual_time: clock::is_computing_free(),
             limits: Vec::new(),
         };
         health.limits = health.words();
@@ -151,13 +157,14 @@ impl Default for Monitor {
 impl Health {
     fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
-        if self.saturated_s > self.seconds * BUSY_TIME {
+        let in_real_time = !self.in_virtual_time;
+        if in_real_time && self.saturated_s > self.seconds * BUSY_TIME {
             words.push(format!(
                 "all processors were busy for {:.1} of {:.1} s",
                 self.saturated_s, self.seconds
             ));
         }
-        if self.stolen > STOLEN {
+        if in_real_time && self.stolen > STOLEN {
             words.push(format!(
                 "other machines took {:.0} % of the processors",
                 self.stolen * 100.0
@@ -294,5 +301,18 @@ mod tests {
         };
         assert_eq!(full.words().len(), 5, "{:?}", full.words());
         assert!(full.words()[0].contains("6.0 of 10.0 s"));
+        let emulated = Health {
+            in_virtual_time: true,
+            ..full
+        };
+        let words = emulated.words().join(", ");
+        assert!(
+            !words.contains("busy") && !words.contains("machines"),
+            "{words}"
+        );
+        assert!(
+            words.contains("12.0 ms late") && words.contains("fq dropped 3"),
+            "{words}"
+        );
     }
 }

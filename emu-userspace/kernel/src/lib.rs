@@ -33,6 +33,7 @@ pub mod bpf;
     reason = "the calls that mount a file system without a path have no safe interface"
 )]
 pub mod cgroup;
+pub mod clock;
 #[expect(
     unsafe_code,
     reason = "a signal goes to a number that the kernel gave, which `kill` takes as it is"

@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu_kernel::user;
-use emu_model::experiment::{Schedule, Slice};
+use emu_kernel::{clock::Stopwatch, user};
+use emu_model::experiment::{Clock, Schedule, Slice};
 use emu_runner::run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -59,6 +59,12 @@ pub(super) struct Run {
     /// Keep the working folders.
     #[arg(long)]
     keep_work: bool,
+    /// Fail unless the clock is an emulated one: that of a VM in virtual time.
+    #[arg(long, conflicts_with = "real_time")]
+    virtual_time: bool,
+    /// Fail unless the clock is the machine's.
+    #[arg(long)]
+    real_time: bool,
     /// Run the programs as this user; else as the one who called sudo.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -167,9 +173,14 @@ impl Run {
             keep_limits: !self.no_limits,
             keep_work: self.keep_work,
             person,
+            clock: match (self.virtual_time, self.real_time) {
+                (true, _) => Some(Clock::Virtual),
+                (_, true) => Some(Clock::Real),
+                _ => None,
+            },
             guardian: Some(guardian),
         };
-        let mut watcher = Watcher::new(&input.experiment.name);
+        let mut watcher = Watcher::new(&input.experiment.name, input.experiment.duration);
         if let Some(company) = company {
             let outcome = run::together(&mut input, &options, &company, &mut watcher);
             watcher.finish();
@@ -190,10 +201,15 @@ impl Run {
     }
 }
 
-/// A folder that is named after the time.
+/// A folder that is named after the time and is not there yet: emulated clocks all start at
+/// one time.
 fn folder(name: &str) -> PathBuf {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    Path::new(&format!("{name}-{}", now.replace(':', "-"))).to_owned()
+    let first = format!("{name}-{}", now.replace(':', "-"));
+    let further = (2_u32..).map(|n| format!("{first}-{n}"));
+    let mut names = std::iter::once(first.clone()).chain(further);
+    let free = names.find(|name| !Path::new(name).exists());
+    PathBuf::from(free.unwrap_or(first))
 }
 
 /// Shows how a run stands: one line that changes on a terminal, else a line now and
@@ -202,10 +218,13 @@ struct Watcher {
     name: String,
     bar: Option<ProgressBar>,
     said: Option<Instant>,
+    stopwatch: Option<Stopwatch>,
+    /// How long the run is at most.
+    duration: Option<Duration>,
 }
 
 impl Watcher {
-    fn new(name: &str) -> Self {
+    fn new(name: &str, duration: Option<Duration>) -> Self {
         let style = ProgressStyle::with_template("{spinner} {msg}");
         let bar = std::io::stderr()
             .is_terminal()
@@ -217,7 +236,27 @@ impl Watcher {
             name: name.to_owned(),
             bar,
             said: None,
+            stopwatch: Stopwatch::start(),
+            duration,
         }
+    }
+
+    /// How far the run is: in virtual time by both clocks.
+    fn clocks(&self, elapsed: Duration) -> String {
+        let seconds = elapsed.as_secs();
+        let Some(stopwatch) = &self.stopwatch else {
+            return format!("{seconds} s");
+        };
+        let time = |seconds: u64| format!("{}:{:02}", seconds / 60, seconds % 60);
+        let whole = self.duration.map(|whole| time(whole.as_secs()));
+        let whole = whole.map_or(String::new(), |whole| format!(" of {whole}"));
+        let used = stopwatch.elapsed();
+        format!(
+            "emulated {}{whole}, {:.0} s, {:.1} times real time",
+            time(seconds),
+            used.wall_s,
+            used.speed()
+        )
     }
 
     fn finish(&self) {
@@ -237,9 +276,9 @@ impl Observer for Watcher {
 
     fn progress(&mut self, progress: &Progress) {
         let line = format!(
-            "{}: {:.0} s  {} running, {} waiting, {} done, {} failed  sent {}, received {}, {} drops",
+            "{}: {}  {} running, {} waiting, {} done, {} failed  sent {}, received {}, {} drops",
             self.name,
-            progress.elapsed.as_secs_f64(),
+            self.clocks(progress.elapsed),
             progress.running,
             progress.waiting,
             progress.done,
@@ -325,6 +364,12 @@ fn words(s: &Summary) -> String {
     }
     for warning in &s.warnings {
         lines.push(format!("  WARNING: {warning}"));
+    }
+    if let Some(time) = &s.virtual_time {
+        lines.push(format!("  {time}"));
+    }
+    if let Some(digest) = &s.digest {
+        lines.push(format!("  digest of what happened: {digest}"));
     }
     lines.push(format!("results: {}", s.folder.display()));
     lines.join("\n")

@@ -57,12 +57,23 @@ pub struct Experiment {
     pub duration: Option<Duration>,
     /// Time between two rows of counters; none: no counters.
     pub sample: Option<Duration>,
+    /// The clock that it needs; none: any.
+    pub clock: Option<Clock>,
     /// Programs in the order of the file.
     pub programs: Vec<Program>,
     /// When the run is over: when all processes of these programs have ended.
     pub until: Vec<usize>,
     /// The run is over when so many processes have failed.
     pub until_failed: Option<usize>,
+}
+
+/// Whose time an experiment runs in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// An emulated clock, which goes on with the work of the VM.
+    Virtual,
+    /// The machine's.
+    Real,
 }
 
 /// A program and where it runs.

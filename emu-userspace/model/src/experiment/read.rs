@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Churn, Experiment, Leave, Limits, Program, Ready, Reference, Sign, Signal, Start, Stop,
+    Churn, Clock, Experiment, Leave, Limits, Program, Ready, Reference, Sign, Signal, Start, Stop,
     lengths::lengths,
     select::{Vnode, find, select},
     start::start,
@@ -20,7 +20,7 @@ use crate::topology::{
 
 /// Keys of the document.
 pub(super) const TOP_KEYS: &[&str] = &[
-    "name", "topology", "seed", "duration", "sample", "programs", "until",
+    "name", "topology", "seed", "duration", "sample", "clock", "programs", "until",
 ];
 /// Keys of a program.
 pub(super) const PROGRAM_KEYS: &[&str] = &[
@@ -139,6 +139,7 @@ fn read(root: &Field<'_>, folder: &Path, find: Find<'_>) -> Option<Experiment> {
             .map(i64::cast_unsigned),
         duration,
         sample: sample(&record),
+        clock: record.get("clock").and_then(|f| clock(&f)),
         until,
         until_failed,
         programs,
@@ -148,6 +149,19 @@ fn read(root: &Field<'_>, folder: &Path, find: Find<'_>) -> Option<Experiment> {
         check(root, &fields, &experiment);
     }
     Some(experiment)
+}
+
+/// The name of a clock.
+fn clock(field: &Field<'_>) -> Option<Clock> {
+    match field.text()? {
+        "virtual" => Some(Clock::Virtual),
+        "real" => Some(Clock::Real),
+        other => {
+            let problem = field.problem(format!("`{other}` is not a clock"));
+            field.report(problem.expected("`virtual` or `real`"));
+            None
+        }
+    }
 }
 
 /// What needs the whole file.

@@ -23,6 +23,9 @@ struct File {
     duration: Option<Span>,
     /// Time between two rows of `counters.csv`, or `off`.
     sample: Option<String>,
+    /// The clock that the run needs: `virtual` (a VM whose clock goes on with its work) or
+    /// `real`; any when left out.
+    clock: Option<ClockName>,
     /// Programs, in the order in which they wait for each other.
     #[schemars(length(min = 1))]
     programs: Vec<Program>,
@@ -34,6 +37,14 @@ struct File {
 /// A name that folders can have.
 #[derive(JsonSchema)]
 struct Name(#[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"))] String);
+
+/// A clock.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum ClockName {
+    Virtual,
+    Real,
+}
 
 /// A time with its unit.
 #[derive(JsonSchema)]

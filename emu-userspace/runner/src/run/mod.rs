@@ -4,6 +4,7 @@
 //! What is to happen is decided in [`emu_model::experiment`]; here it is done. All
 //! processes are below one cgroup, which a guardian empties should this process die.
 mod counters;
+mod digest;
 mod environment;
 mod files;
 mod gate;
@@ -28,11 +29,11 @@ use std::{
 };
 
 use emu_kernel::{
-    cgroup::CgroupError, identity::IdentityError, live::LiveError, netlink::NetlinkError,
-    session::SessionError, user::Person,
+    cgroup::CgroupError, clock::Stopwatch, identity::IdentityError, live::LiveError,
+    netlink::NetlinkError, session::SessionError, user::Person,
 };
 use emu_model::{
-    experiment::{Schedule, ScheduleError},
+    experiment::{Clock, Schedule, ScheduleError},
     topology::TopologyErrors,
 };
 
@@ -136,6 +137,19 @@ pub enum RunError {
         /// Those with addresses.
         names: Vec<String>,
     },
+    /// The clock is not the one that is asked for.
+    #[error(
+        "{wanted} is asked for, and the clock here is {here}; a VM has both: cargo xtask run \
+         --{wanted_flag} -- run EXPERIMENT"
+    )]
+    Clock {
+        /// The clock that is asked for.
+        wanted: &'static str,
+        /// Its option.
+        wanted_flag: &'static str,
+        /// The clock that this system has.
+        here: &'static str,
+    },
     /// The common start is over.
     #[error("the start is {0:?} ago")]
     TooLate(Duration),
@@ -165,6 +179,8 @@ pub struct Options {
     pub keep_work: bool,
     /// Who the programs run as; none: as we are.
     pub person: Option<Person>,
+    /// The clock that is asked for, if the experiment does not say; none: any.
+    pub clock: Option<Clock>,
     /// Command that calls [`guard`] with its last argument; none: no guardian.
     pub guardian: Option<Vec<OsString>>,
 }
@@ -230,6 +246,26 @@ fn run_with(
     runtime.block_on(whole(input, options, &schedule, fleet, observer))
 }
 
+/// Fails where the clock is not the one that is asked for.
+fn has_clock(wanted: Option<Clock>) -> Result<(), RunError> {
+    let is_virtual = emu_kernel::clock::page().is_some();
+    let names = |is_virtual| match is_virtual {
+        true => ("virtual time", "virtual-time", "an emulated one"),
+        false => ("real time", "real-time", "the machine's"),
+    };
+    match wanted.map(|clock| clock == Clock::Virtual) {
+        Some(wants_virtual) if wants_virtual != is_virtual => {
+            let (wanted, wanted_flag, _) = names(wants_virtual);
+            Err(RunError::Clock {
+                wanted,
+                wanted_flag,
+                here: names(is_virtual).2,
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
 async fn whole(
     input: &Input,
     options: &Options,
@@ -238,6 +274,7 @@ async fn whole(
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
     let begin = SystemTime::now();
+    has_clock(options.clock.or(input.experiment.clock))?;
     // Signals are ours from here on: nothing has been changed yet.
     let signals = supervisor::Signals::new()?;
     let programs = input.programs()?;
@@ -261,11 +298,19 @@ async fn whole(
             observer,
             name: &name,
         })?;
+        let stopwatch = Stopwatch::start();
         let outcome = supervisor.run(signals, &mut summary).await;
+        summary.virtual_time = stopwatch.map(|watch| watch.elapsed());
         let cleared = supervisor.clear();
         outcome.and(cleared)
     };
     let finished = network.finish();
+    if summary.virtual_time.is_some() {
+        match digest::of_results(&options.out) {
+            Ok(digest) => summary.digest = Some(digest),
+            Err(error) => summary.warnings.push(format!("no digest: {error}")),
+        }
+    }
     files.finish(&summary, &mut environment, options.keep_work)?;
     outcome?;
     finished?;

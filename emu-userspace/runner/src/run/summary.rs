@@ -4,7 +4,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use emu_kernel::health::Health;
+use emu_kernel::{clock::VirtualTime, health::Health};
 use emu_model::experiment::Schedule;
 use serde::Serialize;
 
@@ -93,6 +93,11 @@ pub struct Summary {
     pub traffic: Traffic,
     /// How the host kept up.
     pub host_health: Health,
+    /// The run in virtual time; `None` where the clock was the machine's.
+    pub virtual_time: Option<VirtualTime>,
+    /// SHA-256 of what happened in the network (`processes.csv`, `counters.csv`,
+    /// `events.csv`): in virtual time with one seed, the same run has the same.
+    pub digest: Option<String>,
     /// Files that were collected.
     pub collected: usize,
     /// Failures, the first ones.
@@ -129,6 +134,8 @@ impl Summary {
             cpu_shares: Vec::new(),
             traffic: Traffic::default(),
             host_health: Health::default(),
+            virtual_time: None,
+            digest: None,
             collected: 0,
             failures: Vec::new(),
             warnings: Vec::new(),

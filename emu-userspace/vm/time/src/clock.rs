@@ -7,7 +7,7 @@ use vm_protocol::clock_page::{WORDS, Word};
 pub const START_NS: u64 = 1_000_000_000;
 /// Emulated time of the first program's first entry into the kernel, whatever the loops
 /// of the boot took: two boots are alike from there on.
-pub const FIRST_ENTRY_NS: u64 = 21_000_000_000;
+pub const FIRST_ENTRY_NS: u64 = 2_000_000_000;
 /// Resolution of the guest's clock source (arch/um/kernel/time.c, `timer_clocksource`):
 /// a timer that fires earlier within one of these is too early for the guest.
 const GRAIN_NS: u64 = 256;

@@ -31,7 +31,7 @@ use vm_protocol::{
 const PART: &str = "FAKE_KERNEL_PART";
 const SECOND_NS: u64 = 1_000_000_000;
 /// Emulated time of the first entry (`FIRST_ENTRY_NS` of the library).
-const FIRST_ENTRY_NS: u64 = 21 * SECOND_NS;
+const FIRST_ENTRY_NS: u64 = 2 * SECOND_NS;
 
 /// Plays a part in a process of its own and gives what it printed. The settings are the
 /// environment of the library.
