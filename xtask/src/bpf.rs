@@ -91,6 +91,11 @@ impl BuildEbpf {
     }
 }
 
+/// Where the committed object is.
+pub fn committed() -> PathBuf {
+    root().join(OBJECT)
+}
+
 /// Fails when the committed object is not that of the sources.
 pub fn check() -> anyhow::Result<()> {
     let text = fs::read_to_string(root().join(DIGEST)).context("read the digest")?;

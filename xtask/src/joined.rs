@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     suite,
     tally::Tally,
-    vm::{Request, hosts, kernel::Kernel},
+    vm::{Request, hosts, kernel::Kernel, virtual_time::VirtualTime},
 };
 
 /// Nodes of a DHT; each finds a value of one before it.
@@ -25,6 +25,7 @@ pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
         let words = words.split(' ').map(str::to_owned);
         Request {
             name: Some(hosts::name(rank)),
+            clock: Some(VirtualTime::default()),
             ..Request::new(emu.iter().cloned().chain(words).collect())
         }
     })?;

@@ -8,6 +8,7 @@ mod check;
 mod install;
 mod joined;
 mod packaging;
+mod repeat;
 mod run;
 mod slurm;
 mod ssh;

@@ -81,7 +81,7 @@ pub fn run(args: &[String], hosts: Option<u8>, clock_arguments: &Arguments) -> a
 
 /// Commands whose subject is the network: in a VM they take virtual time by themselves.
 /// What measures processors, or waits for people or other hosts, takes the machine's.
-const NETWORK: [&[&str]; 8] = [
+const NETWORK: [&[&str]; 7] = [
     &["load"],
     &["verify"],
     &["run"],
@@ -89,7 +89,6 @@ const NETWORK: [&[&str]; 8] = [
     &["bench", "folding"],
     &["bench", "impairments"],
     &["bench", "scale"],
-    &["bench", "vnodes"],
 ];
 
 /// What the words say about the clock.

@@ -42,8 +42,10 @@ const PROGRAMS: [Need; 5] = [
 pub enum Place {
     /// On this machine's own kernel.
     Host,
-    /// In a VM.
+    /// In a VM with the machine's clock.
     Vm(Kernel),
+    /// In a VM in virtual time.
+    VirtualTime(Kernel),
 }
 
 impl std::str::FromStr for Place {
@@ -62,6 +64,7 @@ impl std::fmt::Display for Place {
         match self {
             Self::Host => write!(f, "host"),
             Self::Vm(kernel) => write!(f, "{kernel}"),
+            Self::VirtualTime(kernel) => write!(f, "{kernel} in virtual time"),
         }
     }
 }
@@ -81,7 +84,7 @@ impl Place {
                 command.args(&argv[1..]);
                 command
             }
-            Self::Vm(kernel) => {
+            Self::Vm(kernel) | Self::VirtualTime(kernel) => {
                 let me = std::env::current_exe().unwrap_or_else(|_| "xtask".into());
                 // A test that hangs ends itself after ten minutes and says what it
                 // waits for; where even that fails, the VM is ended.
@@ -93,6 +96,7 @@ impl Place {
                 let mut command = Command::new(me);
                 command
                     .args(["vm", "--kernel", &kernel.to_string()])
+                    .args(matches!(self, Self::VirtualTime(_)).then_some("--virtual-time"))
                     .args(["--timeout", whole, "--silence", silence, "--"])
                     .args(argv);
                 command
@@ -106,6 +110,12 @@ pub fn fresh_object() -> anyhow::Result<PathBuf> {
     let object = build::target().join("bpf/fresh/emu.bpf.o");
     bpf::build(&object)?;
     Ok(object)
+}
+
+/// The committed BPF programs, if they are those of the sources.
+pub fn committed_object() -> anyhow::Result<PathBuf> {
+    bpf::check().context("run `cargo xtask build-ebpf`, or the tests without --quick")?;
+    Ok(bpf::committed())
 }
 
 /// `cargo test` with that object.
@@ -126,29 +136,21 @@ pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
     whole(object, "e2e", filter)
 }
 
-/// Modules of end-to-end tests that measure little: they may have a neighbour, and be one.
-const LITTLE: [&str; 10] = [
-    "agent::",
-    "exec::",
-    "exec_languages::",
-    "exec_process::",
-    "experiments::",
-    "kill::",
-    "run::",
-    "run_churn::",
-    "run_end::",
-    "systemd::",
-];
+/// The module of those that need the machine's clock.
+const REAL_TIME: &str = "real_time::";
 
-/// Those of all end-to-end tests that measure, and those that measure little.
-pub fn halves(object: &Path) -> anyhow::Result<[Vec<String>; 2]> {
-    let all = end_to_end(object, "")?;
-    let (mut most, mut little) = (all.clone(), all);
-    for module in LITTLE {
-        most.extend(["--skip", module].map(str::to_owned));
-        little.push(module.to_owned());
+/// Of the end-to-end tests those that a place is for: in virtual time all but those that
+/// need the machine's clock.
+pub fn for_place(place: &Place, mut end_to_end: Vec<String>) -> Vec<String> {
+    if matches!(place, Place::VirtualTime(_)) {
+        end_to_end.extend(["--skip", REAL_TIME].map(str::to_owned));
     }
-    Ok([most, little])
+    end_to_end
+}
+
+/// The end-to-end tests that need the machine's clock.
+pub fn real_time(object: &Path) -> anyhow::Result<Vec<String>> {
+    end_to_end(object, REAL_TIME)
 }
 
 /// The tests under Slurm that match one of some filters.

@@ -6,7 +6,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use crate::{
-    bpf, check, joined, packaging, slurm, ssh,
+    bpf, check, joined, packaging, repeat, slurm, ssh,
     suite::{self, Place},
     tally::Tally,
     verifier,
@@ -18,12 +18,23 @@ use crate::{
 #[command(after_help = "\
 Examples:
   cargo xtask test                  everything
+  cargo xtask test --quick          in minutes: host, bytecode and end-to-end tests in virtual
+                                    time, with the committed BPF object
   cargo xtask test --e2e tcp        only end-to-end tests whose name has `tcp`
+  cargo xtask test --e2e tcp --real-time
+                                    the same with the machine's clock
   cargo xtask test --host           only what needs no VM")]
 pub struct Test {
     /// Only the end-to-end tests in the VM, or those whose name has this.
     #[arg(long, value_name = "FILTER", num_args = 0..=1, default_missing_value = "")]
     e2e: Option<String>,
+    /// Those end-to-end tests with the machine's clock.
+    #[arg(long, requires = "e2e")]
+    real_time: bool,
+    /// The committed BPF object, and of what takes a VM only the end-to-end tests in virtual
+    /// time.
+    #[arg(long, conflicts_with_all = ["e2e", "host", "ssh"])]
+    quick: bool,
     /// Only what runs on the machine itself.
     #[arg(long, conflicts_with = "e2e")]
     host: bool,
@@ -44,18 +55,30 @@ struct Counts {
     failed: u32,
     skipped: u32,
     failed_steps: Vec<&'static str>,
+    /// Each step, whether it passed, and its seconds.
+    lanes: Vec<(&'static str, bool, f64)>,
 }
 
 impl Test {
     pub fn run(self) -> anyhow::Result<u8> {
         let mut counts = Counts::default();
-        let all = self.e2e.is_none() && !self.host && !self.ssh;
+        let all = self.e2e.is_none() && !self.host && !self.ssh && !self.quick;
         if all {
             counts.step("style", || Ok(check::run()? == 0))?;
         }
         let mut object = None;
-        counts.step("fresh BPF object", || {
-            object = Some(suite::fresh_object()?);
+        let quick = self.quick;
+        let name = if quick {
+            "committed BPF object"
+        } else {
+            "fresh BPF object"
+        };
+        counts.step(name, || {
+            object = Some(if quick {
+                suite::committed_object()?
+            } else {
+                suite::fresh_object()?
+            });
             Ok(true)
         })?;
         let object = object.context("no BPF object")?;
@@ -65,7 +88,7 @@ impl Test {
         } else {
             INSTALLED
         };
-        if all || self.host {
+        if all || self.host || quick {
             counts.step("committed BPF object is current", || match bpf::check() {
                 Ok(()) => Ok(true),
                 Err(error) => {
@@ -78,9 +101,11 @@ impl Test {
             tests.args(["--workspace", "--exclude", "emu-ebpf"]);
             tests.args(["--exclude", "integration"]);
             counts.tests("host tests", || Tally::run(tests, print))?;
-            counts.tests("verifier on this kernel", || {
-                verifier::check(&object, &Place::Host, print)
-            })?;
+            if !quick {
+                counts.tests("verifier on this kernel", || {
+                    verifier::check(&object, &Place::Host, print)
+                })?;
+            }
             let argv = suite::bytecode(&object, "")?;
             counts.tests("programs on this kernel", || {
                 Tally::run(here.command(&argv), print)
@@ -90,7 +115,22 @@ impl Test {
             counts.tests("over ssh in the VM", || ssh::run(&object, print))?;
         }
         if !self.host && !self.ssh {
-            counts.in_vms(&object, &self.e2e.unwrap_or_default(), all)?;
+            let clock = if self.real_time {
+                Place::Vm
+            } else {
+                Place::VirtualTime
+            };
+            let place = clock(Kernel::quick());
+            println!("xtask: the end-to-end tests run on {place}");
+            if all {
+                counts.in_vms(&object, &place)?;
+            } else {
+                let argv = suite::end_to_end(&object, &self.e2e.unwrap_or_default())?;
+                let argv = suite::for_place(&place, argv);
+                counts.tests("end to end in the VM", || {
+                    Tally::run(place.command(&argv), print)
+                })?;
+            }
         }
         Ok(counts.finish())
     }
@@ -104,15 +144,15 @@ fn print(line: &str) {
     println!("{line}");
 }
 
-/// A step that ran beside another one, to be told of after that.
-struct Said {
+/// What came of a step that ran at the same time as another one; it is told of after that.
+struct StepResult {
     name: &'static str,
     lines: Vec<String>,
     tally: anyhow::Result<Tally>,
     seconds: f64,
 }
 
-impl Said {
+impl StepResult {
     fn of(name: &'static str, work: impl FnOnce(&dyn Fn(&str)) -> anyhow::Result<Tally>) -> Self {
         let (start, lines) = (Instant::now(), RefCell::new(Vec::new()));
         let tally = work(&|line| lines.borrow_mut().push(line.to_owned()));
@@ -125,57 +165,56 @@ impl Said {
     }
 }
 
-/// What measures little: it may have a neighbour. `further` are end-to-end tests.
-fn functional(object: &Path, further: &[String], kernel: &Place) -> Vec<Said> {
+/// What runs on the second processor while the end-to-end tests run on the first.
+fn second_lane(object: &Path, real_time: &[String]) -> Vec<StepResult> {
+    let kernel = Kernel::quick();
     vec![
-        Said::of("end to end in the VM, what measures little", |print| {
-            Tally::run(kernel.command(further), print)
+        StepResult::of("what needs the machine's clock, in the VM", |print| {
+            Tally::run(Place::Vm(kernel).command(real_time), print)
         }),
-        Said::of("verifier in the VM", |print| {
+        StepResult::of("verifier in the VM", |print| {
             verifier::check(object, &INSTALLED, print)
         }),
-        Said::of("over ssh in the VM", |print| ssh::run(object, print)),
-        // What newer kernels do not need is shown where it is needed.
-        Said::of("fq of an older kernel in the VM", |print| {
-            let argv = suite::end_to_end(object, "sparse_flows")?;
-            Tally::run(INSTALLED.command(&argv), print)
+        StepResult::of("over ssh in the VM", |print| ssh::run(object, print)),
+        // What newer kernels do not need is shown where it is needed; and both ways in which
+        // User-Mode Linux catches system calls have the emulated clock.
+        StepResult::of("latencies on an older kernel in virtual time", |print| {
+            let place = Place::VirtualTime(Kernel::Uml);
+            let argv = suite::for_place(&place, suite::end_to_end(object, "latency::")?);
+            Tally::run(place.command(&argv), print)
         }),
-        Said::of("under Slurm in the VM", |print| {
+        StepResult::of("the same run twice", |print| repeat::run(object, print)),
+        StepResult::of("under Slurm in the VM", |print| {
             slurm::run(object, &slurm::SMALL, print)
         }),
     ]
 }
 
 impl Counts {
-    /// End-to-end tests; of all, what measures little goes beside the rest where there are
-    /// processors for two VMs.
-    fn in_vms(&mut self, object: &Path, filter: &str, all: bool) -> anyhow::Result<()> {
-        let kernel = Place::Vm(Kernel::quick());
-        println!("xtask: the end-to-end tests run on {kernel}");
-        if !all {
-            let argv = suite::end_to_end(object, filter)?;
-            return self.tests("end to end in the VM", || {
-                Tally::run(kernel.command(&argv), print)
-            });
-        }
-        let [most, little] = suite::halves(object)?;
-        let beside = || functional(object, &little, &kernel);
+    /// What runs in VMs: in two lanes where there are two processors.
+    fn in_vms(&mut self, object: &Path, place: &Place) -> anyhow::Result<()> {
+        // Everything is built before anything is measured.
+        let end_to_end = suite::for_place(place, suite::end_to_end(object, "")?);
+        let real_time = suite::real_time(object)?;
+        let second = || second_lane(object, &real_time);
         let several = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-        let said = thread::scope(|scope| {
-            let running = several.then(|| scope.spawn(beside));
-            self.tests("end to end in the VM", || {
-                Tally::run(kernel.command(&most), print)
+        let results = thread::scope(|scope| {
+            let running = several.then(|| scope.spawn(second));
+            self.tests("end to end in virtual time", || {
+                Tally::run(place.command(&end_to_end), print)
             })?;
             match running {
                 Some(running) => running.join().map_err(|_| anyhow!("a step panicked")),
-                None => Ok(beside()),
+                None => Ok(second()),
             }
         })?;
-        for step in said {
+        for step in results {
             step.lines.iter().for_each(|line| print(line));
             self.tally(step.name, &step.tally.context(step.name)?, step.seconds);
         }
-        self.tests("peers over two VMs", || joined::run(object, print))
+        self.tests("peers over two VMs in one virtual time", || {
+            joined::run(object, print)
+        })
     }
 
     fn step(
@@ -217,6 +256,7 @@ impl Counts {
         if !ok {
             self.failed_steps.push(name);
         }
+        self.lanes.push((name, ok, seconds));
         let verdict = if ok { "ok" } else { "FAILED" };
         println!("xtask: {name}: {verdict} ({seconds:.0} s)");
     }
@@ -224,6 +264,11 @@ impl Counts {
     fn finish(self) -> u8 {
         for name in &self.failed_steps {
             println!("xtask: FAILED: {name}");
+        }
+        println!("xtask: steps and their seconds:");
+        for (name, ok, seconds) in &self.lanes {
+            let mark = if *ok { "" } else { "  FAILED" };
+            println!("xtask: {seconds:6.0}  {name}{mark}");
         }
         println!(
             "{} passed, {} failed, {} skipped",

@@ -46,6 +46,7 @@ struct Row {
 struct Suites {
     bytecode: Vec<String>,
     end_to_end: Vec<String>,
+    real_time: Vec<String>,
 }
 
 impl TestVm {
@@ -61,6 +62,7 @@ impl TestVm {
         let suites = Suites {
             bytecode: suite::bytecode(&object, &filter)?,
             end_to_end: suite::end_to_end(&object, &filter)?,
+            real_time: suite::real_time(&object)?,
         };
         let print = if self.json { to_stderr } else { to_stdout };
         let mut rows = Vec::new();
@@ -74,8 +76,19 @@ impl TestVm {
                 None => Tally::run(place.command(argv), print),
             };
             rows.push(Row::of(place, "bytecode", || run(&suites.bytecode)));
-            if *place != Place::Host {
-                rows.push(Row::of(place, "end to end", || run(&suites.end_to_end)));
+            match place {
+                Place::Host => {}
+                // In virtual time where the kernel has it; and what needs the machine's clock.
+                Place::Vm(kernel) if !kernel.is_emulated() => {
+                    let place = &Place::VirtualTime(kernel.clone());
+                    let argv = suite::for_place(place, suites.end_to_end.clone());
+                    let run = || Tally::run(place.command(&argv), print);
+                    rows.push(Row::of(place, "end to end", run));
+                }
+                _ => rows.push(Row::of(place, "end to end", || run(&suites.end_to_end))),
+            }
+            if *place != Place::Host && filter.is_empty() {
+                rows.push(Row::of(place, "real time", || run(&suites.real_time)));
             }
         }
         let ran = rows.iter().any(|row| row.tally.passed > 0);

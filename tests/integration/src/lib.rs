@@ -4,7 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 
 pub mod agent;
+pub mod bench;
+pub mod clock;
 pub mod command;
+pub mod experiment;
 pub mod languages;
 pub mod netns;
 pub mod openmetrics;

@@ -7,6 +7,8 @@ use core::{
     sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed},
 };
 
+use vm_protocol::clock_page::Word;
+
 use crate::{host, state};
 
 /// Looks at a kernel that boots come after each millisecond that it computes.
@@ -15,6 +17,12 @@ const BOOT_LOOK_MS: u64 = 1;
 const BOOT_SPIN_MS: u64 = 40;
 /// Looks where processor time is charged.
 const CHARGED_LOOK_MS: u64 = 1;
+/// Processor time that is a spin, and the time between two looks, once a program has spun
+/// twice in a row: it waits for time to pass, and gets what it waits for sooner.
+const STREAK_MS: u64 = 4;
+/// Entries into the kernel between two spins in a row: those of the timer's interrupt, and
+/// what other programs do then.
+const STREAK_ENTRIES: u64 = 50;
 
 static TIMER: AtomicI32 = AtomicI32::new(-1);
 /// Processor time without progress that is a spin; 0: nothing is.
@@ -23,13 +31,16 @@ static SPIN_NS: AtomicU64 = AtomicU64::new(0);
 static CHARGES: AtomicBool = AtomicBool::new(false);
 /// Progress at the last look, and the clock and time since when there was none.
 static LAST: AtomicU64 = AtomicU64::new(0);
-static STUCK: AtomicBool = AtomicBool::new(false);
 static STUCK_CLOCK: AtomicI32 = AtomicI32::new(0);
 static STUCK_SINCE_NS: AtomicU64 = AtomicU64::new(0);
 
 fn signal() -> c_int {
     libc::SIGRTMIN() + 7
 }
+
+/// Spins in a row, and the entries at the last spin.
+static STREAK: AtomicU64 = AtomicU64::new(0);
+static STREAK_AT: AtomicU64 = AtomicU64::new(0);
 
 /// Looks after a kernel that boots.
 pub fn watch_boot(spin_ms: u64) {
@@ -85,20 +96,29 @@ fn start(clock: c_int, period_ms: u64) {
         if made < 0 {
             return;
         }
-        let period = libc::timespec {
-            tv_sec: (period_ms / 1_000).cast_signed(),
-            tv_nsec: (period_ms % 1_000 * 1_000_000).cast_signed(),
-        };
-        let times = libc::itimerspec {
-            it_interval: period,
-            it_value: period,
-        };
-        host::raw(
-            libc::SYS_timer_settime,
-            [i64::from(timer), 0, &raw const times as i64, 0, 0, 0],
-        );
         TIMER.store(timer, Relaxed);
     }
+    look_each(period_ms);
+}
+
+/// Sets the time between two looks.
+fn look_each(period_ms: u64) {
+    let period = libc::timespec {
+        tv_sec: (period_ms / 1_000).cast_signed(),
+        tv_nsec: (period_ms % 1_000 * 1_000_000).cast_signed(),
+    };
+    let times = libc::itimerspec {
+        it_interval: period,
+        it_value: period,
+    };
+    let timer = i64::from(TIMER.load(Relaxed));
+    // SAFETY: the call reads one itimerspec, which lives across it.
+    unsafe {
+        host::raw(
+            libc::SYS_timer_settime,
+            [timer, 0, &raw const times as i64, 0, 0, 0],
+        )
+    };
 }
 
 /// Looks whether anything got on since the last time.
@@ -115,31 +135,44 @@ unsafe extern "C" fn look(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
         state.tick();
     }
     let limit_ns = SPIN_NS.load(Relaxed);
-    if limit_ns > 0 && is_stuck(state, limit_ns) {
-        state.spin();
+    if limit_ns > 0 {
+        let entries = state.clock.get(Word::Entries);
+        let in_a_row = entries - STREAK_AT.load(Relaxed) <= STREAK_ENTRIES;
+        if !in_a_row && STREAK.swap(0, Relaxed) > 1 {
+            look_each(limit_ns / 1_000_000);
+        }
+        let limit_ns = match STREAK.load(Relaxed) {
+            2.. => STREAK_MS * 1_000_000,
+            _ => limit_ns,
+        };
+        if is_stuck(state, limit_ns) {
+            if entries > 0 {
+                STREAK_AT.store(entries, Relaxed);
+                if STREAK.fetch_add(1, Relaxed) == 1 {
+                    look_each(STREAK_MS);
+                }
+            }
+            state.spin();
+        }
     }
     host::set_errno(errno);
 }
 
 fn is_stuck(state: &state::State, limit_ns: u64) -> bool {
-    let progress = state.progress() + state.clock.get(vm_protocol::clock_page::Word::Reads);
-    if LAST.swap(progress, Relaxed) != progress {
-        STUCK.store(false, Relaxed);
-        return false;
-    }
+    let progress = state.progress() + state.clock.get(Word::Reads);
     let clock = match state::child() {
         pid @ 1.. => host::cpu_clock(pid),
         _ => libc::CLOCK_THREAD_CPUTIME_ID,
     };
     let used_ns = host::clock_ns(clock);
-    if !STUCK.swap(true, Relaxed) || STUCK_CLOCK.swap(clock, Relaxed) != clock {
-        STUCK_CLOCK.store(clock, Relaxed);
+    let other = LAST.swap(progress, Relaxed) != progress;
+    if STUCK_CLOCK.swap(clock, Relaxed) != clock || other {
         STUCK_SINCE_NS.store(used_ns, Relaxed);
         return false;
     }
     let stuck = used_ns.saturating_sub(STUCK_SINCE_NS.load(Relaxed)) >= limit_ns;
     if stuck {
-        STUCK.store(false, Relaxed);
+        STUCK_SINCE_NS.store(used_ns, Relaxed);
     }
     stuck
 }

@@ -2,6 +2,7 @@
 use std::{net::UdpSocket, thread, time::Duration};
 
 use integration::{
+    clock::{is_virtual, tries},
     command::{TopologyFile, emu, emu_json, try_emu},
     median,
     netns::isolated,
@@ -162,19 +163,21 @@ fn longest_gap(part: &[Arrival]) -> Duration {
 fn byhand_rate_of_a_full_line() {
     isolated(|| {
         let mut gaps = Vec::new();
-        let steady = (0..4).map(|_| full_line()).find(|part| {
+        let steady = (0..tries(4)).map(|_| full_line()).find(|part| {
             let gap = longest_gap(part);
             gaps.push(gap);
             gap < Duration::from_millis(25)
         });
         let Some(part) = steady else {
+            assert!(!is_virtual(), "the sender sent nothing for {gaps:?}");
             println!("SKIPPED: a busy machine kept the sender from sending for {gaps:?}");
             return;
         };
         let time = part[part.len() - 1].arrived - part[0].arrived;
         let rate = (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64();
         // Packets that a busy machine held up come at once: a short part is not exact.
-        assert!((rate / 3e6 - 1.0).abs() < 0.25, "{rate}");
+        let share = if is_virtual() { 0.002 } else { 0.25 };
+        assert!((rate / 3e6 - 1.0).abs() < share, "{rate}");
         // Still 15 KB: 40 ms at the new rate, 120 ms at the old.
         let delays: Vec<f64> = part.iter().map(Arrival::delay_ms).collect();
         let delay = median(&delays);

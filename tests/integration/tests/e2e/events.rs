@@ -6,6 +6,7 @@ use std::{
 };
 
 use integration::{
+    clock::{ENTRIES_MS, bound_ms, is_virtual},
     command::{TopologyFile, emu, emu_command, emu_json, try_emu},
     median,
     netns::isolated,
@@ -91,7 +92,8 @@ fn events_happen_in_time() {
             .map(|l| l["late_ms"].as_f64().unwrap())
             .collect();
         println!("events late by {:.2} ms (median)", median(&late));
-        assert!(median(&late) < 50.0, "{late:?}");
+        // The clock's thread wakes up by a timer of tokio, which counts milliseconds.
+        assert!(median(&late) < bound_ms(2.0, 50.0), "{late:?}");
         let t = times(&lines);
         let mut measured = 0;
         for (from, to, ms) in [
@@ -106,7 +108,8 @@ fn events_happen_in_time() {
             }
             let delay = median(&window(&arrivals, from, to));
             println!("{delay:.1} of {ms} ms");
-            assert!((ms..ms + 20.0).contains(&delay), "{ms}: {delay}");
+            let bound = bound_ms(8.0 * 1.5 + ENTRIES_MS, 20.0);
+            assert!((ms..ms + bound).contains(&delay), "{ms}: {delay}");
             measured += 1;
         }
         // Around the middle of the ramp, from 80 to 280 ms.
@@ -122,7 +125,8 @@ fn events_happen_in_time() {
                 "SKIPPED delays behind events: the machine paused in all windows but {measured}"
             );
         } else {
-            assert!(measured >= 2, "{measured}");
+            let least = if is_virtual() { 6 } else { 2 };
+            assert!(measured >= least, "{measured}");
         }
         // While cut off, and while all is lost.
         for (from, to) in [(2, 3), (4, 5)] {

@@ -2,6 +2,7 @@
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use integration::{
+    clock::{ENTRIES_MS, bound_ms},
     command::TopologyFile,
     median,
     netns::isolated,
@@ -49,7 +50,7 @@ fn no_slow_path_blocks_a_fast_one() {
             // between two paths is left to the machine.
             let typical = median(late);
             assert!(
-                (-0.5..10.0).contains(&typical),
+                (-0.5..bound_ms(8.0 * ENTRIES_MS, 10.0)).contains(&typical),
                 "path {path}: {late:?} ms late"
             );
         }

@@ -9,6 +9,7 @@
 mod agent;
 mod bench;
 mod byhand;
+mod clock;
 mod events;
 mod exec;
 mod exec_languages;
@@ -22,6 +23,7 @@ mod kill;
 mod latency;
 mod lifecycle;
 mod netem;
+mod real_time;
 mod reload;
 mod run;
 mod run_churn;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use integration::{
+    clock::tries,
     command::{TopologyFile, emu, emu_json},
     netns::{Host, isolated, two_hosts},
     processor_is_emulated,
@@ -147,7 +148,7 @@ const TRIES: u32 = 3;
 /// Measures both flows at the same time, until ours is as fast.
 fn compare(name: &str, line: &Line, start: impl Fn() -> [Flow; 2]) {
     let mut ratios: Vec<f64> = Vec::new();
-    for _ in 0..TRIES {
+    for _ in 0..tries(TRIES) {
         let [(ours, again), (netem, netem_again)] = start().map(Flow::result);
         let ratio = ours / netem;
         println!(

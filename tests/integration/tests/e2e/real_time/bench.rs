@@ -1,0 +1,35 @@
+//! The benches that measure processors, at their quick sizes, and what they must show. Bounds
+//! are ratios of one run's neighbours.
+use integration::bench::{bench, files, held};
+
+#[test]
+fn emu_is_flat_where_rules_rise() {
+    let (data, folder) = bench("vnodes");
+    assert_eq!(data["verdicts"].as_array().unwrap().len(), 4, "{data}");
+    held(&data, "loading ");
+    let rows = data["rows"].as_array().unwrap();
+    let per_vnode = |system: &str| {
+        let most = rows.iter().rfind(|r| r["system"] == system).unwrap();
+        most["load_s"].as_f64().unwrap() / most["vnodes"].as_f64().unwrap()
+    };
+    // Measured: some 80 times less than a class, a qdisc and a rule for each.
+    let (ours, rules) = (per_vnode("emu"), per_vnode("u32"));
+    assert!(
+        ours < rules / 10.0,
+        "{ours} s a vnode, {rules} s with rules"
+    );
+    files(folder.path(), "vnodes", &["rtt", "tcp", "load"]);
+}
+
+#[test]
+fn a_packet_costs_little_more_among_many_vnodes() {
+    let (data, folder) = bench("packet");
+    assert_eq!(data["verdicts"].as_array().unwrap().len(), 2, "{data}");
+    held(&data, "");
+    files(folder.path(), "packet", &["by-vnodes", "by-feature"]);
+    let filling = data["filling"].as_array().unwrap();
+    assert_eq!(
+        filling.len(),
+        data["sizes"]["vnodes"].as_array().unwrap().len()
+    );
+}
