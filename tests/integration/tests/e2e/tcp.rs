@@ -41,12 +41,12 @@ const LINES: [Line; 6] = [
     Line {
         rate: "10mbit",
         rtt_ms: 1015,
-        seconds: 40,
+        seconds: 30,
     },
     Line {
         rate: "100mbit",
         rtt_ms: 100,
-        seconds: 10,
+        seconds: 5,
     },
     Line {
         rate: "1mbit",

@@ -1,11 +1,11 @@
 //! The measurements with real programs: folding, fairness, scale.
 use std::path::PathBuf;
 
-use integration::{command::emu_command, netns::isolated};
+use integration::{clock::is_virtual, command::emu_command, netns::isolated};
 use serde_json::Value;
 
 /// Runs a measurement; what it says, whatever its status. Its report must be there.
-fn bench(name: &str, further: &str) -> Value {
+pub fn bench(name: &str, further: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let output = emu_command(&format!("bench {name} --json {further} --out"))
         .arg(folder.path())
@@ -46,25 +46,13 @@ fn folding_eight_hosts_into_one_changes_nothing() {
             "all processors were busy for {:.0} % of a run",
             saturated * 100.0
         );
-        if saturated <= 0.15 {
+        if is_virtual() || saturated <= 0.15 {
             // With twice as many clients two runs of one ratio are 1.5 to 2.6 % apart. Hosts
             // that shared what is not shared would move the curves by half.
             assert!(distance <= 0.05, "{report}");
         } else {
             println!("SKIPPED the distance: the machine was the limit");
         }
-    });
-}
-
-#[test]
-fn fairness_is_near_equal_shares() {
-    isolated(|| {
-        let report = bench("fairness", "--programs 6 --alone 500ms");
-        let outcome = &report["outcome"];
-        let index = outcome["jain_index"].as_f64().unwrap();
-        println!("Jain's index {index:.4}");
-        assert_eq!(outcome["programs"].as_array().unwrap().len(), 6);
-        assert!((0.9..=1.0).contains(&index), "{report}");
     });
 }
 
@@ -90,6 +78,10 @@ fn scale(further: &'static str) -> Value {
         let limits = &outcome["limits"];
         if report["ok"] == false && *limits != serde_json::json!([]) {
             // Only that all of them ran, and that some did all of their work.
+            assert!(
+                !is_virtual(),
+                "the machine is no limit in virtual time: {limits}"
+            );
             println!("SKIPPED who was done in time: the machine was the limit: {limits}");
             assert_eq!(outcome["failed"], 0, "{report}");
             assert!(outcome["right"].as_u64().unwrap() > 0, "{report}");

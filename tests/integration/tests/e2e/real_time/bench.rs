@@ -1,6 +1,11 @@
 //! The benches that measure processors, at their quick sizes, and what they must show. Bounds
 //! are ratios of one run's neighbours.
-use integration::bench::{bench, files, held};
+use integration::{
+    bench::{bench, files, held},
+    netns::isolated,
+};
+
+use crate::workloads;
 
 #[test]
 fn emu_is_flat_where_rules_rise() {
@@ -32,4 +37,16 @@ fn a_packet_costs_little_more_among_many_vnodes() {
         filling.len(),
         data["sizes"]["vnodes"].as_array().unwrap().len()
     );
+}
+
+#[test]
+fn fairness_is_near_equal_shares() {
+    isolated(|| {
+        let report = workloads::bench("fairness", "--programs 6 --alone 500ms");
+        let outcome = &report["outcome"];
+        let index = outcome["jain_index"].as_f64().unwrap();
+        println!("Jain's index {index:.4}");
+        assert_eq!(outcome["programs"].as_array().unwrap().len(), 6);
+        assert!((0.9..=1.0).contains(&index), "{report}");
+    });
 }
