@@ -10,6 +10,7 @@ mod joined;
 mod packaging;
 mod repeat;
 mod run;
+mod seeds;
 mod slurm;
 mod ssh;
 mod suite;
@@ -47,6 +48,10 @@ enum Verb {
         /// In so many VMs, the hosts of one network; each gets `--rank R --size N` too.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(vm::hosts::COUNT))]
         hosts: Option<u8>,
+        /// With so many seeds, in virtual time: what varies by chance, with its spread.
+        #[arg(long, value_name = "N", conflicts_with_all = ["hosts", "real_time"],
+              value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        seeds: Option<u64>,
         #[command(flatten)]
         clock: vm::virtual_time::Arguments,
         /// Arguments of emu.
@@ -71,7 +76,12 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
-        Verb::Run { hosts, clock, args } => run::run(&args, hosts, &clock),
+        Verb::Run {
+            hosts,
+            seeds,
+            clock,
+            args,
+        } => run::run(&args, hosts, seeds, &clock),
         Verb::Vm(vm) => vm.run(),
         Verb::Test(test) => test.run(),
         Verb::TestVm(test) => test.run(),

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 
 use crate::{
-    build,
+    build, seeds,
     vm::{self, kernel::Kernel, virtual_time::Arguments},
     workloads,
 };
@@ -28,7 +28,12 @@ const ANYWHERE: [&str; 9] = [
 ];
 
 /// Runs `emu ARGS` and returns its exit status; with a number of hosts, on so many VMs.
-pub fn run(args: &[String], hosts: Option<u8>, clock_arguments: &Arguments) -> anyhow::Result<u8> {
+pub fn run(
+    args: &[String],
+    hosts: Option<u8>,
+    seeds: Option<u64>,
+    clock_arguments: &Arguments,
+) -> anyhow::Result<u8> {
     let emu = build::packages(&["emu-cli"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
     // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
@@ -44,6 +49,10 @@ pub fn run(args: &[String], hosts: Option<u8>, clock_arguments: &Arguments) -> a
     let timeout = clock_arguments.wall_limit();
     argv.push(emu.display().to_string());
     argv.extend_from_slice(args);
+    if let Some(count) = seeds {
+        let clock = clock.unwrap_or_default();
+        return seeds::run(&argv, count, clock);
+    }
     if let Some(count) = hosts {
         let kernel = Kernel::quick();
         eprintln!(

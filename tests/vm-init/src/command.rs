@@ -16,6 +16,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use crate::seeded;
 use anyhow::Context;
 use nix::{
     sys::{
@@ -25,7 +26,6 @@ use nix::{
     },
     unistd::{Pid, setsid},
 };
-use vm_protocol::settings;
 
 /// Open files of the command: thousands of vnodes in one process.
 const OPEN_FILES: u64 = 262_144;
@@ -94,7 +94,7 @@ pub fn run(folder: &Path) -> anyhow::Result<i32> {
         // has no such files.
         command.env("TMPDIR", "/dev/shm");
     }
-    for (name, value) in seeded_environment() {
+    for (name, value) in seeded::environment() {
         command.env(name, value);
     }
     if interactive {
@@ -163,25 +163,6 @@ fn copy(
     Ok(thread::spawn(move || {
         let _ = io::copy(&mut from, &mut console);
     }))
-}
-
-/// What programs are told in a VM whose randomness follows from a seed: to ask its kernel
-/// for random numbers, and not the processor.
-fn seeded_environment() -> Vec<(&'static str, String)> {
-    if env::var_os(settings::GUEST_RANDOM).is_none() {
-        return Vec::new();
-    }
-    let library = format!("{}/{}", settings::GUEST_FOLDER, settings::RANDOM_LIBRARY);
-    let preload = match env::var("LD_PRELOAD") {
-        Ok(others) => format!("{library}:{others}"),
-        Err(_) => library,
-    };
-    vec![
-        ("LD_PRELOAD", preload),
-        // Bit 62 of the first word is RDRAND, bit 18 of the second RDSEED
-        // (OPENSSL_ia32cap(3)).
-        ("OPENSSL_ia32cap", "~0x4000000000000000:~0x40000".to_owned()),
-    ]
 }
 
 /// Sets the loopback interface up, through a file rather than a tool.

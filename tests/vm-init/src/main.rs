@@ -8,6 +8,7 @@
 
 mod command;
 mod root;
+mod seeded;
 
 use std::{
     fs,
@@ -88,11 +89,7 @@ fn run(folder: &Path) -> anyhow::Result<i32> {
         fs::create_dir_all(settings::GUEST_FOLDER).context("make the clock's folder")?;
         symlink(folder.join("clock"), settings::GUEST_PAGE).context("link the clock's page")?;
     }
-    if let Some(library) = std::env::var_os(settings::GUEST_RANDOM) {
-        // Programs of any user must find it.
-        let copy = Path::new(settings::GUEST_FOLDER).join(settings::RANDOM_LIBRARY);
-        fs::copy(library, copy).context("copy the library for random numbers")?;
-    }
+    seeded::provide().context("provide the library for random numbers")?;
     sethostname("emu-vm").context("set the host name")?;
     modules::load(&modules::NETWORK)?;
     if std::env::var("EMU_CLOCK").is_ok_and(|source| source == "tsc")
