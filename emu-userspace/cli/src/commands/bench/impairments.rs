@@ -184,25 +184,26 @@ fn markdown(report: &Report, full: bool) -> String {
     let mut page = format!(
         "# Accuracy of the impairments
 
-Each impairment of emu beside its formula and beside netem with the same setting, measured
-in turns in one run with numbered UDP datagrams and the kernel's receive stamps. This page
-is what this command wrote:
+This page compares each impairment of emu with its formula and with netem at the same
+setting. One run measures both alternately, with numbered UDP datagrams and the kernel's
+receive timestamps. This command wrote the page:
 
     cargo xtask run -- bench impairments {size} --markdown docs/accuracy.md
 
 Kernel: {}. Machine: {}.
 Without impairments a datagram takes {:.3} ms (emu) and {:.3} ms (netem) beyond the
-latency; that much is taken off before delays are compared with the model. A turn of
-delays during which the machine stood still for more than 17 ms is measured again, at most
-three times, whatever it showed.
+latency; the benchmark subtracts this time before it compares delays with the model. It
+repeats a round of delays during which the machine stalled for more than 17 ms, at most
+three times, regardless of the result.
 
 ## Results
 
-`z`: standard errors between the share and the model's, with the model's bursts in the
-error. `D`, `p`: Kolmogorov-Smirnov distance of the delays, and how often chance alone is
-as far away. `runs p`: the same for the lengths of runs, by chi-squared. OFF: one of them is
-rarer than 1 in 1000. The last column says whether emu is no further from the model than
-netem, within the noise of samples of these sizes.
+`z`: difference between the measured share and the model's in standard errors, which include
+the model's bursts. `D`, `p`: Kolmogorov-Smirnov distance of the delays, and the probability
+of a distance at least as large by chance. `runs p`: the same probability for the lengths of
+runs, by chi-squared. OFF: one of the probabilities is below 1 in 1000. The last column says
+whether emu is no further from the model than netem, within the noise of samples of these
+sizes.
 
 | setting | model | n | emu | test | | netem | test | | no further |
 |---|---|---|---|---|---|---|---|---|---|
@@ -228,8 +229,8 @@ netem, within the noise of samples of these sizes.
     page += "
 ## Managed queues
 
-netem has none, so Linux's qdiscs of the same name stand beside emu's, below a token bucket
-of 1 Mbit/s. The load is an open loop that does not react to marks and drops.
+netem has no AQM, so the table compares emu with Linux's qdiscs of the same name, below a
+token bucket of 1 Mbit/s. The load is an open loop that does not react to marks and drops.
 
 | queue | n | | formula | emu | Linux | | topology | Linux's qdisc |
 |---|---|---|---|---|---|---|---|---|
@@ -252,7 +253,7 @@ of 1 Mbit/s. The load is an open loop that does not react to marks and drops.
     page += "
 ## Everything else that arrived
 
-| setting | line | mean ms | deviation ms | serial correlation | lost | twice | reordered |
+| setting | emulator | mean ms | deviation ms | serial correlation | lost | twice | reordered |
 |---|---|---|---|---|---|---|---|
 ";
     for row in &report.rows {
@@ -288,29 +289,30 @@ of 1 Mbit/s. The load is an open loop that does not react to marks and drops.
 const REMARKS: &str = "
 ## Remarks
 
-- **Correlated losses and overtaking** follow netem's formula, each random number being a
-  mixture of a fresh one and the one before. Numbers near 0 become rare by it, so 10 % with
-  a correlation of 25 % loses under 2 %, with netem too. For bursts of a known length use
-  Gilbert-Elliott.
+- **Correlated losses and overtaking** follow netem's formula: each random number is a mixture
+  of a new number and the number before. This makes numbers near 0 rare, so 10 % with a
+  correlation of 25 % loses under 2 %, with netem too. Use Gilbert-Elliott for bursts of a
+  known length.
 - **Correlated jitter** does not follow netem's formula: with the given probability a
-  datagram has the offset of the one before, so the distribution stays as asked and the
-  serial correlation is the one given. netem mixes numbers and then takes the remainder of
-  a division by the spread, or by the length of a table, which leaves little of a
-  correlation; its serial correlation shows that.
-- **Pareto** tables of netem end at 4 standard deviations, so its deviation is smaller than
-  asked; its Pareto table is wider than asked in the middle besides. emu's table goes on to
-  22. The deviation of a sample of a Pareto distribution of shape 3 says little: its fourth
-  moment is infinite, and most samples of some thousands fall short of the model's 50 ms.
-- **Corruption**: emu changes a bit of the IP packet, which a checksum always finds. netem
-  changes one of the frame, so that a few percent of them fall on the Ethernet header: a
-  changed source address harms nothing.
-- **CoDel**: the formula is RFC 8289 on the departures of an ideal line.
-- **RED**: at this load one datagram in 21 is too many, and the formula is the average wait
-  at which the probability is 1 in 21. Linux's qdisc spaces its drops evenly, as the paper
-  of Floyd and Jacobson proposes, so it drops about twice as often at the same average and
-  settles at a shorter wait; emu drops with the probability as it is. Linux's is not gentle
-  either: it drops everything above `max`.
-- **Jitter** of emu keeps the order of packets unless the topology says `overtake: true`;
-  here it does, as netem lets packets overtake. With order kept the delays are those of the
-  formula for packets that are sent further apart than the jitter reaches.
+  datagram has the offset of the datagram before, so the distribution stays as configured and
+  the serial correlation is the configured one. netem mixes numbers and then takes the
+  remainder of a division by the spread, or by the length of a table, which removes most of
+  the correlation; netem's serial correlation in the table shows this.
+- **Pareto** tables of netem end at 4 standard deviations, so netem's deviation is smaller
+  than configured; in the middle, its Pareto table is wider than configured. emu's table
+  extends to 22 standard deviations. The deviation of a sample of a Pareto distribution of
+  shape 3 says little: the fourth moment is infinite, and most samples of some thousands fall
+  short of the model's 50 ms.
+- **Corruption**: emu changes a bit of the IP packet, and a checksum always detects this. netem
+  changes a bit of the frame, and a few percent of these bits are in the Ethernet header: a
+  changed source address there harms nothing.
+- **CoDel**: the formula is RFC 8289 on the departures of an ideal pipe.
+- **RED**: at this load one datagram in 21 exceeds the rate, and the formula is the average
+  wait at which the drop probability is 1 in 21. Linux's qdisc spaces its drops evenly, as the
+  paper of Floyd and Jacobson proposes, so it drops about twice as often at the same average
+  and settles at a shorter wait; emu drops with the unmodified probability. Linux's RED does
+  not have the gentle mode either: it drops everything above `max`.
+- **Jitter** of emu keeps the order of packets unless the topology sets `overtake: true`;
+  these measurements set it, because netem lets packets overtake. With order kept, delays
+  follow the formula for packets whose distance in time exceeds the range of the jitter.
 ";
