@@ -27,6 +27,7 @@
 
 pub mod addr;
 mod apply;
+pub mod beneath;
 pub mod bpf;
 #[expect(
     unsafe_code,
@@ -71,5 +72,9 @@ pub mod spawn;
 pub mod state;
 mod tc;
 pub mod undo;
+#[expect(
+    unsafe_code,
+    reason = "the call that sets the groups of one thread has no safe interface"
+)]
 pub mod user;
 pub mod verify;

@@ -19,7 +19,7 @@ use crate::{
     identity::{self, IdentityError, Summary},
     missing,
     reload::{self, Reload},
-    state::{State, StateDir, StateError, WriterLock},
+    state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
 };
 
@@ -263,6 +263,23 @@ impl Session {
         let dir = StateDir::here()?;
         let lock = dir.lock()?;
         Ok(Self { dir, lock })
+    }
+
+    /// As [`Session::open`], for `unload --kill`: if another process keeps the lock, ends
+    /// all processes of vnodes and then those that hold it. Returns the latter.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] when the holder is not to be seen from here.
+    pub fn seize() -> Result<(Self, Vec<Holder>), SessionError> {
+        let dir = StateDir::here()?;
+        let (lock, killed) = match dir.lock() {
+            Err(StateError::Locked { .. }) => {
+                undo::kill_processes(&dir)?;
+                dir.seize()?
+            }
+            other => (other?, Vec::new()),
+        };
+        Ok((Self { dir, lock }, killed))
     }
 
     /// Makes a plan real: changes what is loaded if that is possible, else loads

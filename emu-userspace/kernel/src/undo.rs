@@ -67,17 +67,32 @@ fn some(names: &[String]) -> String {
     text
 }
 
+/// The cgroups of a namespace's vnodes, if it has any.
+fn cgroups(journal: &[Undo]) -> Option<std::path::PathBuf> {
+    let name = journal.iter().find_map(|step| match step {
+        Undo::Cgroup { name } => Some(name),
+        _ => None,
+    })?;
+    // Without a tree there are no cgroups, and removing them will say so.
+    Tree::find().ok().map(|tree| tree.folder(name))
+}
+
+/// Ends what runs as vnodes, whoever holds the lock.
+///
+/// # Errors
+/// [`UndoError`].
+pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
+    match cgroups(&dir.journal()?) {
+        Some(folder) => Ok(cgroup::kill_all(&folder)?),
+        None => Ok(()),
+    }
+}
+
 /// Ends what runs in our cgroups, or refuses to go on.
 fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoError> {
-    let is_cgroup = |step: &&Undo| matches!(step, Undo::Cgroup { .. });
-    let Some(Undo::Cgroup { name }) = journal.iter().find(is_cgroup) else {
+    let Some(folder) = cgroups(journal) else {
         return Ok(());
     };
-    // Without a tree there are no cgroups, and removing them will say so.
-    let Ok(tree) = Tree::find() else {
-        return Ok(());
-    };
-    let folder = tree.folder(name);
     if processes == Processes::Kill {
         cgroup::kill_all(&folder)?;
     }

@@ -6,7 +6,10 @@ use std::{
 
 use nix::{
     errno::Errno,
-    unistd::{Gid, Uid, User, geteuid, getgrouplist, initgroups, setgid, setgroups, setuid},
+    unistd::{
+        Gid, Uid, User, getegid, geteuid, getgrouplist, getgroups, initgroups, setfsgid, setfsuid,
+        setgid, setgroups, setuid,
+    },
 };
 
 /// A user cannot be found or become.
@@ -154,6 +157,98 @@ pub fn behind_sudo() -> Result<Option<Person>, UserError> {
             gid,
         },
     }))
+}
+
+/// The number of the user who called `sudo`; none if nobody did.
+pub(crate) fn caller_uid() -> Option<u32> {
+    if !is_root() {
+        return None;
+    }
+    std::env::var("SUDO_UID").ok()?.parse().ok()
+}
+
+/// Does something in this thread with a user's rights to files, such as reading a file
+/// that the user names: what the user may not read, root does not read for them. With
+/// none, with our own rights.
+///
+/// # Errors
+/// [`UserError::Become`]; then nothing was done.
+pub fn with_files_of<T>(person: Option<&Person>, work: impl FnOnce() -> T) -> Result<T, UserError> {
+    let Some(person) = person.filter(|_| is_root()) else {
+        return Ok(work());
+    };
+    let name = person.name.as_deref();
+    let rights = Rights::of(name, person.uid, person.gid, &person.credentials().groups)?;
+    let done = work();
+    drop(rights);
+    Ok(done)
+}
+
+/// As [`with_files_of`], for a user who is known by numbers alone, without further
+/// groups. For root only.
+pub(crate) fn with_files_of_number<T>(
+    uid: u32,
+    gid: u32,
+    work: impl FnOnce() -> T,
+) -> Result<T, UserError> {
+    let rights = Rights::of(None, Uid::from_raw(uid), Gid::from_raw(gid), &[gid])?;
+    let done = work();
+    drop(rights);
+    Ok(done)
+}
+
+/// Does something with the rights to files of the user who called `sudo`, if one did.
+///
+/// # Errors
+/// [`UserError`]; then nothing was done.
+pub fn as_caller<T>(work: impl FnOnce() -> T) -> Result<T, UserError> {
+    with_files_of(behind_sudo()?.as_ref(), work)
+}
+
+/// Rights to files that this thread has for a while; ours are back when it is dropped.
+struct Rights {
+    groups: Vec<Gid>,
+}
+
+impl Rights {
+    fn of(name: Option<&str>, uid: Uid, gid: Gid, theirs: &[u32]) -> Result<Self, UserError> {
+        let failed = |source| UserError::Become {
+            name: name.map_or_else(|| uid.to_string(), str::to_owned),
+            source,
+        };
+        let rights = Self {
+            groups: getgroups().map_err(failed)?,
+        };
+        thread_groups(theirs).map_err(failed)?;
+        setfsgid(gid);
+        // The last step: it takes away the rights of root to all files.
+        setfsuid(uid);
+        // These calls tell of no failure; no user has this number.
+        let is = setfsuid(Uid::from_raw(u32::MAX));
+        if is == uid {
+            Ok(rights)
+        } else {
+            Err(failed(Errno::EPERM))
+        }
+    }
+}
+
+impl Drop for Rights {
+    fn drop(&mut self) {
+        setfsuid(geteuid());
+        setfsgid(getegid());
+        let groups: Vec<u32> = self.groups.iter().map(|gid| gid.as_raw()).collect();
+        // Root may, and what it may not it does not get.
+        let _ = thread_groups(&groups);
+    }
+}
+
+/// Sets the groups of this thread alone; the C library would set those of all.
+fn thread_groups(groups: &[u32]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads `groups.len()` numbers from the slice, which has that
+    // many and outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
+    Errno::result(result).map(drop)
 }
 
 /// Gives up this process's rights for those of a user, for good.

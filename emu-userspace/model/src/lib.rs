@@ -15,6 +15,7 @@
 pub mod experiment;
 pub mod fairness;
 pub mod folding;
+pub mod input;
 pub mod plan;
 pub mod slice;
 pub mod topology;

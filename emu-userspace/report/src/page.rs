@@ -125,25 +125,38 @@ impl Report {
         folder: &Path,
         data: &T,
     ) -> Result<Vec<PathBuf>, ReportError> {
-        let mut files = Files {
-            folder,
-            written: Vec::new(),
+        let failed = |path: &Path| {
+            let path = path.to_path_buf();
+            |source| ReportError::Write { path, source }
         };
-        fs::create_dir_all(folder).map_err(|source| ReportError::Write {
-            path: folder.to_path_buf(),
-            source,
-        })?;
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        let mut written = Vec::new();
+        for (name, bytes) in self.files(data)? {
+            let path = folder.join(name);
+            fs::write(&path, bytes).map_err(failed(&path))?;
+            written.push(path);
+        }
+        Ok(written)
+    }
+
+    /// What [`Report::write`] writes: names of files and their contents, the page first.
+    ///
+    /// # Errors
+    /// [`ReportError`] when a chart cannot be drawn.
+    pub fn files<T: Serialize>(&self, data: &T) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
         let name = &self.name;
-        files.write(format!("{name}.html"), self.html()?.as_bytes())?;
         let json = serde_json::to_string_pretty(&Json {
             environment: &self.environment,
             data,
         })?;
-        files.write(format!("{name}.json"), (json + "\n").as_bytes())?;
+        let mut files = vec![
+            (format!("{name}.html"), self.html()?.into_bytes()),
+            (format!("{name}.json"), (json + "\n").into_bytes()),
+        ];
         for part in &self.parts {
             match part {
                 Part::Table(table, cells) => {
-                    files.write(format!("{name}-{table}.csv"), cells.csv().as_bytes())?;
+                    files.push((format!("{name}-{table}.csv"), cells.csv().into_bytes()));
                 }
                 Part::Figure {
                     name: figure,
@@ -155,13 +168,13 @@ impl Report {
                         chart: chart.title().to_owned(),
                         words,
                     })?;
-                    files.write(format!("{name}-{figure}.svg"), svg.as_bytes())?;
-                    files.write(format!("{name}-{figure}.png"), &picture)?;
+                    files.push((format!("{name}-{figure}.svg"), svg.into_bytes()));
+                    files.push((format!("{name}-{figure}.png"), picture));
                 }
                 Part::Section(_) | Part::Text(_) | Part::Verdict(..) => {}
             }
         }
-        Ok(files.written)
+        Ok(files)
     }
 }
 
@@ -171,21 +184,4 @@ struct Json<'a, T> {
     environment: &'a Environment,
     #[serde(flatten)]
     data: &'a T,
-}
-
-struct Files<'a> {
-    folder: &'a Path,
-    written: Vec<PathBuf>,
-}
-
-impl Files<'_> {
-    fn write(&mut self, name: String, bytes: &[u8]) -> Result<(), ReportError> {
-        let path = self.folder.join(name);
-        fs::write(&path, bytes).map_err(|source| ReportError::Write {
-            path: path.clone(),
-            source,
-        })?;
-        self.written.push(path);
-        Ok(())
-    }
 }

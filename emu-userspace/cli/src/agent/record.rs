@@ -1,6 +1,6 @@
 //! What the next agent must know of this one: when events began, and how far they
 //! are. It outlives loads, not the network namespace.
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use emu_kernel::state::{State, StateDir};
 use serde::{Deserialize, Serialize};
@@ -34,14 +34,10 @@ impl LoadMark {
     }
 }
 
-fn path() -> Option<PathBuf> {
-    StateDir::here().ok().map(|dir| dir.agent_record())
-}
-
 impl Record {
     /// The last agent's; an empty one if there is none.
     pub fn read() -> Self {
-        let bytes = path().and_then(|path| fs::read(path).ok());
+        let bytes = StateDir::here().ok().and_then(|dir| dir.agent_record());
         let record = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         record.unwrap_or_default()
     }
@@ -52,18 +48,15 @@ impl Record {
         done.map(Duration::from_nanos)
     }
 
-    pub fn write(&self) -> io::Result<()> {
-        let Some(path) = path() else { return Ok(()) };
-        let new = path.with_extension("new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(new, path)
+    pub fn write(&self) -> anyhow::Result<()> {
+        let bytes = serde_json::to_vec(self)?;
+        Ok(StateDir::here()?.store_agent_record(&bytes)?)
     }
 
     /// Forgets it, when the network is taken back.
     pub fn remove() {
-        if let Some(path) = path() {
-            // It may never have been written.
-            let _ = fs::remove_file(path);
+        if let Ok(dir) = StateDir::here() {
+            dir.remove_agent_record();
         }
     }
 }

@@ -9,6 +9,7 @@ use emu_kernel::{
     live,
     session::{self, How, Session, SessionError},
     undo::Processes,
+    user,
 };
 use emu_model::{
     plan::{self, Plan},
@@ -47,15 +48,21 @@ pub(super) struct Load {
     json: bool,
 }
 
+/// Reads a topology with the caller's rights: its text, and what it says.
+fn read(file: &Path) -> anyhow::Result<(String, Topology)> {
+    let text = user::as_caller(|| topology::read_text(file))??;
+    let topology = topology::parse(&text, &file.display().to_string())?;
+    Ok((text, topology))
+}
+
 impl Load {
     pub(super) fn run(self) -> Outcome {
-        let mut topology = topology::load(&self.file)?;
+        let (text, mut topology) = read(&self.file)?;
         live::check_traces(&topology)?;
         let plan = self.slice.plan(&mut topology)?;
         if self.dry_run {
             return dry_run(&plan, self.anew, self.json);
         }
-        let text = std::fs::read_to_string(&self.file)?;
         let start = Instant::now();
         let file = self.file.canonicalize().unwrap_or(self.file);
         let session = Session::open()?;
@@ -159,12 +166,15 @@ fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
 
 /// `emu unload`.
 pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
-    let processes = if kill {
-        Processes::Kill
+    let had = if kill {
+        let (session, killed) = Session::seize()?;
+        for holder in killed {
+            eprintln!("emu: killed {holder}, which kept this network namespace locked");
+        }
+        session.unload(Processes::Kill)?
     } else {
-        Processes::Refuse
+        Session::open()?.unload(Processes::Refuse)?
     };
-    let had = Session::open()?.unload(processes)?;
     if as_json {
         return print_json(&json!({"ok": true, "was_loaded": had}));
     }
@@ -177,7 +187,7 @@ pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
 
 /// `emu check`.
 pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    let topology = match topology::load(file) {
+    let topology = match user::as_caller(|| topology::load(file))? {
         Ok(topology) => topology,
         Err(errors) if as_json => {
             print(&errors.to_json())?;
@@ -186,7 +196,7 @@ pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
         Err(errors) => return Err(SessionError::Topology(Box::new(errors)).into()),
     };
     for file in &topology.distributions {
-        plan::read_distribution(file)?;
+        user::as_caller(|| plan::read_distribution(file))??;
     }
     live::check_traces(&topology)?;
     if as_json {

@@ -17,14 +17,17 @@ mod verify;
 
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use emu_kernel::session::SessionError;
-use emu_model::topology::TopologyErrors;
+use emu_kernel::{session::SessionError, user};
+use emu_model::{
+    input,
+    topology::{self, TopologyErrors},
+};
 use emu_runner::run::RunError;
 use serde::Serialize;
 
@@ -179,8 +182,8 @@ pub fn main() -> ExitCode {
         Command::Doctor { json } => doctor::run(json),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(),
-        Command::Check { file, json } => match std::fs::read_to_string(&file) {
-            Ok(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
+        Command::Check { file, json } => match any_text(&file) {
+            Some(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
             _ => load::check(&file, json),
         },
         Command::Schema { form } => print(&match form {
@@ -199,6 +202,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(exit_code(&error))
         }
     }
+}
+
+/// The text of a file that the caller may read.
+fn any_text(file: &Path) -> Option<String> {
+    let read = || input::text_of_any(file, topology::MOST_BYTES);
+    user::as_caller(read).ok()?.ok()
 }
 
 /// Topology errors speak for themselves; others are introduced.

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use anyhow::anyhow;
 use clap::Args;
-use emu_kernel::machine;
+use emu_kernel::{machine, user};
 use emu_model::{
     folding::{self, HostPart},
     plan::PlanError,
@@ -46,7 +46,7 @@ pub(super) struct PlanArgs {
 
 impl PlanArgs {
     pub(super) fn run(self) -> Outcome {
-        let mut topology = topology::load(&self.file)?;
+        let mut topology = user::as_caller(|| topology::load(&self.file))??;
         if !self.all_hosts {
             let plan = self.slice.plan(&mut topology)?;
             return if self.json {

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use emu_kernel::machine;
+use emu_kernel::{beneath::Folder, machine};
 use emu_runner::{
     rendezvous::OnLoss,
     results::{self, Merged, Part, State},
@@ -114,23 +114,33 @@ Tables get a column `host`. Exit codes: 0 merged, 1 not.")]
 impl Results {
     pub(super) fn run(self) -> Outcome {
         let Results::Merge { folders, out, json } = self;
+        let open = |path: &PathBuf| {
+            Folder::open(path).map_err(|e| anyhow!("open {}: {e}", path.display()))
+        };
         let (mut parts, mut words) = (Vec::new(), Vec::new());
-        for folder in &folders {
-            if folder.join("hosts").is_dir() {
-                let (more, said) = results::shared(folder)?;
+        let mut shared = None;
+        for path in &folders {
+            let folder = open(path)?;
+            if folder.folder("hosts").is_ok() {
+                let (more, said) = results::shared(&folder)?;
                 parts.extend(more);
                 words.extend(said);
+                shared = Some(folder);
             } else {
                 parts.push(Part::read(folder)?);
             }
         }
-        let shared = folders.len() == 1 && folders[0].join("hosts").is_dir();
-        let to = match (&out, shared) {
-            (Some(out), _) => out,
-            (None, true) => &folders[0],
-            (None, false) => bail!("say where to: --out DIR"),
+        let shared = shared.filter(|_| folders.len() == 1);
+        let (to, take) = match (&out, shared) {
+            (Some(out), _) => {
+                let made = Folder::make(out);
+                let made = made.map_err(|e| anyhow!("make {}: {e}", out.display()));
+                (made?.0, false)
+            }
+            (None, Some(shared)) => (shared, true),
+            (None, None) => bail!("say where to: --out DIR"),
         };
-        let merged = results::merge(&parts, &words, to, shared && out.is_none())?;
+        let merged = results::merge(&parts, &words, &to, take)?;
         show(&merged, json)?;
         Ok(OK)
     }

@@ -1,6 +1,6 @@
 //! Loading the object with the sizes of a plan, and filling its maps.
 use std::{
-    fs, io, thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +20,7 @@ use emu_common::{
 use emu_model::plan::{Entries, Plan, Room, jitter_tables};
 
 use super::{BpfError, Mapped, Programs, address_key, map_error};
+use crate::{state, user};
 
 /// The compiled programs.
 pub(crate) static OBJECT: &[u8] =
@@ -43,7 +44,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let room = Room::of(plan, &entries);
     let tables = match plan.features() & feature::STAGES {
         0 => Vec::new(),
-        _ => jitter_tables(plan)?,
+        _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
     };
     let mut ebpf = open_with(plan, orphan, plan.features(), &room, tables.len())?;
     for name in names::PROGS {
@@ -137,9 +138,8 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
     let ProgramError::LoadError { verifier_log, .. } = error else {
         return String::new();
     };
-    let path = std::env::temp_dir().join(format!("emu-verifier-{program}.log"));
-    match fs::write(&path, verifier_log.to_string()) {
-        Ok(()) => format!(" (verifier log: {})", path.display()),
+    match state::store_verifier_log(program, &verifier_log.to_string()) {
+        Ok(path) => format!(" (verifier log: {})", path.display()),
         Err(_) => String::new(),
     }
 }

@@ -32,6 +32,8 @@ pub(super) use load::{OBJECT, program_error};
 pub use load::{load, load_with, object_mark, open};
 pub use mapped::Mapped;
 
+use crate::user::UserError;
+
 /// The object could not be loaded or its maps not be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
@@ -51,6 +53,9 @@ pub enum BpfError {
     /// A jitter distribution's file.
     #[error(transparent)]
     Table(#[from] TableError),
+    /// Reading such a file with the caller's rights.
+    #[error(transparent)]
+    User(#[from] Box<UserError>),
     /// A map or program is missing from the object.
     #[error("the BPF object has no {0}")]
     Missing(&'static str),

@@ -1,13 +1,15 @@
 //! Recordings as settings that change with time: mahimahi's delivery opportunities
 //! and tables of rate, latency and loss.
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use emu_common::layout::Direction;
-use emu_model::topology::{
-    self, Chance, LineChange, Loss, PipeChange, Place, Probability, Rate, Side, Trace,
+use emu_model::{
+    input,
+    topology::{self, Chance, LineChange, Loss, PipeChange, Place, Probability, Rate, Side, Trace},
 };
 
 use super::{Changed, Live, LiveError};
+use crate::user;
 
 /// Bits of one of mahimahi's delivery opportunities.
 const OPPORTUNITY_BITS: u64 = 1_500 * 8;
@@ -97,11 +99,9 @@ impl Recording {
             path: trace.file.clone(),
             source,
         };
-        let length = fs::metadata(&trace.file).map_err(error)?.len();
-        if length > MOST_BYTES {
-            return Err(error(io::ErrorKind::FileTooLarge.into()));
-        }
-        let text = fs::read_to_string(&trace.file).map_err(error)?;
+        let read = || input::text(&trace.file, MOST_BYTES);
+        let text = user::as_caller(read).map_err(|e| error(io::Error::other(e)))?;
+        let text = text.map_err(error)?;
         let (rows, end) =
             parse(&text, trace.window).map_err(|(line, detail)| TraceError::Line {
                 path: trace.file.clone(),
@@ -223,12 +223,12 @@ fn opportunities<'a>(lines: impl Iterator<Item = (usize, &'a str)>, window: Dura
     let (mut last_ms, mut last_line) = (0u64, 1);
     for (line, text) in lines {
         let Ok(ms) = text.parse::<u64>() else {
-            return Err((line, format!("`{text}` is no whole number of milliseconds")));
+            return Err((line, "no whole number of milliseconds".to_owned()));
         };
         if ms < last_ms || ms > 86_400_000 {
             return Err((
                 line,
-                format!("{ms} ms is before the line above, or over a day"),
+                "the time is before the line above, or over a day".to_owned(),
             ));
         }
         (last_ms, last_line) = (ms, line);
@@ -269,7 +269,10 @@ fn table<'a>(mut lines: impl Iterator<Item = (usize, &'a str)>) -> Parsed {
         if !["time", "rate", "latency", "loss"].contains(column) || columns[..i].contains(column) {
             return Err((
                 line,
-                format!("the column `{column}` is none of time, rate, latency, loss, each once"),
+                format!(
+                    "column {} is none of time, rate, latency, loss, each once",
+                    i + 1
+                ),
             ));
         }
     }
@@ -292,7 +295,7 @@ fn table<'a>(mut lines: impl Iterator<Item = (usize, &'a str)>) -> Parsed {
         };
         for (column, cell) in columns.iter().zip(cells) {
             put(&mut row, column, cell)
-                .map_err(|e| (line, format!("{}; expected {}", e.message, e.expected)))?;
+                .map_err(|e| (line, format!("the {column}: expected {}", e.expected)))?;
         }
         match rows.last() {
             None if !row.at.is_zero() => {
@@ -375,13 +378,13 @@ mod tests {
         assert_eq!(rows[1].change.latency, Some(Duration::from_millis(50)));
         for (text, line, word) in [
             ("", 1, "empty"),
-            ("time,speed\n", 1, "`speed`"),
-            ("time,rate\n0s,5\n", 2, "no unit"),
+            ("time,speed\n", 1, "column 2"),
+            ("time,rate\n0s,5\n", 2, "the rate: expected"),
             ("time,rate\n0s,5kbit\n0s,6kbit\n", 3, "not later"),
             ("time,rate\n1s,5kbit\n", 2, "first row"),
             ("time,rate\n0s,5kbit\n", 2, "two rows"),
             ("time,rate\n0s\n", 2, "1 values for 2"),
-            ("5\nx\n", 2, "`x`"),
+            ("5\nx\n", 2, "no whole number"),
             ("5\n4\n", 2, "before"),
         ] {
             let (at, detail) = parse(text, WINDOW).unwrap_err();

@@ -10,7 +10,7 @@ pub(super) struct Prepared {
     pub program: CString,
     pub argv: Vec<*const libc::c_char>,
     pub env: Vec<*const libc::c_char>,
-    pub folder: CString,
+    pub folder: RawFd,
     pub streams: [RawFd; 3],
     pub groups: Vec<libc::gid_t>,
     pub user: Option<(libc::uid_t, libc::gid_t)>,
@@ -70,7 +70,7 @@ unsafe fn child_step(child: &Prepared, number: u8) -> libc::c_long {
                 .map(|(to, from)| libc::c_long::from(libc::dup2(from, to)))
                 .min()
                 .unwrap_or(0),
-            3 => libc::c_long::from(libc::chdir(child.folder.as_ptr())),
+            3 => libc::c_long::from(libc::fchdir(child.folder)),
             4 => child.open_files.map_or(0, |limit| {
                 libc::c_long::from(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))
             }),

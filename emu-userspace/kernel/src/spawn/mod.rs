@@ -45,8 +45,8 @@ pub struct Spec<'a> {
     pub argv: &'a [String],
     /// The whole environment, as `NAME=value`.
     pub env: &'a [Vec<u8>],
-    /// Working folder.
-    pub folder: &'a Path,
+    /// Working folder, open: its path may lead elsewhere by the time it is entered.
+    pub folder: BorrowedFd<'a>,
     /// Standard input, output and error.
     pub streams: [BorrowedFd<'a>; 3],
     /// Folder of the cgroup, open.
@@ -108,7 +108,7 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
         program: text(spec.program.as_os_str().as_bytes())?,
         argv: pointers(&words),
         env: pointers(&env),
-        folder: text(spec.folder.as_os_str().as_bytes())?,
+        folder: spec.folder.as_raw_fd(),
         streams: spec.streams.map(|fd| fd.as_raw_fd()),
         groups: spec.user.map(|u| u.groups.clone()).unwrap_or_default(),
         user: spec.user.map(|u| (u.uid, u.gid)),
@@ -298,7 +298,7 @@ mod tests {
             program: Path::new("/bin/true"),
             argv: &["true".to_owned()],
             env: &[],
-            folder: folder.path(),
+            folder: cgroup.as_fd(),
             streams: [null.as_fd(); 3],
             cgroup: cgroup.as_fd(),
             user: None,
@@ -314,6 +314,7 @@ mod tests {
     fn a_child_becomes_its_program_or_tells_its_step() {
         let folder = tempfile::tempdir().unwrap();
         let null = File::open("/dev/null").unwrap();
+        let place = File::open(folder.path()).unwrap();
         let make = |program: &str, file: &File| {
             let words = [c"sh", c"-c", c"echo $WORD; pwd; exit 3"];
             let env = c"WORD=well";
@@ -323,7 +324,7 @@ mod tests {
                 program: CString::new(program).unwrap(),
                 argv,
                 env: vec![env.as_ptr(), std::ptr::null()],
-                folder: CString::new(folder.path().as_os_str().as_bytes()).unwrap(),
+                folder: place.as_raw_fd(),
                 streams: [null.as_raw_fd(), file.as_raw_fd(), file.as_raw_fd()],
                 groups: Vec::new(),
                 user: None,

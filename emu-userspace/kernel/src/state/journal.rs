@@ -1,7 +1,7 @@
 //! The journal: one line for each step of `unload`, written before the change that it
 //! undoes.
 use std::{
-    fs::{self, OpenOptions},
+    fs,
     io::{self, Write},
     net::IpAddr,
     path::PathBuf,
@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{JOURNAL, StateDir, StateError, WriterLock, file_error};
+use super::{JOURNAL, StateDir, StateError, WriterLock, file_error, private};
 use crate::{offload::Feature, tc::Hook};
 
 /// One step of `unload`, recorded before the change that it undoes.
@@ -114,18 +114,14 @@ impl StateDir {
     /// # Errors
     /// [`StateError::File`]; the change must then not be made.
     pub fn record(&self, _lock: &WriterLock, undo: &Undo) -> Result<(), StateError> {
-        fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
+        self.make()?;
         let path = self.path.join(JOURNAL);
         let mut line = serde_json::to_vec(undo).map_err(|e| StateError::Damaged {
             path: path.clone(),
             detail: e.to_string(),
         })?;
         line.push(b'\n');
-        let mut file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(file_error("open", &path))?;
+        let mut file = private::open(&path).map_err(file_error("open", &path))?;
         file.write_all(&line)
             .map_err(file_error("append to", &path))
     }

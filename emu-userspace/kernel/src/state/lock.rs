@@ -1,12 +1,28 @@
 //! The lock beside the state folder: one writer at a time.
 use std::{
-    fs::{self, File, OpenOptions},
-    path::Path,
+    ffi::OsStr,
+    fs::{self, File, Metadata},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
-use super::{ROOT, StateDir, StateError, file_error};
+use super::{ROOT, StateDir, StateError, file_error, private};
+
+/// Longest wait for another process that changes single settings or starts a program.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest wait for a load to end before a program is started.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time between two attempts.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Proof that no other `emu` changes this namespace.
 #[derive(Debug)]
@@ -20,47 +36,200 @@ pub struct SharedLock {
     _lock: Flock<File>,
 }
 
+/// A process that has the lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: i32,
+    /// Its command line.
+    pub command: String,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {}, `{}`", self.pid, self.command)
+    }
+}
+
+/// Processes with commas, for an error; the lock file where none can be seen.
+pub(super) fn who(holders: &[Holder], path: &Path) -> String {
+    let path = path.display();
+    match holders {
+        [] => format!("a process that is not to be seen from here holds {path}"),
+        some => {
+            let some: Vec<String> = some.iter().map(Holder::to_string).collect();
+            format!("{} holds {path}", some.join(", and "))
+        }
+    }
+}
+
 impl StateDir {
-    /// Takes the lock of this namespace.
+    /// Takes the lock of this namespace; waits two seconds for another process.
     ///
     /// # Errors
-    /// [`StateError::Locked`] when another process has it.
+    /// [`StateError::Locked`] when another process keeps it.
     pub fn lock(&self) -> Result<WriterLock, StateError> {
-        let lock = self.flock(FlockArg::LockExclusiveNonblock)?;
+        let lock = self.flock(FlockArg::LockExclusiveNonblock, SHORT_TIMEOUT)?;
         Ok(WriterLock { _lock: lock })
     }
 
-    /// As [`StateDir::lock`], but waits for the other process.
+    /// As [`StateDir::lock`], but waits for a load to end, a minute at most.
     ///
     /// # Errors
-    /// [`StateError::File`].
+    /// [`StateError::Locked`], [`StateError::File`].
     pub fn wait(&self) -> Result<WriterLock, StateError> {
-        let lock = self.flock(FlockArg::LockExclusive)?;
+        let lock = self.flock(FlockArg::LockExclusiveNonblock, LOAD_TIMEOUT)?;
         Ok(WriterLock { _lock: lock })
     }
 
-    /// Keeps writers out, but not others that share; waits for a writer.
+    /// Keeps writers out, but not others that share; waits for a writer, a minute at
+    /// most.
     ///
     /// # Errors
-    /// [`StateError::File`].
+    /// [`StateError::Locked`], [`StateError::File`].
     pub fn share(&self) -> Result<SharedLock, StateError> {
-        let lock = self.flock(FlockArg::LockShared)?;
+        let lock = self.flock(FlockArg::LockSharedNonblock, LOAD_TIMEOUT)?;
         Ok(SharedLock { _lock: lock })
     }
 
-    fn flock(&self, how: FlockArg) -> Result<Flock<File>, StateError> {
-        fs::create_dir_all(ROOT).map_err(file_error("create", Path::new(ROOT)))?;
-        let path = Path::new(ROOT).join(format!("ns-{}.lock", self.cookie));
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(file_error("open", &path))?;
-        match Flock::lock(file, how) {
-            Ok(lock) => Ok(lock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(StateError::Locked { path }),
-            Err((_, errno)) => Err(file_error("lock", &path)(errno.into())),
+    /// Takes the lock from whoever keeps it: kills the processes that hold it, which
+    /// the journal is made for. Returns those.
+    ///
+    /// # Errors
+    /// As for [`StateDir::lock`], if a holder is not to be seen from here.
+    pub fn seize(&self) -> Result<(WriterLock, Vec<Holder>), StateError> {
+        let mut killed: Vec<Holder> = Vec::new();
+        loop {
+            match self.lock() {
+                Err(StateError::Locked { path, holders }) => {
+                    let new: Vec<Holder> = holders
+                        .into_iter()
+                        .filter(|holder| !killed.contains(holder))
+                        .collect();
+                    if new.is_empty() {
+                        let holders = killed;
+                        return Err(StateError::Locked { path, holders });
+                    }
+                    for holder in new {
+                        // One that has ended meanwhile holds nothing.
+                        let _ = kill(Pid::from_raw(holder.pid), Signal::SIGKILL);
+                        killed.push(holder);
+                    }
+                }
+                other => return Ok((other?, killed)),
+            }
         }
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        Path::new(ROOT).join(format!("ns-{}.lock", self.cookie))
+    }
+
+    fn flock(&self, how: FlockArg, timeout: Duration) -> Result<Flock<File>, StateError> {
+        private::root()?;
+        let path = self.lock_path();
+        let mut file = private::open(&path).map_err(file_error("open", &path))?;
+        let until = Instant::now() + timeout;
+        loop {
+            file = match Flock::lock(file, how) {
+                Ok(lock) => return Ok(lock),
+                Err((file, Errno::EWOULDBLOCK)) if Instant::now() < until => file,
+                Err((file, Errno::EWOULDBLOCK)) => {
+                    let name = path.file_name().unwrap_or_default();
+                    let holders = holders(&file, name);
+                    return Err(StateError::Locked { path, holders });
+                }
+                Err((_, errno)) => return Err(file_error("lock", &path)(errno.into())),
+            };
+            thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
+
+/// Processes that have a descriptor with a lock of `flock` on a file, this one left out.
+/// The list in /proc/locks would name the process that took the lock, which may have
+/// handed its descriptor on and ended.
+fn holders(file: &File, name: &OsStr) -> Vec<Holder> {
+    let Ok(m) = file.metadata() else {
+        return Vec::new();
+    };
+    let own = i32::try_from(std::process::id()).ok();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    numbers
+        .filter(|pid| Some(*pid) != own && has_lock(*pid, &m, name))
+        .map(|pid| Holder {
+            pid,
+            command: command(pid),
+        })
+        .collect()
+}
+
+/// Whether a process holds a lock on a file. Links are read first: a look at other files
+/// may wait for a file server.
+fn has_lock(pid: i32, file: &Metadata, name: &OsStr) -> bool {
+    let place = PathBuf::from(format!("/proc/{pid}"));
+    let open = fs::read_dir(place.join("fd"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    open.map(|entry| entry.path()).any(|path| {
+        let named = fs::read_link(&path).is_ok_and(|to| to.file_name() == Some(name));
+        let same = |m: Metadata| (m.dev(), m.ino()) == (file.dev(), file.ino());
+        let info = place
+            .join("fdinfo")
+            .join(path.file_name().unwrap_or_default());
+        named
+            && fs::metadata(&path).is_ok_and(same)
+            && fs::read_to_string(info).is_ok_and(|text| text.contains("FLOCK"))
+    })
+}
+
+/// The command line of a process, on one line.
+fn command(pid: i32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&line);
+    let words: Vec<&str> = line.split_terminator('\0').collect();
+    words.join(" ").escape_debug().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::fd::AsRawFd,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Also one that did not take the lock itself.
+    #[test]
+    fn a_holder_is_named_with_its_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.lock");
+        let file = File::create(&path).unwrap();
+        let again = File::open(&path).unwrap();
+        let name = path.file_name().unwrap();
+        let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        assert_eq!(holders(&again, name), [], "this process itself");
+        let handed = lock.try_clone().unwrap();
+        nix::fcntl::fcntl(
+            &handed,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )
+        .unwrap();
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert!(handed.as_raw_fd() > 2);
+        let found = holders(&again, name);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let command = "sleep 60".to_owned();
+        assert_eq!(found, [Holder { pid, command }]);
+        drop(lock);
     }
 }

@@ -6,6 +6,7 @@
 //! writer.
 mod journal;
 mod lock;
+mod private;
 mod record;
 
 use std::{
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 pub use journal::Undo;
-pub use lock::{SharedLock, WriterLock};
+pub use lock::{Holder, SharedLock, WriterLock};
 pub use record::Record;
 
 const ROOT: &str = "/run/emu";
@@ -49,10 +50,15 @@ pub enum StateError {
         source: io::Error,
     },
     /// Another `emu` is changing this namespace.
-    #[error("another emu is changing this network namespace (lock {})", path.display())]
+    #[error(
+        "another emu is changing this network namespace: {}",
+        lock::who(holders, path)
+    )]
     Locked {
         /// The lock file.
         path: PathBuf,
+        /// Who has it, as far as that can be seen.
+        holders: Vec<Holder>,
     },
     /// The state file is damaged.
     #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
@@ -117,6 +123,15 @@ fn first_copy() -> String {
 pub struct StateDir {
     path: PathBuf,
     cookie: u64,
+}
+
+/// Keeps what the verifier says of a program, for root to read: it fills screens.
+pub(crate) fn store_verifier_log(program: &str, text: &str) -> Result<PathBuf, StateError> {
+    private::root()?;
+    let path = Path::new(ROOT).join(format!("verifier-{program}.log"));
+    let written = private::write(&path, text.as_bytes());
+    written.map_err(file_error("write", &path))?;
+    Ok(path)
 }
 
 fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StateError {
@@ -186,7 +201,7 @@ impl StateDir {
         state: &State,
         topology: &str,
     ) -> Result<(), StateError> {
-        fs::create_dir_all(&self.path).map_err(file_error("create", &self.path))?;
+        self.make()?;
         // A copy under another name, so that the state that is there stays whole
         // until the new one takes its place.
         let now = fs::read(self.path.join(STATE)).ok();
@@ -198,7 +213,8 @@ impl StateDir {
             _ => TOPOLOGY.to_owned(),
         };
         let path = self.path.join(&state.copy);
-        fs::write(&path, topology).map_err(file_error("write", &path))?;
+        let written = private::write(&path, topology.as_bytes());
+        written.map_err(file_error("write", &path))?;
         self.update(lock, &state)
     }
 
@@ -211,9 +227,8 @@ impl StateDir {
             path: self.path.join(STATE),
             detail: e.to_string(),
         })?;
-        let (new, path) = (self.path.join("state.json.new"), self.path.join(STATE));
-        fs::write(&new, bytes).map_err(file_error("write", &new))?;
-        fs::rename(&new, &path).map_err(file_error("rename", &path))
+        let path = self.path.join(STATE);
+        private::replace(&path, &bytes).map_err(file_error("write", &path))
     }
 
     /// Stores what later commands must know of the processes' programs.
@@ -221,16 +236,12 @@ impl StateDir {
     /// # Errors
     /// [`StateError::File`].
     pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
-        let (new, path) = (
-            self.path.join("identity.json.new"),
-            self.path.join(IDENTITY),
-        );
+        let path = self.path.join(IDENTITY);
         let bytes = serde_json::to_vec(record).map_err(|e| StateError::Damaged {
             path: path.clone(),
             detail: e.to_string(),
         })?;
-        fs::write(&new, bytes).map_err(file_error("write", &new))?;
-        fs::rename(&new, &path).map_err(file_error("rename", &path))
+        private::replace(&path, &bytes).map_err(file_error("write", &path))
     }
 
     /// What was stored of the processes' programs, if they were ever attached.
@@ -239,9 +250,35 @@ impl StateDir {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// The agent's record of this namespace, which outlives loads.
-    pub fn agent_record(&self) -> PathBuf {
+    fn agent_path(&self) -> PathBuf {
         Path::new(ROOT).join(format!("ns-{}.agent.json", self.cookie))
+    }
+
+    /// The agent's record of this namespace, which outlives loads.
+    pub fn agent_record(&self) -> Option<Vec<u8>> {
+        fs::read(self.agent_path()).ok()
+    }
+
+    /// Stores the agent's record.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn store_agent_record(&self, bytes: &[u8]) -> Result<(), StateError> {
+        private::root()?;
+        let path = self.agent_path();
+        private::replace(&path, bytes).map_err(file_error("write", &path))
+    }
+
+    /// Forgets the agent's record, if there is one.
+    pub fn remove_agent_record(&self) {
+        // It may never have been written.
+        let _ = fs::remove_file(self.agent_path());
+    }
+
+    /// Makes the folder and the one around it.
+    fn make(&self) -> Result<(), StateError> {
+        private::root()?;
+        private::folder(&self.path).map_err(file_error("make", &self.path))
     }
 
     /// Whether there is a finished load.
@@ -257,12 +294,8 @@ impl StateDir {
     /// [`StateError::File`].
     pub fn changing(&self, _lock: &WriterLock, settings: bool) -> Result<(), StateError> {
         let path = self.path.join(CHANGING);
-        let (new, text) = (
-            self.path.join("changing.new"),
-            if settings { SETTINGS } else { "" },
-        );
-        fs::write(&new, text).map_err(file_error("write", &new))?;
-        fs::rename(&new, &path).map_err(file_error("rename", &path))
+        let text = if settings { SETTINGS } else { "" };
+        private::replace(&path, text.as_bytes()).map_err(file_error("write", &path))
     }
 
     /// Whether the change in place that was broken off left no vnode half there.

@@ -1,7 +1,7 @@
 //! Jitter distributions as tables of quantiles, in the form of iproute2's: one
 //! entry is a multiple of 1/8192 of the standard deviation.
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -10,6 +10,10 @@ use emu_common::model::jitter::{
 };
 
 use super::Plan;
+use crate::input;
+
+/// Largest file of a distribution, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// Most standard deviations that an entry reaches; the Pareto table has 22.
 pub const FARTHEST: i32 = 32;
@@ -31,14 +35,12 @@ pub enum TableError {
         source: io::Error,
     },
     /// Something in it is no number.
-    #[error("{}:{line}: `{word}` is no entry of a distribution (whole numbers, 8192 for one standard deviation)", path.display())]
+    #[error("{}:{line}: no entry of a distribution (whole numbers, 8192 for one standard deviation)", path.display())]
     Entry {
         /// File.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
-        /// What stands there.
-        word: String,
     },
     /// It has no numbers.
     #[error("{}: the distribution is empty", path.display())]
@@ -109,7 +111,7 @@ fn built_in(table: u32) -> Vec<f64> {
 /// # Errors
 /// [`TableError`].
 pub fn read_distribution(path: &Path) -> Result<Vec<f64>, TableError> {
-    let text = fs::read_to_string(path).map_err(|source| TableError::Read {
+    let text = input::text(path, MOST_BYTES).map_err(|source| TableError::Read {
         path: path.to_owned(),
         source,
     })?;
@@ -120,7 +122,6 @@ pub fn read_distribution(path: &Path) -> Result<Vec<f64>, TableError> {
             let entry: i32 = word.parse().map_err(|_| TableError::Entry {
                 path: path.to_owned(),
                 line: line + 1,
-                word: word.to_owned(),
             })?;
             values.push(f64::from(entry) / SCALE);
         }
@@ -161,6 +162,8 @@ pub fn jitter_tables(plan: &Plan) -> Result<Vec<i32>, TableError> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(values.iter().filter(|v| **v < 0.0).count(), ENTRIES / 2);
         fs::write(&path, "1 2\n3 x\n").unwrap();
         let message = read_distribution(&path).unwrap_err().to_string();
-        assert!(message.contains(":2: `x`"), "{message}");
+        assert!(message.contains(":2: no entry"), "{message}");
         fs::write(&path, "# nothing\n").unwrap();
         assert!(matches!(
             read_distribution(&path),

@@ -34,7 +34,7 @@ pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::{CapacityFault, LinkWay};
-pub use parse::{load, parse, read_text};
+pub use parse::{MOST_BYTES, load, parse, read_text};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
 pub use schema::json_schema;
 pub(crate) use spans::total as span_total;

@@ -1,5 +1,9 @@
 //! From the text of a file to a checked topology.
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 
 use super::{
     Accounting, Addressing, FqSettings, Topology,
@@ -49,7 +53,7 @@ pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
 ];
 
 /// Largest file that is read; a topology of a million named addresses is smaller.
-const MOST_BYTES: u64 = 64 << 20;
+pub const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads and checks a topology file.
 ///
@@ -77,16 +81,17 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
         )
     };
     match fs::metadata(path) {
-        Ok(m) if m.is_file() && m.len() > MOST_BYTES => {
-            return Err(unreadable(format!(
-                "it has {} bytes, more than a topology needs",
-                m.len()
-            )));
-        }
         Ok(m) if m.is_dir() => return Err(unreadable("it is a directory".into())),
         _ => {}
     }
-    let bytes = fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+    let mut bytes = Vec::new();
+    // By what there is to read: a pipe or a device says nothing of its length.
+    let read = File::open(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    read.map_err(|e| unreadable(e.to_string()))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let words = format!("it has over {MOST_BYTES} bytes, more than a topology needs");
+        return Err(unreadable(words));
+    }
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
             .iter()

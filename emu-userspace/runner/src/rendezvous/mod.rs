@@ -12,11 +12,14 @@ mod orders;
 mod word;
 
 use std::{
+    ffi::OsString,
     io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
+
+use emu_kernel::beneath::Folder;
 
 pub use clock::Offset;
 pub use keeper::Fleet;
@@ -136,12 +139,6 @@ pub struct Terms {
     pub lost_after: Duration,
 }
 
-impl Terms {
-    fn folder(&self) -> PathBuf {
-        self.folder.join(FOLDER)
-    }
-}
-
 /// What this host tells the others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Here {
@@ -184,9 +181,9 @@ pub struct There {
     pub stop: Option<String>,
 }
 
-/// Where a host of the shared folder puts its own results.
-pub fn results_of(folder: &Path, host: &str) -> PathBuf {
-    folder.join("hosts").join(host)
+/// Where a host puts its own results, below the shared folder.
+pub fn results_of(host: &str) -> PathBuf {
+    Path::new("hosts").join(host)
 }
 
 fn unix_ns(time: SystemTime) -> u64 {
@@ -195,11 +192,18 @@ fn unix_ns(time: SystemTime) -> u64 {
 }
 
 /// The last words of all hosts that met in a folder, in the order of their numbers.
-pub fn words(folder: &Path) -> Vec<Word> {
-    let folder = folder.join(FOLDER);
-    let first = (0..).map_while(|rank| Word::hear(&folder, rank));
-    let size = first.map(|word| word.size).max().unwrap_or(0);
-    (0..size)
-        .filter_map(|rank| Word::hear(&folder, rank))
-        .collect()
+pub fn words(shared: &Folder) -> Vec<Word> {
+    let Ok(meet) = shared.folder(FOLDER) else {
+        return Vec::new();
+    };
+    // By what is there: a damaged word may name any number of hosts.
+    let entries = meet.entries().unwrap_or_default();
+    let number = |name: &OsString| name.to_str()?.strip_suffix(".json")?.parse().ok();
+    let mut ranks: Vec<usize> = entries
+        .iter()
+        .filter_map(|(name, _)| number(name))
+        .collect();
+    ranks.sort_unstable();
+    let heard = ranks.into_iter().map(|rank| Word::hear(&meet, rank));
+    heard.flatten().collect()
 }

@@ -1,14 +1,16 @@
 //! A host's word: one small file, replaced as a whole.
 use std::{
-    fs::{self, File},
     io::{self, Write},
     net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
 };
 
+use emu_kernel::beneath::Folder;
 use serde::{Deserialize, Serialize};
 
 use super::{FleetError, Offset, Orders};
+
+/// Largest file of a word, in bytes.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// How far a host is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -71,9 +73,9 @@ pub struct Word {
 }
 
 impl Word {
-    /// Its file.
-    pub(super) fn path(folder: &Path, rank: usize) -> PathBuf {
-        folder.join(format!("{rank}.json"))
+    /// Name of its file.
+    pub(super) fn file(rank: usize) -> String {
+        format!("{rank}.json")
     }
 
     fn bytes(&self) -> io::Result<Vec<u8>> {
@@ -83,12 +85,10 @@ impl Word {
     }
 
     /// Takes this host's place: its file must not be there.
-    pub(super) fn claim(&self, folder: &Path) -> Result<(), FleetError> {
-        let path = Self::path(folder, self.rank);
+    pub(super) fn claim(&self, meet: &Folder) -> Result<(), FleetError> {
+        let path = meet.path().join(Self::file(self.rank));
         let what = |verb: &str| FleetError::system(format!("{verb} {}", path.display()));
-        fs::create_dir_all(folder)
-            .map_err(FleetError::system(format!("make {}", folder.display())))?;
-        let mut file = match File::create_new(&path) {
+        let mut file = match meet.create_new(Self::file(self.rank)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(FleetError::Taken {
@@ -103,16 +103,15 @@ impl Word {
     }
 
     /// Replaces the file as a whole, so that nobody reads half of it.
-    pub(super) fn say(&self, folder: &Path) -> io::Result<()> {
-        let path = Self::path(folder, self.rank);
-        let new = folder.join(format!(".{}.new", self.rank));
-        fs::write(&new, self.bytes()?)?;
-        fs::rename(&new, &path)
+    pub(super) fn say(&self, meet: &Folder) -> io::Result<()> {
+        meet.replace(Self::file(self.rank), &self.bytes()?)?;
+        Ok(())
     }
 
     /// A host's last word; none if it has said none, or one that cannot be read now.
-    pub(super) fn hear(folder: &Path, rank: usize) -> Option<Self> {
-        let bytes = fs::read(Self::path(folder, rank)).ok()?;
-        serde_json::from_slice(&bytes).ok()
+    pub(super) fn hear(meet: &Folder, rank: usize) -> Option<Self> {
+        let bytes = meet.read(Self::file(rank), MOST_BYTES).ok()?;
+        let word: Self = serde_json::from_slice(&bytes).ok()?;
+        (word.rank == rank).then_some(word)
     }
 }

@@ -8,16 +8,22 @@ mod tables;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    ffi::OsStr,
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use emu_kernel::beneath::{Folder, Kind};
 use emu_report::ReportError;
 use serde_json::{Value, json};
 
 pub use summary::{HostPart, Merged, State};
 
 use crate::rendezvous::{self, Word};
+
+/// Largest file of results that is read into memory, in bytes.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Results that cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +87,7 @@ pub struct Part {
     /// Its name in the topology.
     pub host: String,
     /// Its folder.
-    pub folder: PathBuf,
+    pub folder: Arc<Folder>,
 }
 
 impl Part {
@@ -89,13 +95,13 @@ impl Part {
     ///
     /// # Errors
     /// [`MergeError::Nothing`], or a plan that is none.
-    pub fn read(folder: &Path) -> Result<Self, MergeError> {
-        let plan = read_json(&folder.join("plan.json"))?
-            .ok_or_else(|| MergeError::Nothing(folder.to_owned()))?;
+    pub fn read(folder: Folder) -> Result<Self, MergeError> {
+        let plan = read_json(&folder, "plan.json")?
+            .ok_or_else(|| MergeError::Nothing(folder.path().to_owned()))?;
         let host = plan["host"].as_str().unwrap_or_default().to_owned();
         Ok(Self {
             host,
-            folder: folder.to_owned(),
+            folder: Arc::new(folder),
         })
     }
 }
@@ -104,13 +110,17 @@ impl Part {
 ///
 /// # Errors
 /// [`MergeError::Nothing`].
-pub fn shared(folder: &Path) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
-    let hosts = folder.join("hosts");
-    let entries = fs::read_dir(&hosts).map_err(|_| MergeError::Nothing(folder.to_owned()))?;
+pub fn shared(folder: &Folder) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
+    let nothing = |_| MergeError::Nothing(folder.path().to_owned());
+    let hosts = folder.folder("hosts").map_err(nothing)?;
+    let entries = hosts.entries().map_err(nothing)?;
     let mut parts = Vec::new();
-    for entry in entries.flatten() {
+    for (name, _) in entries
+        .into_iter()
+        .filter(|(_, kind)| *kind == Kind::Folder)
+    {
         // A host that was lost early may have left nothing.
-        if let Ok(part) = Part::read(&entry.path()) {
+        if let Ok(part) = hosts.folder(&name).map_err(nothing).and_then(Part::read) {
             parts.push(part);
         }
     }
@@ -125,40 +135,52 @@ pub fn shared(folder: &Path) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
 ///
 /// # Errors
 /// [`MergeError`].
-pub fn merge(parts: &[Part], words: &[Word], out: &Path, take: bool) -> Result<Merged, MergeError> {
+pub fn merge(
+    parts: &[Part],
+    words: &[Word],
+    out: &Folder,
+    take: bool,
+) -> Result<Merged, MergeError> {
     agree(parts)?;
-    fs::create_dir_all(out).map_err(MergeError::system("make", out))?;
     for name in ["experiment.yaml", "topology.yaml"] {
-        if let Some(part) = parts.iter().find(|p| p.folder.join(name).exists()) {
-            let (from, to) = (part.folder.join(name), out.join(name));
-            if from != to {
-                fs::copy(&from, &to).map_err(MergeError::system("copy", &from))?;
-            }
+        let text = parts
+            .iter()
+            .find_map(|p| p.folder.read(name, MOST_BYTES).ok());
+        if let Some(text) = text {
+            let replaced = out.replace(name, &text);
+            replaced.map_err(MergeError::system("write", &out.path().join(name)))?;
         }
     }
     let mut plan: Option<Value> = None;
     let mut environments = BTreeMap::new();
+    let mut left_out = Vec::new();
     for part in parts {
-        if let Some(one) = read_json(&part.folder.join("plan.json"))? {
+        if let Some(one) = read_json(&part.folder, "plan.json")? {
             add_plan(&mut plan, one);
         }
-        if let Some(one) = read_json(&part.folder.join("environment.json"))? {
+        if let Some(one) = read_json(&part.folder, "environment.json")? {
             environments.insert(&part.host, one);
         }
-        vnodes(&part.folder.join("vnodes"), &out.join("vnodes"), take)?;
+        let mut strange = 0;
+        vnodes(&part.folder, out, take, &mut strange)?;
+        if strange > 0 {
+            left_out.push(format!(
+                "{}: {strange} entries of its vnodes' folders were left out: links, fifos, or \
+                 another user's",
+                part.host
+            ));
+        }
     }
-    write_json(&out.join("plan.json"), &plan.unwrap_or_default())?;
-    write_json(
-        &out.join("environment.json"),
-        &json!({"hosts": environments}),
-    )?;
+    write_json(out, "plan.json", &plan.unwrap_or_default())?;
+    write_json(out, "environment.json", &json!({"hosts": environments}))?;
     for (name, order) in tables::TABLES {
         tables::merge(parts, name, order, out)?;
     }
-    let merged = Merged::new(parts, words, out)?;
+    let mut merged = Merged::new(parts, words, out.path())?;
+    merged.warnings.extend(left_out);
     report::write(&merged, out)?;
     // Last: who waits for it finds everything else.
-    write_json(&out.join("summary.json"), &merged)?;
+    write_json(out, "summary.json", &merged)?;
     Ok(merged)
 }
 
@@ -166,10 +188,10 @@ pub fn merge(parts: &[Part], words: &[Word], out: &Path, take: bool) -> Result<M
 fn agree(parts: &[Part]) -> Result<(), MergeError> {
     let mut hosts: BTreeMap<&str, &Path> = BTreeMap::new();
     for part in parts {
-        if let Some(before) = hosts.insert(&part.host, &part.folder) {
+        if let Some(before) = hosts.insert(&part.host, part.folder.path()) {
             return Err(MergeError::Twice {
                 a: before.to_owned(),
-                b: part.folder.clone(),
+                b: part.folder.path().to_owned(),
                 host: part.host.clone(),
             });
         }
@@ -177,16 +199,16 @@ fn agree(parts: &[Part]) -> Result<(), MergeError> {
     let Some((first, rest)) = parts.split_first() else {
         return Ok(());
     };
-    let text = |part: &Part, name: &str| fs::read(part.folder.join(name)).ok();
+    let text = |part: &Part, name: &str| part.folder.read(name, MOST_BYTES).ok();
     let seed = |part: &Part| -> Result<Value, MergeError> {
-        let plan = read_json(&part.folder.join("plan.json"))?;
+        let plan = read_json(&part.folder, "plan.json")?;
         Ok(plan.map(|p| p["seed"].clone()).unwrap_or_default())
     };
     let first_seed = seed(first)?;
     for part in rest {
         let differs = |what| MergeError::Different {
-            a: first.folder.clone(),
-            b: part.folder.clone(),
+            a: first.folder.path().to_owned(),
+            b: part.folder.path().to_owned(),
             what,
         };
         for name in ["experiment.yaml", "topology.yaml"] {
@@ -218,63 +240,93 @@ fn add_plan(plan: &mut Option<Value>, mut one: Value) {
     }
 }
 
-/// Brings the folders of vnodes over; each vnode is on one host.
-fn vnodes(from: &Path, to: &Path, take: bool) -> Result<(), MergeError> {
-    let Ok(entries) = fs::read_dir(from) else {
+/// Folder of what vnodes' programs left.
+const VNODES: &str = "vnodes";
+
+/// Brings the folders of vnodes over; each vnode is on one host. Counts what is neither
+/// a folder nor a file of its folder's owner.
+fn vnodes(part: &Folder, out: &Folder, take: bool, strange: &mut usize) -> Result<(), MergeError> {
+    let Ok(from) = part.folder(VNODES) else {
         return Ok(());
     };
-    fs::create_dir_all(to).map_err(MergeError::system("make", to))?;
-    for entry in entries.flatten() {
-        let (old, new) = (entry.path(), to.join(entry.file_name()));
-        if take && !new.exists() {
-            fs::rename(&old, &new).map_err(MergeError::system("move", &old))?;
+    let to = out.make_folder(VNODES);
+    let to = to.map_err(MergeError::system("make", &out.path().join(VNODES)))?;
+    let entries = from.entries();
+    for (name, kind) in entries.map_err(MergeError::system("read", from.path()))? {
+        let old = from.path().join(&name);
+        if take && kind == Kind::Folder && to.folder(&name).is_err() {
+            let moved = from.rename(&name, &to, &name);
+            moved.map_err(MergeError::system("move", &old))?;
         } else {
-            copy(&old, &new)?;
+            copy(&from, &to, &name, kind, strange)?;
         }
     }
     if take {
         // Empty by now, but for what was copied.
-        let _ = fs::remove_dir(from);
+        let _ = part.remove_empty(VNODES);
     }
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<(), MergeError> {
-    if !from.is_dir() {
-        return fs::copy(from, to)
-            .map(|_| ())
-            .map_err(MergeError::system("copy", from));
+fn copy(
+    from: &Folder,
+    to: &Folder,
+    name: &OsStr,
+    kind: Kind,
+    strange: &mut usize,
+) -> Result<(), MergeError> {
+    let path = from.path().join(name);
+    if kind != Kind::Folder {
+        match from.copy(name, to, name) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::StorageFull => {
+                return Err(MergeError::system("copy", &path)(e));
+            }
+            Err(_) => *strange += 1,
+        }
+        return Ok(());
     }
-    fs::create_dir_all(to).map_err(MergeError::system("make", to))?;
-    let entries = fs::read_dir(from).map_err(MergeError::system("read", from))?;
-    for entry in entries.flatten() {
-        copy(&entry.path(), &to.join(entry.file_name()))?;
+    let from = from
+        .folder(name)
+        .map_err(MergeError::system("read", &path))?;
+    let made = to.make_folder(name);
+    let to = made.map_err(MergeError::system("make", &to.path().join(name)))?;
+    let entries = from.entries();
+    for (name, kind) in entries.map_err(MergeError::system("read", &path))? {
+        copy(&from, &to, &name, kind, strange)?;
     }
     Ok(())
 }
 
 /// Reads JSON; none if there is no such file.
-fn read_json(path: &Path) -> Result<Option<Value>, MergeError> {
-    let bytes = match fs::read(path) {
+fn read_json(folder: &Folder, name: &str) -> Result<Option<Value>, MergeError> {
+    let path = folder.path().join(name);
+    let bytes = match folder.read(name, MOST_BYTES) {
         Ok(bytes) => bytes,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(MergeError::system("read", path)(error)),
+        Err(error) => return Err(MergeError::system("read", &path)(error)),
     };
     let value = serde_json::from_slice(&bytes).map_err(|e| MergeError::Bad {
-        path: path.to_owned(),
+        path,
         what: e.to_string(),
     })?;
     Ok(Some(value))
 }
 
-fn write_json(path: &Path, value: &impl serde::Serialize) -> Result<(), MergeError> {
+fn write_json(
+    folder: &Folder,
+    name: &str,
+    value: &impl serde::Serialize,
+) -> Result<(), MergeError> {
+    let path = folder.path().join(name);
     let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| MergeError::system("write", path)(e.into()))?;
+        .map_err(|e| MergeError::system("write", &path)(e.into()))?;
     bytes.push(b'\n');
     // As a whole: who waits for the file may read it.
-    let new = path.with_extension("json.new");
-    fs::write(&new, bytes).map_err(MergeError::system("write", &new))?;
-    fs::rename(&new, path).map_err(MergeError::system("write", path))
+    let replaced = folder.replace(name, &bytes);
+    replaced
+        .map(drop)
+        .map_err(MergeError::system("write", &path))
 }
 
 #[cfg(test)]

@@ -1,18 +1,16 @@
 //! One page about a run over several hosts, from its merged tables.
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
-use emu_report::{Axis, Chart, Environment, Report, ReportError, Table};
+use emu_kernel::beneath::Folder;
+use emu_report::{Axis, Chart, Environment, Report, Table};
 
-use super::{Merged, State};
+use super::{MergeError, Merged, State};
 
 /// Most points of a line.
 const POINTS: usize = 200;
 
-/// Writes `report.html` and its parts below `report/`; returns the page's path.
-pub(super) fn write(merged: &Merged, out: &Path) -> Result<PathBuf, ReportError> {
+/// Writes `report.html` and its parts below `report/`.
+pub(super) fn write(merged: &Merged, out: &Folder) -> Result<(), MergeError> {
     let title = format!("{}: a run over {} hosts", merged.name, merged.hosts.len());
     let mut report = Report::new("report", title, &Environment::here());
     report.section("Hosts");
@@ -25,7 +23,7 @@ pub(super) fn write(merged: &Merged, out: &Path) -> Result<PathBuf, ReportError>
     }
     report.table("hosts", hosts(merged));
     report.section("Over time");
-    let running = running(&out.join("processes.csv"));
+    let running = running(out);
     if !running.is_empty() {
         let chart = Chart::new("Processes that run")
             .x(Axis::new("time, s"))
@@ -33,7 +31,7 @@ pub(super) fn write(merged: &Merged, out: &Path) -> Result<PathBuf, ReportError>
             .step("all hosts", running);
         report.figure("processes", chart, "From the first start on.");
     }
-    let received = received(&out.join("counters.csv"), merged.run_s);
+    let received = received(out, merged.run_s);
     if !received.is_empty() {
         let mut chart = Chart::new("What vnodes have received")
             .x(Axis::new("time, s"))
@@ -43,8 +41,14 @@ pub(super) fn write(merged: &Merged, out: &Path) -> Result<PathBuf, ReportError>
         }
         report.figure("received", chart, "Summed over the vnodes of each host.");
     }
-    report.write(&out.join("report"), merged)?;
-    Ok(out.join("report/report.html"))
+    let path = out.path().join("report");
+    let folder = out.make_folder("report");
+    let folder = folder.map_err(MergeError::system("make", &path))?;
+    for (name, bytes) in report.files(merged)? {
+        let replaced = folder.replace(&name, &bytes);
+        replaced.map_err(MergeError::system("write", &path.join(name)))?;
+    }
+    Ok(())
 }
 
 fn hosts(merged: &Merged) -> Table {
@@ -70,8 +74,8 @@ fn hosts(merged: &Merged) -> Table {
 }
 
 /// Rows of a table as maps; none if it cannot be read.
-fn rows(path: &Path) -> impl Iterator<Item = BTreeMap<String, String>> {
-    let reader = csv::Reader::from_path(path).ok();
+fn rows(folder: &Folder, name: &str) -> impl Iterator<Item = BTreeMap<String, String>> {
+    let reader = folder.file(name).ok().map(csv::Reader::from_reader);
     reader
         .into_iter()
         .flat_map(csv::Reader::into_deserialize)
@@ -83,8 +87,8 @@ fn number(row: &BTreeMap<String, String>, name: &str) -> Option<f64> {
 }
 
 /// How many processes run from each time on.
-fn running(path: &Path) -> Vec<(f64, f64)> {
-    let mut changes: Vec<(f64, f64)> = rows(path)
+fn running(out: &Folder) -> Vec<(f64, f64)> {
+    let mut changes: Vec<(f64, f64)> = rows(out, "processes.csv")
         .filter_map(|row| {
             Some([
                 (number(&row, "start_s")?, 1.0),
@@ -103,12 +107,12 @@ fn running(path: &Path) -> Vec<(f64, f64)> {
 }
 
 /// Received megabytes of each host's vnodes over time.
-fn received(path: &Path, run_s: f64) -> BTreeMap<String, Vec<(f64, f64)>> {
+fn received(out: &Folder, run_s: f64) -> BTreeMap<String, Vec<(f64, f64)>> {
     let step_s = (run_s / POINTS as f64).max(0.1);
     let mut vnodes: BTreeMap<(String, String), f64> = BTreeMap::new();
     let mut sums: BTreeMap<String, f64> = BTreeMap::new();
     let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-    for row in rows(path) {
+    for row in rows(out, "counters.csv") {
         let (Some(time_s), Some(bytes)) = (number(&row, "time_s"), number(&row, "received_bytes"))
         else {
             continue;

@@ -113,7 +113,7 @@ impl HostPart {
         start_s: Option<f64>,
     ) -> Result<Self, MergeError> {
         let read = |name: &str| match part {
-            Some(part) => read_json(&part.folder.join(name)),
+            Some(part) => read_json(&part.folder, name),
             None => Ok(None),
         };
         let (plan, summary) = (read("plan.json")?, read("summary.json")?);

@@ -1,7 +1,9 @@
 //! The tables of several hosts in one, each row with its host, in the order of time.
-use std::{fs, path::Path};
+use std::cmp::Ordering;
 
-use super::{MergeError, Part};
+use emu_kernel::beneath::Folder;
+
+use super::{MOST_BYTES, MergeError, Part};
 
 /// Tables of a run, and the columns that order their rows.
 pub(super) const TABLES: [(&str, &[&str]); 3] = [
@@ -10,8 +12,8 @@ pub(super) const TABLES: [(&str, &[&str]); 3] = [
     ("events.csv", &["at_s"]),
 ];
 
-/// A part of a row's place in the order: a number if it is one.
-#[derive(Debug, PartialEq, PartialOrd)]
+/// A part of a row's place in the order: a number if it is one, before all words.
+#[derive(Debug)]
 enum Key {
     Number(f64),
     Word(String),
@@ -24,6 +26,21 @@ impl Key {
             Err(_) => Key::Word(text.to_owned()),
         }
     }
+
+    /// A total order, also of what is no number.
+    fn order(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Key::Number(a), Key::Number(b)) => a.total_cmp(b),
+            (Key::Word(a), Key::Word(b)) => a.cmp(b),
+            (Key::Number(_), Key::Word(_)) => Ordering::Less,
+            (Key::Word(_), Key::Number(_)) => Ordering::Greater,
+        }
+    }
+}
+
+fn compare(a: &[Key], b: &[Key]) -> Ordering {
+    let mut unequal = a.iter().zip(b).map(|(a, b)| a.order(b));
+    unequal.find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 /// Merges one table; there is none if no part has it.
@@ -31,13 +48,13 @@ pub(super) fn merge(
     parts: &[Part],
     name: &str,
     order: &[&str],
-    out: &Path,
+    out: &Folder,
 ) -> Result<(), MergeError> {
     let mut header: Option<csv::StringRecord> = None;
     let mut rows: Vec<(Vec<Key>, csv::StringRecord)> = Vec::new();
     for part in parts {
-        let path = part.folder.join(name);
-        let Ok(text) = fs::read(&path) else {
+        let path = part.folder.path().join(name);
+        let Ok(text) = part.folder.read(name, MOST_BYTES) else {
             continue;
         };
         // The last row of a host that died may be cut off.
@@ -72,10 +89,13 @@ pub(super) fn merge(
     let Some(header) = header else {
         return Ok(());
     };
-    rows.sort_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-    let path = out.join(name);
+    rows.sort_by(|(a, _), (b, _)| compare(a, b));
+    let path = out.path().join(name);
     let failed = |e: csv::Error| MergeError::system("write", &path)(std::io::Error::other(e));
-    let mut writer = csv::Writer::from_path(&path).map_err(failed)?;
+    let file = out
+        .create(name)
+        .map_err(MergeError::system("make", &path))?;
+    let mut writer = csv::Writer::from_writer(file);
     let header = ["host"].into_iter().chain(header.iter());
     writer.write_record(header).map_err(failed)?;
     for (_, row) in rows {

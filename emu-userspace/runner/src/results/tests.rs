@@ -1,4 +1,6 @@
 //! Parts as hosts write them.
+use std::fs;
+
 use super::*;
 use crate::rendezvous::{Offset, Orders, Phase};
 
@@ -23,14 +25,14 @@ fn part(folder: &Path, host: &str, vnode: &str, times: &[f64]) -> Part {
         &format!("time_s,vnode,received_bytes\n{rows}"),
     );
     write(&format!("vnodes/{vnode}/p/stdout"), host);
-    Part::read(folder).unwrap()
+    Part::read(Folder::open(folder).unwrap()).unwrap()
 }
 
 fn finish(part: &Part, started: f64, failed: u64, ended: &str) {
     let summary = json!({"name": "x", "topology": "t", "seed": 7, "ended": ended,
         "started_unix_s": started, "run_s": 10.0, "done": 1 - failed, "failed": failed,
         "traffic": {"sent_bytes": 50}, "failures": [], "warnings": ["slow"]});
-    fs::write(part.folder.join("summary.json"), summary.to_string()).unwrap();
+    fs::write(part.folder.path().join("summary.json"), summary.to_string()).unwrap();
 }
 
 fn word(host: &str, rank: usize, phase: Phase, ahead_ns: i64) -> Word {
@@ -69,7 +71,8 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
         word("h1", 1, Phase::Done, 2_000_000_000),
     ];
     let out = folder.path().join("out");
-    let merged = merge(&[a.clone(), b.clone()], &words, &out, false).unwrap();
+    let place = Folder::make(&out).unwrap().0;
+    let merged = merge(&[a.clone(), b.clone()], &words, &place, false).unwrap();
     let table = fs::read_to_string(out.join("counters.csv")).unwrap();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
@@ -91,18 +94,18 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
     assert_eq!(merged.traffic["sent_bytes"], 100);
     assert_eq!(merged.warnings, ["h0: slow", "h1: slow"]);
     assert!(!merged.is_good());
-    let plan = read_json(&out.join("plan.json")).unwrap().unwrap();
+    let plan = read_json(&place, "plan.json").unwrap().unwrap();
     assert_eq!(plan["processes"][1]["host"], "h1");
     let said = |path: &str| fs::read_to_string(out.join(path)).unwrap();
     assert_eq!(said("vnodes/10.0.0.2/p/stdout"), "h1");
-    assert!(b.folder.join("vnodes").exists());
+    assert!(b.folder.path().join("vnodes").exists());
     let page = said("report/report.html");
     assert!(
         page.contains("a run over 2 hosts") && page.contains("<svg"),
         "{page}"
     );
     // Once more, moving this time: the same.
-    merge(&[a, b], &words, &out, true).unwrap();
+    merge(&[a, b], &words, &place, true).unwrap();
     assert_eq!(said("counters.csv"), table);
 }
 
@@ -126,10 +129,12 @@ fn a_lost_host_is_named_with_what_it_left() {
     .iter()
     .enumerate()
     {
-        write_json(&meet.join(format!("{rank}.json")), word).unwrap();
+        let meet = Folder::open(&meet).unwrap();
+        write_json(&meet, &format!("{rank}.json"), word).unwrap();
     }
-    let (parts, words) = shared(folder.path()).unwrap();
-    let merged = merge(&parts, &words, folder.path(), true).unwrap();
+    let place = Folder::open(folder.path()).unwrap();
+    let (parts, words) = shared(&place).unwrap();
+    let merged = merge(&parts, &words, &place, true).unwrap();
     assert_eq!(merged.lost, ["h1"]);
     assert_eq!((merged.done, merged.unknown), (1, 1));
     assert_eq!(merged.hosts[1].last_heard_s, Some(11.5));
@@ -148,15 +153,52 @@ fn what_does_not_belong_together_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let a = part(&folder.path().join("a"), "h0", "10.0.0.1", &[0.0]);
     let b = part(&folder.path().join("b"), "h0", "10.0.0.2", &[0.0]);
-    let out = folder.path().join("out");
+    let out = Folder::make(&folder.path().join("out")).unwrap().0;
     let refused = |parts: &[Part]| merge(parts, &[], &out, false).unwrap_err().to_string();
     let twice = refused(&[a.clone(), b]);
     assert!(twice.ends_with("are both of host h0"), "{twice}");
     let c = part(&folder.path().join("c"), "h1", "10.0.0.2", &[0.0]);
-    fs::write(c.folder.join("experiment.yaml"), "name: y\n").unwrap();
+    fs::write(c.folder.path().join("experiment.yaml"), "name: y\n").unwrap();
     let other = refused(&[a, c]);
     assert!(other.ends_with("experiment.yaml differs"), "{other}");
-    let empty = Part::read(folder.path()).unwrap_err().to_string();
+    let empty = Part::read(Folder::open(folder.path()).unwrap())
+        .unwrap_err()
+        .to_string();
     assert!(empty.contains("has no results"), "{empty}");
     assert!(matches!(shared(&out), Err(MergeError::Nothing(_))));
+}
+
+/// Rows whose numbers are none: each order of them is one order.
+#[test]
+fn tables_of_no_numbers_are_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = part(folder.path(), "h0", "10.0.0.1", &[0.0]);
+    let words = ["NaN", "x", "-NaN", "63", "0.5", "inf", ""];
+    let rows: String = (0..1000)
+        .map(|i| format!("{},10.1.0.{},p\n", words[i * 31 % 7], words[i * 17 % 5]))
+        .collect();
+    let text = format!("start_s,vnode,program\n{rows}");
+    fs::write(folder.path().join("processes.csv"), text).unwrap();
+    let out = Folder::make(&folder.path().join("out")).unwrap().0;
+    merge(&[part], &[], &out, false).unwrap();
+    let merged = fs::read_to_string(folder.path().join("out/processes.csv")).unwrap();
+    assert_eq!(merged.lines().count(), 1001);
+}
+
+/// What another host says of the number of hosts is no number of files to look for.
+#[test]
+fn a_word_of_many_hosts_is_one_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let meet = Folder::make(&folder.path().join(rendezvous::FOLDER))
+        .unwrap()
+        .0;
+    let many = Word {
+        size: usize::MAX,
+        ..word("h0", 0, Phase::Done, 0)
+    };
+    write_json(&meet, "0.json", &many).unwrap();
+    write_json(&meet, "7.json", &many).unwrap();
+    let shared = Folder::open(folder.path()).unwrap();
+    let words = rendezvous::words(&shared);
+    assert_eq!(words.len(), 1, "a file of rank 7 says that it is of rank 0");
 }

@@ -1,14 +1,14 @@
 //! `environment.json`: what a reader needs to repeat a run.
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     io::Read,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use emu_kernel::bpf;
-use emu_model::experiment::Schedule;
+use emu_model::{experiment::Schedule, input};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -16,7 +16,7 @@ use super::Input;
 
 /// All but the packages of the programs. `programs` are their files, in the order of the
 /// experiment.
-pub(super) fn of(input: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Value {
+pub(super) fn of(run: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Value {
     let uname = nix::sys::utsname::uname().ok();
     let word = |get: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         uname
@@ -28,7 +28,7 @@ pub(super) fn of(input: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Va
         .lines()
         .find_map(|l| l.strip_prefix("MemTotal:"))
         .and_then(|l| l.split_whitespace().next()?.parse().ok());
-    let of_experiment = input.experiment.programs.iter().zip(programs).enumerate();
+    let of_experiment = run.experiment.programs.iter().zip(programs).enumerate();
     let programs: Vec<_> = of_experiment
         .map(|(index, (program, file))| {
             json!({
@@ -48,8 +48,8 @@ pub(super) fn of(input: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Va
         "host": word(|u| u.nodename()),
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
         "memory_bytes": memory_kib.map(|kib| kib * 1024),
-        "seed": input.seed,
-        "topology": input.topology_file,
+        "seed": run.seed,
+        "topology": run.topology_file,
         "programs": programs,
     })
 }
@@ -141,7 +141,7 @@ fn lines(command: &mut Command) -> Vec<String> {
 
 /// Digest of a file; none for one that cannot be read.
 fn digest(file: &Path) -> Option<String> {
-    let mut file = File::open(file).ok()?;
+    let mut file = input::open(file).ok()?;
     let (mut hash, mut part) = (Sha256::new(), vec![0; 1 << 16]);
     loop {
         match file.read(&mut part).ok()? {

@@ -1,12 +1,20 @@
 //! The folder of results, and the working folders in it.
+//!
+//! While the run lasts, the folders of results belong to root, so that no program can
+//! put a link or a fifo where root is about to write or read. Programs own their working
+//! folders, and the files that they print to. At the end all of it is handed over.
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read},
-    os::unix::fs::{chown, fchown},
+    ffi::OsString,
+    fs::File,
+    io::{self, Write},
+    os::unix::fs::{FileExt, fchown},
     path::{Path, PathBuf},
 };
 
-use emu_kernel::user::{Credentials, Person};
+use emu_kernel::{
+    beneath::Folder,
+    user::{Credentials, Person},
+};
 use emu_model::experiment::{Process, Schedule};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,12 +22,29 @@ use serde_json::Value;
 use super::{Input, RunError, Summary, environment};
 
 const ENVIRONMENT: &str = "environment.json";
+/// Folder of the working folders.
+const WORK: &str = "work";
+/// Folder of what programs print, and of the files that are collected.
+const VNODES: &str = "vnodes";
 
 /// The folder of results.
 #[derive(Debug)]
 pub(super) struct Files {
-    out: PathBuf,
+    out: Folder,
+    /// Folders around it that were made for it.
+    around: Vec<Folder>,
     owner: Option<Credentials>,
+    /// Owner and group of the folder before the run.
+    before: (u32, u32),
+}
+
+/// Whether an error comes of what a program did with its own files.
+fn is_theirs(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory, NotADirectory, NotFound};
+    matches!(
+        kind,
+        FileTooLarge | InvalidInput | IsADirectory | NotADirectory | NotFound
+    )
 }
 
 fn error(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> RunError {
@@ -29,65 +54,88 @@ fn error(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> RunError {
 impl Files {
     /// Makes the folder; it may be there if it is empty.
     pub fn create(out: &Path, person: Option<&Person>) -> Result<Self, RunError> {
-        let files = Self {
-            out: std::path::absolute(out).map_err(error("find", out))?,
-            owner: person.map(Person::credentials),
-        };
-        if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(RunError::Exists(out.to_owned()));
+        let (folder, around) = Folder::make(out).map_err(error("make the folder", out))?;
+        Self::within(folder, around, person)
+    }
+
+    /// The same below a folder that hosts share.
+    pub fn create_in(
+        shared: &Folder,
+        below: &Path,
+        person: Option<&Person>,
+    ) -> Result<Self, RunError> {
+        let path = shared.path().join(below);
+        let folder = shared.make_folder(below);
+        let folder = folder.map_err(error("make the folder", &path))?;
+        Self::within(folder, Vec::new(), person)
+    }
+
+    fn within(out: Folder, around: Vec<Folder>, person: Option<&Person>) -> Result<Self, RunError> {
+        let path = out.path().to_owned();
+        let entries = out.entries().map_err(error("read", &path))?;
+        if !entries.is_empty() {
+            return Err(RunError::Exists(path));
         }
-        files.folder(&files.out)?;
+        let before = match out.take() {
+            // A file server that knows no root; all that follows is by descriptors.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => out.owner(),
+            other => other,
+        };
+        let before = before.map_err(error("take", &path))?;
+        let owner = person.map(Person::credentials);
+        let files = Self {
+            out,
+            around,
+            owner,
+            before,
+        };
+        for folder in files.around.iter().chain([&files.out]) {
+            files.let_pass(folder)?;
+        }
         Ok(files)
     }
 
-    /// Makes a folder and those around it, as the user's.
-    fn folder(&self, path: &Path) -> Result<(), RunError> {
-        if path.is_dir() {
-            return Ok(());
-        }
-        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            self.folder(parent)?;
-        }
-        match fs::create_dir(path) {
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) => Err(error("make the folder", path)(e)),
-            Ok(()) => self.own(path),
-        }
-    }
-
-    fn own(&self, path: &Path) -> Result<(), RunError> {
+    /// Lets the programs of a user pass through a folder of root.
+    fn let_pass(&self, folder: &Folder) -> Result<(), RunError> {
         match &self.owner {
-            Some(o) => chown(path, Some(o.uid), Some(o.gid)).map_err(error("give away", path)),
+            Some(_) => folder.let_pass().map_err(error("open up", folder.path())),
             None => Ok(()),
         }
     }
 
-    /// Opens a file of the results.
-    pub fn open(&self, path: &Path, append: bool) -> Result<File, RunError> {
-        let file = OpenOptions::new()
-            .create(true)
-            .append(append)
-            .write(true)
-            .truncate(!append)
-            .open(path)
-            .map_err(error("open", path))?;
-        if let Some(o) = &self.owner {
-            fchown(&file, Some(o.uid), Some(o.gid)).map_err(error("give away", path))?;
+    /// Gives a new file to the user.
+    fn own(&self, file: &File, path: &Path) -> Result<(), RunError> {
+        match &self.owner {
+            Some(o) => fchown(file, Some(o.uid), Some(o.gid)).map_err(error("give away", path)),
+            None => Ok(()),
         }
-        Ok(file)
+    }
+
+    /// The folder of a process below another one, made as root's.
+    fn folder(&self, kind: &str, below: impl AsRef<Path>) -> Result<Folder, RunError> {
+        let path = Path::new(kind).join(below);
+        let mut folder = self.out.again().map_err(error("open", &path))?;
+        for name in &path {
+            let next = folder.make_folder(name);
+            folder = next.map_err(error("make the folder", &self.out.path().join(&path)))?;
+            self.let_pass(&folder)?;
+        }
+        Ok(folder)
     }
 
     /// A table of the results.
     pub fn table(&self, name: &str) -> Result<csv::Writer<File>, RunError> {
-        Ok(csv::Writer::from_writer(
-            self.open(&self.out.join(name), false)?,
-        ))
+        let file = self
+            .out
+            .create(name)
+            .map_err(error("make", Path::new(name)))?;
+        Ok(csv::Writer::from_writer(file))
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
-        let path = self.out.join(name);
-        let mut file = self.open(&path, false)?;
-        io::Write::write_all(&mut file, bytes).map_err(error("write", &path))
+        let path = self.out.path().join(name);
+        let mut file = self.out.create(name).map_err(error("make", &path))?;
+        file.write_all(bytes).map_err(error("write", &path))
     }
 
     /// Writes JSON.
@@ -111,85 +159,97 @@ impl Files {
         self.json(ENVIRONMENT, environment)
     }
 
-    /// Working folder of a process.
-    pub fn work(&self, process: &Process) -> PathBuf {
-        self.out.join("work").join(&process.folder)
-    }
-
-    /// Makes the working folder, empty if `fresh`.
-    pub fn make_work(&self, process: &Process, fresh: bool) -> Result<PathBuf, RunError> {
-        let path = self.work(process);
-        if fresh && path.exists() {
-            fs::remove_dir_all(&path).map_err(error("empty", &path))?;
+    /// Makes the working folder of a process, the user's, and empty if `fresh`.
+    pub fn make_work(&self, process: &Process, fresh: bool) -> Result<Folder, RunError> {
+        let below = Path::new(&process.folder);
+        let path = self.out.path().join(WORK).join(below);
+        if fresh {
+            let old = Path::new(WORK).join(below);
+            self.out.remove(old).map_err(error("empty", &path))?;
         }
-        self.folder(&path)?;
-        Ok(path)
-    }
-
-    fn results(&self, process: &Process) -> PathBuf {
-        self.out.join("vnodes").join(&process.folder)
+        let around = below.parent().unwrap_or(Path::new(""));
+        let around = self.folder(WORK, around)?;
+        let name = below.file_name().unwrap_or_default();
+        let work = around.make_folder(name).map_err(error("make", &path))?;
+        if let Some(o) = &self.owner {
+            work.give(o.uid, o.gid).map_err(error("give away", &path))?;
+        }
+        Ok(work)
     }
 
     /// Opens the files for what a process prints.
     pub fn logs(&self, process: &Process) -> Result<[File; 2], RunError> {
-        let folder = self.results(process);
-        self.folder(&folder)?;
-        let open = |name: &str| self.open(&folder.join(name), true);
+        let folder = self.folder(VNODES, &process.folder)?;
+        let open = |name: &str| -> Result<File, RunError> {
+            let path = folder.path().join(name);
+            let file = folder.append(name).map_err(error("open", &path))?;
+            // The user's: programs open /dev/stdout and /dev/stderr by their names.
+            self.own(&file, &path)?;
+            Ok(file)
+        };
         Ok([open("stdout")?, open("stderr")?])
     }
 
     /// The last words that a process printed as errors.
     pub fn last_words(&self, process: &Process) -> Option<String> {
         const MOST: u64 = 4096;
-        let mut file = File::open(self.results(process).join("stderr")).ok()?;
-        let length = file.metadata().ok()?.len();
-        io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(MOST))).ok()?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).ok()?;
-        let text = String::from_utf8_lossy(&bytes);
+        let path = Path::new(VNODES).join(&process.folder).join("stderr");
+        let file = self.out.file(path).ok()?;
+        let at = file.metadata().ok()?.len().saturating_sub(MOST);
+        let mut bytes = vec![0; MOST as usize];
+        let count = file.read_at(&mut bytes, at).ok()?;
+        let text = String::from_utf8_lossy(&bytes[..count]);
         let line = text.lines().rfind(|line| !line.trim().is_empty())?;
         Some(line.trim().chars().take(200).collect())
     }
 
     /// Copies files of the working folder to the results; returns how many for each of
-    /// the patterns. A later session's go to a folder of their own.
+    /// the patterns. A later session's go to a folder of their own. Links, fifos and
+    /// files of other users are passed over.
     pub fn collect(
         &self,
         process: &Process,
         patterns: &[String],
         session: Option<usize>,
     ) -> Result<Vec<usize>, RunError> {
-        let work = self.work(process);
-        let root = glob::Pattern::escape(&work.display().to_string());
+        let work = Path::new(WORK).join(&process.folder);
+        let Ok(work) = self.out.folder(work) else {
+            return Ok(vec![0; patterns.len()]);
+        };
+        let mut to = PathBuf::from(&process.folder);
+        if let Some(session) = session {
+            to = to.join(format!("session-{session}"));
+        }
+        let matches = |part: &str, name: &OsString| {
+            let pattern = glob::Pattern::new(part);
+            let name = name.to_string_lossy();
+            pattern.is_ok_and(|pattern| pattern.matches(&name))
+        };
         let mut counts = Vec::with_capacity(patterns.len());
         for pattern in patterns {
+            let found = work.find(pattern, &matches);
             let mut count = 0;
-            let found = glob::glob(&format!("{root}/{pattern}"))
-                .into_iter()
-                .flatten();
-            for path in found.flatten() {
-                let plain = fs::symlink_metadata(&path).is_ok_and(|m| m.is_file());
-                let Some(below) = path.strip_prefix(&work).ok().filter(|_| plain) else {
-                    continue;
-                };
-                let mut to = self.results(process);
-                if let Some(session) = session {
-                    to = to.join(format!("session-{session}"));
+            for path in found.map_err(error("search", work.path()))? {
+                // It may be gone by now, or something else.
+                let Ok(file) = work.file(&path) else { continue };
+                drop(file);
+                let around = to.join(path.parent().unwrap_or(Path::new("")));
+                let folder = self.folder(VNODES, around)?;
+                let name = path.file_name().unwrap_or_default();
+                match work.copy(&path, &folder, name) {
+                    // It has changed meanwhile, or is nothing that could be kept.
+                    Err(e) if is_theirs(e.kind()) => {}
+                    Err(e) => return Err(error("copy", &work.path().join(&path))(e)),
+                    Ok(_) => count += 1,
                 }
-                let to = to.join(below);
-                if let Some(folder) = to.parent() {
-                    self.folder(folder)?;
-                }
-                fs::copy(&path, &to).map_err(error("copy", &path))?;
-                self.own(&to)?;
-                count += 1;
             }
             counts.push(count);
         }
         Ok(counts)
     }
 
-    /// Writes the summary, completes the environment, and removes the working folders.
+    /// Writes the summary, completes the environment, removes the working folders, and
+    /// hands all over to the user.
     pub fn finish(
         &self,
         summary: &Summary,
@@ -199,10 +259,31 @@ impl Files {
         self.json("summary.json", summary)?;
         environment::add_packages(environment);
         self.json(ENVIRONMENT, environment)?;
-        let work = self.out.join("work");
-        if keep_work || !work.exists() {
-            return Ok(());
+        let removed = match keep_work {
+            true => Ok(()),
+            false => {
+                let path = self.out.path().join(WORK);
+                self.out.remove(WORK).map_err(error("remove", &path))
+            }
+        };
+        self.hand_over()?;
+        removed
+    }
+
+    /// Hands the results over, innermost first: from then on they are the user's to
+    /// change.
+    fn hand_over(&self) -> Result<(), RunError> {
+        let path = self.out.path();
+        let Some(o) = &self.owner else {
+            let (uid, gid) = self.before;
+            return self.out.give(uid, gid).map_err(error("give back", path));
+        };
+        let all = self.out.give_all(o.uid, o.gid);
+        all.map_err(error("hand over", path))?;
+        for folder in self.around.iter().rev() {
+            let given = folder.give(o.uid, o.gid);
+            given.map_err(error("hand over", folder.path()))?;
         }
-        fs::remove_dir_all(&work).map_err(error("remove", &work))
+        Ok(())
     }
 }

@@ -1,16 +1,15 @@
 //! What a run is made from: the experiment, its topology, and the programs.
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use emu_kernel::{
     session::{Loaded, SessionError},
     spawn,
     state::{State, StateDir},
+    user,
 };
 use emu_model::{
     experiment::{self, Experiment, Reference, Schedule, Slice},
+    input,
     plan::{Plan, PlanError},
     topology::{self, Topology},
 };
@@ -53,8 +52,9 @@ impl Input {
     /// [`RunError::File`] with all mistakes of one of them, or
     /// [`RunError::Session`] when the topology is the loaded one and there is none.
     pub fn read(file: &Path) -> Result<Self, RunError> {
-        let text = fs::read_to_string(file)
-            .map_err(RunError::system(format!("read {}", file.display())))?;
+        let read = || input::text_of_any(file, topology::MOST_BYTES);
+        let text =
+            user::as_caller(read)?.map_err(RunError::system(format!("read {}", file.display())))?;
         let mut outcome = None;
         let parsed = experiment::parse(&text, &file.display().to_string(), &mut |reference| {
             let found = outcome.insert(find(reference));
@@ -146,9 +146,11 @@ fn find(reference: &Reference) -> Result<Found, RunError> {
         Reference::File(file) => {
             // As `emu load` names it, so that both can be compared.
             let file = file.canonicalize().unwrap_or_else(|_| file.clone());
-            let topology = topology::load(&file).map_err(Box::new)?;
-            let text = fs::read_to_string(&file)
+            let read = || input::text(&file, topology::MOST_BYTES);
+            let text = user::as_caller(read)?
                 .map_err(RunError::system(format!("read {}", file.display())))?;
+            let name = file.display().to_string();
+            let topology = topology::parse(&text, &name).map_err(Box::new)?;
             Ok(Found {
                 file,
                 text,

@@ -29,8 +29,13 @@ use std::{
 };
 
 use emu_kernel::{
-    cgroup::CgroupError, clock::Stopwatch, identity::IdentityError, live::LiveError,
-    netlink::NetlinkError, session::SessionError, user::Person,
+    cgroup::CgroupError,
+    clock::Stopwatch,
+    identity::IdentityError,
+    live::LiveError,
+    netlink::NetlinkError,
+    session::SessionError,
+    user::{self, Person, UserError},
 };
 use emu_model::{
     experiment::{Clock, Schedule, ScheduleError},
@@ -43,7 +48,7 @@ pub use summary::{Failure, Summary, Why};
 pub use together::{Company, Ending, together};
 
 use crate::{
-    rendezvous::{Fleet, FleetError},
+    rendezvous::{self, Fleet, FleetError},
     results::MergeError,
 };
 
@@ -76,6 +81,9 @@ pub enum RunError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// Taking on the rights of a user.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// Something else is loaded.
     #[error(
         "another topology is loaded ({loaded}) than that of the experiment ({wanted}); \
@@ -278,8 +286,18 @@ async fn whole(
     // Signals are ours from here on: nothing has been changed yet.
     let signals = supervisor::Signals::new()?;
     let programs = input.programs()?;
-    let files = files::Files::create(&options.out, options.person.as_ref())?;
-    let mut environment = environment::of(input, schedule, &programs);
+    let person = options.person.as_ref();
+    let files = match fleet {
+        Some(fleet) => {
+            let host = options.host.as_deref().unwrap_or_default();
+            let below = rendezvous::results_of(host);
+            files::Files::create_in(fleet.folder(), &below, person)?
+        }
+        None => files::Files::create(&options.out, person)?,
+    };
+    // With the rights of whoever gets the results: the digest of a file tells of it.
+    let of = || environment::of(input, schedule, &programs);
+    let mut environment = user::with_files_of(person, of)?;
     files.inputs(input, schedule, &environment)?;
     let name = std::process::id().to_string();
     let mut guardian = guardian::Guardian::start(options.guardian.as_deref(), &name)?;

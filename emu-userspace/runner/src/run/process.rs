@@ -175,7 +175,7 @@ impl Supervisor<'_> {
             return Ok(Err("the run is over".to_owned()));
         };
         let null = File::open("/dev/null").map_err(RunError::system("open /dev/null"))?;
-        let folder = work.display().to_string();
+        let folder = work.path().display().to_string();
         let person = self.parts.options.person.as_ref();
         let user = person.map(emu_kernel::user::Person::credentials);
         let env = environment(self.parts.options, &process.env_in(&folder), process.vnode);
@@ -183,7 +183,7 @@ impl Supervisor<'_> {
             program: &self.parts.programs[process.program_index],
             argv: &process.command_in(&folder),
             env: &env,
-            folder: &work,
+            folder: work.as_fd(),
             streams: [null.as_fd(), output.as_fd(), errors.as_fd()],
             cgroup: place.folder().as_fd(),
             user: user.as_ref(),

@@ -11,6 +11,7 @@ use emu_kernel::{
     addr, link,
     netlink::{Netlink, NetlinkError},
     session::SessionError,
+    user::Person,
 };
 use emu_model::{plan::PlanError, topology};
 use sha2::{Digest, Sha256};
@@ -98,7 +99,7 @@ pub fn together(
     };
     let fleet = Fleet::join(terms, luggage)?;
     let part = Options {
-        out: rendezvous::results_of(&options.out, &own),
+        out: options.out.join(rendezvous::results_of(&own)),
         host: Some(own),
         start_at: None,
         ..options.clone()
@@ -116,12 +117,18 @@ pub fn together(
     if leads {
         observer.note("waits for the results of the other hosts");
     }
+    let folder = fleet.folder().again();
+    let folder = folder.map_err(RunError::system("open the results"))?;
     fleet.finish(None, PATIENCE);
     if !leads {
         return Ok(Ending::Part(Box::new(summary)));
     }
-    let (parts, words) = results::shared(&options.out).map_err(Box::new)?;
-    let merged = results::merge(&parts, &words, &options.out, true).map_err(Box::new)?;
+    let (parts, words) = results::shared(&folder).map_err(Box::new)?;
+    let merged = results::merge(&parts, &words, &folder, true).map_err(Box::new)?;
+    if let Some(o) = options.person.as_ref().map(Person::credentials) {
+        let given = folder.give_all(o.uid, o.gid);
+        given.map_err(RunError::system("hand over the results"))?;
+    }
     Ok(Ending::Whole(Box::new(merged)))
 }
 
@@ -236,10 +243,12 @@ fn with_hosts(input: &Input, words: &[Word]) -> String {
             .iter()
             .filter_map(|four| Some(format!("'{}'", of(*four)?)))
             .collect();
+        // As strings of JSON, which are YAML's too: what another host says is text.
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
         text += &format!(
             "  - {{name: {}, interface: {}, address: [{}]}}\n",
-            word.host,
-            word.interface,
+            quoted(&word.host),
+            quoted(&word.interface),
             addresses.join(", ")
         );
     }

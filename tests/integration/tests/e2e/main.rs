@@ -16,6 +16,7 @@ mod exec_languages;
 mod exec_process;
 mod experiments;
 mod fairness;
+mod hostile;
 mod hosts;
 mod impair;
 mod ipv6;

@@ -1,10 +1,13 @@
 //! Distributions of session and down times.
-use std::{fs, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use super::random::Stream;
-use crate::topology::{
-    reader::Field,
-    {self},
+use crate::{
+    input,
+    topology::{
+        reader::Field,
+        {self},
+    },
 };
 
 /// Keys of a distribution.
@@ -19,6 +22,8 @@ pub(super) const KINDS: [&str; 7] = [
 ];
 /// Most lines of a file of lengths.
 const MOST_LINES: usize = 1_000_000;
+/// Largest file of lengths, in bytes.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// A distribution of lengths of time; its parameters are in seconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -171,7 +176,7 @@ fn trace(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
                 .expected("a file with a length in each line, as in `12.5` (seconds) or `3min`"),
         );
     };
-    let text = match fs::read_to_string(&path) {
+    let text = match input::text(&path, MOST_BYTES) {
         Ok(text) => text,
         Err(error) => {
             wrong(error.to_string());
@@ -189,7 +194,7 @@ fn trace(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
             Err(_) => topology::span(line).ok(),
         };
         let Some(length) = length.filter(|l| !l.is_zero()) else {
-            wrong(format!("line {}: `{line}` is no length", index + 1));
+            wrong(format!("line {} is no length", index + 1));
             return None;
         };
         lengths.push(length.as_secs_f64());

@@ -33,13 +33,10 @@ pub(super) fn keep(shared: &Shared) {
         };
         // Not under the lock: a file server may take its time.
         if let Some(word) = word {
-            let trouble = word.say(&shared.folder()).err();
-            let path = || {
-                Word::path(&shared.folder(), word.rank)
-                    .display()
-                    .to_string()
-            };
-            shared.state().trouble = trouble.map(|e| format!("write {}: {e}", path()));
+            let trouble = word.say(&shared.meet).err();
+            let path = shared.meet.path().join(Word::file(word.rank));
+            let trouble = trouble.map(|e| format!("write {}: {e}", path.display()));
+            shared.state().trouble = trouble;
             said = Instant::now();
         }
         shared.changed.notify_all();
@@ -63,7 +60,7 @@ fn listen(shared: &Shared) {
     let heard: Vec<(usize, Option<Word>)> = ranks
         .map(|rank| match rank == terms.rank {
             true => (rank, Some(own.clone())),
-            false => (rank, Word::hear(&shared.folder(), rank)),
+            false => (rank, Word::hear(&shared.meet, rank)),
         })
         .collect();
     let looks = terms.lost_after.as_millis() / LOOK.as_millis();

@@ -5,7 +5,6 @@ mod listen;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,8 +13,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use emu_kernel::beneath::Folder;
+
 use super::{
-    FleetError, Here, Luggage, Orders, Phase, Terms, There, Word,
+    FOLDER, FleetError, Here, Luggage, Orders, Phase, Terms, There, Word,
     clock::{self, Server},
     orders::Watch,
 };
@@ -34,6 +35,10 @@ pub struct Fleet {
 #[derive(Debug)]
 struct Shared {
     terms: Terms,
+    /// The folder that all share.
+    folder: Folder,
+    /// The folder of the words in it.
+    meet: Folder,
     programs: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -58,10 +63,6 @@ struct State {
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn folder(&self) -> PathBuf {
-        self.terms.folder()
     }
 }
 
@@ -90,7 +91,10 @@ impl Fleet {
             beat: 1,
             ..Word::default()
         };
-        own.claim(&terms.folder())?;
+        let make = || FleetError::system(format!("make {}", terms.folder.display()));
+        let (folder, _) = Folder::make(&terms.folder).map_err(make())?;
+        let meet = folder.make_folder(FOLDER).map_err(make())?;
+        own.claim(&meet)?;
         let size = terms.names.len();
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -100,6 +104,8 @@ impl Fleet {
                 ..State::default()
             }),
             terms,
+            folder,
+            meet,
             programs: luggage.programs,
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -116,6 +122,11 @@ impl Fleet {
         })
     }
 
+    /// The folder that all hosts share.
+    pub fn folder(&self) -> &Folder {
+        &self.shared.folder
+    }
+
     /// Waits until all hosts are there and returns their words; `interrupted` ends
     /// that early, with none.
     ///
@@ -128,7 +139,7 @@ impl Fleet {
         loop {
             // All of them once, also on hosts that later listen to the first alone.
             let words: Vec<Option<Word>> = (0..size)
-                .map(|rank| Word::hear(&self.shared.folder(), rank))
+                .map(|rank| Word::hear(&self.shared.meet, rank))
                 .collect();
             self.compare(&words)?;
             let found: Vec<Word> = words.into_iter().flatten().collect();
@@ -220,7 +231,7 @@ impl Fleet {
             return Ok(None);
         }
         let words =
-            (0..self.shared.terms.names.len()).map(|rank| Word::hear(&self.shared.folder(), rank));
+            (0..self.shared.terms.names.len()).map(|rank| Word::hear(&self.shared.meet, rank));
         let loaded: Vec<bool> = words
             .map(|w| w.is_some_and(|w| w.phase >= Phase::Loaded))
             .collect();
@@ -311,7 +322,7 @@ impl Fleet {
         self.end();
         let size = shared.terms.names.len();
         (0..size)
-            .filter_map(|r| Word::hear(&shared.folder(), r))
+            .filter_map(|r| Word::hear(&shared.meet, r))
             .collect()
     }
 

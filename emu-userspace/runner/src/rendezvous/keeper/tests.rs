@@ -50,7 +50,7 @@ fn here(ready: &[usize], over: bool) -> Here {
 /// A host that dies says nothing more, and clears nothing up.
 fn die(mut fleet: Fleet) {
     let shared = Arc::clone(&fleet.shared);
-    let path = Word::path(&shared.folder(), shared.terms.rank);
+    let path = shared.meet.path().join(Word::file(shared.terms.rank));
     let last = std::fs::read(&path).unwrap();
     fleet.end();
     std::fs::write(path, last).unwrap();
