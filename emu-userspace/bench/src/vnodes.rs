@@ -1,8 +1,9 @@
-//! Round-trip time, TCP throughput and load time against the number of vnodes, for
-//! emu, for one rule for each destination, and without emulation.
+//! Round-trip time, TCP throughput and load time against the number of vnodes, for emu, for
+//! one rule per destination, and without emulation.
 //!
-//! All lines of a size exist at the same time and are measured in turns, so that they
-//! meet the same moods of the machine; ratios are of one turn's neighbours.
+//! All systems of a size exist at the same time and are measured interleaved, so that
+//! background load affects all of them alike; ratios are taken between neighbours of one
+//! round.
 use std::time::Duration;
 
 use emu_kernel::health::{Health, Monitor};
@@ -15,35 +16,35 @@ use super::{
     traffic::{self, Transfer},
 };
 
-/// Part of the round-trip time with one vnode that it may grow by and still be flat.
+/// Largest growth of the round-trip time, relative to one vnode, that counts as flat.
 pub const FLAT: f64 = 0.05;
-/// Part of the throughput with one vnode that must be left.
+/// Smallest throughput, relative to one vnode, that counts as flat.
 pub const LEFT: f64 = 0.95;
-/// Longest time to load all vnodes, in seconds.
+/// Largest load time of all vnodes, in seconds.
 pub const LOAD_S: f64 = 2.0;
-/// Part of the median by which its own interval may be wide; the machine was too
-/// restless to show anything otherwise.
+/// Largest width of a median's confidence interval, relative to the median; above it the
+/// machine was too noisy for a verdict.
 const RESTLESS: f64 = 0.3;
-/// Share of the processors' time that other machines may take.
+/// Largest share of CPU time that a hypervisor may steal before the verdict is undecided.
 const STOLEN: f64 = 0.05;
 
-/// How much is measured.
+/// The number of systems and samples of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Numbers of vnodes for emu.
+    /// Numbers of vnodes that emu is measured with.
     pub vnodes: &'static [u32],
-    /// Most vnodes for which rules are set up.
+    /// Largest number of vnodes that the rule-based systems are measured with.
     pub most_rules: u32,
-    /// Turns over all lines.
+    /// Number of rounds; each round measures all systems.
     pub turns: u32,
-    /// Round trips of a line in a turn.
+    /// Round trips per system and round.
     pub round_trips: u32,
-    /// Milliseconds of a transfer that count.
+    /// Measured time of a transfer, in milliseconds.
     pub transfer_ms: u64,
 }
 
 impl Sizes {
-    /// About a minute.
+    /// The sizes of `--quick`, which take about a minute.
     pub const QUICK: Self = Self {
         vnodes: &[1, 1_000, 65_536],
         most_rules: 1_000,
@@ -51,7 +52,7 @@ impl Sizes {
         round_trips: 150,
         transfer_ms: 150,
     };
-    /// Some minutes.
+    /// The sizes of `--full`, which take some minutes.
     pub const FULL: Self = Self {
         vnodes: &[1, 10, 100, 1_000, 10_000, 65_536],
         most_rules: 10_000,
@@ -61,44 +62,45 @@ impl Sizes {
     };
 }
 
-/// One line.
+/// Measurements of one system at one size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// Which way.
+    /// The measured system.
     pub system: System,
     /// Number of destinations.
     pub vnodes: u32,
-    /// Seconds to set it up.
+    /// Setup time in seconds.
     pub load_s: f64,
-    /// Median round-trip time, over turns, in microseconds.
+    /// Median round-trip time of a round, in microseconds.
     pub rtt_us: Spread,
     /// Throughput of one TCP connection in bits per second.
     pub tcp_bits_per_sec: Spread,
-    /// Round-trip time less that of the same system with one vnode, in microseconds.
+    /// Round-trip time minus that of the same system with one vnode, in microseconds.
     pub rtt_more_us: Spread,
-    /// Throughput by that of the same system with one vnode.
+    /// Throughput relative to that of the same system with one vnode.
     pub tcp_ratio: Spread,
 }
 
-/// All lines on one machine.
+/// Results of all systems on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// How much was measured.
+    /// The sizes of the run.
     pub sizes: Sizes,
-    /// Lines.
+    /// One row per system and size.
     pub rows: Vec<Row>,
-    /// What was left out, and why.
+    /// Systems and sizes that were not measured, with the reason.
     pub left_out: Vec<String>,
-    /// How the host kept up.
+    /// Load of the machine during the run: CPU, steal time, dropped and late packets.
     pub health: Health,
-    /// What was found.
+    /// The verdicts, each with a sentence for the report.
     pub verdicts: Vec<(Verdict, String)>,
 }
 
-/// Measures; `progress` is told how many of how many steps are done.
+/// Runs the measurements; calls `progress` with the number of finished steps and of all
+/// steps.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a namespace, a qdisc or a load fails.
 pub fn run(
     sizes: &Sizes,
     progress: &mut dyn FnMut(usize, usize, &str),
@@ -212,8 +214,8 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
     } else {
         wide(&one.rtt_us).then(|| "the machine was too restless".to_owned())
     };
-    // What the interval leaves open is not decided, and neither is a failure on a machine
-    // that was restless.
+    // If the confidence interval includes the bound, the verdict is undecided; so is a
+    // failure on a noisy machine.
     let mut say = |holds: bool, fails: bool, text: String| {
         verdicts.push(match (holds, &restless) {
             (true, _) => (Verdict::Holds, text),
@@ -262,7 +264,7 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
 }
 
 impl Outcome {
-    /// The report for people.
+    /// Builds the report with charts, tables and verdicts.
     pub fn report(&self, environment: &Environment) -> Report {
         let title = "Round trip, throughput and load time against the number of vnodes";
         let mut report = Report::new("vnodes", title, environment);

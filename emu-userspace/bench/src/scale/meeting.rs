@@ -1,5 +1,6 @@
-//! Peers that are spread over several hosts, each of which runs the measurement. The hosts
-//! share the folder of the results, where they meet; the first one measures and judges.
+//! Coordination of a measurement over several hosts that each run it. The hosts share the
+//! results folder, through which they synchronise at barriers; the first host measures and
+//! judges.
 use std::{
     fs,
     net::Ipv4Addr,
@@ -10,29 +11,31 @@ use std::{
 
 use crate::BenchError;
 
-/// How long the others may take until they have come, and have loaded.
+/// Timeout for the other hosts to start and to load.
 const WITHIN: Duration = Duration::from_secs(120);
-/// Time between two looks for their words.
+/// Poll interval of the status files.
 const LOOK: Duration = Duration::from_millis(100);
-/// Folder of the words, below that of the results.
+/// Folder of the status files, below the results folder.
 const FOLDER: &str = "words";
 
-/// One host among those of a measurement.
+/// The position of this host among those of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Its number, from 0.
+    /// Rank of the host, from 0.
     pub rank: usize,
     /// Number of hosts.
     pub size: usize,
-    /// Interface of each host towards the others.
+    /// Interface of each host towards the other hosts.
     pub interface: String,
-    /// Address of the first host there; each following host has the next one.
+    /// Address of the first host on that interface; each following host has the next
+    /// address.
     pub address: Ipv4Addr,
 }
 
 impl Place {
-    /// What a topology says of the hosts. Peers start in the order of their addresses, and
-    /// are dealt out in turns, so that all hosts always have as many.
+    /// The `hosts` section of the topology. Peers start in the order of their addresses,
+    /// and are distributed round-robin, so that the hosts always run equal numbers of
+    /// peers.
     pub(super) fn section(&self) -> String {
         format!(
             "placement: round-robin\nhosts: {{count: {}, interface: {}, address: {}}}\n",
@@ -40,13 +43,13 @@ impl Place {
         )
     }
 
-    /// Options of emu's commands.
+    /// Options with which the emu commands select this host.
     pub(super) fn options(&self) -> String {
         format!(" --rank {} --size {}", self.rank, self.size)
     }
 }
 
-/// What hosts tell each other, a file for each word.
+/// A barrier between hosts, with one status file per host and step.
 pub(super) struct Meeting {
     folder: PathBuf,
     rank: usize,
@@ -54,7 +57,8 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
-    /// Opens it. Nothing of an earlier measurement may be taken for a word of this one.
+    /// Opens the barrier. With several hosts it refuses a folder with the files of an
+    /// earlier measurement, which it would take for those of this one.
     pub fn new(place: Option<&Place>, results: &Path) -> Result<Self, BenchError> {
         let (rank, size) = place.map_or((0, 1), |place| (place.rank, place.size));
         let folder = results.join(FOLDER);
@@ -68,27 +72,27 @@ impl Meeting {
         Ok(Self { folder, rank, size })
     }
 
-    /// Whether this is the first host.
+    /// Whether this is the first host, which measures and judges.
     pub fn leads(&self) -> bool {
         self.rank == 0
     }
 
-    /// Tells the others.
+    /// Publishes that this host has reached a step.
     pub fn tell(&self, what: &str, words: &str) -> Result<(), BenchError> {
         let path = self.folder.join(file(what, self.rank));
-        // As a whole: who waits for the file reads it at once.
+        // Renamed into place, because a waiting host reads the file as soon as it appears.
         let new = path.with_extension("new");
         fs::write(&new, words)
             .and_then(|()| fs::rename(&new, &path))
             .map_err(BenchError::system("tell the other hosts"))
     }
 
-    /// Waits for the word of the first host.
+    /// Waits until the first host has reached a step.
     pub fn hear_first(&self, what: &'static str) -> Result<(), BenchError> {
         self.hear(what, 0, Instant::now()).map(drop)
     }
 
-    /// Waits for the word of every host, and gives them in the order of their numbers.
+    /// Waits until every host has reached a step; returns their texts, ordered by rank.
     pub fn hear_all(&self, what: &'static str) -> Result<Vec<String>, BenchError> {
         let start = Instant::now();
         let ranks = 0..self.size;
@@ -143,7 +147,7 @@ mod tests {
         first.tell("used", "5").unwrap();
         assert_eq!(first.hear_all("used").unwrap(), ["5", "7"]);
         assert!(matches!(of(0), Err(BenchError::Earlier { .. })));
-        // One host alone begins anew.
+        // A single host may overwrite its earlier results.
         let alone = Meeting::new(None, folder.path()).unwrap();
         alone.tell("used", "9").unwrap();
         assert_eq!(alone.hear_all("used").unwrap(), ["9"]);
