@@ -25,35 +25,36 @@ use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 Examples:
   emu bench folding                              16 clients on 16 hosts and on one
   emu bench folding --full                       P2PLab's: 160 clients, 16 MB; takes hours
-  emu bench folding --full --ratios 1 --out F    one of its runs; others, here or on another
-  emu bench folding --full --ratios 80 --out F   machine, add theirs to the same report
+  emu bench folding --full --ratios 1 --out F    one of its runs; other runs, here or on
+  emu bench folding --full --ratios 80 --out F   another machine, extend the same report
 
 Needs root, the programs python3-libtorrent (or aria2c) and opentracker, and a kernel with
-fq; `cargo xtask run -- bench folding` sees to all three. Works in network namespaces of its
+fq; `cargo xtask run -- bench folding` provides all three. Works in network namespaces of its
 own.")]
 pub(in crate::commands) struct Folding {
-    /// A small one that takes two minutes for each run; the default.
+    /// Run a small swarm, which takes two minutes per run; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// P2PLab's: 160 clients, started every 10 s, 16 MB, 1 to 80 on a host.
+    /// Run P2PLab's swarm: 160 clients, one every 10 s, 16 MB, 1 to 80 clients per host.
     #[arg(long)]
     full: bool,
-    /// Clients on a host, one run for each.
+    /// Numbers of clients per host, one run for each.
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     ratios: Option<Vec<u32>>,
-    /// How many more times the first ratio is run: by how much the same swarm differs.
+    /// Number of additional runs at the first ratio, which show the differences due to
+    /// chance.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     repeats: Option<u32>,
-    /// Run nothing: a report of the runs that are in the folder.
+    /// Run nothing, and report on the runs in the folder.
     #[arg(long, conflicts_with = "ratios")]
     report_only: bool,
-    /// Clients that download.
+    /// Number of downloading clients.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: Option<u32>,
-    /// The program of clients and seeders: libtorrent or aria2.
+    /// Program of clients and seeders: libtorrent or aria2.
     #[arg(long, value_name = "NAME")]
     client: Option<Client>,
-    /// The line of each client, as in `down: 2mbit, up: 128kbit, latency: 30ms`.
+    /// Access link of each client, as in `down: 2mbit, up: 128kbit, latency: 30ms`.
     #[arg(long, value_name = "LINE")]
     line: Option<String>,
     /// Size of the file in KiB.
@@ -62,10 +63,10 @@ pub(in crate::commands) struct Folding {
     /// Time between the starts of two clients, as in `2s`.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
-    /// Exit code 1 if curves are further apart than this share of all data, in per cent.
+    /// Exit with code 1 if curves differ by more than this share of all data, in per cent.
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
     at_most: f64,
-    /// Folder of the results.
+    /// Folder for the results.
     #[arg(long, default_value = "bench-folding")]
     out: PathBuf,
     /// Print JSON.
@@ -189,7 +190,8 @@ fn row(run: &Run, runs: &[Run]) -> [String; COLUMNS.len()] {
         run.done_quantile(share)
             .map_or("–".into(), |s| format!("{s:.1}"))
     };
-    // A ratio is compared with the smallest one, a run of a ratio with its first.
+    // A ratio is compared with the smallest one, a repeated run with the first of its
+    // ratio.
     let first = match run.again {
         0 => runs.first(),
         _ => runs.iter().find(|first| first.ratio == run.ratio),
@@ -215,7 +217,7 @@ fn row(run: &Run, runs: &[Run]) -> [String; COLUMNS.len()] {
 }
 
 impl Folding {
-    /// Whether no curve is further from another than it may be; of one ratio, that holds.
+    /// Whether all distances are within the bound; true if there is one ratio only.
     fn is_near(&self, apart: Distances) -> bool {
         apart.ratios.unwrap_or(0.0) * 100.0 <= self.at_most
     }
@@ -304,7 +306,7 @@ fn verdict(holds: bool) -> Verdict {
     }
 }
 
-/// One line on a terminal; Ctrl-C ends the measurement in order.
+/// Progress on one line of the terminal; Ctrl-C ends the measurement in order.
 struct Watcher {
     cancelled: Arc<AtomicBool>,
     terminal: bool,
