@@ -1,5 +1,5 @@
-//! The probe in three languages (all others are in `languages`), run as vnodes, and a
-//! peer that tells it which address it sees.
+//! The probe in three languages (the others are in `languages`), run as vnodes, and a peer
+//! that replies with the address that it sees.
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -13,20 +13,20 @@ use socket2::{Domain, Socket, Type};
 
 use crate::command::{emu_path, python};
 
-/// Longest wait for a peer.
+/// Timeout for an answer of the peer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Folder of the probe's sources.
+/// Folder of the probe's source files.
 pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
 
-/// A probe: its language and how to start it.
+/// A probe program: its language and its command line.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// Language.
+    /// Programming language of the probe.
     pub language: &'static str,
     words: Vec<String>,
 }
 
-/// The probe in every language that this machine has; others are skipped aloud.
+/// The probe in every language that this machine has; others are skipped with a message.
 ///
 /// # Panics
 /// If a compiler fails.
@@ -50,7 +50,7 @@ pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
     probes
 }
 
-/// The C probe, linked statically if the machine has the library for it.
+/// The C probe, linked statically if the machine has a static C library.
 fn c_probe(folder: &Path) -> Option<Probe> {
     let binary = folder.join("probe").display().to_string();
     let compile = |options: &[&str]| {
@@ -73,7 +73,7 @@ fn c_probe(folder: &Path) -> Option<Probe> {
 }
 
 impl Probe {
-    /// One in a language, started by these words.
+    /// A probe in a language, started by this command.
     pub fn new(language: &'static str, words: Vec<String>) -> Self {
         Self { language, words }
     }
@@ -85,10 +85,10 @@ impl Probe {
         command
     }
 
-    /// Runs it as a vnode to its end; what it printed.
+    /// Runs the probe as a vnode to completion and returns its output.
     ///
     /// # Panics
-    /// If emu fails.
+    /// If `emu exec` fails.
     pub fn run(&self, vnode: &str, arguments: &str) -> String {
         let output = self.command(vnode, arguments).output().unwrap();
         let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -96,10 +96,10 @@ impl Probe {
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Starts a server as a vnode and waits until it is bound.
+    /// Starts the probe as a server on a vnode and waits until it is bound.
     ///
     /// # Panics
-    /// If it does not get so far.
+    /// If it does not bind.
     pub fn serve(&self, vnode: &str, kind: &str, address: &str, port: u16) -> Server {
         let mut child = self
             .command(vnode, &format!("{kind} serve {address} {port}"))
@@ -117,9 +117,9 @@ impl Probe {
     }
 }
 
-/// A server that runs; killed when dropped.
+/// A running server; killed on drop.
 pub struct Server {
-    /// The address that it is bound to, as it sees it.
+    /// The address that the server is bound to, by getsockname(2).
     pub bound: String,
     child: Child,
     _output: BufReader<ChildStdout>,
@@ -132,8 +132,8 @@ impl Drop for Server {
     }
 }
 
-/// Answers everybody who asks at an address, TCP and UDP, which address it sees;
-/// ends with the process.
+/// Answers every TCP and UDP request to an address with the address that it sees; the
+/// threads end with the process.
 ///
 /// # Panics
 /// If the address is not local.
@@ -155,10 +155,10 @@ pub fn peer(address: &str) {
     });
 }
 
-/// Asks a server, from an address, which address it sees; none if nobody answers.
+/// Asks a server, from a given address, which address it sees; `None` without an answer.
 ///
 /// # Panics
-/// If the own address is not local.
+/// If `from` is not local.
 pub fn ask(kind: &str, from: &str, to: &str) -> Option<String> {
     let from: IpAddr = from.parse().unwrap();
     let to: SocketAddr = to.parse().unwrap();
