@@ -1,4 +1,4 @@
-//! Loading twice, over damage, in turns, and at scale.
+//! Loading repeatedly, over damage, alternately, and at scale.
 use std::{
     process::Stdio,
     time::{Duration, Instant},
@@ -36,8 +36,8 @@ fn a_second_load_replaces_the_first() {
     });
 }
 
-/// Somebody removed parts by hand: status says so, verify fails, load repairs,
-/// unload restores.
+/// Parts were removed by hand: status reports the drift, verify fails, load repairs, unload
+/// restores.
 #[test]
 fn damage_is_seen_and_repaired() {
     isolated(|| {
@@ -149,8 +149,8 @@ fn dry_run_shows_and_does_nothing() {
     });
 }
 
-/// The largest host: as many vnodes as the flow identifier can tell apart. The file does
-/// not say how they get their addresses: by routes.
+/// The largest host: as many vnodes as the flow identifier can distinguish. The file does
+/// not choose how the vnodes get their addresses, so they get them by routes.
 #[test]
 fn sixty_five_thousand_vnodes() {
     isolated(|| {
@@ -173,7 +173,7 @@ groups:
     });
 }
 
-/// As many groups as the tables hold, each pair with its own latency.
+/// As many groups as the maps hold, with a latency for each pair.
 #[test]
 fn a_thousand_and_twenty_four_groups() {
     isolated(|| {
@@ -229,7 +229,7 @@ fn doctor_finds_this_kernel_fit() {
     });
 }
 
-/// `--rates` on lines that any machine can fill.
+/// `verify --rates` on access links that any machine can saturate.
 #[test]
 fn verify_measures_rates() {
     isolated(|| {
