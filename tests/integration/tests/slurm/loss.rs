@@ -1,4 +1,4 @@
-//! Nodes that are lost in mid-run, and runs that are broken off.
+//! Nodes that are lost during a run, and runs that are aborted.
 use std::time::Duration;
 
 use integration::command::run;
@@ -9,8 +9,8 @@ use crate::{
     experiment::{Shared, start, until, words},
 };
 
-/// Something to find by its name on every node; it ends by itself after a while on
-/// those that live.
+/// An experiment whose process can be found by its name on every node; it ends by itself
+/// after a while on nodes that survive.
 const EXPERIMENT: &str = "name: loss
 topology: topology.yaml
 seed: 7
@@ -19,10 +19,9 @@ programs:
   - {name: sleeper, on: clients, run: [sleep, '3333'], for: FORs}
 ";
 const NODES: usize = 4;
-/// The command's words under `srun`, where Slurm leaves it to emu what a lost node
-/// means.
+/// Options of `srun` by which Slurm leaves the reaction to a lost node to emu.
 const ALONE: &str = "-N4 --no-kill --kill-on-bad-exit=0";
-/// Long enough for a loaded machine; a hang is found by it.
+/// Timeout that is long enough for a loaded machine and detects a hang.
 const LONG: Duration = Duration::from_secs(90);
 
 fn shared(lasts_s: u32) -> Shared {
@@ -35,7 +34,7 @@ fn wait_running(cluster: &Cluster) {
     until("every node runs its two clients", LONG, running);
 }
 
-/// A node has no program, no emu and no emulated network any more.
+/// Whether a node has no program, no emu and no emulated network left.
 fn is_clean(cluster: &Cluster, node: usize) -> bool {
     let qdiscs = cluster.on(node, || run("tc qdisc show dev eth0"));
     cluster.named(node, "sleep 3333").is_empty()
@@ -101,7 +100,7 @@ fn a_node_without_power_is_marked() {
             (&merged["ended"], &merged["unknown"]),
             (&"complete".into(), &2.into())
         );
-        // The others went on to their end.
+        // The programs on the other nodes ran to completion.
         assert_eq!((&merged["done"], &merged["failed"]), (&6.into(), &0.into()));
         for row in shared.table("out/processes.csv") {
             let lasted =
@@ -112,8 +111,8 @@ fn a_node_without_power_is_marked() {
     });
 }
 
-/// Without its daemon a node is lost to Slurm, which then ends the job. emu on that
-/// node hears of it from the others, and leaves nothing behind.
+/// Without its daemon a node is lost to Slurm, which then ends the job. emu on that node
+/// learns this from the other nodes, and leaves no residue.
 #[test]
 fn a_node_without_slurmd_leaves_nothing() {
     with_cluster("a_node_without_slurmd_leaves_nothing", NODES, |cluster| {
@@ -132,7 +131,7 @@ fn a_node_without_slurmd_leaves_nothing() {
     });
 }
 
-/// Killed outright on one node, where Slurm lives on.
+/// emu is killed by SIGKILL on one node, where Slurm keeps running.
 #[test]
 fn killed_on_one_node_it_leaves_no_orphans() {
     with_cluster(
@@ -162,14 +161,14 @@ fn killed_on_one_node_it_leaves_no_orphans() {
     );
 }
 
-/// What the first node has merged; it may still be at it.
+/// The merged summary of the first node, which may still be writing it.
 fn summary(shared: &Shared) -> Value {
     let path = shared.path("out/summary.json");
     until("the results are merged", LONG, || path.exists());
     shared.json("out/summary.json")
 }
 
-/// Ends the job, which waits for a node that does not answer any more.
+/// Cancels the job, which would wait for a node that does not answer any more.
 fn end(cluster: &Cluster, mut srun: std::process::Child) {
     let ended = |srun: &mut std::process::Child| srun.try_wait().unwrap().is_some();
     if !ended(&mut srun) {

@@ -1,5 +1,5 @@
-//! Other ways to start a run over several hosts: the batch script, and one command on
-//! each host as ssh would start it.
+//! Other ways to start a run over several hosts: the batch script, and one command per host
+//! as ssh would start it.
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use integration::command::emu_path;
@@ -23,7 +23,7 @@ fn assert_whole(merged: &Value) {
     assert_eq!((&merged["done"], &merged["failed"]), (&8.into(), &0.into()));
     assert_eq!(merged["hosts"].as_array().unwrap().len(), 2);
     let seeds = merged["hosts"].as_array().unwrap().iter();
-    // The file names no seed: the first host's is everybody's.
+    // The file sets no seed: all hosts use that of the first host.
     assert!(
         seeds
             .map(|h| &h["summary"]["seed"])
@@ -49,7 +49,7 @@ fn the_batch_script_and_plain_commands() {
         let queue = || cluster.output("squeue", &["-h"]).trim().is_empty();
         until("the job ends", LONG, queue);
 
-        // As `ssh HOST emu run …` on each.
+        // The equivalent of `ssh HOST emu run …` for each host.
         let hosts: Vec<_> = (0..2)
             .map(|rank: usize| {
                 let mut emu = std::process::Command::new(emu_path());
@@ -65,7 +65,7 @@ fn the_batch_script_and_plain_commands() {
             assert!(output.status.success(), "{}", words(&output));
         }
         assert_whole(&shared.json("plain/summary.json"));
-        // Put together once more, by hand: the same.
+        // Merging once more by hand gives the same result.
         let merged = integration::command::emu_json(&format!(
             "results merge {}",
             shared.path("plain").display()
