@@ -1,27 +1,27 @@
-//! The extended states that stopped processes are known to have.
+//! Cache of the extended states of stopped processes.
 use std::ffi::c_int;
 
-/// Larger than what UML 6.1 keeps (2,696 bytes).
+/// Maximum length of a cached state; UML 6.1 keeps 2,696 bytes.
 const LARGEST: usize = 4096;
-/// Processes that take turns: each guest process is one. Those whose numbers are equal
-/// modulo this displace each other.
+/// Number of cache entries, one per guest process that takes part in context switches. PIDs
+/// that are equal modulo this number evict each other.
 const PLACES: usize = 512;
 
-/// A process and its state while it is stopped.
+/// A cache entry: a stopped process and its state.
 struct Place {
     pid: c_int,
-    /// 0: not known.
+    /// Length of the state in bytes; 0 if the state is unknown.
     length: usize,
     state: [u8; LARGEST],
 }
 
-/// Stopped processes and their states.
+/// The cache, indexed by PID modulo [`PLACES`].
 pub struct Known {
     places: [Place; PLACES],
 }
 
 impl Known {
-    /// Of no process.
+    /// An empty cache.
     pub const fn new() -> Self {
         const NONE: Place = Place {
             pid: 0,
@@ -33,7 +33,7 @@ impl Known {
         }
     }
 
-    /// A process has this state now, or one that is not known.
+    /// Records that a process has this state now, or that its state is unknown.
     pub fn is(&mut self, pid: c_int, state: Option<&[u8]>) {
         let place = &mut self.places[index(pid)];
         match state {
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn only_the_same_process_with_the_same_state_is_known() {
-        // Too large for a test's stack.
+        // Static because the cache is too large for a test's stack.
         static KNOWN: Mutex<Known> = Mutex::new(Known::new());
         let mut known = KNOWN.lock().unwrap();
         assert!(!known.has(0, &[]));
