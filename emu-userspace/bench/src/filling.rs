@@ -13,7 +13,7 @@ use emu_model::{
 use emu_report::Table;
 use serde::Serialize;
 
-use super::{BenchError, Spread, namespace::Namespace};
+use super::{BenchError, MedianCi, namespace::Namespace};
 
 /// Loads per number of vnodes.
 const TURNS: usize = 5;
@@ -24,13 +24,13 @@ pub struct Row {
     /// Number of vnodes in the topology.
     pub vnodes: u32,
     /// Parsing the file and planning.
-    pub plan_s: Spread,
+    pub plan_s: MedianCi,
     /// Verifying and loading the programs, and filling the maps.
-    pub maps_s: Spread,
+    pub maps_s: MedianCi,
     /// Adding the routes that make the addresses local.
-    pub routes_s: Spread,
+    pub routes_s: MedianCi,
     /// Sum of the three parts.
-    pub all_s: Spread,
+    pub all_s: MedianCi,
 }
 
 /// Loads each number of vnodes, each time in a new scratch namespace.
@@ -49,7 +49,7 @@ fn row(vnodes: u32) -> Result<Option<Row>, BenchError> {
             seen.push(part.as_secs_f64());
         }
     }
-    let [plan_s, maps_s, routes_s, all_s] = seen.map(Spread::of);
+    let [plan_s, maps_s, routes_s, all_s] = seen.map(MedianCi::of);
     Ok((|| {
         Some(Row {
             vnodes,
@@ -100,7 +100,7 @@ pub fn table(rows: &[Row]) -> Table {
         "95 % interval",
     ]);
     for row in rows {
-        let seconds = |spread: &Spread| format!("{:.3}", spread.median);
+        let seconds = |time: &MedianCi| format!("{:.3}", time.median);
         table.row([
             row.vnodes.to_string(),
             seconds(&row.plan_s),

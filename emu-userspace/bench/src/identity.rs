@@ -21,7 +21,7 @@ use emu_kernel::{
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use super::{BenchError, Spread, namespace::Namespace};
+use super::{BenchError, MedianCi, namespace::Namespace};
 
 /// The number of samples of a run.
 #[derive(Debug, Clone, Copy)]
@@ -48,11 +48,11 @@ pub struct Case {
     /// Name of the operation in the table.
     pub name: &'static str,
     /// Nanoseconds per operation with the hooks attached.
-    pub with_ns: Spread,
+    pub with_ns: MedianCi,
     /// Nanoseconds per operation without hooks.
-    pub without_ns: Spread,
+    pub without_ns: MedianCi,
     /// Ratio of the time with hooks to the time without, of neighbouring blocks.
-    pub ratio: Spread,
+    pub ratio: MedianCi,
 }
 
 /// The measured operation.
@@ -230,8 +230,8 @@ impl Series {
             without.push(plain);
             ratios.push(hooked / plain);
         }
-        let spreads = [with, without, ratios].map(Spread::of);
-        let [Some(with_ns), Some(without_ns), Some(ratio)] = spreads else {
+        let medians = [with, without, ratios].map(MedianCi::of);
+        let [Some(with_ns), Some(without_ns), Some(ratio)] = medians else {
             return Ok(None);
         };
         Ok(Some(Case {
@@ -256,7 +256,7 @@ impl Series {
                 times.push(time);
             }
         }
-        Ok(Spread::of(times).map_or(0.0, |s| s.median))
+        Ok(MedianCi::of(times).map_or(0.0, |s| s.median))
     }
 
     fn connect(&self, peer: &Socket, address: SocketAddr, hooked: bool) -> io::Result<f64> {

@@ -15,6 +15,7 @@ pub mod folding;
 pub mod identity;
 pub mod impairments;
 pub mod lines;
+mod median_ci;
 pub mod model;
 pub mod namespace;
 pub mod packet;
@@ -23,7 +24,6 @@ pub mod queues;
 pub mod scale;
 pub mod scene;
 pub mod settings;
-mod spread;
 pub mod stats;
 pub mod traffic;
 pub mod vnodes;
@@ -35,7 +35,7 @@ use emu_kernel::{
     session::SessionError,
 };
 
-pub use spread::Spread;
+pub use median_ci::MedianCi;
 
 /// Reasons why a measurement could not be completed.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ use emu_model::{plan::Plan, topology};
 use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
-use super::{BenchError, Spread, filling, namespace::Namespace};
+use super::{BenchError, MedianCi, filling, namespace::Namespace};
 
 /// Largest cost of a random packet with 65,536 vnodes, relative to one vnode: it allows for
 /// some CPU cache misses, which no table of that size avoids, and excludes a rule per
@@ -114,9 +114,9 @@ pub struct Row {
     /// Number of vnodes in the topology.
     pub vnodes: u32,
     /// Nanoseconds per test run, one packet over and over.
-    pub repeated_ns: Spread,
+    pub repeated_ns: MedianCi,
     /// Nanoseconds per test run, a random packet each.
-    pub random_ns: Spread,
+    pub random_ns: MedianCi,
 }
 
 /// Results of all programs on one machine.
@@ -266,7 +266,7 @@ fn in_turns(
             for _ in 0..sizes.packets {
                 times.push(f64::from(test(&draws.frame(nodes), 1)?));
             }
-            random.push(Spread::of(times).map_or(f64::NAN, |s| s.median));
+            random.push(MedianCi::of(times).map_or(f64::NAN, |s| s.median));
         }
         monitor.sample();
     }
@@ -275,8 +275,8 @@ fn in_turns(
             program: variant.program,
             feature: variant.feature,
             vnodes: variant.vnodes,
-            repeated_ns: Spread::of(repeated)?,
-            random_ns: Spread::of(random)?,
+            repeated_ns: MedianCi::of(repeated)?,
+            random_ns: MedianCi::of(random)?,
         })
     };
     Ok(variants.iter().zip(seen).filter_map(row).collect())
@@ -437,7 +437,7 @@ fn table(rows: &[Row]) -> Table {
     ]);
     for row in rows {
         let (repeated, random) = (&row.repeated_ns, &row.random_ns);
-        let interval = |s: &Spread| format!("{:.0} to {:.0}", s.low, s.high);
+        let interval = |s: &MedianCi| format!("{:.0} to {:.0}", s.low, s.high);
         table.row([
             row.program.to_owned(),
             row.feature.to_owned(),

@@ -11,7 +11,7 @@ use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
 use super::{
-    BenchError, Spread,
+    BenchError, MedianCi,
     lines::{Line, System},
     traffic::{self, Transfer},
 };
@@ -72,13 +72,13 @@ pub struct Row {
     /// Setup time in seconds.
     pub load_s: f64,
     /// Median round-trip time of a round, in microseconds.
-    pub rtt_us: Spread,
+    pub rtt_us: MedianCi,
     /// Throughput of one TCP connection in bits per second.
-    pub tcp_bits_per_sec: Spread,
+    pub tcp_bits_per_sec: MedianCi,
     /// Round-trip time minus that of the same system with one vnode, in microseconds.
-    pub rtt_more_us: Spread,
+    pub rtt_more_us: MedianCi,
     /// Throughput relative to that of the same system with one vnode.
-    pub tcp_ratio: Spread,
+    pub tcp_ratio: MedianCi,
 }
 
 /// Results of all systems on one machine.
@@ -137,7 +137,7 @@ pub fn run(
         for (line, [rtt, tcp]) in lines.iter().zip(&mut seen) {
             let [from, to] = line.places();
             let times = traffic::round_trips(from, to, sizes.round_trips)?;
-            rtt.push(Spread::of(times).map_or(f64::NAN, |s| s.median));
+            rtt.push(MedianCi::of(times).map_or(f64::NAN, |s| s.median));
             tcp.push(traffic::transfer(from, to, &transfer)?);
             monitor.sample();
         }
@@ -184,14 +184,14 @@ fn rows(lines: &[Line], seen: &[[Vec<f64>; 2]]) -> Vec<Row> {
     let row = |(line, [rtt, tcp]): (&Line, &[Vec<f64>; 2])| {
         let [rtt_one, tcp_one] = first(line.system)?;
         let pairs = |a: &[f64], b: &[f64], f: fn(f64, f64) -> f64| {
-            Spread::of(a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect())
+            MedianCi::of(a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect())
         };
         Some(Row {
             system: line.system,
             vnodes: line.vnodes,
             load_s: line.load_s,
-            rtt_us: Spread::of(rtt.clone())?,
-            tcp_bits_per_sec: Spread::of(tcp.clone())?,
+            rtt_us: MedianCi::of(rtt.clone())?,
+            tcp_bits_per_sec: MedianCi::of(tcp.clone())?,
             rtt_more_us: pairs(rtt, rtt_one, |a, b| a - b)?,
             tcp_ratio: pairs(tcp, tcp_one, |a, b| a / b)?,
         })
@@ -205,7 +205,7 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
         return Vec::new();
     };
     let mut verdicts = Vec::new();
-    let wide = |s: &Spread| (s.high - s.low) / s.median > RESTLESS;
+    let wide = |s: &MedianCi| (s.high - s.low) / s.median > RESTLESS;
     let restless = if health.stolen > STOLEN {
         let share = health.stolen * 100.0;
         Some(format!(

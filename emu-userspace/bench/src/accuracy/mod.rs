@@ -9,7 +9,7 @@ use emu_report::Verdict;
 use serde::Serialize;
 
 use super::{
-    BenchError, Spread,
+    BenchError, MedianCi,
     probe::{self, Ends, Pace},
     scene::Scene,
     traffic::{self, Place, Transfer},
@@ -301,7 +301,7 @@ fn rates(scene: &Scene, case: &RateCase, turns: u32) -> Result<RateRow, BenchErr
             seen.push(rate_error(&ends, case)?);
         }
     }
-    let median = |errors: Vec<f64>| Spread::of(errors).map_or(f64::NAN, |s| s.median);
+    let median = |errors: Vec<f64>| MedianCi::of(errors).map_or(f64::NAN, |s| s.median);
     Ok(RateRow {
         case: *case,
         errors: seen.map(median),

@@ -4,7 +4,7 @@ use serde::Serialize;
 /// Median of a sample, with an interval that holds the true median with at least
 /// 95 % confidence whatever the distribution (order statistics).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
+pub struct MedianCi {
     /// The sample's median.
     pub median: f64,
     /// Lower end of the 95 % confidence interval.
@@ -15,7 +15,7 @@ pub struct Spread {
     pub samples: usize,
 }
 
-impl Spread {
+impl MedianCi {
     /// Median and interval of a sample; `None` if it is empty. Below six values the
     /// interval is their range, whose confidence is lower than 95 %.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
@@ -57,14 +57,14 @@ mod tests {
         // distribution.
         for (n, rank) in [(6, 1), (8, 1), (9, 2), (20, 6), (30, 10), (50, 18)] {
             let values = (1..=n).map(f64::from).collect();
-            let spread = Spread::of(values).unwrap();
-            assert_eq!(spread.low, f64::from(rank), "{n}");
-            assert_eq!(spread.high, f64::from(n + 1 - rank), "{n}");
-            assert_eq!(spread.median, f64::from(n + 1) / 2.0);
+            let ci = MedianCi::of(values).unwrap();
+            assert_eq!(ci.low, f64::from(rank), "{n}");
+            assert_eq!(ci.high, f64::from(n + 1 - rank), "{n}");
+            assert_eq!(ci.median, f64::from(n + 1) / 2.0);
         }
-        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(MedianCi::of(vec![]), None);
         assert_eq!(
-            Spread::of(vec![3.0, 1.0]).map(|s| (s.low, s.high)),
+            MedianCi::of(vec![3.0, 1.0]).map(|s| (s.low, s.high)),
             Some((1.0, 3.0))
         );
     }
