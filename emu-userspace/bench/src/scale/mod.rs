@@ -1,8 +1,8 @@
 //! Many peers on one machine: real nodes of the BitTorrent DHT, or BitTorrent clients, each
 //! a process of its own behind an access link. The measurement tells whether the emulated
 //! network keeps its latencies while all peers run.
+mod barrier;
 mod bench;
-mod meeting;
 mod peer;
 mod progress;
 
@@ -15,9 +15,9 @@ use std::{
 use serde::Serialize;
 
 use super::BenchError;
+use barrier::Barrier;
+pub use barrier::Place;
 use bench::{Bench, available_bytes};
-use meeting::Meeting;
-pub use meeting::Place;
 use peer::Experiment;
 pub use peer::Peer;
 pub use progress::Curve;
@@ -146,31 +146,31 @@ pub fn run(
     say: &mut dyn FnMut(&str),
 ) -> Result<Option<Outcome>, BenchError> {
     fs::create_dir_all(folder).map_err(BenchError::system("make a folder"))?;
-    let meeting = Meeting::new(place, folder)?;
-    let parts = if meeting.leads() {
+    let barrier = Barrier::new(place, folder)?;
+    let parts = if barrier.is_first() {
         let parts = prepare(settings, place, folder)?;
-        meeting.tell("prepared", "")?;
+        barrier.publish("prepared", "")?;
         Some(parts)
     } else {
-        meeting.hear_first("prepared")?;
+        barrier.wait_for_first("prepared")?;
         None
     };
     let bench = Bench::new(settings, place, folder)?;
     let begin = Instant::now();
     bench.load()?;
     let load_s = begin.elapsed().as_secs_f64();
-    meeting.tell("loaded", "")?;
+    barrier.publish("loaded", "")?;
     let mut idle = None;
-    if meeting.leads() {
-        meeting.hear_all("loaded")?;
+    if barrier.is_first() {
+        barrier.wait_for_all("loaded")?;
         say("loaded; measuring the round trip with nobody there");
         idle = Some(bench.error_ms()?);
     }
     let memory = available_bytes();
     let child = bench.start()?;
-    let running = bench.watch(child, meeting.leads(), say)?;
+    let running = bench.watch(child, barrier.is_first(), say)?;
     let used = memory.saturating_sub(running.available_bytes);
-    meeting.tell("used", &used.to_string())?;
+    barrier.publish("used", &used.to_string())?;
     let (Some(parts), Some((error_idle_ms, expected_ms))) = (parts, idle) else {
         return Ok(None);
     };
@@ -179,7 +179,7 @@ pub fn run(
     outcome.error_idle_ms = error_idle_ms;
     outcome.error_running_ms = running.error_ms;
     outcome.expected_ms = expected_ms;
-    let used = meeting.hear_all("used")?;
+    let used = barrier.wait_for_all("used")?;
     outcome.used_bytes = used.iter().filter_map(|b| b.parse::<u64>().ok()).sum();
     Ok(Some(outcome))
 }

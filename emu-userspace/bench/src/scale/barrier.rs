@@ -12,9 +12,9 @@ use std::{
 use crate::BenchError;
 
 /// Timeout for the other hosts to start and to load.
-const WITHIN: Duration = Duration::from_secs(120);
+const BARRIER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Poll interval of the status files.
-const LOOK: Duration = Duration::from_millis(100);
+const BARRIER_POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Folder of the status files, below the results folder.
 const FOLDER: &str = "words";
 
@@ -50,13 +50,13 @@ impl Place {
 }
 
 /// A barrier between hosts, with one status file per host and step.
-pub(super) struct Meeting {
+pub(super) struct Barrier {
     folder: PathBuf,
     rank: usize,
     size: usize,
 }
 
-impl Meeting {
+impl Barrier {
     /// Opens the barrier. With several hosts it refuses a folder with the files of an
     /// earlier measurement, which it would take for those of this one.
     pub fn new(place: Option<&Place>, results: &Path) -> Result<Self, BenchError> {
@@ -73,47 +73,52 @@ impl Meeting {
     }
 
     /// Whether this is the first host, which measures and judges.
-    pub fn leads(&self) -> bool {
+    pub fn is_first(&self) -> bool {
         self.rank == 0
     }
 
     /// Publishes that this host has reached a step.
-    pub fn tell(&self, what: &str, words: &str) -> Result<(), BenchError> {
+    pub fn publish(&self, what: &str, text: &str) -> Result<(), BenchError> {
         let path = self.folder.join(file(what, self.rank));
         // Renamed into place, because a waiting host reads the file as soon as it appears.
         let new = path.with_extension("new");
-        fs::write(&new, words)
+        fs::write(&new, text)
             .and_then(|()| fs::rename(&new, &path))
             .map_err(BenchError::system("tell the other hosts"))
     }
 
     /// Waits until the first host has reached a step.
-    pub fn hear_first(&self, what: &'static str) -> Result<(), BenchError> {
-        self.hear(what, 0, Instant::now()).map(drop)
+    pub fn wait_for_first(&self, what: &'static str) -> Result<(), BenchError> {
+        self.wait_for(what, 0, Instant::now()).map(drop)
     }
 
     /// Waits until every host has reached a step; returns their texts, ordered by rank.
-    pub fn hear_all(&self, what: &'static str) -> Result<Vec<String>, BenchError> {
+    pub fn wait_for_all(&self, what: &'static str) -> Result<Vec<String>, BenchError> {
         let start = Instant::now();
         let ranks = 0..self.size;
-        ranks.map(|rank| self.hear(what, rank, start)).collect()
+        ranks.map(|rank| self.wait_for(what, rank, start)).collect()
     }
 
-    fn hear(&self, what: &'static str, rank: usize, since: Instant) -> Result<String, BenchError> {
+    fn wait_for(
+        &self,
+        what: &'static str,
+        rank: usize,
+        since: Instant,
+    ) -> Result<String, BenchError> {
         let path = self.folder.join(file(what, rank));
         loop {
-            if let Ok(words) = fs::read_to_string(&path) {
-                return Ok(words);
+            if let Ok(text) = fs::read_to_string(&path) {
+                return Ok(text);
             }
-            if since.elapsed() > WITHIN {
+            if since.elapsed() > BARRIER_TIMEOUT {
                 return Err(BenchError::Silent {
                     rank,
                     what,
-                    within: WITHIN,
+                    within: BARRIER_TIMEOUT,
                     folder: self.folder.clone(),
                 });
             }
-            thread::sleep(LOOK);
+            thread::sleep(BARRIER_POLL_INTERVAL);
         }
     }
 }
@@ -136,20 +141,20 @@ mod tests {
     }
 
     #[test]
-    fn hosts_hear_each_other_and_no_earlier_run() {
+    fn hosts_pass_barriers_and_refuse_an_earlier_run() {
         let folder = tempfile::tempdir().unwrap();
-        let of = |rank| Meeting::new(Some(&place(rank, 2)), folder.path());
+        let of = |rank| Barrier::new(Some(&place(rank, 2)), folder.path());
         let (first, second) = (of(0).unwrap(), of(1).unwrap());
-        assert!(first.leads() && !second.leads());
-        first.tell("prepared", "").unwrap();
-        second.hear_first("prepared").unwrap();
-        second.tell("used", "7").unwrap();
-        first.tell("used", "5").unwrap();
-        assert_eq!(first.hear_all("used").unwrap(), ["5", "7"]);
+        assert!(first.is_first() && !second.is_first());
+        first.publish("prepared", "").unwrap();
+        second.wait_for_first("prepared").unwrap();
+        second.publish("used", "7").unwrap();
+        first.publish("used", "5").unwrap();
+        assert_eq!(first.wait_for_all("used").unwrap(), ["5", "7"]);
         assert!(matches!(of(0), Err(BenchError::Earlier { .. })));
         // A single host may overwrite its earlier results.
-        let alone = Meeting::new(None, folder.path()).unwrap();
-        alone.tell("used", "9").unwrap();
-        assert_eq!(alone.hear_all("used").unwrap(), ["9"]);
+        let alone = Barrier::new(None, folder.path()).unwrap();
+        alone.publish("used", "9").unwrap();
+        assert_eq!(alone.wait_for_all("used").unwrap(), ["9"]);
     }
 }
