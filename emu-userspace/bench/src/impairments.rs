@@ -26,7 +26,7 @@ const APART: usize = 8;
 
 /// Longest stall of the machine that is accepted while delays are measured: a third of the
 /// spread.
-const STILL: Duration = Duration::from_millis(17);
+const MAX_STALL: Duration = Duration::from_millis(17);
 /// Maximum number of attempts at a round without a longer stall.
 const ATTEMPTS: u32 = 4;
 
@@ -199,8 +199,8 @@ fn row(
         Measure::Missing(_) | Measure::Twice(_) => (sizes.events, 20, 600),
     };
     // Loss and duplication of a datagram do not depend on time.
-    let still = match setting.measure {
-        Measure::Delays(..) | Measure::Early(_) => STILL,
+    let max_stall = match setting.measure {
+        Measure::Delays(..) | Measure::Early(_) => MAX_STALL,
         Measure::Missing(_) | Measure::Twice(_) => Duration::MAX,
     };
     let pace = Pace {
@@ -214,8 +214,8 @@ fn row(
     // The systems are interleaved, so that background load affects both alike.
     for _ in 0..sizes.turns {
         for (line, turns) in lines.iter().zip(&mut turns) {
-            turns.push(probe::calmly(
-                still,
+            turns.push(probe::retry_on_stall(
+                max_stall,
                 ATTEMPTS,
                 || Ok(()),
                 |()| probe::stream(line, &pace),

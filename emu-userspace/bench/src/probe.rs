@@ -74,17 +74,17 @@ pub fn receiver(address: &str) -> Result<UdpSocket, BenchError> {
 }
 
 /// Interval of the heartbeat thread that detects stalls of the machine.
-const BEAT: Duration = Duration::from_millis(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Repeats a measurement if the machine stalled for longer than `still` meanwhile, with
+/// Repeats a measurement if the machine stalled for longer than `max_stall` meanwhile, with
 /// `attempts` attempts in all; the attempt with the shortest stall counts. A stall does not
 /// depend on what was measured, so the choice does not bias the result. `prepare` runs
 /// before each attempt and is not watched for stalls.
 ///
 /// # Errors
 /// The error of `prepare` or of the measurement.
-pub fn calmly<P: Sync, T>(
-    still: Duration,
+pub fn retry_on_stall<P: Sync, T>(
+    max_stall: Duration,
     attempts: u32,
     mut prepare: impl FnMut() -> Result<P, BenchError>,
     mut measure: impl FnMut(&P) -> Result<T, BenchError>,
@@ -98,8 +98,8 @@ pub fn calmly<P: Sync, T>(
                 let mut worst = Duration::ZERO;
                 while !done.load(Ordering::Relaxed) {
                     let start = Instant::now();
-                    thread::sleep(BEAT);
-                    worst = worst.max(start.elapsed().saturating_sub(BEAT));
+                    thread::sleep(HEARTBEAT_INTERVAL);
+                    worst = worst.max(start.elapsed().saturating_sub(HEARTBEAT_INTERVAL));
                 }
                 worst
             });
@@ -111,7 +111,7 @@ pub fn calmly<P: Sync, T>(
         if best.as_ref().is_none_or(|(least, _)| worst < *least) {
             best = Some((worst, result));
         }
-        if worst <= still {
+        if worst <= max_stall {
             break;
         }
     }

@@ -23,7 +23,7 @@ const ECN_CAPABLE: i32 = 2;
 const TOLERANCE: f64 = 0.15;
 
 /// Longest stall of the machine that is accepted during a measurement.
-const STILL: Duration = Duration::from_millis(40);
+const MAX_STALL: Duration = Duration::from_millis(40);
 /// Maximum number of attempts at a measurement without a longer stall.
 const ATTEMPTS: u32 = 3;
 
@@ -132,7 +132,7 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
                 .map_err(|e| BenchError::system("set the ECN bits")(e.into()))?;
             Ok((ends, marks(scene, place)?))
         };
-        probe::calmly(STILL, ATTEMPTS, prepare, |(ends, before)| {
+        probe::retry_on_stall(MAX_STALL, ATTEMPTS, prepare, |(ends, before)| {
             probe::stream(ends, &pace(count, gap_s))?;
             Ok(marks(scene, place)? - before)
         })
@@ -160,8 +160,8 @@ fn red(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
         "red limit 400000 min 2500 max 7500 avpkt 242 burst 43 probability 0.1 bandwidth 1mbit";
     let gap_s = SERIALISATION_S * 20.0 / 21.0;
     let wait_ms = |ends: &Ends| {
-        let arrivals = probe::calmly(
-            STILL,
+        let arrivals = probe::retry_on_stall(
+            MAX_STALL,
             ATTEMPTS,
             || Ok(()),
             |()| probe::stream(ends, &pace(count, gap_s)),

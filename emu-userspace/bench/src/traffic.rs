@@ -13,9 +13,9 @@ use socket2::{Domain, Socket, Type};
 use super::{BenchError, namespace::Namespace};
 
 /// Timeout for one answer, and for a sender to notice that its time is over.
-const PATIENCE: Duration = Duration::from_millis(PATIENCE_MS as u64);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(ANSWER_TIMEOUT_MS as u64);
 /// The same timeout for epoll_wait(2), in milliseconds.
-const PATIENCE_MS: u16 = 500;
+const ANSWER_TIMEOUT_MS: u16 = 500;
 /// Bytes of one write or read.
 const CHUNK_BYTES: usize = 16 << 10;
 /// Writes or reads of one connection before the next one has its turn.
@@ -43,7 +43,7 @@ pub fn round_trips(from: Place, to: Place, count: u32) -> Result<Vec<f64>, Bench
         place.namespace.enter(move || {
             let socket = UdpSocket::bind(address).map_err(BenchError::system("bind a socket"))?;
             socket
-                .set_read_timeout(Some(PATIENCE))
+                .set_read_timeout(Some(ANSWER_TIMEOUT))
                 .map_err(BenchError::system("set a time-out"))?;
             Ok(socket)
         })
@@ -84,7 +84,7 @@ fn ask(socket: &UdpSocket, count: u32) -> Result<Vec<f64>, BenchError> {
             .send(&sent)
             .map_err(BenchError::system("send a datagram"))?;
         // A late answer to an earlier datagram is not an answer to this one.
-        while start.elapsed() < PATIENCE {
+        while start.elapsed() < ANSWER_TIMEOUT {
             match socket.recv(&mut buffer) {
                 Ok(8) if buffer[..8] == sent => {
                     if number >= warm_up {
@@ -180,7 +180,7 @@ fn serve(
     let mut left = streams.len();
     let mut events = [EpollEvent::empty(); EVENTS];
     while left > 0 && !done.load(Ordering::Relaxed) {
-        let count = epoll.wait(&mut events, PATIENCE_MS)?;
+        let count = epoll.wait(&mut events, ANSWER_TIMEOUT_MS)?;
         for event in &events[..count] {
             let stream = &mut streams[event.data() as usize];
             match work(stream) {

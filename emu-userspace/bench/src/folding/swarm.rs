@@ -30,9 +30,9 @@ pub trait Observer {
 }
 
 /// Poll interval of the loop that starts programs.
-const TICK: Duration = Duration::from_millis(50);
+const START_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Timeout for tracker and seeders to listen.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum number of restarts of a program that crashes.
 const CRASHES: u32 = 2;
 
@@ -136,7 +136,7 @@ impl<'a> Swarm<'a> {
     /// Waits until `count` sockets of the first host listen on a port; the error contains
     /// the last line of a program's log.
     fn wait_listening(&self, port: u16, count: usize, folder: &Path) -> Result<(), BenchError> {
-        let deadline = Instant::now() + READY;
+        let deadline = Instant::now() + READY_TIMEOUT;
         // The local port in hexadecimal digits, and the state LISTEN.
         let port_word = format!(":{port:04X} ");
         let listening = || {
@@ -154,7 +154,7 @@ impl<'a> Swarm<'a> {
                     words: last_words(folder),
                 });
             }
-            thread::sleep(TICK);
+            thread::sleep(START_POLL_INTERVAL);
         }
         Ok(())
     }
@@ -226,7 +226,7 @@ impl<'a> Swarm<'a> {
                     break;
                 }
             }
-            thread::sleep(TICK);
+            thread::sleep(START_POLL_INTERVAL);
         }
         run.run_s = begin.elapsed().as_secs_f64();
         run.host_health = monitor.report();
