@@ -49,23 +49,23 @@ pub enum BenchError {
         source: io::Error,
     },
     /// A program exited with an error.
-    #[error("`{line}`: {words}")]
+    #[error("`{line}`: {message}")]
     Program {
         /// The program's command line.
         line: String,
         /// The program's error output.
-        words: String,
+        message: String,
     },
     /// The kernel does not have a qdisc.
     #[error(
         "this kernel or user cannot make the qdisc `{qdisc}`, which the comparison needs; \
-         `cargo xtask run -- bench …` runs it in a VM that can ({words})"
+         `cargo xtask run -- bench …` runs it in a VM that can ({message})"
     )]
     Missing {
         /// Name of the qdisc.
         qdisc: &'static str,
         /// The error output of `tc`.
-        words: String,
+        message: String,
     },
     /// A topology could not be loaded or unloaded.
     #[error(transparent)]

@@ -127,14 +127,14 @@ fn command(line: &str) -> Result<String, BenchError> {
 
 /// Splits the command line at blanks: no argument contains one.
 fn output(line: &str, input: Stdio) -> Result<String, BenchError> {
-    let error = |words: String| BenchError::Program {
+    let error = |message: String| BenchError::Program {
         line: line.to_owned(),
-        words,
+        message,
     };
-    let mut words = line.split_whitespace();
-    let program = words.next().unwrap_or_default();
+    let mut arguments = line.split_whitespace();
+    let program = arguments.next().unwrap_or_default();
     let output = Command::new(program)
-        .args(words)
+        .args(arguments)
         .stdin(input)
         .output()
         .map_err(|e| error(e.to_string()))?;

@@ -175,14 +175,14 @@ fn measure(
         ] {
             variants.extend(load(feature, *vnodes, programs)?);
         }
-        by_vnodes.extend(in_turns(&variants, sizes, &mut monitor)?);
+        by_vnodes.extend(interleaved(&variants, sizes, &mut monitor)?);
     }
     progress(steps - 2, steps, "features");
     let mut variants = vec![empty(FEATURE_VNODES)];
     for feature in 0..FEATURES.len() {
         variants.extend(load(feature, FEATURE_VNODES, &[PROG_EGRESS])?);
     }
-    let by_feature = in_turns(&variants, sizes, &mut monitor)?;
+    let by_feature = interleaved(&variants, sizes, &mut monitor)?;
     progress(steps - 1, steps, "loading");
     let filling = filling::run(sizes.vnodes)?;
     let health = monitor.report();
@@ -240,7 +240,7 @@ fn load(
 }
 
 /// Measures all variants interleaved, so that background load affects all variants alike.
-fn in_turns(
+fn interleaved(
     variants: &[Variant],
     sizes: &Sizes,
     monitor: &mut Monitor,

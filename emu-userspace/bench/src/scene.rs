@@ -51,7 +51,7 @@ impl Scene {
             left.run(&format!("tc qdisc add dev lo root {qdisc}"))
                 .map_err(|e| BenchError::Missing {
                     qdisc,
-                    words: e.to_string(),
+                    message: e.to_string(),
                 })?;
             left.run("tc qdisc del dev lo root")?;
         }

@@ -24,7 +24,7 @@ pub const LEFT: f64 = 0.95;
 pub const LOAD_S: f64 = 2.0;
 /// Largest width of a median's confidence interval, relative to the median; above it the
 /// machine was too noisy for a verdict.
-const RESTLESS: f64 = 0.3;
+const MAX_INTERVAL_WIDTH: f64 = 0.3;
 /// Largest share of CPU time that a hypervisor may steal before the verdict is undecided.
 const STOLEN: f64 = 0.05;
 
@@ -111,8 +111,8 @@ pub fn run(
     let steps = wanted.len() + sizes.turns as usize;
     let mut lines = Vec::new();
     for (system, vnodes) in wanted {
-        let words = format!("set up {} for {vnodes}", system.name());
-        progress(lines.len() + left_out.len().min(1), steps, &words);
+        let step = format!("set up {} for {vnodes}", system.name());
+        progress(lines.len() + left_out.len().min(1), steps, &step);
         match Line::new(system, vnodes) {
             Ok(line) => lines.push(line),
             Err(error) if system != System::Emu && system != System::None => {
@@ -205,8 +205,8 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
         return Vec::new();
     };
     let mut verdicts = Vec::new();
-    let wide = |s: &MedianCi| (s.high - s.low) / s.median > RESTLESS;
-    let restless = if health.stolen > STOLEN {
+    let wide = |s: &MedianCi| (s.high - s.low) / s.median > MAX_INTERVAL_WIDTH;
+    let noise = if health.stolen > STOLEN {
         let share = health.stolen * 100.0;
         Some(format!(
             "other machines took {share:.0} % of the processors"
@@ -217,7 +217,7 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
     // If the confidence interval includes the bound, the verdict is undecided; so is a
     // failure on a noisy machine.
     let mut say = |holds: bool, fails: bool, text: String| {
-        verdicts.push(match (holds, &restless) {
+        verdicts.push(match (holds, &noise) {
             (true, _) => (Verdict::Holds, text),
             (false, Some(why)) => (Verdict::Undecided, format!("{text}, but {why}")),
             (false, None) if fails => (Verdict::Fails, text),
@@ -279,8 +279,8 @@ impl Outcome {
              another. Bars are 95 % intervals of the median over turns.",
         );
         report.table("vnodes", self.table());
-        for words in &self.left_out {
-            report.text(format!("Left out: {words}."));
+        for reason in &self.left_out {
+            report.text(format!("Left out: {reason}."));
         }
         let chart = |title: &str, label: &str| {
             Chart::new(title)

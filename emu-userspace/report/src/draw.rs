@@ -46,7 +46,7 @@ type Area<'a> = DrawingArea<Backend<'a>, Shift>;
 type Plot<'a, 'b> = ChartContext<'b, Backend<'a>, Cartesian2d<Scale, Scale>>;
 type Canvas<'a> = DrawingArea<Backend<'a>, Cartesian2d<Scale, Scale>>;
 
-fn words(error: impl std::error::Error) -> String {
+fn message(error: impl std::error::Error) -> String {
     error.to_string()
 }
 
@@ -56,9 +56,9 @@ impl Chart {
     /// # Errors
     /// [`ReportError::Draw`] if the drawing library refuses the chart.
     pub fn svg(&self) -> Result<String, ReportError> {
-        svg(self).map_err(|words| ReportError::Draw {
+        svg(self).map_err(|message| ReportError::Draw {
             chart: self.title().to_owned(),
-            words,
+            message,
         })
     }
 }
@@ -69,16 +69,16 @@ fn svg(chart: &Chart) -> Result<String, String> {
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
         draw(chart, &root)?;
-        root.present().map_err(words)?;
+        root.present().map_err(message)?;
     }
     Ok(text)
 }
 
 fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
-    root.fill(&WHITE).map_err(words)?;
+    root.fill(&WHITE).map_err(message)?;
     let title = font(16).style(FontStyle::Bold).color(&INK);
     root.draw(&Text::new(chart.title.clone(), (18, 14), title))
-        .map_err(words)?;
+        .map_err(message)?;
     let legend = legend(chart);
     let longest = legend.iter().map(|(name, ..)| name.chars().count()).max();
     let legend_width = longest.map_or(16, |n| (n as i32 * 7 + 62).clamp(90, 300));
@@ -92,7 +92,7 @@ fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
         .x_label_area_size(46)
         .y_label_area_size(72)
         .build_cartesian_2d(x.clone(), y.clone())
-        .map_err(words)?;
+        .map_err(message)?;
     mesh(chart, &mut plot)?;
     for (i, name) in chart.x.categories.iter().enumerate() {
         let (at, bottom) = (
@@ -111,7 +111,7 @@ fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
             (x, bottom + 8 + level * 15),
             style,
         ))
-        .map_err(words)?;
+        .map_err(message)?;
     }
     let frame = Frame { x, y, chart };
     for (i, series) in chart.series.iter().enumerate() {
@@ -150,7 +150,7 @@ fn mesh(chart: &Chart, plot: &mut Plot) -> Result<(), String> {
         .x_label_formatter(&x_label)
         .y_label_formatter(&|value| number(*value))
         .draw()
-        .map_err(words)
+        .map_err(message)
 }
 
 /// An entry of the legend: name, colour, marker and kind.
@@ -192,7 +192,7 @@ fn draw_legend(root: &Area, legend: &[Entry], left: i32) -> Result<(), String> {
                 let ends = vec![(left, y), (left + 24, y)];
                 if *kind != Kind::Points {
                     root.draw(&PathElement::new(ends, color.stroke_width(2)))
-                        .map_err(words)?;
+                        .map_err(message)?;
                 }
                 if *kind == Kind::Step {
                     Ok(())
@@ -203,11 +203,11 @@ fn draw_legend(root: &Area, legend: &[Entry], left: i32) -> Result<(), String> {
                 }
             }
         }
-        .map_err(words)?;
+        .map_err(message)?;
         let at = Pos::new(HPos::Left, VPos::Center);
         let style = font(12).color(&INK).pos(at);
         root.draw(&Text::new(name.clone(), (left + 30, y), style))
-            .map_err(words)?;
+            .map_err(message)?;
     }
     Ok(())
 }
@@ -226,7 +226,7 @@ fn mark(root: &Area, plot: &Plot, name: &str, y: f64) -> Result<(), String> {
     for from in columns.clone().step_by(10) {
         let ends = vec![(from, at), ((from + 6).min(columns.end), at)];
         root.draw(&PathElement::new(ends, INK.stroke_width(1)))
-            .map_err(words)?;
+            .map_err(message)?;
     }
     let style = font(12).color(&INK).pos(Pos::new(HPos::Left, VPos::Bottom));
     root.draw(&Text::new(
@@ -234,7 +234,7 @@ fn mark(root: &Area, plot: &Plot, name: &str, y: f64) -> Result<(), String> {
         (columns.start + 8, at - 4),
         style,
     ))
-    .map_err(words)
+    .map_err(message)
 }
 
 /// Index of a series' colour and marker; series without a name share that of the previous
@@ -311,7 +311,7 @@ impl Frame<'_> {
         let width = if series.name.is_empty() { 1 } else { 2 };
         let path = |points| {
             let path = PathElement::new(points, color.stroke_width(width));
-            canvas.draw(&path).map_err(words)
+            canvas.draw(&path).map_err(message)
         };
         match series.kind {
             Kind::Bars => return self.bars(canvas, number, &places, color),
@@ -325,7 +325,7 @@ impl Frame<'_> {
             for place in places {
                 let polygon = Polygon::new(shape.clone(), color.filled());
                 let marker = EmptyElement::at(place) + polygon;
-                canvas.draw(&marker).map_err(words)?;
+                canvas.draw(&marker).map_err(message)?;
             }
         }
         Ok(())
@@ -338,7 +338,7 @@ impl Frame<'_> {
         });
         let Some(ends) = ends else { return Ok(()) };
         let whisker = PathElement::new(ends, color.mix(0.7).stroke_width(1));
-        canvas.draw(&whisker).map_err(words)
+        canvas.draw(&whisker).map_err(message)
     }
 
     /// Draws one bar series; all bar series share the width of a category.
@@ -357,7 +357,7 @@ impl Frame<'_> {
             let left = x - 0.4 + before * width;
             let corners = [(left, base), (left + width * 0.94, *y)];
             let bar = Rectangle::new(corners, color.filled());
-            canvas.draw(&bar).map_err(words)?;
+            canvas.draw(&bar).map_err(message)?;
         }
         Ok(())
     }

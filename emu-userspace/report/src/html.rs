@@ -57,8 +57,8 @@ fn page(report: &Report) -> Result<String, ReportError> {
                     Verdict::Fails => "fails",
                     Verdict::Undecided => "undecided",
                 };
-                let (word, text) = (verdict.word(), escaped(text));
-                let _ = writeln!(page, "<p class=\"v {class}\"><b>{word}</b>: {text}</p>");
+                let (verdict, text) = (verdict.text(), escaped(text));
+                let _ = writeln!(page, "<p class=\"v {class}\"><b>{verdict}</b>: {text}</p>");
             }
             Part::Table(_, cells) => table(&mut page, cells),
             Part::Figure { chart, caption, .. } => {

@@ -60,12 +60,12 @@ pub enum ReportError {
         source: io::Error,
     },
     /// A chart could not be drawn, or its picture not be rendered.
-    #[error("draw `{chart}`: {words}")]
+    #[error("draw `{chart}`: {message}")]
     Draw {
         /// Title of the chart.
         chart: String,
         /// Error message of the drawing library.
-        words: String,
+        message: String,
     },
     /// The data could not be serialised as JSON.
     #[error("write the data as JSON: {0}")]

@@ -22,7 +22,7 @@ pub enum Verdict {
 
 impl Verdict {
     /// Text of the verdict in tables and terminal output.
-    pub fn word(self) -> &'static str {
+    pub fn text(self) -> &'static str {
         match self {
             Self::Holds => "holds",
             Self::Fails => "FAILS",
@@ -164,9 +164,9 @@ impl Report {
                     ..
                 } => {
                     let svg = chart.svg()?;
-                    let picture = png(&svg).map_err(|words| ReportError::Draw {
+                    let picture = png(&svg).map_err(|message| ReportError::Draw {
                         chart: chart.title().to_owned(),
-                        words,
+                        message,
                     })?;
                     files.push((format!("{name}-{figure}.svg"), svg.into_bytes()));
                     files.push((format!("{name}-{figure}.png"), picture));

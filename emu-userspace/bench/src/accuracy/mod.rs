@@ -216,18 +216,22 @@ pub fn run(
     for (i, case) in sizes.rates.iter().enumerate() {
         progress(sizes.delays_ms.len() + i, all, case.rate);
         let measure = || rates(&scene, case, sizes.turns);
-        outcome.rates.push(calmest(measure, RateRow::holds, |a, b| {
-            a.best() < b.best()
-        })?);
+        outcome
+            .rates
+            .push(least_disturbed(measure, RateRow::holds, |a, b| {
+                a.best() < b.best()
+            })?);
         monitor.sample();
     }
     for (i, case) in sizes.tcp.iter().enumerate() {
-        let words = format!("TCP, {} x {} ms x {}", case.rate, case.rtt_ms, case.streams);
-        progress(all - sizes.tcp.len() + i, all, &words);
+        let step = format!("TCP, {} x {} ms x {}", case.rate, case.rtt_ms, case.streams);
+        progress(all - sizes.tcp.len() + i, all, &step);
         let measure = || tcp_row(&scene, case);
-        outcome.tcp.push(calmest(measure, TcpRow::holds, |a, b| {
-            a.share[1] > b.share[1]
-        })?);
+        outcome
+            .tcp
+            .push(least_disturbed(measure, TcpRow::holds, |a, b| {
+                a.share[1] > b.share[1]
+            })?);
         monitor.sample();
     }
     outcome.health = monitor.report();
@@ -238,10 +242,10 @@ pub fn run(
 /// Repeats a measurement until it passes, at most [`ATTEMPTS`] times. If no attempt passes,
 /// the result is the attempt in which the systems other than emu, which are not judged,
 /// were least disturbed.
-fn calmest<T>(
+fn least_disturbed<T>(
     mut measure: impl FnMut() -> Result<T, BenchError>,
     holds: impl Fn(&T) -> bool,
-    calmer: impl Fn(&T, &T) -> bool,
+    less_disturbed: impl Fn(&T, &T) -> bool,
 ) -> Result<T, BenchError> {
     let mut best = measure()?;
     for _ in 1..ATTEMPTS {
@@ -249,7 +253,7 @@ fn calmest<T>(
             break;
         }
         let next = measure()?;
-        if holds(&next) || calmer(&next, &best) {
+        if holds(&next) || less_disturbed(&next, &best) {
             best = next;
         }
     }

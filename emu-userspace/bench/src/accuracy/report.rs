@@ -10,7 +10,7 @@ const MORE_MS: f64 = 0.2;
 const STOLEN: f64 = 0.05;
 /// Largest width in milliseconds of the middle 90 % of netem's own errors; above it the
 /// machine was too noisy for a verdict.
-const RESTLESS_MS: f64 = 1.0;
+const MAX_NETEM_SPREAD_MS: f64 = 1.0;
 /// Share of the ideal throughput that netem must reach; below it, a lower throughput of emu
 /// proves nothing.
 const REACHED: f64 = 0.5;
@@ -25,9 +25,9 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 impl Outcome {
     pub(super) fn judge(&self) -> Vec<(Verdict, String)> {
         let mut verdicts = Vec::new();
-        let restless = self.restless();
+        let noise = self.noise();
         let mut say = |holds: bool, limit: Option<String>, text: String| {
-            verdicts.push(match (limit.or_else(|| restless.clone()), holds) {
+            verdicts.push(match (limit.or_else(|| noise.clone()), holds) {
                 (_, true) => (Verdict::Holds, text),
                 (Some(why), false) => (Verdict::Undecided, format!("{text}, but {why}")),
                 (None, false) => (Verdict::Fails, text),
@@ -76,7 +76,7 @@ impl Outcome {
     }
 
     /// The reason why this run cannot prove a failure, if there is one.
-    fn restless(&self) -> Option<String> {
+    fn noise(&self) -> Option<String> {
         if self.health.stolen > STOLEN {
             let share = self.health.stolen * 100.0;
             return Some(format!(
@@ -88,8 +88,7 @@ impl Outcome {
             quantile(netem, 0.95) - quantile(netem, 0.05)
         };
         let widest = self.delays.iter().map(spread).fold(0.0, f64::max);
-        let restless = widest > RESTLESS_MS;
-        restless
+        (widest > MAX_NETEM_SPREAD_MS)
             .then(|| format!("netem's own delays spread over {widest:.1} ms: a restless machine"))
     }
 

@@ -32,8 +32,8 @@ impl Torrent {
         announce: &str,
     ) -> io::Result<Self> {
         let name = "file";
-        let words = file_bytes.div_ceil(8) as u64;
-        let mut content: Vec<u8> = (0..words)
+        let chunks = file_bytes.div_ceil(8) as u64;
+        let mut content: Vec<u8> = (0..chunks)
             .flat_map(|i| random::mix(i).to_le_bytes())
             .collect();
         content.truncate(file_bytes);

@@ -24,7 +24,7 @@ use crate::{
 /// Receives the progress of a run and can cancel it.
 pub trait Observer {
     /// Called with a line of text about the run's progress.
-    fn progress(&mut self, words: &str);
+    fn progress(&mut self, text: &str);
     /// Whether the run shall be aborted.
     fn is_cancelled(&self) -> bool;
 }
@@ -138,12 +138,12 @@ impl<'a> Swarm<'a> {
     fn wait_listening(&self, port: u16, count: usize, folder: &Path) -> Result<(), BenchError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         // The local port in hexadecimal digits, and the state LISTEN.
-        let port_word = format!(":{port:04X} ");
+        let local_port = format!(":{port:04X} ");
         let listening = || {
             self.fleet.host(0).enter(|| {
                 let text = fs::read_to_string("/proc/thread-self/net/tcp")
                     .map_err(BenchError::system("read the sockets"))?;
-                let is_one = |line: &&str| line.contains(&port_word) && line.contains(" 0A ");
+                let is_one = |line: &&str| line.contains(&local_port) && line.contains(" 0A ");
                 Ok(text.lines().filter(is_one).count())
             })
         };
@@ -151,7 +151,7 @@ impl<'a> Swarm<'a> {
             if Instant::now() > deadline {
                 return Err(BenchError::Program {
                     line: format!("a program on port {port}"),
-                    words: last_words(folder),
+                    message: last_log_line(folder),
                 });
             }
             thread::sleep(START_POLL_INTERVAL);
@@ -271,13 +271,13 @@ impl<'a> Swarm<'a> {
             let Ok(Some(status)) = process.child.try_wait() else {
                 continue;
             };
-            let words = last_words(&self.folder.join(&process.name));
-            let words = format!("{}: {status}: {words}", process.name);
+            let line = last_log_line(&self.folder.join(&process.name));
+            let message = format!("{}: {status}: {line}", process.name);
             if status.signal().is_none() || process.crashes == CRASHES {
-                run.failed.push(words);
+                run.failed.push(message);
                 continue;
             }
-            run.crashed.push(words);
+            run.crashed.push(message);
             let Process {
                 name, vnode, argv, ..
             } = &self.processes[index];
@@ -326,7 +326,7 @@ fn client_name(index: u32) -> String {
 }
 
 /// Last line of a program's log.
-fn last_words(folder: &Path) -> String {
+fn last_log_line(folder: &Path) -> String {
     let text = fs::read_to_string(folder.join("log")).unwrap_or_default();
     let line = text.lines().rfind(|line| !line.trim().is_empty());
     line.unwrap_or("it said nothing").trim().to_owned()

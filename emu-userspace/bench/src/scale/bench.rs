@@ -84,23 +84,23 @@ impl<'a> Bench<'a> {
     /// Loads this host's part of the topology.
     pub fn load(&self) -> Result<(), BenchError> {
         let file = self.folder.join(TOPOLOGY);
-        let words = format!("load --no-verify{} {}", self.options(), file.display());
-        self.emu(&words).map(drop)
+        let arguments = format!("load --no-verify{} {}", self.options(), file.display());
+        self.emu(&arguments).map(drop)
     }
 
-    fn emu(&self, words: &str) -> Result<String, BenchError> {
+    fn emu(&self, arguments: &str) -> Result<String, BenchError> {
         self.namespace
-            .run(&format!("{} {words}", self.emu.display()))
+            .run(&format!("{} {arguments}", self.emu.display()))
     }
 
     /// Median error of the round-trip time, and the expected round-trip time, in
     /// milliseconds.
     pub fn error_ms(&self) -> Result<(f64, f64), BenchError> {
-        let words = format!("verify --json --samples {SAMPLES}");
+        let arguments = format!("verify --json --samples {SAMPLES}");
         // An error above the bound of `emu verify` is a result here, not a failure.
         let output = self.namespace.enter(|| {
             Command::new(&self.emu)
-                .args(words.split(' '))
+                .args(arguments.split(' '))
                 .output()
                 .map_err(BenchError::system("start `emu verify`"))
         })?;
@@ -121,8 +121,8 @@ impl<'a> Bench<'a> {
                     .max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
             });
         error.ok_or_else(|| BenchError::Program {
-            line: format!("emu {words}"),
-            words: String::from_utf8_lossy(&output.stderr).into_owned(),
+            line: format!("emu {arguments}"),
+            message: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
 
@@ -171,7 +171,7 @@ impl<'a> Bench<'a> {
         }
         measured.ok_or_else(|| BenchError::Program {
             line: "emu run".to_owned(),
-            words: self.why_it_ended(),
+            message: self.why_it_ended(),
         })
     }
 
@@ -183,10 +183,10 @@ impl<'a> Bench<'a> {
         let failure = &summary["failures"][0];
         let parts = ["program", "vnode", "what", "last_words"].map(|key| failure[key].as_str());
         match parts {
-            [Some(program), Some(vnode), Some(what), words] => {
+            [Some(program), Some(vnode), Some(what), last_line] => {
                 format!(
                     "{program} on {vnode}: {what}: {}",
-                    words.unwrap_or_default()
+                    last_line.unwrap_or_default()
                 )
             }
             _ => read(ERRORS).trim().to_owned(),
@@ -257,17 +257,17 @@ impl Drop for Bench<'_> {
 fn health(summary: &Value) -> (f64, Vec<String>) {
     let several = summary["hosts"].as_array().into_iter().flatten();
     let several = several.map(|host| (host["host"].as_str(), &host["summary"]));
-    let (mut busy, mut words) = (0.0_f64, Vec::new());
+    let (mut busy, mut reached) = (0.0_f64, Vec::new());
     for (name, summary) in [(None, summary)].into_iter().chain(several) {
         let health = &summary["host_health"];
         busy = busy.max(health["busy"].as_f64().unwrap_or(0.0));
         let limits = health["limits"].as_array().into_iter().flatten();
-        words.extend(limits.filter_map(Value::as_str).map(|limit| match name {
+        reached.extend(limits.filter_map(Value::as_str).map(|limit| match name {
             Some(name) => format!("{name}: {limit}"),
             None => limit.to_owned(),
         }));
     }
-    (busy, words)
+    (busy, reached)
 }
 
 /// Available memory (`MemAvailable`, proc_meminfo(5)).

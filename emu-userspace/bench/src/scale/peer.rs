@@ -76,7 +76,7 @@ impl Peer {
 
     /// Labels of the two measured milestones: the peer takes part in the network, and it
     /// has the right data.
-    pub fn words(self) -> [&'static str; 2] {
+    pub fn milestones(self) -> [&'static str; 2] {
         match self {
             Self::Dht => ["bootstrapped", "found another's value"],
             Self::BitTorrent => ["got the whole file", "have the seeders' bytes"],

@@ -149,8 +149,8 @@ impl Folding {
                     print(&format!("started again: {}: {crashed}", run.name()))?;
                 }
             }
-            for (verdict, words) in report.verdicts() {
-                print(&format!("{}: {words}", verdict.word()))?;
+            for (verdict, text) in report.verdicts() {
+                print(&format!("{}: {text}", verdict.text()))?;
             }
             print(&format!(
                 "report: {}",
@@ -222,16 +222,16 @@ impl Folding {
         apart.ratios.unwrap_or(0.0) * 100.0 <= self.at_most
     }
 
-    fn distance_words(&self, apart: Distances) -> Option<String> {
+    fn distance_text(&self, apart: Distances) -> Option<String> {
         let ratios = apart.ratios? * 100.0;
-        let mut words = format!(
+        let mut text = format!(
             "ratios' curves are {ratios:.2} % of all data apart, at most {} % expected",
             self.at_most
         );
         if let Some(chance) = apart.chance {
-            words += &format!("; runs of the same ratio {:.2} %", chance * 100.0);
+            text += &format!("; runs of the same ratio {:.2} %", chance * 100.0);
         }
-        Some(words)
+        Some(text)
     }
 
     fn report(&self, settings: &Settings, runs: &[Run], apart: Distances) -> Report {
@@ -249,25 +249,25 @@ impl Folding {
             settings.line
         ));
         let complete = runs.iter().all(Run::is_complete);
-        let words = if complete {
+        let text = if complete {
             "every client has the same file"
         } else {
             "not every client has the whole file"
         };
-        report.verdict(verdict(complete), words);
-        if let Some(words) = self.distance_words(apart) {
+        report.verdict(verdict(complete), text);
+        if let Some(text) = self.distance_text(apart) {
             let limited = runs.iter().any(|run| !run.host_health.limits.is_empty());
             let verdict = match (self.is_near(apart), limited) {
                 (true, _) => Verdict::Holds,
                 (false, true) => Verdict::Undecided,
                 (false, false) => Verdict::Fails,
             };
-            report.verdict(verdict, words);
+            report.verdict(verdict, text);
         }
         for run in runs {
             for limit in &run.host_health.limits {
-                let words = format!("{}: the host was the limit: {limit}", run.name());
-                report.verdict(Verdict::Undecided, words);
+                let text = format!("{}: the host was the limit: {limit}", run.name());
+                report.verdict(Verdict::Undecided, text);
             }
         }
         let chart = Chart::new("Data that all clients received")
@@ -332,9 +332,9 @@ impl Watcher {
 }
 
 impl Observer for Watcher {
-    fn progress(&mut self, words: &str) {
+    fn progress(&mut self, text: &str) {
         if self.terminal {
-            let _ = write!(stderr(), "\r\x1b[K{words}");
+            let _ = write!(stderr(), "\r\x1b[K{text}");
         }
     }
 

@@ -59,7 +59,7 @@ impl Output {
                 print(&format!("{table}\n"))?;
             }
             for (verdict, text) in report.verdicts() {
-                print(&format!("{:>9}: {text}", verdict.word()))?;
+                print(&format!("{:>9}: {text}", verdict.text()))?;
             }
         }
         self.write(report, data)?;

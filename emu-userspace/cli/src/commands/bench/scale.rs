@@ -99,9 +99,9 @@ impl Scale {
         let out = std::path::absolute(&self.out)?;
         let terminal = stderr().is_terminal();
         let place = self.place()?;
-        let outcome = scale::run(&settings, place.as_ref(), &out, &mut |words| {
+        let outcome = scale::run(&settings, place.as_ref(), &out, &mut |text| {
             if terminal {
-                let _ = write!(stderr(), "\r\x1b[K{words}");
+                let _ = write!(stderr(), "\r\x1b[K{text}");
             }
         });
         if terminal {
@@ -120,8 +120,8 @@ impl Scale {
             for (name, value) in facts(&outcome) {
                 print(&format!("{name:<44} {value}"))?;
             }
-            for (verdict, words) in report.verdicts() {
-                print(&format!("{}: {words}", verdict.word()))?;
+            for (verdict, text) in report.verdicts() {
+                print(&format!("{}: {text}", verdict.text()))?;
             }
             print(&format!(
                 "report: {}",
@@ -151,7 +151,7 @@ impl Scale {
 }
 
 fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
-    let [ready, right] = o.peer.words();
+    let [ready, right] = o.peer.milestones();
     let quantile = |share: f64| {
         let index = (o.ready_s.len() as f64 * share) as usize;
         let value = (o.ready_s).get(index.min(o.ready_s.len().saturating_sub(1)));
@@ -205,11 +205,11 @@ fn accuracy(o: &scale::Outcome) -> (Verdict, String) {
     } else {
         Verdict::Undecided
     };
-    let words = format!(
+    let text = format!(
         "a round trip of {:.1} ms is {:+.2} ms off with all running, {:+.2} ms with nobody there",
         o.expected_ms, o.error_running_ms, o.error_idle_ms
     );
-    (verdict, words)
+    (verdict, text)
 }
 
 /// P2PLab's figure of its largest experiment, with the bytes that the peers received.
@@ -222,18 +222,18 @@ fn progress(settings: &Settings, outcome: &scale::Outcome) -> (Chart, String) {
         let name = if index == 0 { "a peer" } else { "" };
         chart.line(name, curve.iter().map(|(t, b)| (*t, b / 1024.0)))
     });
-    let words = match every {
+    let text = match every {
         1 => "Every peer is a curve that begins with its start.".to_owned(),
         every => format!("Every {every}th peer is a curve that begins with its start."),
     };
-    (chart, words)
+    (chart, text)
 }
 
 fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Report {
     let here = Environment::here();
     let mut report = Report::new("bench-scale", "Many peers on one machine", &here);
-    let [ready, right] = outcome.peer.words();
-    let words = format!(
+    let [ready, right] = outcome.peer.milestones();
+    let text = format!(
         "{} of {} peers {ready}, {} {right}",
         outcome.ready_s.len(),
         outcome.judged,
@@ -245,13 +245,13 @@ fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Repo
         } else {
             Verdict::Fails
         },
-        words,
+        text,
     );
-    let (verdict, words) = accuracy(outcome);
-    report.verdict(verdict, words);
+    let (verdict, text) = accuracy(outcome);
+    report.verdict(verdict, text);
     for limit in &outcome.limits {
-        let words = format!("the host was the limit: {limit}");
-        report.verdict(Verdict::Undecided, words);
+        let text = format!("the host was the limit: {limit}");
+        report.verdict(Verdict::Undecided, text);
     }
     let mut table = Table::new(["", "value"]);
     for (name, value) in facts(outcome) {
@@ -262,9 +262,9 @@ fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Repo
         .x(Axis::new("time from the peer's start, s").from_zero())
         .y(Axis::new("share of peers").from_zero())
         .cdf("peers", outcome.ready_s.iter().copied());
-    let (curves, words) = progress(settings, outcome);
-    report.figure("progress", curves, &words);
-    let words = format!("How many peers {ready}, and how soon after their start.");
-    report.figure("ready", chart, &words);
+    let (curves, text) = progress(settings, outcome);
+    report.figure("progress", curves, &text);
+    let text = format!("How many peers {ready}, and how soon after their start.");
+    report.figure("ready", chart, &text);
     report
 }
