@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Timeout for the agent's answers and exit, sized for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// An agent process, which is killed on drop.
 pub struct Agent {
@@ -53,7 +53,7 @@ impl Agent {
     /// Status code and body of a response; `None` without a response.
     fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(AGENT_TIMEOUT)).ok()?;
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: emu\r\nConnection: close\r\n\r\n"
@@ -78,7 +78,7 @@ impl Agent {
     pub fn wait(&self, what: &str, hoped: impl Fn(u16, &Value) -> bool) -> Value {
         let begin = Instant::now();
         let mut last = None;
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < AGENT_TIMEOUT {
             if let Some((code, value)) = self.readiness() {
                 if hoped(code, &value) {
                     return value;

@@ -14,8 +14,8 @@ pub fn bench(arguments: &str) -> (Value, tempfile::TempDir) {
     let out = folder.path().display();
     let output = try_emu(&format!("bench {arguments} --quick --json --out {out}"));
     let text = String::from_utf8_lossy(&output.stdout);
-    let words = String::from_utf8_lossy(&output.stderr);
-    let data = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{words}"));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let data = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}{errors}"));
     (data, folder)
 }
 
@@ -27,14 +27,14 @@ pub fn bench(arguments: &str) -> (Value, tempfile::TempDir) {
 /// If a verdict failed.
 #[expect(clippy::print_stdout, reason = "what a test measured")]
 pub fn held(data: &Value, except: &str) {
-    for verdict in data["verdicts"].as_array().unwrap() {
-        let (word, text) = (verdict[0].as_str().unwrap(), verdict[1].as_str().unwrap());
-        println!("{word}: {text}");
-        if word == "undecided" {
+    for entry in data["verdicts"].as_array().unwrap() {
+        let (verdict, text) = (entry[0].as_str().unwrap(), entry[1].as_str().unwrap());
+        println!("{verdict}: {text}");
+        if verdict == "undecided" {
             println!("SKIPPED: {text}");
         }
         let is_time = !except.is_empty() && text.starts_with(except);
-        assert!(word != "fails" || is_time, "{text}");
+        assert!(verdict != "fails" || is_time, "{text}");
     }
 }
 

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 /// Splits a command line at blanks; the tests need no quoting.
 fn command(line: &str) -> Command {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words);
+    let mut arguments = line.split_whitespace();
+    let mut command = Command::new(arguments.next().unwrap());
+    command.args(arguments);
     command
 }
 

@@ -46,13 +46,13 @@ pub fn languages(rust: &str, folder: &Path, wanted: fn(&str) -> bool) -> Vec<Pro
     if wanted("Rust") {
         probes.push(Probe::new("Rust", vec![rust.to_owned()]));
     }
-    for (language, needs, words) in LANGUAGES.into_iter().filter(|l| wanted(l.0)) {
+    for (language, needs, prepare) in LANGUAGES.into_iter().filter(|l| wanted(l.0)) {
         if processor_is_emulated() && is_heavy(language) {
             println!("SKIPPED programs in {language}: seconds for each on an emulated processor");
             continue;
         }
-        match words(&folder) {
-            Some(words) => probes.push(Probe::new(language, words)),
+        match prepare(&folder) {
+            Some(command_line) => probes.push(Probe::new(language, command_line)),
             None => println!("SKIPPED programs in {language}: no {needs}"),
         }
     }
@@ -64,8 +64,8 @@ fn compiles(compiler: &mut Command) -> bool {
     let Ok(output) = compiler.output() else {
         return false;
     };
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
     true
 }
 
@@ -112,8 +112,11 @@ fn java(folder: &str) -> Option<Vec<String>> {
         .args(["-d", folder])
         .arg(format!("{PROGRAMS}/Probe.java"));
     compiles(&mut compiler).then(|| {
-        let words = ["java"].into_iter().chain(options);
-        words.chain([folder, "Probe"]).map(str::to_owned).collect()
+        let command_line = ["java"].into_iter().chain(options);
+        command_line
+            .chain([folder, "Probe"])
+            .map(str::to_owned)
+            .collect()
     })
 }
 

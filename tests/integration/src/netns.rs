@@ -14,7 +14,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::command::run;
 
 /// Timeout of one test; a test that takes longer is stuck.
-const HANG: Duration = Duration::from_secs(600);
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Runs a test in a network namespace of its own with `lo` up. Child processes inherit the
 /// namespace. A test that hangs aborts the whole test run, after a list of what every
@@ -25,11 +25,11 @@ const HANG: Duration = Duration::from_secs(600);
 pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, watched) = mpsc::channel::<()>();
     thread::spawn(move || {
-        if watched.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if watched.recv_timeout(TEST_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
             // Written directly, because libtest keeps the output of eprintln until the test
             // ends.
-            let words = format!("a test hangs; what the processes wait for:\n{}", waits());
-            let _ = io::stderr().write_all(words.as_bytes());
+            let message = format!("a test hangs; what the processes wait for:\n{}", waits());
+            let _ = io::stderr().write_all(message.as_bytes());
             process::exit(101);
         }
     });

@@ -97,8 +97,8 @@ pub fn parse(text: &str) -> Scrape {
     for line in &lines[..lines.len() - 1] {
         assert!(!line.is_empty() && !line.starts_with(' '), "{line:?}");
         if let Some(comment) = line.strip_prefix("# ") {
-            let mut words = comment.splitn(3, ' ');
-            let (what, name) = (words.next().unwrap(), words.next().unwrap());
+            let mut fields = comment.splitn(3, ' ');
+            let (what, name) = (fields.next().unwrap(), fields.next().unwrap());
             assert!(
                 ["HELP", "TYPE", "UNIT"].contains(&what) && is_name(name),
                 "{line}"
@@ -117,7 +117,7 @@ pub fn parse(text: &str) -> Scrape {
             if what == "TYPE" {
                 scrape
                     .types
-                    .insert(name.into(), words.next().unwrap().into());
+                    .insert(name.into(), fields.next().unwrap().into());
             }
             continue;
         }

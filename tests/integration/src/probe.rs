@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use crate::command::{emu_path, python};
 
 /// Timeout for an answer of the peer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Folder of the probe's source files.
 pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
 
@@ -23,7 +23,7 @@ pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
 pub struct Probe {
     /// Programming language of the probe.
     pub language: &'static str,
-    words: Vec<String>,
+    command_line: Vec<String>,
 }
 
 /// The probe in every language that this machine has; others are skipped with a message.
@@ -34,7 +34,7 @@ pub struct Probe {
 pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
     let mut probes = vec![Probe {
         language: "Rust",
-        words: vec![rust.to_owned()],
+        command_line: vec![rust.to_owned()],
     }];
     match c_probe(folder) {
         Some(probe) => probes.push(probe),
@@ -43,7 +43,7 @@ pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
     match python() {
         Some(python) => probes.push(Probe {
             language: "Python",
-            words: vec![python.into(), format!("{PROGRAMS}/probe.py")],
+            command_line: vec![python.into(), format!("{PROGRAMS}/probe.py")],
         }),
         None => println!("SKIPPED Python programs: no python3"),
     }
@@ -64,23 +64,26 @@ fn c_probe(folder: &Path) -> Option<Probe> {
     if !output.status.success() {
         output = compile(&[]).ok()?;
     }
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
     Some(Probe {
         language: "C",
-        words: vec![binary],
+        command_line: vec![binary],
     })
 }
 
 impl Probe {
     /// A probe in a language, started by this command.
-    pub fn new(language: &'static str, words: Vec<String>) -> Self {
-        Self { language, words }
+    pub fn new(language: &'static str, command_line: Vec<String>) -> Self {
+        Self {
+            language,
+            command_line,
+        }
     }
 
     fn command(&self, vnode: &str, arguments: &str) -> Command {
         let mut command = Command::new(emu_path());
-        command.args(["exec", vnode, "--"]).args(&self.words);
+        command.args(["exec", vnode, "--"]).args(&self.command_line);
         command.args(arguments.split_whitespace());
         command
     }
@@ -91,8 +94,8 @@ impl Probe {
     /// If `emu exec` fails.
     pub fn run(&self, vnode: &str, arguments: &str) -> String {
         let output = self.command(vnode, arguments).output().unwrap();
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(words.is_empty(), "{} {arguments}: {words}", self.language);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(errors.is_empty(), "{} {arguments}: {errors}", self.language);
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
@@ -166,8 +169,8 @@ pub fn ask(kind: &str, from: &str, to: &str) -> Option<String> {
     let form = if stream { Type::STREAM } else { Type::DGRAM };
     let socket = Socket::new(Domain::for_address(to), form, None).unwrap();
     socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
-    socket.connect_timeout(&to.into(), PATIENCE).ok()?;
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect_timeout(&to.into(), PEER_TIMEOUT).ok()?;
+    socket.set_read_timeout(Some(PEER_TIMEOUT)).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"?").ok()?;
     let mut answer = [0; 256];

@@ -128,8 +128,8 @@ fn dashboard_finds(scrape: &Scrape) {
     queries.retain(|query| query.contains("emu_"));
     assert!(queries.len() > 8, "{queries:?}");
     for query in queries {
-        let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        let metrics: Vec<&str> = words.filter(|word| word.starts_with("emu_")).collect();
+        let names = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let metrics: Vec<&str> = names.filter(|name| name.starts_with("emu_")).collect();
         for metric in &metrics {
             let kinds = [("_total", "counter"), ("_bucket", "histogram")];
             let found = kinds

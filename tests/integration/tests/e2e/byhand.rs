@@ -193,7 +193,7 @@ fn byhand_mistakes_say_what_to_do() {
             "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}, b: {prefix: 10.2.0.0/24, nodes: 2}}\n",
         );
         plain.load();
-        for (command, words) in [
+        for (command, message) in [
             ("set a loss=1%", "add `loss: 0%` to the group a"),
             (
                 "set a:b loss=1%",
@@ -212,7 +212,7 @@ fn byhand_mistakes_say_what_to_do() {
             let output = try_emu(command);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{command}: {said}");
-            assert!(said.contains(words), "{command}: {said}");
+            assert!(said.contains(message), "{command}: {said}");
         }
     });
 }

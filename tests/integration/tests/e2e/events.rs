@@ -175,9 +175,9 @@ fn events_need_a_file_that_has_some() {
     isolated(|| {
         TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}}\n").load();
         let output = try_emu("start");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1));
-        assert!(words.contains("has no `events`"), "{words}");
+        assert!(errors.contains("has no `events`"), "{errors}");
     });
 }
 
@@ -292,10 +292,10 @@ traces: [{{vnode: 10.1.0.1, up: {}, begin: first-packet}}]
             thread::sleep(Duration::from_millis(1_500));
         });
         let lines = runner.join().unwrap();
-        let words: Vec<&str> = lines.iter().filter_map(|l| l["event"].as_str()).collect();
+        let texts: Vec<&str> = lines.iter().filter_map(|l| l["event"].as_str()).collect();
         assert!(
-            words[0].ends_with("begins") && words[1].ends_with("ends"),
-            "{words:?}"
+            texts[0].ends_with("begins") && texts[1].ends_with("ends"),
+            "{texts:?}"
         );
         let t = times(&lines);
         assert!(t[0] > first, "{lines:?}");

@@ -43,9 +43,9 @@ fn python(vnode: &str, program: &str) -> Option<String> {
 }
 
 /// Runs a program as a vnode to completion.
-pub fn as_vnode(vnode: &str, words: &[&str]) -> Output {
+pub fn as_vnode(vnode: &str, argv: &[&str]) -> Output {
     let mut command = emu_command(&format!("exec {vnode} --"));
-    command.args(words).output().unwrap()
+    command.args(argv).output().unwrap()
 }
 
 pub fn at(address: &str, port: u16) -> String {
@@ -274,12 +274,12 @@ fn ping_works_with_the_address_named() {
     with_probes(|_| {
         let ping = ["sh", "-c", "ping -n -c 2 -I $EMU_VNODE 10.1.0.8"];
         let output = as_vnode(OLD.0, &ping);
-        let words = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(words.contains("2 received"), "{words}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("2 received"), "{text}");
         // Without the hook the kernel would choose 10.1.0.8 itself as the source address.
         let output = as_vnode(OLD.0, &["ping", "-n", "-c", "1", "-W", "1", "10.1.0.8"]);
-        let words = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(words.contains("0 received"), "{words}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("0 received"), "{text}");
     });
 }
 
@@ -309,13 +309,14 @@ fn namespaces_do_not_mix() {
             std::mem::forget(server);
         });
         let (emu_path, name) = (emu_path(), hosts[0].name());
-        let inside = |words: &str| format!("ip netns exec {name} {} {words}", emu_path.display());
+        let inside =
+            |arguments: &str| format!("ip netns exec {name} {} {arguments}", emu_path.display());
         let probe = env!("CARGO_BIN_EXE_probe");
         let ask = format!("exec old/6 -- {probe} tcp connect 10.1.0.100 7006");
         assert_eq!(run(&inside(&ask)).trim(), "10.1.0.7");
         let wrong = command::try_run(&inside("exec 10.1.0.100 -- true"));
-        let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
-        assert!(words.contains("no vnode of this host but of h2"), "{words}");
+        let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
+        assert!(text.contains("no vnode of this host but of h2"), "{text}");
         run(&inside("unload"));
         hosts[1].enter(|| emu("unload --kill"));
     });

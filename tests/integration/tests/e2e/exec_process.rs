@@ -62,7 +62,7 @@ fn sleeper(vnode: &str) -> Child {
 #[test]
 fn exec_gives_the_status_of_the_program() {
     loaded(|| {
-        let code = |words: &[&str]| as_vnode("10.1.0.7", words).status.code();
+        let code = |argv: &[&str]| as_vnode("10.1.0.7", argv).status.code();
         assert_eq!(code(&["true"]), Some(0));
         assert_eq!(code(&["sh", "-c", "exit 7"]), Some(7));
         assert_eq!(code(&["no-such-program"]), Some(127));
@@ -77,16 +77,19 @@ fn exec_gives_the_status_of_the_program() {
         assert_eq!(child.wait().unwrap().signal(), Some(2));
         for wrong in ["10.9.0.1", "old/200", "nosuch/0", "old"] {
             let output = as_vnode(wrong, &["true"]);
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(125), "{words}");
-            assert!(words.contains("as group/index, the first being"), "{words}");
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(125), "{errors}");
+            assert!(
+                errors.contains("as group/index, the first being"),
+                "{errors}"
+            );
         }
     });
     isolated(|| {
         let output = as_vnode("10.1.0.7", &["true"]);
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(125), "{words}");
-        assert!(words.contains("nothing is loaded"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{errors}");
+        assert!(errors.contains("nothing is loaded"), "{errors}");
     });
 }
 
@@ -207,10 +210,10 @@ fn exec_inside_exec() {
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
         assert!(text.contains("\"processes\": 1"), "{text}");
         let other = ["exec", "old/6", "--", env!("CARGO_BIN_EXE_probe")];
-        let mut words = vec![emu_path.as_str()];
-        words.extend(other);
-        words.extend(["udp", "bind", "0.0.0.0", "7011"]);
-        let output = as_vnode("new/6", &words);
+        let mut argv = vec![emu_path.as_str()];
+        argv.extend(other);
+        argv.extend(["udp", "bind", "0.0.0.0", "7011"]);
+        let output = as_vnode("new/6", &argv);
         assert_eq!(output.stdout, b"10.1.0.7\n");
     });
 }
@@ -242,14 +245,14 @@ fn unload_waits_for_processes_or_kills_them() {
         let load = format!("load {} --no-verify --anew", file.path());
         for command in ["unload", &load] {
             let output = try_emu(command);
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{command}");
             assert!(
-                words
+                errors
                     .contains("still running: 7 of `emu exec` or `emu run`, as 10.1.0.1, 10.1.0.2"),
-                "{words}"
+                "{errors}"
             );
-            assert!(words.contains("and 2 other vnodes"), "{words}");
+            assert!(errors.contains("and 2 other vnodes"), "{errors}");
             assert_eq!(snapshot(), loaded, "{command} changed something");
         }
         emu(&format!("load {} --no-verify", file.path()));

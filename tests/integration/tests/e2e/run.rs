@@ -40,14 +40,14 @@ impl Lab {
     }
 
     /// The command line of a run with its results in a folder.
-    pub fn words(&self, out: &str) -> String {
+    pub fn command_line(&self, out: &str) -> String {
         let (file, out) = (self.path("e.yaml"), self.path(out));
         format!("run {} --out {}", file.display(), out.display())
     }
 
     /// Runs the experiment to completion, whatever its exit status.
     pub fn run(&self, further: &str) -> Output {
-        try_emu(&format!("{} {further}", self.words("out")))
+        try_emu(&format!("{} {further}", self.command_line("out")))
     }
 
     /// Runs the experiment, which must succeed; returns the summary.
@@ -189,10 +189,10 @@ programs:
         assert_eq!(again.status.code(), Some(2));
         let missing = Lab::new("programs: [{name: a, on: adsl/0, run: [no-such-program]}]\n");
         let output = missing.run("");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            words.contains("there is no program `no-such-program`"),
-            "{words}"
+            errors.contains("there is no program `no-such-program`"),
+            "{errors}"
         );
         no_residue(&before);
     });
@@ -204,8 +204,8 @@ fn run_uses_what_is_loaded() {
     isolated(|| {
         let lab = Lab::new("programs: [{name: a, on: adsl/0, run: [true]}]\n");
         let output = lab.run("--no-load");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(words.contains("--no-load forbids"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(errors.contains("--no-load forbids"), "{errors}");
         let lab = Lab::new("programs: [{name: a, on: adsl/0, run: [true]}]\n");
         emu(&format!(
             "load {} --no-verify",
@@ -218,9 +218,9 @@ fn run_uses_what_is_loaded() {
             "programs: [{name: a, on: b/0, run: [true]}]\n",
         );
         let output = other.run("");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{words}");
-        assert!(words.contains("another topology is loaded"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("another topology is loaded"), "{errors}");
         // The experiment's file accepts any loaded topology.
         let text = "topology: loaded\nprograms: [{name: a, on: adsl/0, run: [true]}]\n";
         let path = other.path("loaded.yaml");
@@ -257,7 +257,7 @@ programs:
             let lab = Lab::new(&text(seed));
             lab.good("");
             let plan = lab.read("out/plan.json");
-            let dry = emu_command(&format!("{} --dry-run --json", lab.words("no")))
+            let dry = emu_command(&format!("{} --dry-run --json", lab.command_line("no")))
                 .output()
                 .unwrap();
             assert_eq!(String::from_utf8_lossy(&dry.stdout).trim(), plan.trim());

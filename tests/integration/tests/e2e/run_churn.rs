@@ -155,17 +155,17 @@ programs:
 ",
         );
         let output = lab.run("");
-        let words = text(&output);
-        if words.contains("need the controllers") {
+        let printed = text(&output);
+        if printed.contains("need the controllers") {
             println!("SKIPPED limits: this kernel's cgroup tree has no such controllers");
             assert_eq!(output.status.code(), Some(1));
             return;
         }
         assert!(
-            words.contains("FAILED: greedy on adsl/0") && words.contains("its limit of memory"),
-            "{words}"
+            printed.contains("FAILED: greedy on adsl/0") && printed.contains("its limit of memory"),
+            "{printed}"
         );
-        assert!(words.contains("1 done, 1 failed"), "{words}");
+        assert!(printed.contains("1 done, 1 failed"), "{printed}");
         assert_eq!(fs::read_to_string(root).unwrap_or_default(), controllers);
     });
 }
@@ -207,7 +207,10 @@ programs:
         let lead_s = if processor_is_emulated() { 20 } else { 8 };
         let at = (now + Duration::from_secs(lead_s)).as_secs_f64();
         let children = ["h1", "h2"].map(|name| {
-            let line = format!("{} --host {name} --start-at {at} --json", lab.words(name));
+            let line = format!(
+                "{} --host {name} --start-at {at} --json",
+                lab.command_line(name)
+            );
             let host = if name == "h1" { &hosts[0] } else { &hosts[1] };
             // The server's host carries no client: the other host tells it when to stop.
             host.enter(move || {

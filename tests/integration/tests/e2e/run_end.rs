@@ -59,7 +59,7 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn start(lab: &Lab) -> Child {
-    emu_command(&lab.words("out"))
+    emu_command(&lab.command_line("out"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -93,11 +93,11 @@ fn run_stops_cleanly_at_a_signal() {
             let rows = lab.table("processes.csv", &["program", "end", "signal", "killed"]);
             assert_eq!(rows.len(), 7, "{rows:?}");
             for row in rows {
-                let words: Vec<&str> = row.iter().map(String::as_str).collect();
-                match words[0] {
-                    "deaf" => assert_eq!(words[1..], ["run_over", "9", "true"]),
-                    "gone" => assert_eq!(words[1..], ["left", "9", "false"]),
-                    _ => assert_eq!(words[1..], ["run_over", "15", "false"]),
+                let cells: Vec<&str> = row.iter().map(String::as_str).collect();
+                match cells[0] {
+                    "deaf" => assert_eq!(cells[1..], ["run_over", "9", "true"]),
+                    "gone" => assert_eq!(cells[1..], ["left", "9", "false"]),
+                    _ => assert_eq!(cells[1..], ["run_over", "15", "false"]),
                 }
             }
             assert!(lab.read("out/counters.csv").lines().count() > 7);

@@ -30,13 +30,17 @@ programs:
         let output = lab.run("");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let summary: Value = serde_json::from_str(&lab.read("out/summary.json")).unwrap();
-        let words = [
+        let warnings = [
             "writer: 1 of 3 left no `*.log`, the first on adsl/1",
             "writer: 3 of 3 left no `never.txt`, the first on adsl/0",
         ];
-        assert_eq!(summary["warnings"], Value::from(words.to_vec()), "{said}");
+        assert_eq!(
+            summary["warnings"],
+            Value::from(warnings.to_vec()),
+            "{said}"
+        );
         assert_eq!(summary["collected"], 2);
-        for line in words {
+        for line in warnings {
             assert!(said.contains(&format!("WARNING: {line}")), "{said}");
         }
         let environment: Value = serde_json::from_str(&lab.read("out/environment.json")).unwrap();
@@ -165,7 +169,7 @@ programs:
   - {name: bad, on: adsl/3, shell: 'sleep 1; exit 3'}
 ",
         );
-        let line = format!("{} {}", emu_path().display(), lab.words("out"));
+        let line = format!("{} {}", emu_path().display(), lab.command_line("out"));
         let output = std::process::Command::new("script")
             .args(["-qec", &line, "/dev/null"])
             .env("TERM", "xterm")

@@ -125,9 +125,9 @@ fn a_classful_qdisc_is_refused() {
         let before = snapshot();
         let file = TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}}\n");
         let output = try_emu(&format!("load {}", file.path()));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{words}");
-        assert!(words.contains("htb"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("htb"), "{errors}");
         assert_eq!(snapshot(), before);
     });
 }
@@ -141,11 +141,11 @@ fn a_prefix_of_the_machine_itself_is_refused() {
         let before = snapshot();
         let file = TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}}\n");
         let output = try_emu(&format!("load {}", file.path()));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(
-            words.contains("10.1.0.77") && words.contains("eth9"),
-            "{words}"
+            errors.contains("10.1.0.77") && errors.contains("eth9"),
+            "{errors}"
         );
         assert_eq!(snapshot(), before);
     });

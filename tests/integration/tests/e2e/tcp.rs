@@ -77,9 +77,9 @@ fn program(namespace: Option<&Host>, line: &str) -> Command {
         Some(host) => format!("ip netns exec {} {line}", host.name()),
         None => line.to_owned(),
     };
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).stdout(Stdio::piped());
+    let mut arguments = line.split_whitespace();
+    let mut command = Command::new(arguments.next().unwrap());
+    command.args(arguments).stdout(Stdio::piped());
     command
 }
 

@@ -26,7 +26,7 @@ const VARIABLE: &str = "EMU_SLURM";
 /// Address of the controller; nodes have 192.0.2.1 and following.
 const CONTROLLER: &str = "192.0.2.254";
 /// Timeout for all nodes to become ready.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Runs a test with a cluster of N nodes, in namespaces of its own. Without Slurm the test
 /// is skipped with a message.
@@ -256,7 +256,7 @@ impl Cluster {
             if idle.trim() == count.to_string() {
                 return;
             }
-            if start.elapsed() > READY {
+            if start.elapsed() > READY_TIMEOUT {
                 let sinfo = self.output("sinfo", &["-R", "-N", "-l"]);
                 panic!("the nodes are not ready: {idle}\n{sinfo}\n{}", self.logs());
             }
@@ -339,9 +339,9 @@ impl Cluster {
     }
 
     /// The processes of a node whose command line contains a text.
-    pub fn named(&self, node: usize, word: &str) -> Vec<Process> {
+    pub fn named(&self, node: usize, text: &str) -> Vec<Process> {
         let mut found = self.processes(node);
-        found.retain(|p| p.line.contains(word));
+        found.retain(|p| p.line.contains(text));
         found
     }
 

@@ -72,14 +72,14 @@ pub fn succeed(cluster: &Cluster, mut command: Command) -> String {
     assert!(
         output.status.success(),
         "{}\n{}",
-        words(&output),
+        output_text(&output),
         cluster.logs()
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Standard output and standard error of a command.
-pub fn words(output: &Output) -> String {
+pub fn output_text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!(
         "{}\n{}{}",

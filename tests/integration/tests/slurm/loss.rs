@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, with_cluster},
-    experiment::{Shared, start, until, words},
+    experiment::{Shared, output_text, start, until},
 };
 
 /// An experiment whose process can be found by its name on every node; it ends by itself
@@ -22,7 +22,7 @@ const NODES: usize = 4;
 /// Options of `srun` by which Slurm leaves the reaction to a lost node to emu.
 const ALONE: &str = "-N4 --no-kill --kill-on-bad-exit=0";
 /// Timeout that is long enough for a loaded machine and detects a hang.
-const LONG: Duration = Duration::from_secs(90);
+const JOB_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn shared(lasts_s: u32) -> Shared {
     Shared::new(&EXPERIMENT.replace("FOR", &lasts_s.to_string()))
@@ -31,7 +31,7 @@ fn shared(lasts_s: u32) -> Shared {
 /// Waits until all nodes run their programs.
 fn wait_running(cluster: &Cluster) {
     let running = || (0..NODES).all(|node| cluster.named(node, "sleep 3333").len() == 2);
-    until("every node runs its two clients", LONG, running);
+    until("every node runs its two clients", JOB_TIMEOUT, running);
 }
 
 /// Whether a node has no program, no emu and no emulated network left.
@@ -60,7 +60,7 @@ fn a_node_without_power_ends_the_run() {
         wait_running(cluster);
         cluster.power_off(2);
         let living = [0, 1, 3];
-        let seen = until("the other nodes stop", LONG, || {
+        let seen = until("the other nodes stop", JOB_TIMEOUT, || {
             living.iter().all(|node| is_clean(cluster, *node))
         });
         println!(
@@ -91,7 +91,7 @@ fn a_node_without_power_is_marked() {
         let srun = start(shared.srun(cluster, ALONE, "out", more));
         wait_running(cluster);
         cluster.power_off(2);
-        until("the run ends", LONG, || {
+        until("the run ends", JOB_TIMEOUT, || {
             [0, 1, 3].iter().all(|node| is_clean(cluster, *node))
         });
         let merged = summary(&shared);
@@ -120,7 +120,7 @@ fn a_node_without_slurmd_leaves_nothing() {
         let srun = start(shared.srun(cluster, "-N4", "out", ""));
         wait_running(cluster);
         cluster.kill_slurmd(1);
-        let seen = until("all nodes stop", LONG, || {
+        let seen = until("all nodes stop", JOB_TIMEOUT, || {
             (0..NODES).all(|node| is_clean(cluster, node))
         });
         println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
@@ -149,12 +149,12 @@ fn killed_on_one_node_it_leaves_no_orphans() {
             for process in cluster.named(3, "emu run ") {
                 cluster.kill(&process);
             }
-            let seen = until("all nodes stop", LONG, || {
+            let seen = until("all nodes stop", JOB_TIMEOUT, || {
                 (0..NODES).all(|node| is_clean(cluster, node))
             });
             println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
             let output = srun.wait_with_output().unwrap();
-            assert!(!output.status.success(), "{}", words(&output));
+            assert!(!output.status.success(), "{}", output_text(&output));
             let merged = summary(&shared);
             assert_eq!(names(&merged["lost"]), ["h3"], "{merged}");
         },
@@ -164,7 +164,7 @@ fn killed_on_one_node_it_leaves_no_orphans() {
 /// The merged summary of the first node, which may still be writing it.
 fn summary(shared: &Shared) -> Value {
     let path = shared.path("out/summary.json");
-    until("the results are merged", LONG, || path.exists());
+    until("the results are merged", JOB_TIMEOUT, || path.exists());
     shared.json("out/summary.json")
 }
 

@@ -103,9 +103,9 @@ fn an_experiment_over_ssh() {
             .collect();
         for session in sessions {
             let output = session.wait_with_output().unwrap();
-            let words = String::from_utf8_lossy(&output.stdout).into_owned()
+            let output_text = String::from_utf8_lossy(&output.stdout).into_owned()
                 + &String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{words}");
+            assert!(output.status.success(), "{output_text}");
         }
         let text = std::fs::read_to_string(site.path("results/summary.json")).unwrap();
         let merged: Value = serde_json::from_str(&text).unwrap();

@@ -25,7 +25,7 @@ const VARIABLE: &str = "EMU_SSH";
 /// Address of the machine from which ssh and clush connect.
 const HOME: &str = "192.0.2.254";
 /// Timeout for all hosts to answer.
-const READY: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A site with the hosts `node1` and following.
 pub struct Site {
@@ -201,7 +201,7 @@ impl Site {
                 let error = String::from_utf8_lossy(&output.stderr).into_owned();
                 let log = self.read(&format!("sshd-{number}.log"));
                 assert!(
-                    begin.elapsed() < READY,
+                    begin.elapsed() < READY_TIMEOUT,
                     "node{number}: {said}{error}\n{log}"
                 );
                 thread::sleep(Duration::from_millis(100));

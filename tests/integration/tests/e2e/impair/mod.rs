@@ -71,7 +71,7 @@ fn kernel_counter(name: &str) -> u64 {
     let lines: Vec<Vec<&str>> = text
         .lines()
         .map(|l| l.split_whitespace().collect::<Vec<_>>())
-        .filter(|words: &Vec<&str>| words.first() == Some(&format!("{group}:").as_str()))
+        .filter(|fields: &Vec<&str>| fields.first() == Some(&format!("{group}:").as_str()))
         .collect();
     let [names, values] = lines.as_slice() else {
         panic!("no counters of {group}");

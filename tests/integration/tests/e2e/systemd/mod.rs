@@ -167,10 +167,10 @@ fn systemd_runs_the_agent() {
 }
 
 /// A unit whose program runs as a vnode; its output is in /run.
-fn unit(name: &str, kind: &str, words: &str) -> (String, String) {
+fn unit(name: &str, kind: &str, argv: &str) -> (String, String) {
     let text = format!(
         "[Unit]\nDefaultDependencies=no\n[Service]\nType={kind}\n\
-         ExecStart={} exec {} -- {words}\nStandardOutput=file:/run/{name}\n",
+         ExecStart={} exec {} -- {argv}\nStandardOutput=file:/run/{name}\n",
         emu_path().display(),
         OLD.0
     );
