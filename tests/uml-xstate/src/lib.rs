@@ -17,7 +17,7 @@
 //!
 //! A UML binary that was built with glibc 2.38 or later needs two symbols that older
 //! versions do not have; this library defines them too.
-mod known;
+mod state_cache;
 
 use std::{
     cell::UnsafeCell,
@@ -26,7 +26,7 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use known::Known;
+use state_cache::StateCache;
 
 const NT_X86_XSTATE: usize = 0x202;
 /// Offset of the feature bits in the XSAVE area (Intel SDM vol. 1, 13.4.2).
@@ -53,13 +53,13 @@ unsafe impl Sync for Area {}
 
 static AREA: Area = Area(UnsafeCell::new([0; LARGEST]));
 
-struct Stopped(UnsafeCell<Known>);
+struct Stopped(UnsafeCell<StateCache>);
 
 // SAFETY: the reason is that of `Area`: no two calls are in progress at once.
 unsafe impl Sync for Stopped {}
 
 /// States of the processes that are stopped.
-static STOPPED: Stopped = Stopped(UnsafeCell::new(Known::new()));
+static STOPPED: Stopped = Stopped(UnsafeCell::new(StateCache::new()));
 
 /// The system call without changes.
 ///
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn ptrace(
             let result = unsafe { raw(request, pid, address, data) };
             // SAFETY: for this request the caller passes a pointer to an iovec, and the
             // kernel has filled what it describes.
-            stopped.is(pid, (result == 0).then(|| unsafe { bytes(data) }));
+            stopped.record(pid, (result == 0).then(|| unsafe { bytes(data) }));
             result
         }
         PTRACE_SETREGSET if state => {
@@ -114,12 +114,12 @@ pub unsafe extern "C" fn ptrace(
             let completed = unsafe { set_completed(pid, address, &given) };
             // SAFETY: the caller's own arguments, unchanged.
             let result = completed.unwrap_or_else(|| unsafe { raw(request, pid, address, data) });
-            stopped.is(pid, (result == 0).then_some(wanted));
+            stopped.record(pid, (result == 0).then_some(wanted));
             result
         }
         _ => {
             if !KEEPS_STATE.contains(&request) {
-                stopped.is(pid, None);
+                stopped.record(pid, None);
             }
             // SAFETY: the caller's own arguments, unchanged.
             unsafe { raw(request, pid, address, data) }
