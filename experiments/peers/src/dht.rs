@@ -13,9 +13,9 @@ use tokio::time::sleep;
 use crate::wakeups;
 
 /// Read timeout of a node that is still looking for a value.
-const LOOKING: Duration = Duration::from_millis(250);
+const SEARCH_READ_TIMEOUT: Duration = Duration::from_millis(250);
 /// Read timeout of a node that only serves; a request wakes it up earlier.
-const SERVING: Duration = Duration::from_secs(10);
+const SERVE_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Distance, in numbers, to the node whose value a node looks for, so that the other node had
 /// time to put the value; the first nodes look for that of number 0.
 const BEFORE: u32 = 16;
@@ -61,7 +61,7 @@ impl Dht {
             builder.bootstrap(&self.bootstrap);
         }
         let dht = builder.build()?.as_async();
-        wakeups::every(self.port, LOOKING)?;
+        wakeups::every(self.port, SEARCH_READ_TIMEOUT)?;
         if !self.bootstrap.is_empty() {
             while !dht.bootstrapped().await {
                 let patience = Duration::from_secs(self.patience);
@@ -71,11 +71,11 @@ impl Dht {
             say(begin, "bootstrapped");
         }
         if self.of == 0 {
-            wakeups::every(self.port, SERVING)?;
+            wakeups::every(self.port, SERVE_READ_TIMEOUT)?;
             return future::pending().await;
         }
         self.exchange(&dht, begin).await?;
-        wakeups::every(self.port, SERVING)?;
+        wakeups::every(self.port, SERVE_READ_TIMEOUT)?;
         sleep(Duration::from_secs(self.stay)).await;
         Ok(())
     }

@@ -35,9 +35,9 @@ use line::{Follower, Sample};
 use page::Page;
 
 /// Interval before the second reading; it doubles after each reading.
-const FIRST: Duration = Duration::from_millis(8);
+const FIRST_INTERVAL: Duration = Duration::from_millis(8);
 /// Longest interval between two readings.
-const LATER: Duration = Duration::from_millis(1024);
+const MAX_INTERVAL: Duration = Duration::from_millis(1024);
 /// Number of readings, of which the fastest one is used.
 const READINGS: usize = 5;
 /// Offset between real and monotonic time is kept until it changes by more than this.
@@ -53,7 +53,7 @@ const REAL_STEP_NS: u64 = 100_000;
 /// written, or its counter does not match the clock.
 pub fn start() -> anyhow::Result<()> {
     let first = Sample::best(libc::CLOCK_MONOTONIC);
-    thread::sleep(FIRST);
+    thread::sleep(FIRST_INTERVAL);
     let second = Sample::best(libc::CLOCK_MONOTONIC);
     let follower = Follower::new(first, second).context("the counter is no clock")?;
     let clock = Clock {
@@ -88,7 +88,7 @@ impl Clock {
 
     fn follow(&mut self) -> anyhow::Result<()> {
         let timer = TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_CLOEXEC)?;
-        let mut wait = FIRST;
+        let mut wait = FIRST_INTERVAL;
         loop {
             self.set(wait)?;
             // A timer at a time of day ends early when that clock is set.
@@ -101,7 +101,7 @@ impl Clock {
                 Ok(()) | Err(Errno::ECANCELED) => {}
                 Err(errno) => return Err(errno).context("wait"),
             }
-            wait = (wait * 2).min(LATER);
+            wait = (wait * 2).min(MAX_INTERVAL);
         }
     }
 

@@ -191,10 +191,10 @@ fn this_machines_counter_follows_its_clock() {
         return;
     }
     let first = Sample::best(libc::CLOCK_MONOTONIC);
-    std::thread::sleep(crate::FIRST);
+    std::thread::sleep(crate::FIRST_INTERVAL);
     let mut follower = Follower::new(first, Sample::best(libc::CLOCK_MONOTONIC)).unwrap();
     for _ in 0..20 {
-        std::thread::sleep(crate::FIRST);
+        std::thread::sleep(crate::FIRST_INTERVAL);
         let sample = Sample::best(libc::CLOCK_MONOTONIC);
         let line = follower.follow(sample, 8_000_000).unwrap();
         assert!(line.at(sample.tsc).abs_diff(sample.ns) < 100_000);
