@@ -3,7 +3,7 @@
 # and an /etc, a /run and a /tmp of its own.
 #
 # boot.sh FOLDER PLACE: units are in FOLDER/units; PLACE is visible at the same path.
-# With LEGACY set, systemd finds no cgroup tree and mounts the version 1 hierarchies.
+# With LEGACY set, systemd finds no cgroup tree and mounts the hierarchies that its settings select.
 set -euo pipefail
 folder=$1
 place=$2
