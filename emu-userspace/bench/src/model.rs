@@ -240,7 +240,7 @@ mod tests {
     use crate::stats::mean_run;
 
     #[test]
-    fn chains_keep_their_promises() {
+    fn simulated_chains_match_their_statistics() {
         let even = Events::Random {
             chance: 0.1,
             correlation: 0.0,

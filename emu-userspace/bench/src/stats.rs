@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tails_are_those_of_the_books() {
+    fn tails_match_published_values() {
         assert!((normal_p(1.959_964) - 0.05).abs() < 1e-6);
         // Chi-squared with 3 and 20 degrees of freedom: 7.815 and 31.410 at 5 %.
         assert!((gamma_tail(1.5, 7.815 / 2.0) - 0.05).abs() < 1e-4);

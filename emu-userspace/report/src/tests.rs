@@ -89,7 +89,7 @@ fn a_page_stands_alone() {
 }
 
 #[test]
-fn numbers_are_for_people() {
+fn numbers_have_few_digits() {
     for (value, text) in [
         (0.0, "0"),
         (65_536.0, "65,536"),

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_refused() {
+    fn invalid_text_is_refused() {
         let good = "# HELP a A.\n# TYPE a counter\na_total{x=\"1,\\\"2\\\"}\u{20}3\n# EOF\n";
         assert_eq!(parse(good).sum("a_total", &[("x", "1,\"2\"")]), 3.0);
         for bad in [

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_clock_gives_no_line() {
+    fn invalid_samples_give_no_line() {
         let at = |tsc, ns| Sample { tsc, ns };
         assert!(Follower::new(at(5, 5), at(5, 9)).is_none());
         assert!(Follower::new(at(5, 5), at(9, 5)).is_none());

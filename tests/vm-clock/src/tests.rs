@@ -133,7 +133,7 @@ fn the_code_computes_what_the_line_says() {
 }
 
 #[test]
-fn what_it_does_not_know_it_asks_the_kernel() {
+fn other_clocks_are_read_by_system_call() {
     let copy = Copy::new();
     let wrong = Line {
         tsc: 0,

@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chance_is_told_from_what_the_ratio_does() {
+    fn chance_is_separated_from_the_effect_of_the_ratio() {
         let run = |ratio, again, half: f64| {
             let mut run = Run::new(&Settings::quick(), ratio);
             run.again = again;

@@ -179,7 +179,7 @@ fn histogram(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> (f64, f64)
 }
 
 #[test]
-fn it_follows_its_file_and_says_so() {
+fn the_agent_follows_its_file_and_reports_it() {
     isolated(|| {
         let before = snapshot();
         let mut map = ConfigMap::new(&text("one", "10ms"));

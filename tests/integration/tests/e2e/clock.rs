@@ -71,7 +71,7 @@ fn a_program_that_polls_the_clock_sees_it_move() {
 }
 
 #[test]
-fn threads_that_wait_for_each_other_by_looking_go_on() {
+fn threads_that_poll_for_each_other_make_progress() {
     in_virtual_time(|stopwatch| {
         let Some(python) = python() else {
             println!("SKIPPED: no python3");

@@ -211,7 +211,7 @@ for address in ['10.1.0.7', '127.0.0.1', '10.1.0.8']:
 /// Attempts to evade the hooks of bind and connect: a control message, a socket option, a
 /// raw socket, loopback as the source address.
 #[test]
-fn nobody_speaks_as_somebody_else() {
+fn programs_cannot_use_other_source_addresses() {
     with_probes(|_| {
         let program = "
 import socket, struct

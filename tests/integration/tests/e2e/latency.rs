@@ -238,7 +238,7 @@ fn sparse_flows_of_mixed_latency_are_on_time() {
 /// The fix must have an effect: with a short hash packets are seconds late. Only a kernel
 /// newer than those that were seen to need the fix may do without.
 #[test]
-fn sparse_flows_share_a_hash_without_the_cure() {
+fn sparse_flows_share_a_hash_without_the_fix() {
     const NEEDS_IT: (u32, u32) = (6, 12);
     let late = isolated(|| sparse_flows("fq: {orphan_mask: 15}"));
     let worst = late.iter().copied().fold(0.0, f64::max);

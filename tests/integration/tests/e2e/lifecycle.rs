@@ -39,7 +39,7 @@ fn a_second_load_replaces_the_first() {
 /// Parts were removed by hand: status reports the drift, verify fails, load repairs, unload
 /// restores.
 #[test]
-fn damage_is_seen_and_repaired() {
+fn drift_is_reported_and_repaired() {
     isolated(|| {
         let before = snapshot();
         let file = TopologyFile::new(SMALL);

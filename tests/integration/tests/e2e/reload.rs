@@ -299,7 +299,7 @@ fn reload_grows_fq_without_losses() {
 }
 
 #[test]
-fn reload_says_why_it_loads_anew_and_what_it_would_do() {
+fn reload_says_why_a_full_reload_is_needed() {
     isolated(|| {
         TopologyFile::new(THREE).load();
         let file = TopologyFile::new(&THREE.replace("latency: 25ms", "latency: 35ms"));

@@ -164,7 +164,7 @@ programs:
 }
 
 #[test]
-fn run_tells_of_failures() {
+fn run_reports_failures() {
     isolated(|| {
         let before = everything();
         let lab = Lab::new(

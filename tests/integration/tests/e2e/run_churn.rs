@@ -112,7 +112,7 @@ programs:
 
 /// Timed events of the topology run on the run's clock.
 #[test]
-fn run_makes_the_events_of_the_topology_happen() {
+fn run_runs_the_events_of_the_topology() {
     isolated(|| {
         let lab = Lab::with(
             "

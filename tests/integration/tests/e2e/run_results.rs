@@ -13,7 +13,7 @@ use crate::run::{Lab, everything, no_residue};
 /// The results name a script by its digest and a program of a package by its version, and
 /// report a missing `collect` file.
 #[test]
-fn run_tells_versions_and_missing_outputs() {
+fn run_reports_versions_and_missing_outputs() {
     isolated(|| {
         let lab = Lab::new(
             "
@@ -159,7 +159,7 @@ fn run_decides_the_same_for_the_same_seed() {
 /// On a terminal one line shows the progress and is updated; at the end it is removed, and
 /// the summary is printed.
 #[test]
-fn run_shows_on_a_terminal_how_it_stands() {
+fn run_shows_its_progress_on_a_terminal() {
     isolated(|| {
         let before = everything();
         let lab = Lab::new(

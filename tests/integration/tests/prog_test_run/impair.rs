@@ -232,7 +232,7 @@ fn reordered_packets_skip_the_latency() {
 }
 
 #[test]
-fn a_cut_and_a_node_that_is_down_let_nothing_through() {
+fn a_partition_and_a_vnode_that_is_down_drop_all_packets() {
     isolated(|| {
         let text = "version: 1\ngroups:\n  a: {prefix: 10.1.0.0/16, nodes: 2}\n  b: {prefix: 10.2.0.0/16, nodes: 2}\n";
         let (programs, mut maps) = load(text, false);
@@ -346,7 +346,7 @@ latencies:
 /// A capacity with AQM drops by its AQM long before its queue is full, independently of the
 /// vnode's own queue.
 #[test]
-fn a_capacity_counts_what_its_management_drops_apart() {
+fn a_capacity_counts_its_aqm_drops_separately() {
     isolated(|| {
         let text = topology("up: {rate: 100mbit, queue: 60s}")
             + "latencies: [{between: [a, a], rate: 100kbit, queue: 60s, \

@@ -211,7 +211,7 @@ fn a_full_queue_drops_in_silence_and_takes_no_time() {
 /// The group's histogram counts each packet in the bucket of its queueing and serialisation
 /// time.
 #[test]
-fn waits_are_counted_in_their_group_and_class() {
+fn queue_delays_are_counted_in_their_group_and_bucket() {
     isolated(|| {
         let (programs, maps) = load(TOPOLOGY, false);
         let of = |group, direction| maps.waits(group, direction).unwrap();

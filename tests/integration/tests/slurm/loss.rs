@@ -133,32 +133,28 @@ fn a_node_without_slurmd_leaves_nothing() {
 
 /// emu is killed by SIGKILL on one node, where Slurm keeps running.
 #[test]
-fn killed_on_one_node_it_leaves_no_orphans() {
-    with_cluster(
-        "killed_on_one_node_it_leaves_no_orphans",
-        NODES,
-        |cluster| {
-            let shared = shared(100);
-            let srun = start(shared.srun(
-                cluster,
-                "-N4 --kill-on-bad-exit=1",
-                "out",
-                "--lost-after 3s",
-            ));
-            wait_running(cluster);
-            for process in cluster.named(3, "emu run ") {
-                cluster.kill(&process);
-            }
-            let seen = until("all nodes stop", JOB_TIMEOUT, || {
-                (0..NODES).all(|node| is_clean(cluster, node))
-            });
-            println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
-            let output = srun.wait_with_output().unwrap();
-            assert!(!output.status.success(), "{}", output_text(&output));
-            let merged = summary(&shared);
-            assert_eq!(names(&merged["lost"]), ["h3"], "{merged}");
-        },
-    );
+fn a_kill_on_one_node_leaves_no_orphans() {
+    with_cluster("a_kill_on_one_node_leaves_no_orphans", NODES, |cluster| {
+        let shared = shared(100);
+        let srun = start(shared.srun(
+            cluster,
+            "-N4 --kill-on-bad-exit=1",
+            "out",
+            "--lost-after 3s",
+        ));
+        wait_running(cluster);
+        for process in cluster.named(3, "emu run ") {
+            cluster.kill(&process);
+        }
+        let seen = until("all nodes stop", JOB_TIMEOUT, || {
+            (0..NODES).all(|node| is_clean(cluster, node))
+        });
+        println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
+        let output = srun.wait_with_output().unwrap();
+        assert!(!output.status.success(), "{}", output_text(&output));
+        let merged = summary(&shared);
+        assert_eq!(names(&merged["lost"]), ["h3"], "{merged}");
+    });
 }
 
 /// The merged summary of the first node, which may still be writing it.
