@@ -10,7 +10,11 @@ use anyhow::Context;
 
 use crate::{
     build, seeds,
-    vm::{self, kernel::Kernel, virtual_time::Arguments},
+    vm::{
+        self,
+        kernel::Kernel,
+        virtual_time::{self, Arguments},
+    },
     workloads,
 };
 
@@ -76,6 +80,13 @@ pub fn run(
         return status(Command::new(&argv[0]).args(&argv[1..]));
     }
     let kernel = Kernel::quick();
+    let clock = clock.filter(|_| {
+        let usable = forced || virtual_time::works(&kernel);
+        if !usable {
+            eprintln!("xtask: virtual time does not work here; taking the machine's clock");
+        }
+        usable
+    });
     if forced {
         eprintln!("xtask: running emu in a User-Mode Linux VM ({kernel}) in virtual time");
     } else {

@@ -1,5 +1,5 @@
-//! The fairness of the processors: P2PLab's experiment, in which a program that only
-//! computes starts again and again, and each is asked how long it took.
+//! CPU fairness: P2PLab's experiment, which starts a computing program at regular intervals
+//! and measures how long each program takes.
 use std::{fs, path::Path, process::Command, time::Duration, time::Instant};
 
 use emu_model::fairness::jain;
@@ -7,48 +7,49 @@ use serde::Serialize;
 
 use super::{BenchError, namespace::Namespace};
 
-/// What is run.
+/// Parameters of a fairness run.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Programs.
+    /// Number of programs.
     pub programs: u32,
-    /// Time between two starts.
+    /// Time between the starts of two programs.
     pub interval: Duration,
-    /// How long one takes when it is alone.
+    /// Running time of one program on an idle machine.
     pub alone: Duration,
 }
 
-/// One program.
+/// Measurements of one program.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Program {
-    /// When it started, after the first.
+    /// Start, in seconds after the start of the first program.
     pub start_s: f64,
-    /// How long it took.
+    /// Running time in seconds.
     pub took_s: f64,
-    /// Processor time that it got.
+    /// CPU time that the program got, in seconds.
     pub cpu_s: f64,
-    /// How long it would have taken if all that run had equal shares at all times.
+    /// Running time in seconds under ideal processor sharing.
     pub fair_s: f64,
 }
 
-/// What came of it.
+/// Results of a fairness run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// In the order of their starts.
+    /// The programs, in the order of their starts.
     pub programs: Vec<Program>,
-    /// Processors that there are.
+    /// Number of CPUs of the machine.
     pub processors: usize,
-    /// Jain's index of fair time to time taken: 1 if all were treated alike.
+    /// Jain's fairness index of the ratios of ideal to actual running time; 1 if all
+    /// programs got equal shares.
     pub jain_index: f64,
 }
 
-/// Work that is timed to find out how much fills the time.
+/// Number of loop iterations that are timed to calibrate [`Settings::alone`].
 const TRIAL_ROUNDS: u32 = 200_000;
 
-/// Runs it; files go to `folder`.
+/// Runs the experiment; its files go to `folder`.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if the calibration or `emu run` fails.
 pub fn run(settings: &Settings, folder: &Path) -> Result<Outcome, BenchError> {
     fs::create_dir_all(folder).map_err(BenchError::system("make a folder"))?;
     let rounds = rounds(settings.alone)?;
@@ -89,11 +90,11 @@ pub fn run(settings: &Settings, folder: &Path) -> Result<Outcome, BenchError> {
 }
 
 fn counting(rounds: u32) -> String {
-    // Doubled braces would be a placeholder; there are none.
+    // Doubled braces would be a placeholder of the experiment file; this text has none.
     format!("i=0; while [ $i -lt {rounds} ]; do i=$((i+1)); done")
 }
 
-/// How far a program must count to take so long when it is alone.
+/// Number of loop iterations that take the time `alone` on an idle machine.
 fn rounds(alone: Duration) -> Result<u32, BenchError> {
     let mut best = Duration::MAX;
     for _ in 0..3 {
@@ -108,7 +109,7 @@ fn rounds(alone: Duration) -> Result<u32, BenchError> {
     Ok(rounds.clamp(1_000.0, f64::from(u32::MAX)) as u32)
 }
 
-/// Start, stop and processor time of each row, in the order of the starts.
+/// Start, stop and CPU time of each row, in the order of the starts.
 fn rows(table: &str) -> Vec<[f64; 3]> {
     let mut lines = table.lines().map(|l| l.split(',').collect::<Vec<_>>());
     let header = lines.next().unwrap_or_default();
@@ -139,9 +140,9 @@ fn shares(rows: &[[f64; 3]], processors: usize) -> Vec<Program> {
         .collect()
 }
 
-/// How long each of some programs takes by processor sharing: all that run get equal
-/// shares, and none more than one processor. Each has its start and its work in seconds
-/// of a processor; starts are in order.
+/// Stop times under ideal processor sharing: all running programs get equal shares, and no
+/// program gets more than one CPU. Each entry of `work` is a start and the required CPU
+/// seconds; the entries are ordered by start.
 fn fair(work: &[(f64, f64)], processors: usize) -> Vec<f64> {
     let mut left: Vec<f64> = work.iter().map(|(_, cpu_s)| *cpu_s).collect();
     let mut took = vec![0.0; work.len()];
@@ -182,7 +183,7 @@ mod tests {
         assert_eq!(fair(&[(0.0, 2.0)], 1), [2.0]);
         assert_eq!(fair(&[(0.0, 2.0), (0.0, 2.0)], 1), [4.0, 4.0]);
         assert_eq!(fair(&[(0.0, 2.0), (0.0, 2.0)], 2), [2.0, 2.0]);
-        // The second starts when the first has half of its work left.
+        // The second program starts when the first has half of its work left.
         assert_eq!(fair(&[(0.0, 2.0), (1.0, 2.0)], 1), [3.0, 3.0]);
         assert_eq!(fair(&[(0.0, 1.0), (5.0, 1.0)], 1), [1.0, 1.0]);
         assert!(fair(&[], 1).is_empty());

@@ -1,5 +1,5 @@
-//! How long it takes to make many vnodes: everything of a load but queueing disciplines,
-//! filters and the journal, so it runs where there is no fq.
+//! Time to create many vnodes: a load without qdiscs, filters and the journal, so that the
+//! measurement runs on kernels without fq.
 use std::{
     net::IpAddr,
     time::{Duration, Instant},
@@ -13,30 +13,30 @@ use emu_model::{
 use emu_report::Table;
 use serde::Serialize;
 
-use super::{BenchError, Spread, namespace::Namespace};
+use super::{BenchError, MedianCi, namespace::Namespace};
 
-/// Loads of each size.
+/// Loads per number of vnodes.
 const TURNS: usize = 5;
 
-/// Seconds for one number of vnodes.
+/// Load times in seconds for one number of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// Number of vnodes.
+    /// Number of vnodes in the topology.
     pub vnodes: u32,
-    /// Reading the file and planning.
-    pub plan_s: Spread,
-    /// Loading the programs through the verifier and filling the maps.
-    pub maps_s: Spread,
-    /// Announcing the addresses by routes.
-    pub routes_s: Spread,
-    /// All of it.
-    pub all_s: Spread,
+    /// Parsing the file and planning.
+    pub plan_s: MedianCi,
+    /// Verifying and loading the programs, and filling the maps.
+    pub maps_s: MedianCi,
+    /// Adding the routes that make the addresses local.
+    pub routes_s: MedianCi,
+    /// Sum of the three parts.
+    pub all_s: MedianCi,
 }
 
-/// Loads each number of vnodes into scratch namespaces of their own.
+/// Loads each number of vnodes, each time in a new scratch namespace.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a namespace cannot be created or a load fails.
 pub fn run(sizes: &[u32]) -> Result<Vec<Row>, BenchError> {
     sizes.iter().filter_map(|v| row(*v).transpose()).collect()
 }
@@ -49,7 +49,7 @@ fn row(vnodes: u32) -> Result<Option<Row>, BenchError> {
             seen.push(part.as_secs_f64());
         }
     }
-    let [plan_s, maps_s, routes_s, all_s] = seen.map(Spread::of);
+    let [plan_s, maps_s, routes_s, all_s] = seen.map(MedianCi::of);
     Ok((|| {
         Some(Row {
             vnodes,
@@ -61,7 +61,7 @@ fn row(vnodes: u32) -> Result<Option<Row>, BenchError> {
     })())
 }
 
-/// Plan, maps, routes, and the sum of them.
+/// Times of the plan, the maps and the routes, and their sum.
 fn once(vnodes: u32) -> Result<[Duration; 4], BenchError> {
     let text = format!(
         "version: 1\naddressing: anyip\ngroups: {{a: {{prefix: 10.64.0.0/14, nodes: {vnodes}, \
@@ -89,7 +89,7 @@ fn announce(runs: &[(IpAddr, IpAddr)]) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// A row for each number of vnodes.
+/// Table with one row per number of vnodes.
 pub fn table(rows: &[Row]) -> Table {
     let mut table = Table::new([
         "vnodes",
@@ -100,7 +100,7 @@ pub fn table(rows: &[Row]) -> Table {
         "95 % interval",
     ]);
     for row in rows {
-        let seconds = |spread: &Spread| format!("{:.3}", spread.median);
+        let seconds = |time: &MedianCi| format!("{:.3}", time.median);
         table.row([
             row.vnodes.to_string(),
             seconds(&row.plan_s),

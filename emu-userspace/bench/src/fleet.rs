@@ -1,5 +1,5 @@
-//! Hosts in one machine: network namespaces, each with an interface of its own, that a
-//! bridge joins. Every host loads its part of a topology, as it would on a cluster.
+//! Emulated hosts on one machine: network namespaces, each with an interface of its own,
+//! joined by a bridge. Every host loads its part of a topology, as it would on a cluster.
 use std::{
     ffi::OsStr,
     fs::{self, File},
@@ -24,34 +24,35 @@ use emu_model::{
 
 use super::{BenchError, namespace::Namespace};
 
-/// Interface of every host.
+/// Name of the interface of every host.
 pub const INTERFACE: &str = "eth0";
 
-/// The address of a host among the others: the first has 172.16.0.1.
+/// Address of a host on the bridge: the first host has 172.16.0.1.
 pub fn host_address(index: usize) -> Ipv4Addr {
     Ipv4Addr::from(0xac10_0001 + index as u32)
 }
 
-/// Hosts that are joined and have their part of a topology.
+/// Hosts on one bridge, each with its part of a topology loaded.
 pub struct Fleet {
     hosts: Vec<Host>,
     _hub: Namespace,
 }
 
-/// One of them.
+/// One host of a fleet.
 pub struct Host {
     namespace: Namespace,
     maps: Maps,
-    /// Its vnodes, each with its place in the maps.
+    /// The host's vnodes, each with its index in the maps.
     vnodes: Vec<(IpAddr, u32)>,
 }
 
 impl Fleet {
-    /// Makes a host for each that the topology names, in its order, and loads them.
-    /// Their addresses must be those of [`host_address`]. `folder` is for files.
+    /// Creates one namespace per host of the topology, in the topology's order, and loads
+    /// all parts. The hosts' addresses must be those of [`host_address`]. `folder` is for
+    /// files.
     ///
     /// # Errors
-    /// [`BenchError`].
+    /// [`BenchError`] if the topology is invalid, or a namespace or a load fails.
     pub fn new(text: &str, folder: &Path) -> Result<Self, BenchError> {
         let file = folder.join("topology.yaml");
         fs::write(&file, text).map_err(BenchError::system("write the topology"))?;
@@ -68,7 +69,7 @@ impl Fleet {
         Ok(Self { hosts, _hub: hub })
     }
 
-    /// The host with a number, the first being 0.
+    /// Host number `index`, from 0.
     pub fn host(&self, index: usize) -> &Host {
         &self.hosts[index]
     }
@@ -81,15 +82,16 @@ impl Fleet {
     }
 }
 
-/// The address of a host's interface on the bridge.
+/// Address of a host's interface on the bridge, with its prefix length.
 fn link_address(index: usize) -> String {
     let [.., high, low] = (index as u32 + 1).to_be_bytes();
     format!("02:00:00:00:{high:02x}:{low:02x}")
 }
 
-/// Tells a host where all others are. The kernel has one table of neighbours for all
-/// namespaces, of a thousand entries: a hundred hosts that each ask for all others would
-/// forget and ask again all the time, and every question goes to everybody.
+/// Adds permanent neighbour entries for all other hosts. The kernel has one neighbour table
+/// of a thousand entries for all namespaces: if a hundred hosts each resolved all others,
+/// entries would expire and be resolved again all the time, and every request is a
+/// broadcast.
 fn neighbours(count: usize, own: usize) -> String {
     (0..count)
         .filter(|index| *index != own)
@@ -103,7 +105,7 @@ fn neighbours(count: usize, own: usize) -> String {
         .collect()
 }
 
-/// Makes namespaces and plugs them into the bridge.
+/// Creates the namespaces and attaches them to the bridge.
 fn join(hub: &Namespace, count: usize, folder: &Path) -> Result<Vec<Namespace>, BenchError> {
     let batch = folder.join("ip-batch");
     let mut plug = String::new();
@@ -126,7 +128,7 @@ fn join(hub: &Namespace, count: usize, folder: &Path) -> Result<Vec<Namespace>, 
         namespaces.push(namespace);
     }
     run_batch(hub, &batch, &plug)?;
-    // The carrier comes up by a kernel worker, a moment after the command.
+    // A kernel worker brings the carrier up shortly after the command.
     for namespace in &namespaces {
         for _ in 0..200 {
             if namespace
@@ -148,14 +150,14 @@ fn run_batch(namespace: &Namespace, file: &Path, lines: &str) -> Result<(), Benc
         .map(drop)
 }
 
-/// A program of a vnode.
+/// A program to start as a vnode.
 #[derive(Debug, Clone)]
 pub struct Program<'a> {
-    /// Whose it is.
+    /// Address of the vnode that the program runs as.
     pub vnode: IpAddr,
     /// Program and arguments.
     pub argv: &'a [String],
-    /// Working folder, where `log` takes what it prints.
+    /// Working folder; `log` in it receives the program's output.
     pub folder: PathBuf,
 }
 
@@ -182,10 +184,10 @@ impl Host {
         })
     }
 
-    /// Starts a program as a vnode of this host, by `emu exec`.
+    /// Starts a program as a vnode of this host by `emu exec`.
     ///
     /// # Errors
-    /// [`BenchError::System`] if it cannot be started.
+    /// [`BenchError::System`] if the program cannot be started.
     pub fn start(&self, program: &Program<'_>) -> Result<Child, BenchError> {
         let log = File::create(program.folder.join("log"))
             .map_err(BenchError::system("make a log file"))?;
@@ -208,17 +210,17 @@ impl Host {
         })
     }
 
-    /// Counters of a vnode's pipe; of no vnode of this host, zeros.
+    /// Counters of a vnode's pipe; all zero if this host does not carry the vnode.
     pub fn pipe(&self, vnode: IpAddr, direction: Direction) -> Pipe {
         let slot = self.vnodes.iter().find(|(address, _)| *address == vnode);
         slot.and_then(|(_, slot)| self.maps.pipes.get(*slot as usize * 2 + direction as usize))
             .unwrap_or_default()
     }
 
-    /// Does some work on a thread of this host.
+    /// Runs a closure on a thread in this host's namespace.
     ///
     /// # Errors
-    /// The work's own.
+    /// The error of the closure.
     pub fn enter<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, BenchError> + Send,
@@ -229,7 +231,8 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // The namespace goes anyway; processes, state folder and pins would stay.
+        // The kernel removes the namespace in any case; processes, state folder and pins
+        // would stay.
         let unload = || Ok(Session::open()?.unload(Processes::Kill)?);
         if let Err(error) = self.namespace.enter(unload) {
             let _ = writeln!(std::io::stderr(), "emu: a host of the measurement: {error}");

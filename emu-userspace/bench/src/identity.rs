@@ -1,8 +1,8 @@
-//! What the hooks of `emu exec` cost a program: connecting and closing, and
-//! sending a datagram, with the hooks attached and without them, in turns.
+//! Cost of the hooks of `emu exec` for a program: connect and close, and sending a
+//! datagram, with the hooks attached and without them, interleaved.
 //!
-//! One process measures itself in one cgroup of one scratch network namespace;
-//! only the hooks come and go. The answering sockets are outside the cgroup.
+//! One process measures itself in one cgroup of one scratch network namespace; only the
+//! hooks are attached and detached. The answering sockets are outside the cgroup.
 use std::{
     fs::{self, File},
     io,
@@ -21,15 +21,15 @@ use emu_kernel::{
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use super::{BenchError, Spread, namespace::Namespace};
+use super::{BenchError, MedianCi, namespace::Namespace};
 
-/// How much is measured.
+/// The number of samples of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Pairs of blocks, one with the hooks and one without.
+    /// Number of pairs of blocks, one block with the hooks and one without.
     pub pairs: u32,
-    /// Operations in a block, of which the median counts. At most 10,000: each
-    /// connection keeps a port for a minute.
+    /// Operations per block, whose median counts. At most 10,000: each connection occupies
+    /// a port for a minute.
     pub operations: u32,
 }
 
@@ -42,28 +42,28 @@ impl Default for Options {
     }
 }
 
-/// Result of one case.
+/// Results of one kind of operation.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Case {
-    /// What was measured.
+    /// Name of the operation in the table.
     pub name: &'static str,
-    /// With the hooks, nanoseconds for one operation.
-    pub with_ns: Spread,
-    /// Without.
-    pub without_ns: Spread,
-    /// Ratio of with to without, block by neighbouring block.
-    pub ratio: Spread,
+    /// Nanoseconds per operation with the hooks attached.
+    pub with_ns: MedianCi,
+    /// Nanoseconds per operation without hooks.
+    pub without_ns: MedianCi,
+    /// Ratio of the time with hooks to the time without, of neighbouring blocks.
+    pub ratio: MedianCi,
 }
 
-/// What is measured.
+/// The measured operation.
 #[derive(Debug, Clone, Copy)]
 enum Work {
-    /// A TCP connection from its socket(2) to its end, with the peer's accept and
-    /// close: what P2PLab measured.
+    /// A TCP connection from socket(2) to close, with the peer's accept and close:
+    /// P2PLab's measurement.
     Cycle,
-    /// Of that, connect and close alone.
+    /// The connect and close alone.
     Connect,
-    /// sendto of a UDP socket that was never bound.
+    /// A sendto on a UDP socket that was never bound.
     Datagram,
 }
 
@@ -75,7 +75,7 @@ const CASES: [(&str, Work, Ends); 5] = [
     ("udp4 sendto", Work::Datagram, V4),
 ];
 
-/// Addresses of the vnode and of the socket that answers, both documentation's.
+/// Addresses of the vnode and of the answering socket, both from documentation ranges.
 type Ends = (IpAddr, IpAddr);
 const V4: Ends = (
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
@@ -86,11 +86,12 @@ const V6: Ends = (
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
 );
 
-/// Measures all cases. The calling process is in a scratch cgroup meanwhile, and
-/// back in its own afterwards.
+/// Measures all cases. Meanwhile the calling process is in a scratch cgroup; afterwards it
+/// is in its own cgroup again.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if the scratch namespace, the cgroup or the hooks cannot be created, or
+/// if the calling process cannot connect.
 pub fn run(options: Options) -> Result<Vec<Case>, BenchError> {
     Namespace::new()?.enter(|| in_scratch_namespace(options))
 }
@@ -101,7 +102,7 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
     for address in [V4.0, V4.1, V6.0, V6.1] {
         netlink.request(addr::add_alias(lo, "lo", address))?;
     }
-    // Opened before the process joins the cgroup: they stay outside.
+    // Opened before the process joins the cgroup, so that they stay outside.
     let answering = CASES.map(|(case, work, ends)| {
         let open = |_| answer(work, ends.1).map_err(BenchError::system(case));
         (0..options.pairs).map(open).collect::<Result<Vec<_>, _>>()
@@ -123,7 +124,7 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
     Ok(cases)
 }
 
-/// A socket that answers, and its address.
+/// Opens an answering socket and returns it with its address.
 fn answer(work: Work, address: IpAddr) -> io::Result<(Socket, SocketAddr)> {
     let any_port = SocketAddr::new(address, 0);
     let kind = match work {
@@ -139,7 +140,7 @@ fn answer(work: Work, address: IpAddr) -> io::Result<(Socket, SocketAddr)> {
     Ok((socket, bound))
 }
 
-/// The scratch cgroup with this process in it; left and removed when dropped.
+/// The scratch cgroup of this process; the process leaves it, and it is removed, on drop.
 struct Place {
     tree: Tree,
     name: String,
@@ -174,7 +175,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // The root takes every process; a failure leaves an empty folder.
+        // The root cgroup accepts every process; if this fails too, an empty folder
+        // remains.
         if cgroup::join(&self.before).is_err() {
             let _ = cgroup::join(self.tree.root());
         }
@@ -182,14 +184,14 @@ impl Drop for Place {
     }
 }
 
-/// Where this process is now.
+/// Folder of this process's current cgroup.
 fn own_cgroup(tree: &Tree) -> PathBuf {
     let text = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = text.lines().find_map(|line| line.strip_prefix("0::/"));
     tree.root().join(own.unwrap_or_default())
 }
 
-/// One case in progress.
+/// State of one case in progress.
 struct Series {
     name: &'static str,
     work: Work,
@@ -198,7 +200,8 @@ struct Series {
 }
 
 impl Series {
-    /// With and without in turns, the order changing from pair to pair.
+    /// Measures blocks with and without hooks alternately; the order changes from pair to
+    /// pair.
     fn measure(
         &self,
         hooks: &Hooks,
@@ -227,8 +230,8 @@ impl Series {
             without.push(plain);
             ratios.push(hooked / plain);
         }
-        let spreads = [with, without, ratios].map(Spread::of);
-        let [Some(with_ns), Some(without_ns), Some(ratio)] = spreads else {
+        let medians = [with, without, ratios].map(MedianCi::of);
+        let [Some(with_ns), Some(without_ns), Some(ratio)] = medians else {
             return Ok(None);
         };
         Ok(Some(Case {
@@ -239,8 +242,8 @@ impl Series {
         }))
     }
 
-    /// Median time of an operation in nanoseconds. The first operations after a
-    /// change of the hooks warm up and do not count.
+    /// Median time of an operation in nanoseconds. The first operations after a change of
+    /// the hooks are a warm-up and do not count.
     fn block(&self, peer: &Socket, address: SocketAddr, hooked: bool) -> io::Result<f64> {
         let warm_up = self.operations / 10;
         let mut times = Vec::with_capacity(self.operations as usize);
@@ -253,7 +256,7 @@ impl Series {
                 times.push(time);
             }
         }
-        Ok(Spread::of(times).map_or(0.0, |s| s.median))
+        Ok(MedianCi::of(times).map_or(0.0, |s| s.median))
     }
 
     fn connect(&self, peer: &Socket, address: SocketAddr, hooked: bool) -> io::Result<f64> {
@@ -271,7 +274,7 @@ impl Series {
             Work::Connect | Work::Datagram => part,
         };
         let seen = from.as_socket().map(|from| from.ip());
-        // A measurement of hooks that do nothing would be a fine one.
+        // Without this check, hooks that do nothing would give an excellent measurement.
         if hooked && seen != Some(self.vnode) {
             return Err(io::Error::other(format!(
                 "the peer saw {seen:?} and not the vnode"
@@ -283,7 +286,8 @@ impl Series {
     fn datagram(&self, peer: &Socket, address: SocketAddr) -> io::Result<f64> {
         let to = address.into();
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
-        // The first one finds a port; the second is what all others are like.
+        // The first datagram binds the socket to a port; the second one is like all later
+        // ones.
         socket.send_to(b"?", &to)?;
         let start = Instant::now();
         socket.send_to(b"?", &to)?;

@@ -1,4 +1,4 @@
-//! Each impairment beside netem with the same setting, in one run.
+//! Impairments: emu compared with netem under the same settings, in one run.
 use std::time::Duration;
 
 use emu_report::Environment;
@@ -14,43 +14,44 @@ use super::{
     stats::{self, Test},
 };
 
-/// A model that is right gives a smaller p once in a thousand tests.
+/// Significance level: a correct model gives a smaller p once in a thousand tests.
 pub const LEAST_P: f64 = 1e-3;
-/// Standard errors that two honest measurements may differ by.
+/// Difference, in standard errors, that two correct measurements may have.
 const NOISE_ERRORS: f64 = 3.3;
-/// As much, for two distances of Kolmogorov and Smirnov, times the root of n.
+/// The same allowance for two Kolmogorov-Smirnov distances, times the root of n.
 const NOISE_DISTANCE: f64 = 1.95;
-/// Of correlated delays only each so many-th is tested: they are independent.
+/// Only every 8th of correlated delays is tested, because delays so far apart are
+/// independent.
 const APART: usize = 8;
 
-/// Longest that the machine may stand still while delays are measured: a third of
-/// the spread.
-const STILL: Duration = Duration::from_millis(17);
-/// Attempts at a calm turn.
+/// Longest stall of the machine that is accepted while delays are measured: a third of the
+/// spread.
+const MAX_STALL: Duration = Duration::from_millis(17);
+/// Maximum number of attempts at a round without a longer stall.
 const ATTEMPTS: u32 = 4;
 
-/// How much is measured.
+/// The number of samples of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sizes {
-    /// Datagrams for each setting with jitter or overtaking, and each line.
+    /// Datagrams per setting with jitter or overtaking, and system.
     pub delays: u32,
-    /// Datagrams for each other setting and line.
+    /// Datagrams per other setting and system.
     pub events: u32,
-    /// Turns between the two lines.
+    /// Number of rounds; each round measures both systems.
     pub turns: u32,
-    /// Datagrams for each managed queue and line.
+    /// Datagrams per AQM queue and system.
     pub queues: u32,
 }
 
 impl Sizes {
-    /// A minute or two.
+    /// The sizes of `--quick`, which take a minute or two.
     pub const QUICK: Self = Self {
         delays: 1_000,
         events: 6_000,
         turns: 2,
         queues: 2_500,
     };
-    /// Some minutes.
+    /// The sizes of `--full`, which take some minutes.
     pub const FULL: Self = Self {
         delays: 2_400,
         events: 24_000,
@@ -59,12 +60,12 @@ impl Sizes {
     };
 }
 
-/// What one line showed.
+/// Measurements of one system.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Side {
-    /// Datagrams sent.
+    /// Number of datagrams sent.
     pub sent: u32,
-    /// Datagrams that arrived, copies included.
+    /// Number of datagrams that arrived, including copies.
     pub arrived: u32,
     /// Mean delay in milliseconds.
     pub mean_ms: f64,
@@ -76,69 +77,70 @@ pub struct Side {
     pub lost: f64,
     /// Share of datagrams that arrived more than once.
     pub duplicated: f64,
-    /// Share of arrivals behind one that was sent later.
+    /// Share of arrivals behind a datagram that was sent later.
     pub reordered: f64,
-    /// Share of datagrams that the impairment happened to; none for jitter.
+    /// Share of datagrams that the impairment affected; `None` for jitter.
     pub share: Option<f64>,
-    /// Mean length of the runs of such datagrams; none for jitter.
+    /// Mean length of the runs of affected datagrams; `None` for jitter.
     pub mean_run: Option<f64>,
-    /// Binomial z of the share, corrected for the model's bursts, or
-    /// Kolmogorov-Smirnov of the delays, against the model.
+    /// Test against the model: a binomial z-test of the share, corrected for the model's
+    /// bursts, or a Kolmogorov-Smirnov test of the delays.
     pub test: Test,
-    /// Chi-squared of the lengths of runs against the model.
+    /// Chi-squared test of the run lengths against the model.
     pub runs: Option<Test>,
-    /// Whether no test speaks against the model.
+    /// Whether no test rejects the model.
     pub as_model: bool,
-    /// Distance from the model: of the share, or of Kolmogorov and Smirnov.
+    /// Distance from the model: of the share, or the Kolmogorov-Smirnov distance.
     pub distance: f64,
 }
 
-/// One setting, and both lines.
+/// One setting, measured with both systems.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What is compared.
+    /// Name of the setting in the report.
     pub name: &'static str,
-    /// Keys of the topology.
+    /// The setting as YAML keys of a topology.
     pub emu_setting: &'static str,
-    /// Arguments of netem.
+    /// The setting as arguments of netem.
     pub netem_setting: &'static str,
-    /// Share that the model promises; none for jitter.
+    /// Share of affected datagrams by the model; `None` for jitter.
     pub model_share: Option<f64>,
-    /// Mean run that the model promises; none for jitter.
+    /// Mean run length by the model; `None` for jitter.
     pub model_run: Option<f64>,
-    /// Standard deviation that the model promises in milliseconds; none for events.
+    /// Standard deviation of the delay by the model, in milliseconds; `None` for events.
     pub model_deviation_ms: Option<f64>,
-    /// emu.
+    /// Measurements of emu.
     pub emu: Side,
-    /// netem.
+    /// Measurements of netem.
     pub netem: Side,
-    /// Whether emu is no further from the model than netem, within the noise of
-    /// samples of these sizes.
+    /// Whether emu is as close to the model as netem, within the noise of samples of these
+    /// sizes.
     pub no_further: bool,
 }
 
-/// All settings on one machine.
+/// Results of all settings on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Kernel release and architecture.
     pub kernel: String,
-    /// Processors and their name.
+    /// Number and name of the CPUs.
     pub machine: String,
-    /// Milliseconds that a datagram takes beyond the latency without any
-    /// impairment: median of emu and of netem. Taken off the delays of jitter.
+    /// Delay of a datagram beyond the latency without any impairment, in milliseconds:
+    /// medians of emu and of netem. It is subtracted from the delays with jitter.
     pub path_ms: [f64; 2],
-    /// Settings.
+    /// One row per setting.
     pub rows: Vec<Row>,
-    /// Managed queues.
+    /// One row per AQM queue.
     pub queues: Vec<QueueRow>,
-    /// Whether emu follows the model and is no further from it than netem in all.
+    /// Whether emu follows the model and is as close to it as netem in all settings.
     pub ok: bool,
 }
 
-/// Measures all settings; `progress` is told how many of how many are done.
+/// Measures all settings; calls `progress` with the number of finished settings and of all
+/// settings.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a namespace, a qdisc or a load fails.
 pub fn run(
     sizes: &Sizes,
     progress: &mut dyn FnMut(usize, usize, &str),
@@ -164,7 +166,7 @@ pub fn run(
     })
 }
 
-/// What the machine itself adds to a latency without jitter.
+/// Delay that the machine itself adds to a latency without jitter: emu, netem.
 fn path(scene: &Scene) -> Result<[f64; 2], BenchError> {
     let lines = [scene.emu("latency: 300ms")?, scene.netem("delay 300ms")?];
     let mut extra = [0.0; 2];
@@ -196,9 +198,9 @@ fn row(
         Measure::Early(_) => (sizes.delays, 2, 600),
         Measure::Missing(_) | Measure::Twice(_) => (sizes.events, 20, 600),
     };
-    // Who does not arrive or arrives twice does not depend on the time.
-    let still = match setting.measure {
-        Measure::Delays(..) | Measure::Early(_) => STILL,
+    // Loss and duplication of a datagram do not depend on time.
+    let max_stall = match setting.measure {
+        Measure::Delays(..) | Measure::Early(_) => MAX_STALL,
         Measure::Missing(_) | Measure::Twice(_) => Duration::MAX,
     };
     let pace = Pace {
@@ -209,11 +211,11 @@ fn row(
     };
     let lines: [Ends; 2] = [scene.emu(setting.emu)?, scene.netem(setting.netem)?];
     let mut turns: [Vec<Vec<Arrival>>; 2] = [Vec::new(), Vec::new()];
-    // In turns, so that both meet the same moods of the machine.
+    // The systems are interleaved, so that background load affects both alike.
     for _ in 0..sizes.turns {
         for (line, turns) in lines.iter().zip(&mut turns) {
-            turns.push(probe::calmly(
-                still,
+            turns.push(probe::retry_on_stall(
+                max_stall,
                 ATTEMPTS,
                 || Ok(()),
                 |()| probe::stream(line, &pace),
@@ -254,7 +256,7 @@ fn row(
     })
 }
 
-/// Puts the turns of one line together.
+/// Merges the rounds of one system and tests them against the model.
 fn side(
     turns: &[Vec<Arrival>],
     pace: &Pace,

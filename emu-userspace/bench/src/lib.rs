@@ -1,10 +1,9 @@
-//! Measurements that compare us with doing without, with netem, and with the
-//! formulas, in one run on one kernel. They work in scratch network namespaces,
-//! never on the machine's interfaces; `bench scale` over several hosts is the one
-//! exception.
+//! Measurements that compare emu with an unemulated network, with netem and with formulas,
+//! in one run on one kernel. They work in scratch network namespaces and never touch the
+//! machine's interfaces; the one exception is `bench scale` over several hosts.
 //!
-//! A measurement returns its figures, and its report as plain charts and tables. It has
-//! no arguments of a command line and prints nothing.
+//! A measurement returns its results, and its report as plain charts and tables. It parses
+//! no command line and prints nothing.
 #![forbid(unsafe_code)]
 
 pub mod accuracy;
@@ -16,6 +15,7 @@ pub mod folding;
 pub mod identity;
 pub mod impairments;
 pub mod lines;
+mod median_ci;
 pub mod model;
 pub mod namespace;
 pub mod packet;
@@ -24,7 +24,6 @@ pub mod queues;
 pub mod scale;
 pub mod scene;
 pub mod settings;
-mod spread;
 pub mod stats;
 pub mod traffic;
 pub mod vnodes;
@@ -36,90 +35,90 @@ use emu_kernel::{
     session::SessionError,
 };
 
-pub use spread::Spread;
+pub use median_ci::MedianCi;
 
-/// What kept a measurement from its work.
+/// Reasons why a measurement could not be completed.
 #[derive(Debug, thiserror::Error)]
 pub enum BenchError {
-    /// A namespace or a socket.
+    /// A system call on a namespace, a socket or a file failed.
     #[error("{what}: {source}")]
     System {
-        /// Operation and object.
+        /// The operation and its object.
         what: String,
-        /// The kernel's answer.
+        /// The error that the kernel returned.
         source: io::Error,
     },
-    /// A program refused its work.
-    #[error("`{line}`: {words}")]
+    /// A program exited with an error.
+    #[error("`{line}`: {message}")]
     Program {
-        /// The command line.
+        /// The program's command line.
         line: String,
-        /// What it said.
-        words: String,
+        /// The program's error output.
+        message: String,
     },
-    /// The kernel lacks a queueing discipline.
+    /// The kernel does not have a qdisc.
     #[error(
         "this kernel or user cannot make the qdisc `{qdisc}`, which the comparison needs; \
-         `cargo xtask run -- bench …` runs it in a VM that can ({words})"
+         `cargo xtask run -- bench …` runs it in a VM that can ({message})"
     )]
     Missing {
-        /// Its name.
+        /// Name of the qdisc.
         qdisc: &'static str,
-        /// What `tc` said.
-        words: String,
+        /// The error output of `tc`.
+        message: String,
     },
-    /// Loading a topology.
+    /// A topology could not be loaded or unloaded.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Results that are there are not of the swarm that is to run.
+    /// The results folder holds runs that were made with different swarm settings.
     #[error("{}: a run with other settings; remove it, or take another folder", .folder.display())]
     OtherSettings {
-        /// The run's folder.
+        /// Folder of the run with other settings.
         folder: std::path::PathBuf,
     },
-    /// Results of several hosts that are there already.
+    /// The results folder holds results of an earlier measurement over several hosts.
     #[error("{}: results of an earlier run; remove them, or take another folder", .folder.display())]
     Earlier {
-        /// Their folder.
+        /// Path of that folder.
         folder: std::path::PathBuf,
     },
-    /// A host that did not come, or did not go on.
+    /// A host did not publish its next status in time.
     #[error(
         "host {rank} has not said `{what}` within {} s; do all hosts share {}?",
         .within.as_secs(), .folder.display()
     )]
     Silent {
-        /// Its number.
+        /// Rank of the host, from 0.
         rank: usize,
-        /// What it should have said.
+        /// Name of the missing status.
         what: &'static str,
-        /// How long it had.
+        /// The timeout that expired.
         within: std::time::Duration,
-        /// Where it should be seen.
+        /// The shared folder in which the status was expected.
         folder: std::path::PathBuf,
     },
-    /// Somebody asked for an end.
+    /// The user cancelled the measurement.
     #[error("broken off")]
     Interrupted,
-    /// A network table.
+    /// A netlink request failed.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The BPF object.
+    /// The BPF object could not be loaded.
     #[error(transparent)]
     Bpf(#[from] BpfError),
-    /// The cgroup tree.
+    /// The cgroup tree could not be read or changed.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The hooks of processes.
+    /// The hooks of `emu exec` could not be attached or detached.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// A namespace's thread is gone.
+    /// The thread of a namespace has panicked.
     #[error("a thread of the measurement broke off")]
     Thread,
 }
 
 impl BenchError {
-    /// An error of the kernel during an operation.
+    /// Converts the error of a system call; `what` names the operation.
     fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         |source| BenchError::System { what, source }

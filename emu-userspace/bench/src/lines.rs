@@ -1,5 +1,5 @@
-//! What `bench vnodes` compares: the same two ends with nothing between them, with
-//! emu, and with one class, one netem and one rule for each destination.
+//! The systems that `bench vnodes` compares: two endpoints without emulation, with emu, and
+//! with one HTB class, one netem and one rule per destination.
 use std::{
     fmt::Write as _,
     net::{Ipv4Addr, SocketAddr},
@@ -20,18 +20,18 @@ use super::{BenchError, namespace::Namespace, traffic::Place};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum System {
-    /// No emulation: a veth pair as it is.
+    /// No emulation: a plain veth pair.
     None,
-    /// emu.
+    /// A topology of emu with both endpoints on `lo`.
     Emu,
-    /// HTB class, netem and u32 rule for each destination.
+    /// An HTB class, a netem and a u32 rule per destination.
     U32,
-    /// The same with flower rules, whose look-up is hashed.
+    /// The same with flower rules, which the kernel looks up in a hash table.
     Flower,
 }
 
 impl System {
-    /// Its name in tables.
+    /// Name of the system in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "no emulation",
@@ -42,30 +42,31 @@ impl System {
     }
 }
 
-/// Two ends, and what is between them; put away when dropped.
+/// Two endpoints and the emulation between them; torn down on drop.
 pub struct Line {
-    /// Which way.
+    /// The emulation between the endpoints.
     pub system: System,
     /// Number of destinations.
     pub vnodes: u32,
-    /// Time to set it up, in seconds; 0 without emulation.
+    /// Setup time in seconds; 0 without emulation.
     pub load_s: f64,
     from: Namespace,
     to: Option<Namespace>,
     ends: [Ipv4Addr; 2],
 }
 
-/// Of the rivals' sender; the destinations are those of emu.
+/// Address of the sender in the systems other than emu; the destinations are the same as
+/// emu's.
 const SENDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-/// The first destination.
+/// Address of the first destination.
 const FIRST: u32 = u32::from_be_bytes([10, 2, 0, 1]);
 
 impl Line {
-    /// Sets one up. Packets go to the last destination: the worst place in a list of
-    /// rules, and no place in particular in a hash.
+    /// Sets up one system. Traffic goes to the last destination: the worst position in a
+    /// list of rules, and an arbitrary one in a hash table.
     ///
     /// # Errors
-    /// [`BenchError`], for what this kernel lacks.
+    /// [`BenchError`] if the kernel does not have a qdisc or filter, or a load fails.
     pub fn new(system: System, vnodes: u32) -> Result<Self, BenchError> {
         let last = Ipv4Addr::from(FIRST + vnodes - 1);
         match system {
@@ -74,7 +75,7 @@ impl Line {
         }
     }
 
-    /// The namespace and address of the sender and of the last destination.
+    /// Namespace and address of the sender and of the last destination.
     pub fn places(&self) -> [Place<'_>; 2] {
         let to = self.to.as_ref().unwrap_or(&self.from);
         [(&self.from, self.ends[0]), (to, self.ends[1])].map(|(namespace, address)| Place {
@@ -85,7 +86,7 @@ impl Line {
 
     fn emu(vnodes: u32) -> Result<Self, BenchError> {
         let namespace = Namespace::new()?;
-        // The sender is the first vnode, the destination the last.
+        // The sender is the first vnode, the destination is the last one.
         let nodes = vnodes.max(2);
         let last = Ipv4Addr::from(FIRST + nodes - 1);
         let text = format!(
@@ -147,8 +148,8 @@ impl Line {
     }
 }
 
-/// The lines of `tc -batch`. Minor numbers of classes and major numbers of netem
-/// begin at 0x10, so that neither meets that of the root.
+/// The lines of `tc -batch`. Minor numbers of classes and major numbers of netem start at
+/// 0x10, so that neither collides with that of the root.
 fn batch(system: System, vnodes: u32) -> Option<String> {
     let rule = |text: &mut String, address: Ipv4Addr, number: u32| match system {
         System::U32 => writeln!(
@@ -182,7 +183,8 @@ fn batch(system: System, vnodes: u32) -> Option<String> {
 impl Drop for Line {
     fn drop(&mut self) {
         if self.system == System::Emu {
-            // The namespace goes anyway; the state folder and the pins would stay.
+            // The kernel removes the namespace in any case; the state folder and the pins
+            // would stay.
             let _ = self
                 .from
                 .enter(|| Ok(Session::open()?.unload(Processes::Kill)?));

@@ -1,73 +1,74 @@
-//! What the settings promise: distribution functions of delays, and chains of
-//! events written once more, in floating point and apart from the data path.
+//! Reference models of the settings: distribution functions of delays, and event chains in
+//! floating point, implemented independently of the data path.
 use emu_common::model::random::mix;
 
 use super::stats::{normal_cdf, run_lengths};
 
-/// Steps of a simulated chain.
+/// Number of steps of a simulated chain.
 const STEPS: usize = 2_000_000;
-/// Farthest packets whose fates are still taken to depend on each other.
+/// Largest distance in packets at which losses are still taken as correlated.
 const LAGS: usize = 100;
 /// Shape of the Pareto distribution.
 const SHAPE: f64 = 3.0;
 
-/// A source of uniform fractions of 1, the same in each run.
+/// A pseudo-random generator of uniform fractions of 1, with the same sequence in each run.
 pub struct Uniform(u64);
 
 impl Uniform {
-    /// Starts at a seed.
+    /// A generator with this seed.
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next fraction, 0 included, 1 not.
+    /// The next fraction in [0, 1).
     pub fn draw(&mut self) -> f64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         (mix(self.0) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-/// Which packets something happens to.
+/// A model of the packets that an impairment affects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Events {
-    /// Each with a chance; its random number is `correlation` times the one before
-    /// and the rest fresh, as netem has it.
+    /// Each packet with a chance; its random number is `correlation` times the previous one
+    /// plus a new one for the rest, as in netem.
     Random {
-        /// Chance, 0 to 1.
+        /// Probability, 0 to 1.
         chance: f64,
-        /// Share of the number before.
+        /// Weight of the previous random number, 0 to 1.
         correlation: f64,
     },
-    /// As `Random`, but after an event at least `gap - 1` packets without.
+    /// Like `Random`, but with at least `gap - 1` unaffected packets after each event.
     Spaced {
-        /// Chance, 0 to 1.
+        /// Probability, 0 to 1.
         chance: f64,
-        /// Share of the number before.
+        /// Weight of the previous random number, 0 to 1.
         correlation: f64,
-        /// Packets from one event to the next at least.
+        /// Minimum number of packets from one event to the next.
         gap: u32,
     },
-    /// Gilbert-Elliott: to bad, to good, loss in bad, loss in good.
+    /// Gilbert-Elliott: the probabilities of good to bad, of bad to good, of loss in the
+    /// bad state and of loss in the good state.
     GilbertElliott([f64; 4]),
-    /// Four states: p13, p31, p32, p23, p14.
+    /// The 4-state Markov model of netem: p13, p31, p32, p23, p14.
     Markov([f64; 5]),
 }
 
-/// What a model promises of a sequence of events.
+/// Statistics of an event sequence by a model.
 #[derive(Debug, Clone)]
 pub struct Promise {
-    /// Share of packets.
+    /// Share of affected packets.
     pub share: f64,
-    /// Variance of their number over that of independent events.
+    /// Variance of the number of events, relative to that of independent events.
     pub spread: f64,
-    /// Probability that a run of events has the length 1, 2, ….
+    /// Probability of the run lengths 1, 2, ….
     pub runs: Vec<f64>,
-    /// Length of the simulated sequence that this was read off.
+    /// Length of the simulated sequence behind these statistics.
     pub steps: f64,
 }
 
 impl Promise {
-    /// Mean length of a run.
+    /// Mean length of a run of events.
     pub fn mean_run(&self) -> f64 {
         (1..)
             .zip(&self.runs)
@@ -76,14 +77,14 @@ impl Promise {
     }
 }
 
-/// A number that resembles the one before.
+/// A random number that is correlated with the previous one.
 fn resembling(uniform: &mut Uniform, last: &mut f64, correlation: f64) -> f64 {
     *last = (1.0 - correlation) * uniform.draw() + correlation * *last;
     *last
 }
 
 impl Events {
-    /// A sequence of events of so many packets.
+    /// Simulates `steps` packets; `true` marks an affected packet.
     pub fn sequence(&self, steps: usize, seed: u64) -> Vec<bool> {
         let mut uniform = Uniform::new(seed);
         let (mut last, mut state, mut since) = (uniform.draw(), 1u8, 0u32);
@@ -98,7 +99,7 @@ impl Events {
                 gap,
             } => {
                 since += 1;
-                // Within the gap no number is drawn.
+                // Within the gap no random number is drawn.
                 let event =
                     since >= gap && resembling(&mut uniform, &mut last, correlation) < chance;
                 since = if event { 0 } else { since };
@@ -133,7 +134,7 @@ impl Events {
         (0..steps).map(|_| step()).collect()
     }
 
-    /// What the model promises, read off a long sequence.
+    /// The model's statistics, measured on a long simulated sequence.
     pub fn promise(&self) -> Promise {
         let sequence = self.sequence(STEPS, 1);
         let n = STEPS as f64;
@@ -164,36 +165,36 @@ impl Events {
     }
 }
 
-/// A distribution of offsets with mean 0, in multiples of the spread.
+/// A distribution of delay offsets with mean 0, in multiples of the spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Offsets {
-    /// Even between -1 and 1.
+    /// Uniform between -1 and 1.
     Uniform,
-    /// Normal, deviation 1.
+    /// Normal with standard deviation 1.
     Normal,
-    /// Pareto of shape 3, moved and scaled to deviation 1.
+    /// Pareto of shape 3, shifted and scaled to mean 0 and standard deviation 1.
     Pareto,
-    /// A quarter normal and three quarters Pareto, quantile by quantile, scaled to
-    /// deviation 1.
+    /// A quarter normal and three quarters Pareto, mixed quantile by quantile and scaled to
+    /// standard deviation 1.
     ParetoNormal,
 }
 
-/// Standard deviation of Pareto's distribution of shape 3 from 1 on.
+/// Standard deviation of the Pareto distribution with shape 3 and minimum 1.
 const PARETO_DEVIATION: f64 = 0.866_025_403_784_438_6;
 
-/// Distribution function of Pareto's distribution moved and scaled.
+/// Distribution function of the shifted and scaled Pareto distribution.
 fn pareto_cdf(x: f64) -> f64 {
     1.0 - (x * PARETO_DEVIATION + SHAPE / (SHAPE - 1.0))
         .max(1.0)
         .powf(-SHAPE)
 }
 
-/// Deviation of the unscaled mixture, at the resolution of a table of quantiles:
-/// the finer the table the longer the tail.
+/// Standard deviation of the unscaled mixture at the resolution of a quantile table: the
+/// finer the table, the longer the tail.
 const MIXTURE_DEVIATION: f64 = 0.901_189;
 
 impl Offsets {
-    /// Standard deviation.
+    /// Standard deviation in multiples of the spread.
     pub fn deviation(self) -> f64 {
         match self {
             Offsets::Uniform => 1.0 / 3f64.sqrt(),
@@ -201,7 +202,7 @@ impl Offsets {
         }
     }
 
-    /// Distribution function.
+    /// Cumulative distribution function at `x`, in multiples of the spread.
     pub fn cdf(self, x: f64) -> f64 {
         match self {
             Offsets::Uniform => f64::midpoint(x, 1.0).clamp(0.0, 1.0),
@@ -212,11 +213,11 @@ impl Offsets {
     }
 }
 
-/// The quantile function of the mixture is a sum, so its inverse is searched: the
+/// The quantile function of the mixture is a sum, so its inverse is found by bisection: the
 /// normal part z of a quantile determines the Pareto part.
 fn mixture_cdf(x: f64) -> f64 {
     let value = |z: f64| {
-        // The complement keeps its digits far out in the tail.
+        // The complement keeps its precision far out in the tail.
         let above = normal_cdf(-z).max(f64::MIN_POSITIVE);
         let pareto = (above.powf(-1.0 / SHAPE) - SHAPE / (SHAPE - 1.0)) / PARETO_DEVIATION;
         (0.25 * z + 0.75 * pareto) / MIXTURE_DEVIATION
@@ -239,7 +240,7 @@ mod tests {
     use crate::stats::mean_run;
 
     #[test]
-    fn chains_keep_their_promises() {
+    fn simulated_chains_match_their_statistics() {
         let even = Events::Random {
             chance: 0.1,
             correlation: 0.0,
@@ -272,7 +273,7 @@ mod tests {
             chance,
             correlation: 0.25,
         };
-        // Below 0.1 needs a small fresh number and a small number before.
+        // A value below 0.1 needs a small new number and a small previous number.
         assert!(half.promise().share < 0.08);
     }
 

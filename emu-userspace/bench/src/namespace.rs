@@ -1,4 +1,5 @@
-//! Scratch network namespaces: gone with the last descriptor.
+//! Scratch network namespaces, which the kernel removes when their last descriptor is
+//! closed.
 use std::{
     fs::File,
     io::{Seek, Write},
@@ -16,16 +17,16 @@ use nix::{
 
 use super::BenchError;
 
-/// A network namespace without a name.
+/// An unnamed network namespace.
 pub struct Namespace {
     file: File,
 }
 
 impl Namespace {
-    /// Makes one with `lo` up.
+    /// Creates a namespace with `lo` up.
     ///
     /// # Errors
-    /// [`BenchError`], for a user who may not.
+    /// [`BenchError::System`] if the user may not create one.
     pub fn new() -> Result<Self, BenchError> {
         let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|e| {
@@ -38,20 +39,21 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// The one that this thread is in: the machine's own, and nothing is made.
+    /// The namespace of the calling thread, that is, the machine's own; creates nothing.
     ///
     /// # Errors
-    /// [`BenchError::System`].
+    /// [`BenchError::System`] if it cannot be opened.
     pub fn current() -> Result<Self, BenchError> {
         let file = File::open("/proc/thread-self/ns/net")
             .map_err(BenchError::system("open a network namespace"))?;
         Ok(Self { file })
     }
 
-    /// Does some work on a thread inside the namespace.
+    /// Runs a closure on a thread in the namespace.
     ///
     /// # Errors
-    /// The work's own, or [`BenchError::System`] if the namespace is out of reach.
+    /// The error of the closure, or [`BenchError::System`] if the namespace cannot be
+    /// entered.
     pub fn enter<T: Send>(
         &self,
         work: impl FnOnce() -> Result<T, BenchError> + Send,
@@ -64,18 +66,18 @@ impl Namespace {
         thread::scope(|scope| scope.spawn(inside).join()).map_err(|_| BenchError::Thread)?
     }
 
-    /// Runs a command line inside and gives its standard output.
+    /// Runs a command line in the namespace and returns its standard output.
     ///
     /// # Errors
-    /// [`BenchError::Program`] if it fails.
+    /// [`BenchError::Program`] if it exits with an error.
     pub fn run(&self, line: &str) -> Result<String, BenchError> {
         self.enter(|| command(line))
     }
 
-    /// Runs a command line inside with this standard input.
+    /// Runs a command line in the namespace with this standard input.
     ///
     /// # Errors
-    /// [`BenchError::Program`] if it fails.
+    /// [`BenchError::Program`] if it exits with an error.
     pub fn feed(&self, line: &str, input: &str) -> Result<(), BenchError> {
         self.enter(|| {
             let mut file = tempfile_of(input)?;
@@ -84,11 +86,11 @@ impl Namespace {
         })
     }
 
-    /// Does some work while a thread stays in this namespace, whose number it is
-    /// given: `ip link … netns NUMBER` wants a task.
+    /// Runs a closure while a thread stays in this namespace. The closure gets the thread's
+    /// number, because `ip link … netns NUMBER` needs a task.
     ///
     /// # Errors
-    /// The work's own.
+    /// The error of the closure.
     pub fn with_task<T>(
         &self,
         work: impl FnOnce(i32) -> Result<T, BenchError>,
@@ -110,7 +112,7 @@ impl Namespace {
     }
 }
 
-/// A file without a name.
+/// An unnamed temporary file with this text.
 fn tempfile_of(text: &str) -> Result<File, BenchError> {
     let error = || BenchError::system("write a file");
     let fd = memfd_create(c"emu-bench", MFdFlags::MFD_CLOEXEC).map_err(|e| error()(e.into()))?;
@@ -123,16 +125,16 @@ fn command(line: &str) -> Result<String, BenchError> {
     output(line, Stdio::null())
 }
 
-/// Splits at blanks: no argument has one.
+/// Splits the command line at blanks: no argument contains one.
 fn output(line: &str, input: Stdio) -> Result<String, BenchError> {
-    let error = |words: String| BenchError::Program {
+    let error = |message: String| BenchError::Program {
         line: line.to_owned(),
-        words,
+        message,
     };
-    let mut words = line.split_whitespace();
-    let program = words.next().unwrap_or_default();
+    let mut arguments = line.split_whitespace();
+    let program = arguments.next().unwrap_or_default();
     let output = Command::new(program)
-        .args(words)
+        .args(arguments)
         .stdin(input)
         .output()
         .map_err(|e| error(e.to_string()))?;

@@ -1,10 +1,10 @@
-//! What a packet costs: nanoseconds of each program, by `BPF_PROG_TEST_RUN` on the
+//! CPU cost of a packet: nanoseconds per BPF program, by `BPF_PROG_TEST_RUN` on the
 //! machine's own kernel.
 //!
-//! The kernel repeats a run with one and the same packet only, so there are two
-//! figures. `repeated`: one packet over and over, everything in the cache. `at random`:
-//! each packet between two vnodes drawn at random and a run of its own; the time of such
-//! a run has the kernel's own part in it, which the empty program's row shows.
+//! The kernel repeats a test run only with one and the same packet, so there are two
+//! figures. `repeated`: one packet over and over, with everything in the cache. `at
+//! random`: each packet between two random vnodes and in a test run of its own; its time
+//! includes the kernel's overhead of a test run, which the row of the empty program shows.
 use std::{net::Ipv4Addr, os::fd::AsFd};
 
 use emu_common::names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS};
@@ -17,23 +17,26 @@ use emu_model::{plan::Plan, topology};
 use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
-use super::{BenchError, Spread, filling, namespace::Namespace};
+use super::{BenchError, MedianCi, filling, namespace::Namespace};
 
-/// What 65,536 vnodes may cost a packet at random, by what one costs: some misses of the
-/// processor's caches, which no table of that size avoids, and nothing like a rule each.
+/// Largest cost of a random packet with 65,536 vnodes, relative to one vnode: it allows for
+/// some CPU cache misses, which no table of that size avoids, and excludes a rule per
+/// vnode.
 const GROWTH: f64 = 10.0;
-/// What everything on may cost, by the plain pipe: the programs' bound.
+/// Largest cost with all features on, relative to the plain pipe; a requirement on the
+/// programs.
 const EVERYTHING: f64 = 2.0;
-/// Share of the processors' time that other machines may take.
+/// Largest share of CPU time that a hypervisor may steal before the verdict is undecided.
 const STOLEN: f64 = 0.05;
-/// First address of the vnodes.
+/// Address of the first vnode.
 const FIRST: u32 = u32::from_be_bytes([10, 2, 0, 1]);
-/// Vnodes when features are compared.
+/// Number of vnodes when features are compared.
 const FEATURE_VNODES: u32 = 1_000;
-/// A line that never fills.
+/// Keys of an access link whose queue never fills.
 const LINE: &str = "rate: 100gbit, queue: 60min";
 
-/// Features: name, keys of a pipe, other keys of the group, keys of a link.
+/// Features: name, keys of the pipe, other keys of the group, keys of the link between
+/// groups.
 const FEATURES: [(&str, &str, &str, &str); 12] = [
     ("plain pipe", "", "", ""),
     ("loss", "loss: 0.1%", "", ""),
@@ -71,28 +74,28 @@ const FEATURES: [(&str, &str, &str, &str); 12] = [
     ),
 ];
 
-/// How much is measured.
+/// The number of variants and samples of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Numbers of vnodes.
+    /// Numbers of vnodes to compare.
     pub vnodes: &'static [u32],
-    /// Turns over all variants.
+    /// Number of rounds; each round measures all variants.
     pub turns: u32,
-    /// Runs of the repeated packet in a turn.
+    /// Test runs of the repeated packet per round.
     pub repeat: u32,
-    /// Packets at random in a turn.
+    /// Random packets per round.
     pub packets: u32,
 }
 
 impl Sizes {
-    /// Half a minute.
+    /// The sizes of `--quick`, which take half a minute.
     pub const QUICK: Self = Self {
         vnodes: &[1, 10, 1_000, 65_536],
         turns: 15,
         repeat: 10_000,
         packets: 500,
     };
-    /// Some minutes.
+    /// The sizes of `--full`, which take some minutes.
     pub const FULL: Self = Self {
         vnodes: &[1, 10, 100, 1_000, 10_000, 65_536],
         turns: 61,
@@ -101,52 +104,53 @@ impl Sizes {
     };
 }
 
-/// One program of one variant.
+/// Measurements of one program of one variant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     /// `egress`, `ifb`, `ingress`, or the empty program.
     pub program: &'static str,
-    /// Name of the feature that is on.
+    /// Name of the enabled feature.
     pub feature: &'static str,
-    /// Number of vnodes.
+    /// Number of vnodes in the topology.
     pub vnodes: u32,
-    /// Nanoseconds of a run, one packet over and over.
-    pub repeated_ns: Spread,
-    /// Nanoseconds of a run of its own, packets at random.
-    pub random_ns: Spread,
+    /// Nanoseconds per test run, one packet over and over.
+    pub repeated_ns: MedianCi,
+    /// Nanoseconds per test run, a random packet each.
+    pub random_ns: MedianCi,
 }
 
-/// All programs on one machine.
+/// Results of all programs on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// How much was measured.
+    /// The sizes of the run.
     pub sizes: Sizes,
-    /// Against the number of vnodes.
+    /// Rows with a growing number of vnodes.
     pub by_vnodes: Vec<Row>,
-    /// Against what is on.
+    /// Rows with one feature at a time.
     pub by_feature: Vec<Row>,
-    /// Seconds that it takes to make the vnodes.
+    /// Times to create the vnodes, in seconds.
     pub filling: Vec<filling::Row>,
-    /// How the host kept up.
+    /// Load of the machine during the run: CPU, steal time, dropped and late packets.
     pub health: Health,
-    /// What was found.
+    /// The verdicts, each with a sentence for the report.
     pub verdicts: Vec<(Verdict, String)>,
 }
 
-/// Something that runs on packets.
+/// A program to measure, and its topology.
 struct Variant {
     program: &'static str,
     feature: &'static str,
     vnodes: u32,
-    /// None for the empty program.
+    /// `None` for the empty program.
     loaded: Option<std::rc::Rc<Programs>>,
 }
 
-/// Measures in a scratch namespace; `progress` is told how many of how many steps are
-/// done.
+/// Runs the measurements in a scratch namespace; calls `progress` with the number of
+/// finished steps and of all steps.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if the namespace cannot be created, or the programs cannot be loaded or
+/// run.
 pub fn run(
     sizes: &Sizes,
     progress: &mut (dyn FnMut(usize, usize, &str) + Send),
@@ -171,14 +175,14 @@ fn measure(
         ] {
             variants.extend(load(feature, *vnodes, programs)?);
         }
-        by_vnodes.extend(in_turns(&variants, sizes, &mut monitor)?);
+        by_vnodes.extend(interleaved(&variants, sizes, &mut monitor)?);
     }
     progress(steps - 2, steps, "features");
     let mut variants = vec![empty(FEATURE_VNODES)];
     for feature in 0..FEATURES.len() {
         variants.extend(load(feature, FEATURE_VNODES, &[PROG_EGRESS])?);
     }
-    let by_feature = in_turns(&variants, sizes, &mut monitor)?;
+    let by_feature = interleaved(&variants, sizes, &mut monitor)?;
     progress(steps - 1, steps, "loading");
     let filling = filling::run(sizes.vnodes)?;
     let health = monitor.report();
@@ -223,7 +227,7 @@ fn load(
     let topology =
         topology::parse(&text, "bench").map_err(|e| SessionError::Topology(Box::new(e)))?;
     let plan = Plan::new(&topology, None).map_err(SessionError::Plan)?;
-    // Packets of a test have no socket, and are shaped at once.
+    // Packets of a test run have no socket, and are shaped at once.
     let loaded = bpf::load_with(&plan, false).map_err(|e| SessionError::Bpf(Box::new(e)))?;
     let loaded = std::rc::Rc::new(loaded);
     let variant = |program: &&'static str| Variant {
@@ -235,8 +239,8 @@ fn load(
     Ok(programs.iter().map(variant).collect())
 }
 
-/// Measures variants in turns, so that all meet the same moods of the machine.
-fn in_turns(
+/// Measures all variants interleaved, so that background load affects all variants alike.
+fn interleaved(
     variants: &[Variant],
     sizes: &Sizes,
     monitor: &mut Monitor,
@@ -262,7 +266,7 @@ fn in_turns(
             for _ in 0..sizes.packets {
                 times.push(f64::from(test(&draws.frame(nodes), 1)?));
             }
-            random.push(Spread::of(times).map_or(f64::NAN, |s| s.median));
+            random.push(MedianCi::of(times).map_or(f64::NAN, |s| s.median));
         }
         monitor.sample();
     }
@@ -271,14 +275,14 @@ fn in_turns(
             program: variant.program,
             feature: variant.feature,
             vnodes: variant.vnodes,
-            repeated_ns: Spread::of(repeated)?,
-            random_ns: Spread::of(random)?,
+            repeated_ns: MedianCi::of(repeated)?,
+            random_ns: MedianCi::of(random)?,
         })
     };
     Ok(variants.iter().zip(seen).filter_map(row).collect())
 }
 
-/// Pairs of vnodes: the same for all variants in a turn (xorshift64).
+/// Random pairs of vnodes (xorshift64): the same pairs for all variants of a round.
 struct Draws(u64);
 
 impl Draws {
@@ -289,7 +293,7 @@ impl Draws {
         ((self.0 >> 32) % u64::from(below)) as u32
     }
 
-    /// A UDP packet of 100 bytes between two vnodes.
+    /// A UDP packet of 100 bytes between two random vnodes.
     fn frame(&mut self, nodes: u32) -> Vec<u8> {
         let from = self.next(nodes);
         let to = (from + 1 + self.next(nodes - 1)) % nodes;
@@ -301,7 +305,7 @@ impl Draws {
         for (at, vnode) in [(26, from), (30, to)] {
             frame[at..at + 4].copy_from_slice(&Ipv4Addr::from(FIRST + vnode).octets());
         }
-        // Ports and length of the datagram.
+        // Ports and length of the UDP header.
         frame[34..40].copy_from_slice(&[15, 160, 15, 161, 0, 80]);
         frame
     }
@@ -342,7 +346,7 @@ fn verdicts(
     let feature = |name| by_feature.iter().find(|r| r.feature == name);
     if let (Some(plain), Some(all)) = (feature(FEATURES[0].0), feature("everything")) {
         let ratio = all.repeated_ns.median / plain.repeated_ns.median;
-        // An interpreter pays for each instruction alike.
+        // The interpreter spends about the same time on every instruction.
         let bound = if compiled { EVERYTHING } else { 5.0 };
         say(
             ratio,
@@ -354,7 +358,7 @@ fn verdicts(
 }
 
 impl Outcome {
-    /// The report for people.
+    /// Builds the report with charts, tables and verdicts.
     pub fn report(&self, environment: &Environment) -> Report {
         let title = "What a packet costs in each program";
         let mut report = Report::new("packet", title, environment);
@@ -433,7 +437,7 @@ fn table(rows: &[Row]) -> Table {
     ]);
     for row in rows {
         let (repeated, random) = (&row.repeated_ns, &row.random_ns);
-        let interval = |s: &Spread| format!("{:.0} to {:.0}", s.low, s.high);
+        let interval = |s: &MedianCi| format!("{:.0} to {:.0}", s.low, s.high);
         table.row([
             row.program.to_owned(),
             row.feature.to_owned(),

@@ -1,5 +1,4 @@
-//! Numbered datagrams that carry the time of their sending and are stamped by the
-//! kernel when they arrive.
+//! Numbered datagrams that carry their send time and get a kernel receive timestamp.
 use std::{
     io::IoSliceMut,
     net::UdpSocket,
@@ -20,40 +19,40 @@ use nix::{
 
 use super::BenchError;
 
-/// Receive buffer: tens of thousands of datagrams wait for a slow reader.
+/// Receive buffer for tens of thousands of datagrams that wait for a slow reader.
 const BUFFER_BYTES: usize = 64 << 20;
-/// Payload: long enough that most corrupted bits are not in the headers.
+/// Payload in bytes: long enough that most corrupted bits are not in the headers.
 pub const PAYLOAD_BYTES: usize = 200;
 
-/// Both ends of a line.
+/// The sockets at both ends of a path.
 pub struct Ends {
-    /// Sends, connected to the other.
+    /// The sending socket, connected to the receiving one.
     pub from: UdpSocket,
-    /// Receives.
+    /// The receiving socket.
     pub to: UdpSocket,
 }
 
-/// A datagram that arrived.
+/// A received datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// Its number, from 0.
+    /// Sequence number, from 0.
     pub number: u32,
-    /// From just before it was sent to the kernel's stamp, in milliseconds.
+    /// Milliseconds from just before the send call to the kernel's receive timestamp.
     pub delay_ms: f64,
-    /// The kernel's stamp, `CLOCK_REALTIME` in nanoseconds.
+    /// The kernel's receive timestamp, `CLOCK_REALTIME` in nanoseconds.
     pub arrival_ns: u64,
 }
 
-/// How datagrams are sent.
+/// Number and timing of the datagrams of a stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// How many.
+    /// Number of datagrams.
     pub count: u32,
-    /// So many at once, then a pause of a millisecond.
+    /// Datagrams that are sent at once, before a pause of a millisecond.
     pub group: u32,
-    /// Time from one datagram to the next, instead of groups.
+    /// Time from one datagram to the next; replaces the groups.
     pub gap: Option<Duration>,
-    /// All have arrived when none came for so long.
+    /// The stream ends when no datagram has arrived for this time.
     pub quiet: Duration,
 }
 
@@ -61,30 +60,31 @@ fn now_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| Duration::from(time).as_nanos() as u64)
 }
 
-/// Prepares a socket for [`stream`].
+/// Opens a receiving socket for [`stream`].
 ///
 /// # Errors
-/// [`BenchError::System`].
+/// [`BenchError::System`] if the address cannot be bound or the options cannot be set.
 pub fn receiver(address: &str) -> Result<UdpSocket, BenchError> {
     let socket = UdpSocket::bind(address).map_err(BenchError::system(format!("bind {address}")))?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)
         .map_err(|e| BenchError::system("ask for receive stamps")(e.into()))?;
-    // Root may; without it the usual buffer has to do.
+    // This needs root; without it the default buffer has to do.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &BUFFER_BYTES);
     Ok(socket)
 }
 
-/// How often the heart beats that shows when the machine stands still.
-const BEAT: Duration = Duration::from_millis(5);
+/// Interval of the heartbeat thread that detects stalls of the machine.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Measures again when the machine stood still for longer than `still` meanwhile, so
-/// many `attempts` in all; the calmest counts. Whether it did does not depend on what
-/// was measured, so nothing is chosen by its outcome. `prepare` is no part of it.
+/// Repeats a measurement if the machine stalled for longer than `max_stall` meanwhile, with
+/// `attempts` attempts in all; the attempt with the shortest stall counts. A stall does not
+/// depend on what was measured, so the choice does not bias the result. `prepare` runs
+/// before each attempt and is not watched for stalls.
 ///
 /// # Errors
-/// Those of the measurement.
-pub fn calmly<P: Sync, T>(
-    still: Duration,
+/// The error of `prepare` or of the measurement.
+pub fn retry_on_stall<P: Sync, T>(
+    max_stall: Duration,
     attempts: u32,
     mut prepare: impl FnMut() -> Result<P, BenchError>,
     mut measure: impl FnMut(&P) -> Result<T, BenchError>,
@@ -98,8 +98,8 @@ pub fn calmly<P: Sync, T>(
                 let mut worst = Duration::ZERO;
                 while !done.load(Ordering::Relaxed) {
                     let start = Instant::now();
-                    thread::sleep(BEAT);
-                    worst = worst.max(start.elapsed().saturating_sub(BEAT));
+                    thread::sleep(HEARTBEAT_INTERVAL);
+                    worst = worst.max(start.elapsed().saturating_sub(HEARTBEAT_INTERVAL));
                 }
                 worst
             });
@@ -111,17 +111,17 @@ pub fn calmly<P: Sync, T>(
         if best.as_ref().is_none_or(|(least, _)| worst < *least) {
             best = Some((worst, result));
         }
-        if worst <= still {
+        if worst <= max_stall {
             break;
         }
     }
     best.map(|(_, result)| result).ok_or(BenchError::Thread)
 }
 
-/// Sends datagrams through a line and gives what arrived, in its order.
+/// Sends a stream of datagrams and returns those that arrived, in the order of arrival.
 ///
 /// # Errors
-/// [`BenchError::System`].
+/// [`BenchError::System`] if a socket operation fails.
 pub fn stream(ends: &Ends, pace: &Pace) -> Result<Vec<Arrival>, BenchError> {
     ends.to
         .set_read_timeout(Some(pace.quiet))
@@ -153,7 +153,7 @@ fn send(from: &UdpSocket, pace: &Pace) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Takes datagrams until none came for the time-out after all were sent.
+/// Receives datagrams until all were sent and none came for the timeout.
 fn receive(socket: &UdpSocket, sent: &AtomicBool) -> Result<Vec<Arrival>, BenchError> {
     let mut arrivals = Vec::new();
     let mut buffer = [0u8; 2 * PAYLOAD_BYTES];

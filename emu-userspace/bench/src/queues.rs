@@ -1,5 +1,5 @@
-//! Managed queues under an open loop of too many datagrams, beside their formulas
-//! and beside Linux's own qdiscs of the same name: netem has none.
+//! AQM queues under a constant overload of datagrams, compared with their formulas and with
+//! Linux's own CoDel and RED qdiscs: netem has no AQM.
 use std::{fs, time::Duration};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -12,49 +12,49 @@ use super::{
     stats,
 };
 
-/// Rate of the line in bits per second.
+/// Rate of the bottleneck in bits per second.
 const RATE: f64 = 1e6;
-/// Bytes of a frame: what both lines charge.
+/// Bytes of a frame, which both systems charge.
 const FRAME_BYTES: f64 = (probe::PAYLOAD_BYTES + 28 + 14) as f64;
-/// ECT(0): the sender understands marks.
+/// The ECT(0) codepoint, by which a sender declares that it supports ECN.
 const ECN_CAPABLE: i32 = 2;
-/// What a measurement may differ from its formula: the load comes from a process
-/// that other work holds up.
+/// Largest relative error against the formula: the load comes from a process that other
+/// work delays.
 const TOLERANCE: f64 = 0.15;
 
-/// Longest that the machine may stand still meanwhile.
-const STILL: Duration = Duration::from_millis(40);
-/// Attempts at a calm measurement.
+/// Longest stall of the machine that is accepted during a measurement.
+const MAX_STALL: Duration = Duration::from_millis(40);
+/// Maximum number of attempts at a measurement without a longer stall.
 const ATTEMPTS: u32 = 3;
 
-/// One managed queue.
+/// Results of one AQM.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct QueueRow {
-    /// Which.
+    /// Name of the AQM.
     pub name: &'static str,
-    /// Keys of the topology.
+    /// The setting as YAML keys of a topology.
     pub emu_setting: &'static str,
-    /// Linux's qdisc.
+    /// The setting as arguments of Linux's qdisc.
     pub linux_setting: &'static str,
-    /// What is compared.
+    /// The measured quantity and its unit.
     pub quantity: &'static str,
-    /// By the formula.
+    /// Value by the formula.
     pub model: f64,
-    /// As emu has it.
+    /// Value measured with emu.
     pub emu: f64,
-    /// As Linux's qdisc has it.
+    /// Value measured with Linux's qdisc.
     pub linux: f64,
-    /// Datagrams sent on each line.
+    /// Number of datagrams sent through each system.
     pub sent: u32,
     /// Whether emu is as close to the formula as the load allows.
     pub as_model: bool,
 }
 
-/// Serialisation of a frame in seconds.
+/// Serialisation time of a frame in seconds.
 const SERIALISATION_S: f64 = FRAME_BYTES * 8.0 / RATE;
 
-/// Marks that RFC 8289 gives to datagrams that come each `gap_s` seconds; marked
-/// ones stay in the queue.
+/// Number of CE marks that RFC 8289 gives to datagrams arriving every `gap_s` seconds;
+/// marked datagrams stay in the queue.
 fn codel_marks(count: u32, gap_s: f64, target_s: f64, interval_s: f64) -> f64 {
     let (mut free, mut above_from, mut next, mut marking) = (0.0f64, None, 0.0, false);
     let (mut marks, mut number) = (0u32, 0u32);
@@ -79,7 +79,7 @@ fn codel_marks(count: u32, gap_s: f64, target_s: f64, interval_s: f64) -> f64 {
     f64::from(marks)
 }
 
-/// Datagrams that arrived with a mark so far.
+/// Number of CE-marked datagrams that have arrived so far.
 fn marks(scene: &Scene, place: Place) -> Result<f64, BenchError> {
     let text = scene.at(place).enter(|| {
         fs::read_to_string("/proc/thread-self/net/netstat")
@@ -92,10 +92,10 @@ fn marks(scene: &Scene, place: Place) -> Result<f64, BenchError> {
     Ok(value.unwrap_or(0.0))
 }
 
-/// Measures CoDel's marks and RED's wait, with so many datagrams each.
+/// Measures CoDel's marks and RED's queueing delay, with `count` datagrams each.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a load, a qdisc or a socket operation fails.
 pub fn run(scene: &Scene, count: u32) -> Result<Vec<QueueRow>, BenchError> {
     Ok(vec![codel(scene, count)?, red(scene, count)?])
 }
@@ -114,14 +114,15 @@ fn pace(count: u32, gap_s: f64) -> Pace {
     }
 }
 
-/// A quarter more than the line takes; the queue grows to the end, and the marks
-/// come faster and faster.
+/// Sends 125 % of the bottleneck's rate; the queue grows until the end, and the interval
+/// between marks keeps falling.
 fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
     let emu_setting = "rate: 1mbit, queue: 1min, aqm: {codel: {ecn: true}}";
     let linux_setting = "codel limit 100000 target 5ms interval 100ms ecn";
     let gap_s = SERIALISATION_S / 1.25;
     let count_marks = |place: Place| {
-        // Made anew each time: CoDel remembers how often it marked last.
+        // The queue is set up again for each attempt, because CoDel remembers its last
+        // marking rate.
         let prepare = || {
             let ends = match place {
                 Place::Emu => scene.emu(emu_setting)?,
@@ -131,7 +132,7 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
                 .map_err(|e| BenchError::system("set the ECN bits")(e.into()))?;
             Ok((ends, marks(scene, place)?))
         };
-        probe::calmly(STILL, ATTEMPTS, prepare, |(ends, before)| {
+        probe::retry_on_stall(MAX_STALL, ATTEMPTS, prepare, |(ends, before)| {
             probe::stream(ends, &pace(count, gap_s))?;
             Ok(marks(scene, place)? - before)
         })
@@ -149,18 +150,18 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
     }))
 }
 
-/// One in 21 too many: RED drops as many, which takes an average wait of
+/// Sends 1 datagram in 21 too many: RED drops that share at an average queueing delay of
 /// `min + (max - min) (1 / 21) / probability`.
 fn red(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
     let emu_setting =
         "rate: 1mbit, queue: 1min, aqm: {red: {min: 20ms, max: 60ms, probability: 10%, weight: 7}}";
-    // The same in bytes of the line: 2,500 and 7,500.
+    // The same thresholds in bytes at the bottleneck's rate: 2,500 and 7,500.
     let linux_setting =
         "red limit 400000 min 2500 max 7500 avpkt 242 burst 43 probability 0.1 bandwidth 1mbit";
     let gap_s = SERIALISATION_S * 20.0 / 21.0;
     let wait_ms = |ends: &Ends| {
-        let arrivals = probe::calmly(
-            STILL,
+        let arrivals = probe::retry_on_stall(
+            MAX_STALL,
             ATTEMPTS,
             || Ok(()),
             |()| probe::stream(ends, &pace(count, gap_s)),
@@ -189,7 +190,7 @@ fn red(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
 mod tests {
     use super::*;
 
-    /// While it marks, n marks take 2 sqrt(n) intervals.
+    /// While CoDel is marking, n marks take 2 sqrt(n) intervals.
     #[test]
     fn marks_follow_the_control_law() {
         let gap_s = SERIALISATION_S / 1.25;

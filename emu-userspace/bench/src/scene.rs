@@ -1,4 +1,4 @@
-//! The two lines that are compared: vnodes on `lo`, and netem on a veth pair.
+//! The two compared setups: vnodes on `lo`, and netem on a veth pair.
 use std::{
     net::{SocketAddr, UdpSocket},
     path::Path,
@@ -18,22 +18,22 @@ use super::{
     probe::{self, Ends},
 };
 
-/// Port of the receivers.
+/// UDP and TCP port of the receivers.
 const PORT: u16 = 7000;
 
-/// An end of a line that TCP uses.
+/// An endpoint of a TCP connection: its namespace and address.
 pub type End<'a> = (&'a Namespace, SocketAddr);
 
-/// Where a receiver is.
+/// Location of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// Among the vnodes.
+    /// A vnode on `lo`.
     Emu,
-    /// At the far end of the veth pair.
+    /// The right end of the veth pair.
     Right,
 }
 
-/// Three namespaces: one for emu, two for netem between them.
+/// Three namespaces: one for emu, and two with netem between them.
 pub struct Scene {
     emu: Namespace,
     left: Namespace,
@@ -41,17 +41,17 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Makes the namespaces and the veth pair.
+    /// Creates the namespaces and the veth pair.
     ///
     /// # Errors
-    /// [`BenchError::Missing`] if the kernel lacks fq or netem.
+    /// [`BenchError::Missing`] if the kernel does not have fq or netem.
     pub fn new() -> Result<Self, BenchError> {
         let [emu, left, right] = [Namespace::new()?, Namespace::new()?, Namespace::new()?];
         for qdisc in ["fq", "netem"] {
             left.run(&format!("tc qdisc add dev lo root {qdisc}"))
                 .map_err(|e| BenchError::Missing {
                     qdisc,
-                    words: e.to_string(),
+                    message: e.to_string(),
                 })?;
             left.run("tc qdisc del dev lo root")?;
         }
@@ -65,7 +65,7 @@ impl Scene {
             here.run("ip link set v0 addrgenmode none")?;
             here.run("ip link set v0 up")?;
             here.run(&format!("ip addr add 192.0.2.{own}/24 dev v0"))?;
-            // No question for an address that netem could lose.
+            // A permanent neighbour entry, because netem could lose an ARP request.
             here.run(&format!(
                 "ip neigh add 192.0.2.{other} lladdr 02:00:00:00:00:0{other} dev v0 nud permanent"
             ))?;
@@ -74,10 +74,10 @@ impl Scene {
         Ok(Self { emu, left, right })
     }
 
-    /// Two vnodes with these keys on the up pipe of the first.
+    /// Two vnodes, with these keys on the up pipe of the first.
     ///
     /// # Errors
-    /// [`BenchError`].
+    /// [`BenchError`] if the load fails or a socket cannot be opened.
     pub fn emu(&self, line: &str) -> Result<Ends, BenchError> {
         let text = format!(
             "version: 1\naccounting: {{overhead: 14}}\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 2, up: {{{line}}}}}}}\n"
@@ -91,19 +91,19 @@ impl Scene {
         })
     }
 
-    /// Two hosts with these netem arguments on the way from the first.
+    /// Two hosts, with these netem arguments at the interface of the first.
     ///
     /// # Errors
-    /// [`BenchError`].
+    /// [`BenchError`] if tc fails or a socket cannot be opened.
     pub fn netem(&self, arguments: &str) -> Result<Ends, BenchError> {
         self.root(&format!("netem limit 100000 {arguments}"))?;
         self.pair()
     }
 
-    /// Two hosts with a line of 1 Mbit/s and this queue on the way from the first.
+    /// Two hosts, with a rate of 1 Mbit/s and this qdisc at the interface of the first.
     ///
     /// # Errors
-    /// [`BenchError`].
+    /// [`BenchError`] if tc fails or a socket cannot be opened.
     pub fn queue(&self, qdisc: &str) -> Result<Ends, BenchError> {
         self.root("handle 1: tbf rate 1mbit burst 1600 latency 60s")?;
         self.left
@@ -111,11 +111,11 @@ impl Scene {
         self.pair()
     }
 
-    /// Two hosts with this qdisc on the way from the first; with a `class` it is HTB and
-    /// this is its only one.
+    /// Two hosts, with this root qdisc at the interface of the first; with a `class`, the
+    /// qdisc is HTB and this is its only class.
     ///
     /// # Errors
-    /// [`BenchError`].
+    /// [`BenchError`] if tc fails or a socket cannot be opened.
     pub fn root_line(&self, qdisc: &str, class: Option<&str>) -> Result<Ends, BenchError> {
         self.root(qdisc)?;
         if let Some(class) = class {
@@ -129,11 +129,11 @@ impl Scene {
         self.pair()
     }
 
-    /// The same line in both directions: two vnodes with these keys on their up pipes,
+    /// The same setting in both directions: two vnodes with these keys on their up pipes,
     /// and two hosts with this qdisc, whose packets are no longer than emu's.
     ///
     /// # Errors
-    /// [`BenchError`].
+    /// [`BenchError`] if the load or tc fails.
     pub fn both_ways(&self, line: &str, qdisc: &str) -> Result<[[End<'_>; 2]; 2], BenchError> {
         drop(self.emu(line)?);
         self.root(qdisc)?;
@@ -178,10 +178,11 @@ impl Scene {
     }
 }
 
-/// The carrier of a veth comes up by a kernel worker, a moment after the command.
+/// Waits for the carrier of a veth pair, which a kernel worker brings up shortly after the
+/// command.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if the carrier does not come up.
 pub fn wait_for_carrier(left: &Namespace) -> Result<(), BenchError> {
     for _ in 0..200 {
         if left.run("ip link show v0")?.contains("state UP") {
@@ -192,7 +193,7 @@ pub fn wait_for_carrier(left: &Namespace) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// A sender that is connected to a receiver.
+/// Opens a sending socket that is connected to a receiving one.
 fn ends(
     from: &str,
     to: impl FnOnce() -> Result<UdpSocket, BenchError>,
@@ -210,7 +211,8 @@ fn ends(
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        // The namespace goes anyway; the state folder and the pins would stay.
+        // The kernel removes the namespace in any case; the state folder and the pins would
+        // stay.
         let _ = self
             .emu
             .enter(|| Ok(Session::open()?.unload(Processes::Kill)?));

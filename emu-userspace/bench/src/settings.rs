@@ -1,35 +1,35 @@
-//! What is compared: each impairment as a topology has it and as netem does.
+//! The compared settings: each impairment in the notation of a topology and of netem.
 use super::model::{Events, Offsets};
 
-/// Latency of the lines with jitter, in milliseconds.
+/// Latency of the settings with jitter, in milliseconds.
 pub const LATENCY_MS: f64 = 300.0;
 /// Spread of the jitter, in milliseconds.
 pub const SPREAD_MS: f64 = 50.0;
 
-/// What of the arrivals is compared with the model.
+/// The property of the arrivals that is compared with a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Measure {
-    /// Which datagrams do not arrive.
+    /// The datagrams that do not arrive.
     Missing(Events),
-    /// Which arrive twice.
+    /// The datagrams that arrive twice.
     Twice(Events),
-    /// Which skip the latency of 100 ms.
+    /// The datagrams that skip the latency of 100 ms.
     Early(Events),
     /// Delays beyond [`LATENCY_MS`], in multiples of [`SPREAD_MS`], with the
     /// correlation of neighbours.
     Delays(Offsets, f64),
 }
 
-/// One setting.
+/// One impairment, as emu and netem spell it, with its model.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// What it is.
+    /// Name of the setting in the report.
     pub name: &'static str,
-    /// Keys of the topology's pipe.
+    /// The setting as YAML keys of a pipe.
     pub emu: &'static str,
-    /// Arguments of netem.
+    /// The setting as arguments of netem.
     pub netem: &'static str,
-    /// What is compared.
+    /// The property that is compared, and its model.
     pub measure: Measure,
 }
 
@@ -48,7 +48,7 @@ const fn spaced(chance: f64, correlation: f64, gap: u32) -> Events {
     }
 }
 
-/// All settings. Packets may overtake where there is jitter, as netem lets them.
+/// All settings. With jitter packets may overtake each other, as with netem.
 pub const SETTINGS: [Setting; 17] = [
     Setting {
         name: "jitter, uniform",

@@ -1,7 +1,7 @@
-//! The statistics of the comparisons. Pure: no clock, no chance.
+//! Statistics of the comparisons. All functions are pure: no clock, no random numbers.
 use serde::Serialize;
 
-/// Bins of a chi-squared test hold at least so many expected cases.
+/// Minimum expected count per bin of a chi-squared test.
 const LEAST_EXPECTED: f64 = 8.0;
 
 /// Distribution function of the standard normal distribution.
@@ -36,12 +36,12 @@ pub fn serial_correlation(values: &[f64]) -> f64 {
     products.sum::<f64>() / (values.len() - 1) as f64 / (width * width)
 }
 
-/// A statistic and how likely one as large is if the model holds.
+/// A test statistic and its p-value under the model.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Test {
-    /// Distance of Kolmogorov and Smirnov, statistic of chi-squared, or z.
+    /// Kolmogorov-Smirnov distance, chi-squared statistic, or z.
     pub statistic: f64,
-    /// Probability of a statistic as large, 0 to 1.
+    /// Probability of a statistic at least as large if the model holds, 0 to 1.
     pub p: f64,
 }
 
@@ -66,7 +66,7 @@ pub fn kolmogorov_smirnov(samples: &[f64], cdf: impl Fn(f64) -> f64) -> Test {
     }
 }
 
-/// Tail of Kolmogorov's distribution.
+/// Tail of the Kolmogorov distribution.
 fn kolmogorov_p(x: f64) -> f64 {
     if x < 0.2 {
         return 1.0;
@@ -81,8 +81,8 @@ fn kolmogorov_p(x: f64) -> f64 {
     (2.0 * sum).clamp(0.0, 1.0)
 }
 
-/// How far a share of `n` cases is from the expected one, in standard errors.
-/// `spread` is the variance of the count over that of independent cases.
+/// Distance of a share of `n` cases from the expected share, in standard errors. `spread`
+/// is the variance of the count relative to that of independent cases.
 pub fn share_z(share: f64, expected: f64, n: f64, spread: f64) -> Test {
     let error = (expected * (1.0 - expected) * spread / n.max(1.0)).sqrt();
     let z = if error == 0.0 {
@@ -100,9 +100,9 @@ pub fn share_z(share: f64, expected: f64, n: f64, spread: f64) -> Test {
     }
 }
 
-/// Pearson's chi-squared of counts against probabilities; the last count takes
-/// all that is beyond, and bins with few expected cases are merged. None if there
-/// are too few cases for two bins.
+/// Pearson's chi-squared test of counts against probabilities; the last count includes
+/// everything beyond, and bins with few expected cases are merged. `None` if the cases are
+/// too few for two bins.
 pub fn chi_squared(counts: &[u64], probabilities: &[f64]) -> Option<Test> {
     let n: u64 = counts.iter().sum();
     let whole: f64 = probabilities.iter().sum();
@@ -160,7 +160,7 @@ fn gamma_tail(a: f64, x: f64) -> f64 {
     (front * h).clamp(0.0, 1.0)
 }
 
-/// How many runs of `true` have the length 1, 2, ….
+/// Number of runs of `true` with the length 1, 2, ….
 pub fn run_lengths(events: &[bool]) -> Vec<u64> {
     let mut counts = Vec::new();
     let mut length = 0usize;
@@ -178,7 +178,7 @@ pub fn run_lengths(events: &[bool]) -> Vec<u64> {
     counts
 }
 
-/// Mean of lengths counted by [`run_lengths`]; 0 for none.
+/// Mean of the lengths counted by [`run_lengths`]; 0 if there are none.
 pub fn mean_run(lengths: &[u64]) -> f64 {
     let runs: u64 = lengths.iter().sum();
     let events: u64 = (1..).zip(lengths).map(|(length, n)| length * n).sum();
@@ -190,9 +190,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tails_are_those_of_the_books() {
+    fn tails_match_published_values() {
         assert!((normal_p(1.959_964) - 0.05).abs() < 1e-6);
-        // Chi-squared with 3 and 20 degrees: 7.815 and 31.410 at 5 %.
+        // Chi-squared with 3 and 20 degrees of freedom: 7.815 and 31.410 at 5 %.
         assert!((gamma_tail(1.5, 7.815 / 2.0) - 0.05).abs() < 1e-4);
         assert!((gamma_tail(10.0, 31.410 / 2.0) - 0.05).abs() < 1e-4);
         assert!((gamma_tail(10.0, 15.0 / 2.0) - 0.7764).abs() < 1e-3);

@@ -12,38 +12,38 @@ use socket2::{Domain, Socket, Type};
 
 use super::{BenchError, namespace::Namespace};
 
-/// Longest wait for one answer, or for a sender to see that its time is over.
-const PATIENCE: Duration = Duration::from_millis(PATIENCE_MS as u64);
-/// The same as epoll_wait(2) takes it.
-const PATIENCE_MS: u16 = 500;
+/// Timeout for one answer, and for a sender to notice that its time is over.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(ANSWER_TIMEOUT_MS as u64);
+/// The same timeout for epoll_wait(2), in milliseconds.
+const ANSWER_TIMEOUT_MS: u16 = 500;
 /// Bytes of one write or read.
 const CHUNK_BYTES: usize = 16 << 10;
-/// Writes or reads of one connection before it is the others' turn.
+/// Writes or reads of one connection before the next one has its turn.
 const CHUNKS: u32 = 4;
-/// Connections that are told of at once.
+/// Maximum number of ready connections per epoll_wait(2).
 const EVENTS: usize = 256;
 
-/// Where something sends from, or answers.
+/// An endpoint that sends or answers.
 #[derive(Clone, Copy)]
 pub struct Place<'a> {
-    /// Namespace.
+    /// Namespace of the endpoint.
     pub namespace: &'a Namespace,
-    /// Address, with any port.
+    /// IP address; the port is not used.
     pub address: SocketAddr,
 }
 
-/// Round-trip times of so many datagrams, one after the other, in microseconds. The
-/// first ones warm up and do not count; none for a datagram that was lost.
+/// Round-trip times of `count` datagrams, one at a time, in microseconds. The first ones
+/// are a warm-up and do not count; lost datagrams are left out.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a socket operation fails.
 pub fn round_trips(from: Place, to: Place, count: u32) -> Result<Vec<f64>, BenchError> {
     let bind = |place: Place| {
         let address = place.address;
         place.namespace.enter(move || {
             let socket = UdpSocket::bind(address).map_err(BenchError::system("bind a socket"))?;
             socket
-                .set_read_timeout(Some(PATIENCE))
+                .set_read_timeout(Some(ANSWER_TIMEOUT))
                 .map_err(BenchError::system("set a time-out"))?;
             Ok(socket)
         })
@@ -67,7 +67,7 @@ pub fn round_trips(from: Place, to: Place, count: u32) -> Result<Vec<f64>, Bench
         });
         let times = ask(&asking, count);
         done.store(true, Ordering::Relaxed);
-        // Wakes the answering side, which need not wait for its time-out.
+        // Wakes the answering side, so that it need not wait for its timeout.
         let _ = asking.send(&[0; 8]);
         times
     })
@@ -83,8 +83,8 @@ fn ask(socket: &UdpSocket, count: u32) -> Result<Vec<f64>, BenchError> {
         socket
             .send(&sent)
             .map_err(BenchError::system("send a datagram"))?;
-        // An answer to an earlier one, which came too late, is none to this.
-        while start.elapsed() < PATIENCE {
+        // A late answer to an earlier datagram is not an answer to this one.
+        while start.elapsed() < ANSWER_TIMEOUT {
             match socket.recv(&mut buffer) {
                 Ok(8) if buffer[..8] == sent => {
                     if number >= warm_up {
@@ -101,21 +101,21 @@ fn ask(socket: &UdpSocket, count: u32) -> Result<Vec<f64>, BenchError> {
     Ok(times)
 }
 
-/// A bulk transfer over TCP.
+/// Parameters of a bulk transfer over TCP.
 #[derive(Debug, Clone, Copy)]
 pub struct Transfer {
-    /// Connections side by side.
+    /// Number of parallel connections.
     pub streams: u32,
-    /// Time from the start that does not count: slow start.
+    /// Initial time that does not count, because of slow start.
     pub warm_up: Duration,
-    /// Time that counts.
+    /// Measured time after the warm-up.
     pub time: Duration,
 }
 
-/// Bits per second that the receiving programs got.
+/// Goodput in bits per second, as counted by the receiving programs.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a connection cannot be made.
 pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, BenchError> {
     let listener = to.namespace.enter(move || {
         let socket = || {
@@ -134,7 +134,7 @@ pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, Benc
         let (received, done) = (&received, &done);
         let run = || {
             let (mut sending, mut receiving) = (Vec::new(), Vec::new());
-            // All are connected before the first sends.
+            // All connections are established before the first one sends.
             for _ in 0..transfer.streams {
                 sending.push(from.namespace.enter(|| {
                     connect(from.address, address).map_err(BenchError::system("connect"))
@@ -142,8 +142,8 @@ pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, Benc
                 let (accepted, _) = listener.accept().map_err(BenchError::system("accept"))?;
                 receiving.push(accepted);
             }
-            // One thread for all of a side: thousands of threads would be a measurement of
-            // the scheduler.
+            // One thread for all connections of a side: with thousands of threads this
+            // would measure the scheduler.
             scope.spawn(move || serve(&mut sending, EpollFlags::EPOLLOUT, done, push));
             scope.spawn(move || {
                 serve(&mut receiving, EpollFlags::EPOLLIN, done, |stream| {
@@ -164,8 +164,8 @@ pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, Benc
     })
 }
 
-/// Lets each connection that is ready do some work, until the time is over or none is left.
-/// One that fails or has come to its end is left alone.
+/// Lets each ready connection transfer some data, until the time is over or no connection
+/// is left. Connections that failed or ended are skipped.
 fn serve(
     streams: &mut [TcpStream],
     ready: EpollFlags,
@@ -180,7 +180,7 @@ fn serve(
     let mut left = streams.len();
     let mut events = [EpollEvent::empty(); EVENTS];
     while left > 0 && !done.load(Ordering::Relaxed) {
-        let count = epoll.wait(&mut events, PATIENCE_MS)?;
+        let count = epoll.wait(&mut events, ANSWER_TIMEOUT_MS)?;
         for event in &events[..count] {
             let stream = &mut streams[event.data() as usize];
             match work(stream) {
@@ -199,25 +199,25 @@ fn serve(
 fn connect(from: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
     socket.bind(&from.into())?;
-    // A full queue loses handshakes too, which take seconds then.
+    // A full queue loses handshakes too, which then take seconds.
     socket.connect_timeout(&to.into(), Duration::from_secs(30))?;
-    // What is still queued when the time is over is of no interest.
+    // Data that is still queued when the time is over does not matter.
     socket.set_linger(Some(Duration::ZERO))?;
     Ok(socket.into())
 }
 
-/// Sends as long as there is room, and gives how many bytes.
+/// Sends until the socket buffer is full; returns the number of bytes.
 fn push(stream: &mut TcpStream) -> io::Result<usize> {
     chunks(|| stream.write(&[0x5a; CHUNK_BYTES]))
 }
 
-/// Receives what is there, and gives how many bytes.
+/// Receives the available data; returns the number of bytes.
 fn pull(stream: &mut TcpStream) -> io::Result<usize> {
     let mut chunk = [0; CHUNK_BYTES];
     chunks(|| stream.read(&mut chunk))
 }
 
-/// Bytes of a few chunks, fewer if one is not whole.
+/// Transfers up to [`CHUNKS`] chunks, fewer if one is incomplete; returns the bytes.
 fn chunks(mut one: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     let mut sum = 0;
     for _ in 0..CHUNKS {

@@ -1,8 +1,9 @@
-//! Round-trip time, TCP throughput and load time against the number of vnodes, for
-//! emu, for one rule for each destination, and without emulation.
+//! Round-trip time, TCP throughput and load time against the number of vnodes, for emu, for
+//! one rule per destination, and without emulation.
 //!
-//! All lines of a size exist at the same time and are measured in turns, so that they
-//! meet the same moods of the machine; ratios are of one turn's neighbours.
+//! All systems of a size exist at the same time and are measured interleaved, so that
+//! background load affects all of them alike; ratios are taken between neighbours of one
+//! round.
 use std::time::Duration;
 
 use emu_kernel::health::{Health, Monitor};
@@ -10,40 +11,40 @@ use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
 use super::{
-    BenchError, Spread,
+    BenchError, MedianCi,
     lines::{Line, System},
     traffic::{self, Transfer},
 };
 
-/// Part of the round-trip time with one vnode that it may grow by and still be flat.
+/// Largest growth of the round-trip time, relative to one vnode, that counts as flat.
 pub const FLAT: f64 = 0.05;
-/// Part of the throughput with one vnode that must be left.
+/// Smallest throughput, relative to one vnode, that counts as flat.
 pub const LEFT: f64 = 0.95;
-/// Longest time to load all vnodes, in seconds.
+/// Largest load time of all vnodes, in seconds.
 pub const LOAD_S: f64 = 2.0;
-/// Part of the median by which its own interval may be wide; the machine was too
-/// restless to show anything otherwise.
-const RESTLESS: f64 = 0.3;
-/// Share of the processors' time that other machines may take.
+/// Largest width of a median's confidence interval, relative to the median; above it the
+/// machine was too noisy for a verdict.
+const MAX_INTERVAL_WIDTH: f64 = 0.3;
+/// Largest share of CPU time that a hypervisor may steal before the verdict is undecided.
 const STOLEN: f64 = 0.05;
 
-/// How much is measured.
+/// The number of systems and samples of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Numbers of vnodes for emu.
+    /// Numbers of vnodes that emu is measured with.
     pub vnodes: &'static [u32],
-    /// Most vnodes for which rules are set up.
+    /// Largest number of vnodes that the rule-based systems are measured with.
     pub most_rules: u32,
-    /// Turns over all lines.
+    /// Number of rounds; each round measures all systems.
     pub turns: u32,
-    /// Round trips of a line in a turn.
+    /// Round trips per system and round.
     pub round_trips: u32,
-    /// Milliseconds of a transfer that count.
+    /// Measured time of a transfer, in milliseconds.
     pub transfer_ms: u64,
 }
 
 impl Sizes {
-    /// About a minute.
+    /// The sizes of `--quick`, which take about a minute.
     pub const QUICK: Self = Self {
         vnodes: &[1, 1_000, 65_536],
         most_rules: 1_000,
@@ -51,7 +52,7 @@ impl Sizes {
         round_trips: 150,
         transfer_ms: 150,
     };
-    /// Some minutes.
+    /// The sizes of `--full`, which take some minutes.
     pub const FULL: Self = Self {
         vnodes: &[1, 10, 100, 1_000, 10_000, 65_536],
         most_rules: 10_000,
@@ -61,44 +62,45 @@ impl Sizes {
     };
 }
 
-/// One line.
+/// Measurements of one system at one size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// Which way.
+    /// The measured system.
     pub system: System,
     /// Number of destinations.
     pub vnodes: u32,
-    /// Seconds to set it up.
+    /// Setup time in seconds.
     pub load_s: f64,
-    /// Median round-trip time, over turns, in microseconds.
-    pub rtt_us: Spread,
+    /// Median round-trip time of a round, in microseconds.
+    pub rtt_us: MedianCi,
     /// Throughput of one TCP connection in bits per second.
-    pub tcp_bits_per_sec: Spread,
-    /// Round-trip time less that of the same system with one vnode, in microseconds.
-    pub rtt_more_us: Spread,
-    /// Throughput by that of the same system with one vnode.
-    pub tcp_ratio: Spread,
+    pub tcp_bits_per_sec: MedianCi,
+    /// Round-trip time minus that of the same system with one vnode, in microseconds.
+    pub rtt_more_us: MedianCi,
+    /// Throughput relative to that of the same system with one vnode.
+    pub tcp_ratio: MedianCi,
 }
 
-/// All lines on one machine.
+/// Results of all systems on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// How much was measured.
+    /// The sizes of the run.
     pub sizes: Sizes,
-    /// Lines.
+    /// One row per system and size.
     pub rows: Vec<Row>,
-    /// What was left out, and why.
+    /// Systems and sizes that were not measured, with the reason.
     pub left_out: Vec<String>,
-    /// How the host kept up.
+    /// Load of the machine during the run: CPU, steal time, dropped and late packets.
     pub health: Health,
-    /// What was found.
+    /// The verdicts, each with a sentence for the report.
     pub verdicts: Vec<(Verdict, String)>,
 }
 
-/// Measures; `progress` is told how many of how many steps are done.
+/// Runs the measurements; calls `progress` with the number of finished steps and of all
+/// steps.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a namespace, a qdisc or a load fails.
 pub fn run(
     sizes: &Sizes,
     progress: &mut dyn FnMut(usize, usize, &str),
@@ -109,8 +111,8 @@ pub fn run(
     let steps = wanted.len() + sizes.turns as usize;
     let mut lines = Vec::new();
     for (system, vnodes) in wanted {
-        let words = format!("set up {} for {vnodes}", system.name());
-        progress(lines.len() + left_out.len().min(1), steps, &words);
+        let step = format!("set up {} for {vnodes}", system.name());
+        progress(lines.len() + left_out.len().min(1), steps, &step);
         match Line::new(system, vnodes) {
             Ok(line) => lines.push(line),
             Err(error) if system != System::Emu && system != System::None => {
@@ -135,7 +137,7 @@ pub fn run(
         for (line, [rtt, tcp]) in lines.iter().zip(&mut seen) {
             let [from, to] = line.places();
             let times = traffic::round_trips(from, to, sizes.round_trips)?;
-            rtt.push(Spread::of(times).map_or(f64::NAN, |s| s.median));
+            rtt.push(MedianCi::of(times).map_or(f64::NAN, |s| s.median));
             tcp.push(traffic::transfer(from, to, &transfer)?);
             monitor.sample();
         }
@@ -182,14 +184,14 @@ fn rows(lines: &[Line], seen: &[[Vec<f64>; 2]]) -> Vec<Row> {
     let row = |(line, [rtt, tcp]): (&Line, &[Vec<f64>; 2])| {
         let [rtt_one, tcp_one] = first(line.system)?;
         let pairs = |a: &[f64], b: &[f64], f: fn(f64, f64) -> f64| {
-            Spread::of(a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect())
+            MedianCi::of(a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect())
         };
         Some(Row {
             system: line.system,
             vnodes: line.vnodes,
             load_s: line.load_s,
-            rtt_us: Spread::of(rtt.clone())?,
-            tcp_bits_per_sec: Spread::of(tcp.clone())?,
+            rtt_us: MedianCi::of(rtt.clone())?,
+            tcp_bits_per_sec: MedianCi::of(tcp.clone())?,
             rtt_more_us: pairs(rtt, rtt_one, |a, b| a - b)?,
             tcp_ratio: pairs(tcp, tcp_one, |a, b| a / b)?,
         })
@@ -203,8 +205,8 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
         return Vec::new();
     };
     let mut verdicts = Vec::new();
-    let wide = |s: &Spread| (s.high - s.low) / s.median > RESTLESS;
-    let restless = if health.stolen > STOLEN {
+    let wide = |s: &MedianCi| (s.high - s.low) / s.median > MAX_INTERVAL_WIDTH;
+    let noise = if health.stolen > STOLEN {
         let share = health.stolen * 100.0;
         Some(format!(
             "other machines took {share:.0} % of the processors"
@@ -212,10 +214,10 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
     } else {
         wide(&one.rtt_us).then(|| "the machine was too restless".to_owned())
     };
-    // What the interval leaves open is not decided, and neither is a failure on a machine
-    // that was restless.
+    // If the confidence interval includes the bound, the verdict is undecided; so is a
+    // failure on a noisy machine.
     let mut say = |holds: bool, fails: bool, text: String| {
-        verdicts.push(match (holds, &restless) {
+        verdicts.push(match (holds, &noise) {
             (true, _) => (Verdict::Holds, text),
             (false, Some(why)) => (Verdict::Undecided, format!("{text}, but {why}")),
             (false, None) if fails => (Verdict::Fails, text),
@@ -262,7 +264,7 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
 }
 
 impl Outcome {
-    /// The report for people.
+    /// Builds the report with charts, tables and verdicts.
     pub fn report(&self, environment: &Environment) -> Report {
         let title = "Round trip, throughput and load time against the number of vnodes";
         let mut report = Report::new("vnodes", title, environment);
@@ -277,8 +279,8 @@ impl Outcome {
              another. Bars are 95 % intervals of the median over turns.",
         );
         report.table("vnodes", self.table());
-        for words in &self.left_out {
-            report.text(format!("Left out: {words}."));
+        for reason in &self.left_out {
+            report.text(format!("Left out: {reason}."));
         }
         let chart = |title: &str, label: &str| {
             Chart::new(title)

@@ -1,6 +1,6 @@
-//! What a chart shows, as plain data.
+//! The contents of a chart, as plain data.
 
-/// A chart: axes, and series of points in the order of the legend.
+/// A chart with its axes and series; the legend lists the series in their order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Chart {
     pub(super) title: String,
@@ -10,7 +10,7 @@ pub struct Chart {
     pub(super) marks: Vec<(String, f64)>,
 }
 
-/// One axis: its label with the unit, and how it runs. Its range is that of the data.
+/// One axis: its label with the unit, and its scale. By default its range covers the data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
     pub(super) label: String,
@@ -20,7 +20,7 @@ pub struct Axis {
     pub(super) categories: Vec<String>,
 }
 
-/// A point, and how far its value spreads.
+/// A point, and the interval of its value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Point {
     pub(super) x: f64,
@@ -28,7 +28,7 @@ pub struct Point {
     pub(super) spread: Option<(f64, f64)>,
 }
 
-/// How points become a picture.
+/// The way in which a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Line,
@@ -37,7 +37,7 @@ pub(super) enum Kind {
     Bars,
 }
 
-/// Points that belong together.
+/// A series of points with one name and colour.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
     pub name: String,
@@ -46,12 +46,12 @@ pub(super) struct Series {
 }
 
 impl Point {
-    /// A value without a spread.
+    /// A value without an interval.
     pub fn new(x: f64, y: f64) -> Self {
         Self { x, y, spread: None }
     }
 
-    /// The same with a whisker from `low` to `high`.
+    /// Adds a whisker from `low` to `high`.
     #[must_use]
     pub fn between(self, low: f64, high: f64) -> Self {
         let spread = Some((low, high));
@@ -66,7 +66,7 @@ impl From<(f64, f64)> for Point {
 }
 
 impl Axis {
-    /// A linear axis; the label ends in the unit.
+    /// A linear axis; by convention the label ends in the unit.
     pub fn new(label: impl Into<String>) -> Self {
         Self {
             label: label.into(),
@@ -77,28 +77,28 @@ impl Axis {
         }
     }
 
-    /// Logarithmic. Points at or below zero are left out.
+    /// Makes the axis logarithmic. Points at or below zero are left out.
     #[must_use]
     pub fn log(mut self) -> Self {
         self.log = true;
         self
     }
 
-    /// Begins at zero, whatever the data; without effect on a logarithmic axis.
+    /// Starts the range at zero, whatever the data; without effect on a logarithmic axis.
     #[must_use]
     pub fn from_zero(mut self) -> Self {
         self.from_zero = true;
         self
     }
 
-    /// A given range. Points outside are drawn at its edge.
+    /// Sets the range. Points outside are drawn at its edge.
     #[must_use]
     pub fn range(mut self, low: f64, high: f64) -> Self {
         self.range = Some((low, high));
         self
     }
 
-    /// Names in place of numbers: the point with `x` = 0 stands at the first.
+    /// Shows names instead of numbers: the point with `x` = 0 is placed at the first name.
     #[must_use]
     pub fn categories<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.categories = names.into_iter().map(Into::into).collect();
@@ -107,7 +107,7 @@ impl Axis {
 }
 
 impl Chart {
-    /// A chart without points yet.
+    /// A chart without series.
     pub fn new(title: impl Into<String>) -> Self {
         Self {
             title: title.into(),
@@ -118,23 +118,23 @@ impl Chart {
         }
     }
 
-    /// The horizontal axis.
+    /// Sets the horizontal axis.
     #[must_use]
     pub fn x(mut self, axis: Axis) -> Self {
         self.x = axis;
         self
     }
 
-    /// The vertical axis.
+    /// Sets the vertical axis.
     #[must_use]
     pub fn y(mut self, axis: Axis) -> Self {
         self.y = axis;
         self
     }
 
-    /// Points joined by straight lines. A series without a name is not in the legend
-    /// and has the colour of the one before; so hundreds of curves of one kind go
-    /// together.
+    /// Adds points joined by straight lines. A series without a name is not in the legend
+    /// and has the colour of the previous series; this groups hundreds of curves of one
+    /// kind.
     #[must_use]
     pub fn line<P: Into<Point>>(
         self,
@@ -144,7 +144,7 @@ impl Chart {
         self.with(name, Kind::Line, points)
     }
 
-    /// A value that holds until the next point.
+    /// Adds a step curve, whose value holds until the next point.
     #[must_use]
     pub fn step<P: Into<Point>>(
         self,
@@ -154,7 +154,7 @@ impl Chart {
         self.with(name, Kind::Step, points)
     }
 
-    /// Single points.
+    /// Adds single points, without lines between them.
     #[must_use]
     pub fn points<P: Into<Point>>(
         self,
@@ -164,13 +164,13 @@ impl Chart {
         self.with(name, Kind::Points, points)
     }
 
-    /// The share of samples at or below each value, from 0 to 1.
+    /// Adds a cumulative distribution: the share of samples at or below each value, 0 to 1.
     #[must_use]
     pub fn cdf(self, name: impl Into<String>, samples: impl IntoIterator<Item = f64>) -> Self {
         let mut sorted: Vec<f64> = samples.into_iter().filter(|x| x.is_finite()).collect();
         sorted.sort_unstable_by(f64::total_cmp);
         let all = sorted.len();
-        // A thousand steps are finer than a picture's pixels.
+        // A thousand steps are finer than the picture's pixels.
         let every = all.div_ceil(1000).max(1);
         let first = sorted.first().map(|x| (*x, 0.0));
         let steps = sorted
@@ -181,14 +181,14 @@ impl Chart {
         self.step(name, first.into_iter().chain(steps).collect::<Vec<_>>())
     }
 
-    /// Bars beside those of the other bar series, one for each category of the x axis.
+    /// Adds bars next to those of the other bar series, one per category of the x axis.
     #[must_use]
     pub fn bars(self, name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
         let points = values.into_iter().enumerate();
         self.with(name, Kind::Bars, points.map(|(i, y)| (i as f64, y)))
     }
 
-    /// A dashed horizontal line with a word: a goal, a bound, the model.
+    /// Adds a dashed horizontal line with a label: a goal, a bound, the model.
     #[must_use]
     pub fn mark_y(mut self, name: impl Into<String>, y: f64) -> Self {
         self.marks.push((name.into(), y));
@@ -212,7 +212,7 @@ impl Chart {
         self
     }
 
-    /// Its title.
+    /// The title above the chart.
     pub fn title(&self) -> &str {
         &self.title
     }

@@ -1,4 +1,4 @@
-//! Charts as SVG.
+//! Drawing charts as SVG.
 use plotters::{
     coord::Shift,
     prelude::*,
@@ -11,12 +11,12 @@ use super::{
     scale::{Scale, number},
 };
 
-/// Size of the drawing.
+/// Width and height of the drawing.
 const SIZE: (u32, u32) = (860, 440);
-/// The first is the font of our own pictures, the others are a browser's.
+/// The first font is the one of our own PNG files, the others are for browsers.
 const FONT: &str = "DejaVu Sans, Verdana, Helvetica, sans-serif";
-/// Told apart by most colour-blind people too (Okabe and Ito), and each line has its
-/// own marker, for paper without colours.
+/// Colours that most colour-blind readers can distinguish (Okabe and Ito); each series also
+/// has its own marker, for prints without colours.
 const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -27,18 +27,18 @@ const COLORS: [RGBColor; 8] = [
     RGBColor(86, 180, 233),
     RGBColor(127, 127, 127),
 ];
-/// Ends and middle of a range of colours, for more series than the palette has.
+/// Ends and middle of a colour gradient, for more series than the palette has.
 const RAMP: [(f64, f64, f64); 3] = [
     (68.0, 1.0, 84.0),
     (33.0, 145.0, 140.0),
     (235.0, 170.0, 20.0),
 ];
-/// Dark enough for paper.
+/// Colour of text and axes, dark enough for paper.
 const INK: RGBColor = RGBColor(40, 40, 40);
 const GRID: RGBColor = RGBColor(225, 225, 225);
-/// Legend lines that fit.
+/// Number of legend lines that fit into the drawing.
 const LEGEND_LINES: usize = 20;
-/// A line of more points has no markers.
+/// A line with more points has no markers.
 const MARKED_POINTS: usize = 40;
 
 type Backend<'a> = SVGBackend<'a>;
@@ -46,39 +46,39 @@ type Area<'a> = DrawingArea<Backend<'a>, Shift>;
 type Plot<'a, 'b> = ChartContext<'b, Backend<'a>, Cartesian2d<Scale, Scale>>;
 type Canvas<'a> = DrawingArea<Backend<'a>, Cartesian2d<Scale, Scale>>;
 
-fn words(error: impl std::error::Error) -> String {
+fn message(error: impl std::error::Error) -> String {
     error.to_string()
 }
 
 impl Chart {
-    /// The picture: dark on white, so that it is as good on paper as on a dark page.
+    /// Draws the chart, dark on white, so that it is readable on paper and on a dark page.
     ///
     /// # Errors
-    /// [`ReportError::Draw`].
+    /// [`ReportError::Draw`] if the drawing library refuses the chart.
     pub fn svg(&self) -> Result<String, ReportError> {
-        svg(self).map_err(|words| ReportError::Draw {
+        svg(self).map_err(|message| ReportError::Draw {
             chart: self.title().to_owned(),
-            words,
+            message,
         })
     }
 }
 
-/// The picture, or the library's words.
+/// The drawing, or the error message of the drawing library.
 fn svg(chart: &Chart) -> Result<String, String> {
     let mut text = String::new();
     {
         let root = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
         draw(chart, &root)?;
-        root.present().map_err(words)?;
+        root.present().map_err(message)?;
     }
     Ok(text)
 }
 
 fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
-    root.fill(&WHITE).map_err(words)?;
+    root.fill(&WHITE).map_err(message)?;
     let title = font(16).style(FontStyle::Bold).color(&INK);
     root.draw(&Text::new(chart.title.clone(), (18, 14), title))
-        .map_err(words)?;
+        .map_err(message)?;
     let legend = legend(chart);
     let longest = legend.iter().map(|(name, ..)| name.chars().count()).max();
     let legend_width = longest.map_or(16, |n| (n as i32 * 7 + 62).clamp(90, 300));
@@ -92,7 +92,7 @@ fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
         .x_label_area_size(46)
         .y_label_area_size(72)
         .build_cartesian_2d(x.clone(), y.clone())
-        .map_err(words)?;
+        .map_err(message)?;
     mesh(chart, &mut plot)?;
     for (i, name) in chart.x.categories.iter().enumerate() {
         let (at, bottom) = (
@@ -111,7 +111,7 @@ fn draw(chart: &Chart, root: &Area) -> Result<(), String> {
             (x, bottom + 8 + level * 15),
             style,
         ))
-        .map_err(words)?;
+        .map_err(message)?;
     }
     let frame = Frame { x, y, chart };
     for (i, series) in chart.series.iter().enumerate() {
@@ -133,7 +133,8 @@ fn mesh(chart: &Chart, plot: &mut Plot) -> Result<(), String> {
     let x_label = |value: &f64| {
         let name = categories.get(value.round().max(0.0) as usize);
         match name {
-            // Their own labels, on two levels: names are longer than numbers.
+            // Categories have labels of their own, on two levels, because names are longer
+            // than numbers.
             Some(_) => String::new(),
             None => number(*value),
         }
@@ -149,13 +150,13 @@ fn mesh(chart: &Chart, plot: &mut Plot) -> Result<(), String> {
         .x_label_formatter(&x_label)
         .y_label_formatter(&|value| number(*value))
         .draw()
-        .map_err(words)
+        .map_err(message)
 }
 
-/// A line of the legend: name, colour, shape and kind.
+/// An entry of the legend: name, colour, marker and kind.
 type Entry = (String, RGBColor, usize, Kind);
 
-/// None where there is nothing to tell apart.
+/// Entries of the legend; empty if the chart has only one series.
 fn legend(chart: &Chart) -> Vec<Entry> {
     let named = chart.series.iter().enumerate();
     let named = named.filter(|(_, s)| !s.name.is_empty());
@@ -191,7 +192,7 @@ fn draw_legend(root: &Area, legend: &[Entry], left: i32) -> Result<(), String> {
                 let ends = vec![(left, y), (left + 24, y)];
                 if *kind != Kind::Points {
                     root.draw(&PathElement::new(ends, color.stroke_width(2)))
-                        .map_err(words)?;
+                        .map_err(message)?;
                 }
                 if *kind == Kind::Step {
                     Ok(())
@@ -202,16 +203,16 @@ fn draw_legend(root: &Area, legend: &[Entry], left: i32) -> Result<(), String> {
                 }
             }
         }
-        .map_err(words)?;
+        .map_err(message)?;
         let at = Pos::new(HPos::Left, VPos::Center);
         let style = font(12).color(&INK).pos(at);
         root.draw(&Text::new(name.clone(), (left + 30, y), style))
-            .map_err(words)?;
+            .map_err(message)?;
     }
     Ok(())
 }
 
-/// A dashed line over the whole width, with its word above its left end.
+/// Draws a dashed line over the whole width, with its label above the left end.
 fn mark(root: &Area, plot: &Plot, name: &str, y: f64) -> Result<(), String> {
     let (columns, rows) = plot.plotting_area().get_pixel_range();
     let scale = plot.y_range();
@@ -225,7 +226,7 @@ fn mark(root: &Area, plot: &Plot, name: &str, y: f64) -> Result<(), String> {
     for from in columns.clone().step_by(10) {
         let ends = vec![(from, at), ((from + 6).min(columns.end), at)];
         root.draw(&PathElement::new(ends, INK.stroke_width(1)))
-            .map_err(words)?;
+            .map_err(message)?;
     }
     let style = font(12).color(&INK).pos(Pos::new(HPos::Left, VPos::Bottom));
     root.draw(&Text::new(
@@ -233,10 +234,11 @@ fn mark(root: &Area, plot: &Plot, name: &str, y: f64) -> Result<(), String> {
         (columns.start + 8, at - 4),
         style,
     ))
-    .map_err(words)
+    .map_err(message)
 }
 
-/// Number of the series' colour and marker: nameless ones are of the kind before.
+/// Index of a series' colour and marker; series without a name share that of the previous
+/// one.
 fn group(chart: &Chart, series: usize) -> usize {
     let before = chart.series.iter().take(series + 1);
     before
@@ -268,7 +270,7 @@ fn ramp(share: f64) -> RGBColor {
     RGBColor(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
 }
 
-/// Corners of a marker of some pixels.
+/// Offsets of a marker's corners, in pixels.
 fn marker(shape: usize) -> Vec<(i32, i32)> {
     match shape % 5 {
         0 => vec![
@@ -288,7 +290,7 @@ fn marker(shape: usize) -> Vec<(i32, i32)> {
     }
 }
 
-/// The axes, and the chart.
+/// The axes of a chart and their scales.
 struct Frame<'c> {
     x: Scale,
     y: Scale,
@@ -309,7 +311,7 @@ impl Frame<'_> {
         let width = if series.name.is_empty() { 1 } else { 2 };
         let path = |points| {
             let path = PathElement::new(points, color.stroke_width(width));
-            canvas.draw(&path).map_err(words)
+            canvas.draw(&path).map_err(message)
         };
         match series.kind {
             Kind::Bars => return self.bars(canvas, number, &places, color),
@@ -323,7 +325,7 @@ impl Frame<'_> {
             for place in places {
                 let polygon = Polygon::new(shape.clone(), color.filled());
                 let marker = EmptyElement::at(place) + polygon;
-                canvas.draw(&marker).map_err(words)?;
+                canvas.draw(&marker).map_err(message)?;
             }
         }
         Ok(())
@@ -336,10 +338,10 @@ impl Frame<'_> {
         });
         let Some(ends) = ends else { return Ok(()) };
         let whisker = PathElement::new(ends, color.mix(0.7).stroke_width(1));
-        canvas.draw(&whisker).map_err(words)
+        canvas.draw(&whisker).map_err(message)
     }
 
-    /// Bars of all bar series share the room of a category.
+    /// Draws one bar series; all bar series share the width of a category.
     fn bars(
         &self,
         canvas: &Canvas,
@@ -355,13 +357,13 @@ impl Frame<'_> {
             let left = x - 0.4 + before * width;
             let corners = [(left, base), (left + width * 0.94, *y)];
             let bar = Rectangle::new(corners, color.filled());
-            canvas.draw(&bar).map_err(words)?;
+            canvas.draw(&bar).map_err(message)?;
         }
         Ok(())
     }
 }
 
-/// Corners of a value that holds until the next.
+/// Corners of a step curve, whose values hold until the next point.
 fn steps(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut corners = Vec::with_capacity(points.len() * 2);
     let mut last: Option<f64> = None;

@@ -1,29 +1,29 @@
-//! Where a measurement was made.
+//! Description of the machine of a measurement.
 use std::{fs, time::SystemTime};
 
 use serde::Serialize;
 
-/// Machine, kernel and program of a measurement.
+/// Machine, kernel and program version of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Environment {
     /// Version of emu, and whether it was built with debug assertions.
     pub emu: String,
     /// Kernel release and architecture.
     pub kernel: String,
-    /// What the kernel runs BPF programs with.
+    /// Whether the kernel compiles BPF programs (JIT) or interprets them.
     pub bpf: String,
-    /// Processors and their name.
+    /// Number and name of the CPUs.
     pub machine: String,
     /// Main memory in mebibytes.
     pub memory_mib: u64,
-    /// Time of the measurement, UTC.
+    /// Time of the measurement in UTC.
     pub time: String,
-    /// The command line.
+    /// Command line of the measurement.
     pub command: String,
 }
 
 impl Environment {
-    /// That of this process, now.
+    /// The environment of this process, at the time of the call.
     pub fn here() -> Self {
         let build = if cfg!(debug_assertions) {
             " (debug build)"
@@ -42,7 +42,7 @@ impl Environment {
         }
     }
 
-    /// Its lines, in words.
+    /// Labels and text of all fields.
     pub fn lines(&self) -> [(&'static str, String); 7] {
         [
             ("command", self.command.clone()),
@@ -56,7 +56,7 @@ impl Environment {
     }
 }
 
-/// Kernel release and architecture.
+/// Kernel release and architecture from uname(2).
 fn kernel() -> String {
     nix::sys::utsname::uname().map_or_else(
         |_| "unknown".to_owned(),
@@ -69,8 +69,8 @@ fn kernel() -> String {
 }
 
 fn bpf() -> &'static str {
-    // Built in without a choice, the file is missing or says 1; a kernel without the
-    // compiler has no such file.
+    // If the JIT is always on, the file is missing or contains 1; a kernel without a JIT
+    // has no such file.
     match fs::read_to_string("/proc/sys/net/core/bpf_jit_enable") {
         Ok(text) if text.trim() == "0" => "interpreted",
         Ok(_) => "compiled (JIT)",

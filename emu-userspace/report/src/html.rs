@@ -1,4 +1,4 @@
-//! The page of a report.
+//! The HTML page of a report.
 use std::fmt::Write as _;
 
 use super::{
@@ -6,7 +6,7 @@ use super::{
     page::{Part, Report, Verdict},
 };
 
-/// Follows the reader's dark or light, and prints.
+/// Style sheet that follows the browser's dark or light theme, also for print.
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1c1c1c;--back:#fff;--line:#d5d5d5;--soft:#f4f4f4}
 @media (prefers-color-scheme:dark){:root{--ink:#e6e6e6;--back:#17181a;--line:#3b3d40;--soft:#232528}}
@@ -23,10 +23,10 @@ figcaption{font-size:.9rem}
 .holds{border-color:#009e73}.fails{border-color:#d55e00}.undecided{border-color:#e69f00}";
 
 impl Report {
-    /// The page: one file, with its pictures inside and without a script.
+    /// Renders the page: one file with embedded pictures and without scripts.
     ///
     /// # Errors
-    /// [`ReportError::Draw`].
+    /// [`ReportError::Draw`] if a chart cannot be drawn.
     pub fn html(&self) -> Result<String, ReportError> {
         page(self)
     }
@@ -57,8 +57,8 @@ fn page(report: &Report) -> Result<String, ReportError> {
                     Verdict::Fails => "fails",
                     Verdict::Undecided => "undecided",
                 };
-                let (word, text) = (verdict.word(), escaped(text));
-                let _ = writeln!(page, "<p class=\"v {class}\"><b>{word}</b>: {text}</p>");
+                let (verdict, text) = (verdict.text(), escaped(text));
+                let _ = writeln!(page, "<p class=\"v {class}\"><b>{verdict}</b>: {text}</p>");
             }
             Part::Table(_, cells) => table(&mut page, cells),
             Part::Figure { chart, caption, .. } => {

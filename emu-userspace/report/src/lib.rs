@@ -1,7 +1,7 @@
-//! Reports of measurements: charts, tables and words from plain data, written as one
-//! self-contained HTML page, with every chart as SVG and PNG and every table as CSV
-//! beside it, and all of the data as JSON. It measures nothing, and depends on no
-//! other crate of emu: whoever measured hands plain numbers in.
+//! Reports of measurements: charts, tables and text from plain data. A report consists of
+//! one self-contained HTML page, every chart as SVG and PNG, every table as CSV, and all
+//! data as JSON. The crate measures nothing and depends on no other crate of emu: the
+//! caller passes plain numbers.
 //!
 //! ```
 //! use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
@@ -48,26 +48,26 @@ pub use page::{Report, Verdict};
 pub use png::png;
 pub use table::Table;
 
-/// A report did not come about.
+/// Reasons why a report could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// A file.
+    /// A file or folder could not be written.
     #[error("write {path}: {source}")]
     Write {
-        /// Which.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// The system's answer.
+        /// The error that the operating system returned.
         source: io::Error,
     },
-    /// A chart that the drawing library refuses, or its picture.
-    #[error("draw `{chart}`: {words}")]
+    /// A chart could not be drawn, or its picture not be rendered.
+    #[error("draw `{chart}`: {message}")]
     Draw {
-        /// The chart's title.
+        /// Title of the chart.
         chart: String,
-        /// What the library said.
-        words: String,
+        /// Error message of the drawing library.
+        message: String,
     },
-    /// The data as JSON.
+    /// The data could not be serialised as JSON.
     #[error("write the data as JSON: {0}")]
     Json(#[from] serde_json::Error),
 }

@@ -1,4 +1,4 @@
-//! What a report says, and its files.
+//! The contents of a report, and writing its files.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -8,21 +8,21 @@ use serde::Serialize;
 
 use super::{Chart, Environment, ReportError, Table, png};
 
-/// What a measurement shows.
+/// Result of one check of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// It is as it should be.
+    /// The property holds.
     Holds,
-    /// It is not.
+    /// The property does not hold.
     Fails,
-    /// The machine was in the way: this run shows nothing.
+    /// The machine disturbed the measurement, so this run proves neither.
     Undecided,
 }
 
 impl Verdict {
-    /// The word for a table or a line.
-    pub fn word(self) -> &'static str {
+    /// Text of the verdict in tables and terminal output.
+    pub fn text(self) -> &'static str {
         match self {
             Self::Holds => "holds",
             Self::Fails => "FAILS",
@@ -31,7 +31,7 @@ impl Verdict {
     }
 }
 
-/// A part of a report.
+/// A section, paragraph, table or figure of a report.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Part {
     Section(String),
@@ -45,7 +45,7 @@ pub(super) enum Part {
     },
 }
 
-/// A report in the making. Names of tables and figures become file names.
+/// A report under construction. Names of tables and figures become parts of file names.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     pub(super) name: String,
@@ -55,7 +55,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// An empty report; `name` is that of its files: `NAME.html`, `NAME.json`,
+    /// An empty report. `name` is the prefix of its files: `NAME.html`, `NAME.json`,
     /// `NAME-TABLE.csv`, `NAME-FIGURE.svg`, `NAME-FIGURE.png`.
     pub fn new(
         name: impl Into<String>,
@@ -70,27 +70,27 @@ impl Report {
         }
     }
 
-    /// Begins a section.
+    /// Starts a section with a heading.
     pub fn section(&mut self, title: impl Into<String>) {
         self.parts.push(Part::Section(title.into()));
     }
 
-    /// A paragraph.
+    /// Adds a paragraph.
     pub fn text(&mut self, text: impl Into<String>) {
         self.parts.push(Part::Text(text.into()));
     }
 
-    /// What was found, in one line.
+    /// Adds a verdict with a sentence on one line.
     pub fn verdict(&mut self, verdict: Verdict, text: impl Into<String>) {
         self.parts.push(Part::Verdict(verdict, text.into()));
     }
 
-    /// A table.
+    /// Adds a table, which is also written as `NAME-TABLE.csv`.
     pub fn table(&mut self, name: impl Into<String>, table: Table) {
         self.parts.push(Part::Table(name.into(), table));
     }
 
-    /// A chart with a sentence below it.
+    /// Adds a chart with a caption below it.
     pub fn figure(&mut self, name: impl Into<String>, chart: Chart, caption: impl Into<String>) {
         self.parts.push(Part::Figure {
             name: name.into(),
@@ -99,7 +99,7 @@ impl Report {
         });
     }
 
-    /// Its tables, with their names, for a terminal.
+    /// The tables with their names, for output on a terminal.
     pub fn tables(&self) -> impl Iterator<Item = (&str, &Table)> {
         self.parts.iter().filter_map(|part| match part {
             Part::Table(name, table) => Some((name.as_str(), table)),
@@ -107,7 +107,7 @@ impl Report {
         })
     }
 
-    /// Its verdicts, with their words.
+    /// The verdicts with their sentences.
     pub fn verdicts(&self) -> impl Iterator<Item = (Verdict, &str)> {
         self.parts.iter().filter_map(|part| match part {
             Part::Verdict(verdict, text) => Some((*verdict, text.as_str())),
@@ -115,11 +115,11 @@ impl Report {
         })
     }
 
-    /// Writes the page, its pictures and tables, and `data` as JSON with the
-    /// environment beside it. Makes the folder; gives the files, the page first.
+    /// Writes the page, its pictures and tables, and a JSON file with `data` and the
+    /// environment. Creates the folder; returns the paths of the files, the page first.
     ///
     /// # Errors
-    /// [`ReportError`]; files that were written stay.
+    /// [`ReportError`]; files that were already written remain.
     pub fn write<T: Serialize>(
         &self,
         folder: &Path,
@@ -164,9 +164,9 @@ impl Report {
                     ..
                 } => {
                     let svg = chart.svg()?;
-                    let picture = png(&svg).map_err(|words| ReportError::Draw {
+                    let picture = png(&svg).map_err(|message| ReportError::Draw {
                         chart: chart.title().to_owned(),
-                        words,
+                        message,
                     })?;
                     files.push((format!("{name}-{figure}.svg"), svg.into_bytes()));
                     files.push((format!("{name}-{figure}.png"), picture));
@@ -178,7 +178,7 @@ impl Report {
     }
 }
 
-/// Data with where it comes from.
+/// Contents of the JSON file: the data and the environment.
 #[derive(Serialize)]
 struct Json<'a, T> {
     environment: &'a Environment,

@@ -1,4 +1,4 @@
-//! Pictures in pixels.
+//! Rendering drawings as PNG.
 use std::sync::{Arc, LazyLock};
 
 use resvg::{
@@ -6,11 +6,11 @@ use resvg::{
     usvg::{Options, Tree, fontdb::Database},
 };
 
-/// Pixels for each unit of the drawing: sharp on a good screen, and on paper.
+/// Pixels per unit of the drawing: sharp on high-resolution screens and on paper.
 const ZOOM: f32 = 2.0;
 
-/// The font comes with the program: a minimal machine has none, and the picture
-/// would have no text.
+/// The font is embedded in the program: a minimal machine has none, and the picture would
+/// have no text.
 static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
     let mut fonts = Database::new();
     fonts.load_font_data(dejavu::sans::regular().to_vec());
@@ -22,7 +22,7 @@ static FONTS: LazyLock<Arc<Database>> = LazyLock::new(|| {
 /// Renders a drawing as a PNG of twice its size.
 ///
 /// # Errors
-/// The library's words, for what is no SVG.
+/// The error message of the library, if `svg` is not valid SVG.
 pub fn png(svg: &str) -> Result<Vec<u8>, String> {
     let options = Options {
         fontdb: Arc::clone(&FONTS),

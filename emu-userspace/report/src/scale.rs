@@ -1,11 +1,11 @@
-//! Ranges, ticks and their labels.
+//! Ranges, ticks and labels of axes.
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
 use super::chart::Axis;
 
-/// One axis of a picture.
+/// Range and ticks of one axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scale {
     pub low: f64,
@@ -15,7 +15,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// The range of the values, with some room, unless the axis says otherwise.
+    /// The range of the values with some margin, unless the axis sets a range.
     pub fn new(axis: &Axis, values: impl Iterator<Item = f64>) -> Self {
         let (mut low, mut high) = values
             .filter(|v| v.is_finite() && (!axis.log || *v > 0.0))
@@ -30,7 +30,8 @@ impl Scale {
         } else if let Some(range) = axis.range {
             (low, high) = range;
         } else if axis.log {
-            // Over less than a decade what is flat would not look it, and ticks are few.
+            // A logarithmic range below a decade would exaggerate small differences, and
+            // would have few ticks.
             let room = (high / low).powf(0.04).max((10.0 / (high / low)).sqrt());
             (low, high) = (low / room, high * room);
         } else {
@@ -59,12 +60,12 @@ impl Scale {
         }
     }
 
-    /// A value moved into the range; none where there is no place for it.
+    /// A value clamped to the range; `None` if it cannot be shown on a logarithmic axis.
     pub fn place(&self, value: f64) -> Option<f64> {
         (!self.log || value > 0.0).then(|| value.clamp(self.low, self.high))
     }
 
-    /// Where bars stand.
+    /// The value at which bars start.
     pub fn base(&self) -> f64 {
         if self.log {
             self.low
@@ -82,7 +83,7 @@ impl Scale {
     }
 }
 
-/// 1, 2, 5 and their tenfolds, about six of them.
+/// About six ticks, at multiples of 1, 2 or 5 times a power of ten.
 fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 6.0;
     let power = 10f64.powf(rough.log10().floor());
@@ -98,7 +99,7 @@ fn linear_ticks(low: f64, high: f64) -> Vec<f64> {
         .collect()
 }
 
-/// Decades; in a short range 2 and 5 as well.
+/// Ticks at powers of ten; in a short range at 2 and 5 times them as well.
 fn log_ticks(low: f64, high: f64) -> Vec<f64> {
     let decades = (high / low).log10();
     let steps: &[f64] = if decades < 2.5 {
@@ -115,7 +116,7 @@ fn log_ticks(low: f64, high: f64) -> Vec<f64> {
         .collect()
 }
 
-/// A number with as many digits as a person reads.
+/// Formats a number with a readable number of digits.
 pub(super) fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 1e9 || (size > 0.0 && size < 1e-4) {

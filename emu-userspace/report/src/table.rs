@@ -1,6 +1,6 @@
 //! Tables of a report.
 
-/// A table of words and numbers. Cells that begin with a digit or a sign stand right.
+/// A table of text and numbers. Cells that start with a digit or a sign are right-aligned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     pub(super) header: Vec<String>,
@@ -8,7 +8,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// A table without rows. Numbers have their unit in the header.
+    /// A table without rows. By convention the header names the unit of numbers.
     pub fn new<S: Into<String>>(header: impl IntoIterator<Item = S>) -> Self {
         Self {
             header: header.into_iter().map(Into::into).collect(),
@@ -16,14 +16,14 @@ impl Table {
         }
     }
 
-    /// Adds a row; missing cells are empty.
+    /// Appends a row; missing cells are empty.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut row: Vec<String> = cells.into_iter().collect();
         row.resize(self.header.len(), String::new());
         self.rows.push(row);
     }
 
-    /// The header.
+    /// The header cells.
     pub fn header(&self) -> &[String] {
         &self.header
     }
@@ -33,7 +33,7 @@ impl Table {
         &self.rows
     }
 
-    /// Whether a column holds numbers: all that is in it looks like one.
+    /// Whether all cells of a column look like numbers.
     pub fn is_numeric(&self, column: usize) -> bool {
         let cells = || self.rows.iter().filter_map(|row| row.get(column));
         let number = |cell: &String| {
@@ -43,13 +43,13 @@ impl Table {
         cells().all(number) && cells().any(|cell| !cell.is_empty())
     }
 
-    /// Comma-separated values as in RFC 4180, with a header.
+    /// The table as comma-separated values (RFC 4180), with a header.
     pub fn csv(&self) -> String {
         let mut writer = csv::WriterBuilder::new()
             .terminator(csv::Terminator::CRLF)
             .from_writer(Vec::new());
         for row in std::iter::once(&self.header).chain(&self.rows) {
-            // Into memory, rows of one length: nothing can go wrong.
+            // Writing rows of equal length to memory cannot fail.
             let _ = writer.write_record(row);
         }
         let bytes = writer.into_inner().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The files of a report are what they say they are.
+//! Tests: the files of a report have the promised contents.
 use super::{Axis, Chart, Environment, Point, Report, Table, Verdict, png, scale::number};
 
 fn chart() -> Chart {
@@ -19,7 +19,7 @@ fn a_picture_has_its_text_in_pixels() {
     assert!(svg.contains("RTT &amp; &lt;rules&gt;"), "{svg}");
     let with = png(&svg).unwrap();
     assert_eq!(with[..8], *b"\x89PNG\r\n\x1a\n");
-    // The same without its text: the trap of a missing font is a picture like it.
+    // The same picture without text: a missing font would give a picture like it.
     let (mut without, mut inside) = (String::new(), false);
     for line in svg.lines() {
         inside |= line.starts_with("<text");
@@ -89,7 +89,7 @@ fn a_page_stands_alone() {
 }
 
 #[test]
-fn numbers_are_for_people() {
+fn numbers_have_few_digits() {
     for (value, text) in [
         (0.0, "0"),
         (65_536.0, "65,536"),

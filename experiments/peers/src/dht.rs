@@ -1,4 +1,4 @@
-//! A node of the BitTorrent DHT that puts a value and gets that of a node before it.
+//! A node of the BitTorrent DHT, which puts a value and gets that of an earlier node.
 use std::{
     future,
     time::{Duration, Instant},
@@ -12,33 +12,33 @@ use tokio::time::sleep;
 
 use crate::wakeups;
 
-/// How often a node that looks for something wakes up when nothing comes.
-const LOOKING: Duration = Duration::from_millis(250);
-/// The same for one that only serves: what comes wakes it up.
-const SERVING: Duration = Duration::from_secs(10);
-/// A node looks for the value of the one that is so many numbers before it, which had time
-/// to put it; the first ones for that of number 0.
+/// Read timeout of a node that is still looking for a value.
+const SEARCH_READ_TIMEOUT: Duration = Duration::from_millis(250);
+/// Read timeout of a node that only serves; a request wakes it up earlier.
+const SERVE_READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Distance, in numbers, to the node whose value a node looks for, so that the other node had
+/// time to put the value; the first nodes look for that of number 0.
 const BEFORE: u32 = 16;
 
 /// Arguments of `peers dht`.
 #[derive(Args)]
 pub struct Dht {
-    /// UDP port.
+    /// UDP port of this node.
     #[arg(long, default_value_t = 6881)]
     port: u16,
-    /// A node that is there already; none: this is the first.
+    /// Address of a running node; without one, this is the first node.
     #[arg(long, value_name = "IP:PORT")]
     bootstrap: Vec<String>,
-    /// Number of this node, the first being 0.
+    /// Number of this node, from 0.
     #[arg(long, default_value_t = 0)]
     number: u32,
-    /// How many nodes put values; 0: none, this one only serves.
+    /// Number of nodes that put values; with 0 this node only serves.
     #[arg(long, default_value_t = 0)]
     of: u32,
-    /// How long to look for the other's value.
+    /// Timeout for finding the other node's value.
     #[arg(long, default_value = "60", value_name = "SECONDS")]
     patience: u64,
-    /// How long to serve others after that.
+    /// Time for which the node serves others afterwards.
     #[arg(long, default_value = "0", value_name = "SECONDS")]
     stay: u64,
 }
@@ -61,7 +61,7 @@ impl Dht {
             builder.bootstrap(&self.bootstrap);
         }
         let dht = builder.build()?.as_async();
-        wakeups::every(self.port, LOOKING)?;
+        wakeups::every(self.port, SEARCH_READ_TIMEOUT)?;
         if !self.bootstrap.is_empty() {
             while !dht.bootstrapped().await {
                 let patience = Duration::from_secs(self.patience);
@@ -71,19 +71,19 @@ impl Dht {
             say(begin, "bootstrapped");
         }
         if self.of == 0 {
-            wakeups::every(self.port, SERVING)?;
+            wakeups::every(self.port, SERVE_READ_TIMEOUT)?;
             return future::pending().await;
         }
         self.exchange(&dht, begin).await?;
-        wakeups::every(self.port, SERVING)?;
+        wakeups::every(self.port, SERVE_READ_TIMEOUT)?;
         sleep(Duration::from_secs(self.stay)).await;
         Ok(())
     }
 
-    /// Puts a value, then gets that of a node that was started some time before.
+    /// Puts a value, then gets that of a node that was started some time earlier.
     async fn exchange(&self, dht: &AsyncDht, begin: Instant) -> anyhow::Result<()> {
         let deadline = begin + Duration::from_secs(self.patience);
-        // A node that everybody else forgot for a moment finds nobody: try again.
+        // The put fails while no other node knows this one, so it is retried.
         let mut put = dht.put_immutable(&value(self.number)).await;
         while let Err(error) = &put {
             ensure!(Instant::now() < deadline, "put: {error}");
@@ -109,12 +109,12 @@ impl Dht {
     }
 }
 
-/// The value of a node.
+/// The value that a node puts.
 fn value(number: u32) -> Vec<u8> {
     format!("value of node {number}").into_bytes()
 }
 
-/// Where the DHT keeps a value: BEP 44, the SHA-1 of its bencoded form.
+/// The key under which the DHT stores a value: the SHA-1 of its bencoded form (BEP 44).
 fn target(value: &[u8]) -> anyhow::Result<Id> {
     let mut encoded = format!("{}:", value.len()).into_bytes();
     encoded.extend_from_slice(value);

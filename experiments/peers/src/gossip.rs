@@ -1,4 +1,4 @@
-//! A member of a gossip cluster that waits until it knows all the others.
+//! A member of a gossip cluster, which waits until it knows all other members.
 use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
@@ -14,25 +14,25 @@ use clap::Args;
 /// Arguments of `peers gossip`.
 #[derive(Args)]
 pub struct Gossip {
-    /// The address that others reach this member at.
+    /// Address at which the other members reach this one.
     #[arg(long)]
     address: IpAddr,
-    /// UDP port.
+    /// UDP port of this member.
     #[arg(long, default_value_t = 7946)]
     port: u16,
-    /// A member that is there already.
+    /// Address of a running member.
     #[arg(long, value_name = "IP:PORT")]
     seed: Vec<String>,
-    /// How many members there should be, this one included.
+    /// Number of members of the cluster, including this one.
     #[arg(long)]
     members: usize,
     /// Time between two rounds of gossip.
     #[arg(long, default_value = "500", value_name = "MILLISECONDS")]
     interval: u64,
-    /// How long to wait for all members.
+    /// Timeout for all members to appear.
     #[arg(long, default_value = "60", value_name = "SECONDS")]
     patience: u64,
-    /// How long to stay after that.
+    /// Time for which the member stays afterwards.
     #[arg(long, default_value = "10", value_name = "SECONDS")]
     stay: u64,
 }

@@ -1,5 +1,5 @@
-//! Small peers for the experiments. They know nothing of emu: a node of the BitTorrent
-//! DHT and a member of a gossip cluster, on well-kept libraries.
+//! Small peers for the experiments: a node of the BitTorrent DHT and a member of a gossip
+//! cluster, on maintained libraries. They do not know that emu exists.
 #![forbid(unsafe_code)]
 
 mod dht;
@@ -12,11 +12,11 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
-  peers dht                                              a first node, for others to join
-  peers dht --bootstrap 10.8.0.1:6881 --number 3 --of 20 join, put a value, get another's
+  peers dht                                              a first node, which others join
+  peers dht --bootstrap 10.8.0.1:6881 --number 3 --of 20 join, put a value, get another node's
   peers gossip --address 10.8.0.2 --seed 10.8.0.1:7946 --members 20";
 
-/// Peers for experiments: they end with 0 when they did what they were to do.
+/// Peers for experiments; exit code 0 means that the peer completed its task.
 #[derive(Parser)]
 #[command(after_help = EXAMPLES)]
 struct Cli {
@@ -26,9 +26,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Peer {
-    /// A node of the BitTorrent DHT (Kademlia), by the library `mainline`.
+    /// A node of the BitTorrent DHT (Kademlia), with the library `mainline`.
     Dht(dht::Dht),
-    /// A member of a cluster that gossips who is alive, by the library `chitchat`.
+    /// A member of a cluster with gossip membership, with the library `chitchat`.
     Gossip(gossip::Gossip),
 }
 

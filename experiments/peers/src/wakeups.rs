@@ -1,14 +1,14 @@
-//! How often a node of the DHT wakes up while nobody speaks to it.
+//! Rate of wake-ups of an idle DHT node.
 //!
-//! `mainline` reads its socket with a timeout of 50 ms: twenty wake-ups a second, which a
-//! machine full of idle nodes cannot afford. The timeout is the socket's own, so another
-//! descriptor of the same socket changes it.
+//! `mainline` reads its socket with a timeout of 50 ms: twenty wake-ups a second, which is
+//! too much for a machine full of idle nodes. The timeout is a property of the socket, so
+//! it can be changed through another descriptor of the same socket.
 use std::{fs, net::UdpSocket, time::Duration};
 
 use anyhow::Context;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-/// Sets the read timeout of this process's UDP socket with a port.
+/// Sets the read timeout of this process's UDP socket with the local port `port`.
 pub fn every(port: u16, time: Duration) -> anyhow::Result<()> {
     let socket = socket_of(port).with_context(|| format!("no UDP socket of port {port}"))?;
     socket

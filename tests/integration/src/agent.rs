@@ -1,4 +1,4 @@
-//! A running `emu agent`, asked over HTTP.
+//! A running `emu agent`, and requests to its HTTP endpoints.
 use std::{
     fs,
     io::{Read, Write},
@@ -19,10 +19,10 @@ use crate::{
     openmetrics::{self, Scrape},
 };
 
-/// Longest wait for an agent on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for the agent's answers and exit, sized for a slow machine.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// An agent that is killed when dropped.
+/// An agent process, which is killed on drop.
 pub struct Agent {
     child: Child,
     address: String,
@@ -30,7 +30,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts one; it answers on the port of the loopback.
+    /// Starts an agent that listens on a port of the loopback interface.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -50,10 +50,10 @@ impl Agent {
         }
     }
 
-    /// Status and body of an answer; none if there is no answer.
+    /// Status code and body of a response; `None` without a response.
     fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        stream.set_read_timeout(Some(AGENT_TIMEOUT)).ok()?;
         write!(
             stream,
             "GET {path} HTTP/1.1\r\nHost: emu\r\nConnection: close\r\n\r\n"
@@ -65,20 +65,20 @@ impl Agent {
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
     }
 
-    /// What `/readyz` says.
+    /// Status code and body of `/readyz`.
     pub fn readiness(&self) -> Option<(u16, Value)> {
         let (code, body) = self.get("/readyz")?;
         Some((code, serde_json::from_str(&body).ok()?))
     }
 
-    /// Waits until `/readyz` says what is hoped for.
+    /// Waits until `/readyz` satisfies a condition.
     ///
     /// # Panics
-    /// If it never does, with the log.
+    /// If the timeout expires, with the agent's log.
     pub fn wait(&self, what: &str, hoped: impl Fn(u16, &Value) -> bool) -> Value {
         let begin = Instant::now();
         let mut last = None;
-        while begin.elapsed() < PATIENCE {
+        while begin.elapsed() < AGENT_TIMEOUT {
             if let Some((code, value)) = self.readiness() {
                 if hoped(code, &value) {
                     return value;
@@ -87,50 +87,50 @@ impl Agent {
             }
             thread::sleep(Duration::from_millis(20));
         }
-        panic!("never {what}: {last:?}\n{}", self.log());
+        panic!("timed out waiting for {what}: {last:?}\n{}", self.log());
     }
 
-    /// Waits until it is ready and has nothing to complain of.
+    /// Waits until the agent is ready and reports no problem.
     pub fn wait_good(&self) -> Value {
-        self.wait("ready", |code, value| {
+        self.wait("a ready agent", |code, value| {
             code == 200 && value["problem"].is_null()
         })
     }
 
-    /// Health's status code.
+    /// Status code of `/healthz`.
     pub fn health(&self) -> u16 {
         self.get("/healthz").map_or(0, |(code, _)| code)
     }
 
-    /// Metrics, read strictly.
+    /// Fetches the metrics and parses them strictly.
     ///
     /// # Panics
-    /// If they are not as the form asks.
+    /// If they violate the OpenMetrics format.
     pub fn scrape(&self) -> (Scrape, String) {
         let (code, body) = self.get("/metrics").unwrap();
         assert_eq!(code, 200, "{body}");
         (openmetrics::parse(&body), body)
     }
 
-    /// Its log so far.
+    /// The agent's log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.log.path()).unwrap_or_default()
     }
 
-    /// SIGKILL; its log.
+    /// Kills the agent with SIGKILL and returns its log.
     ///
     /// # Panics
-    /// If it is gone already.
+    /// If it has already exited.
     pub fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.log()
     }
 
-    /// SIGTERM; its exit code.
+    /// Ends the agent with SIGTERM and returns its exit code.
     ///
     /// # Panics
-    /// If it does not end.
+    /// If it does not exit in time.
     pub fn terminate(mut self) -> Option<i32> {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
         self.child.wait().unwrap().code()
@@ -139,7 +139,7 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // It may have ended.
+        // The agent may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Running real programs, `emu` among them.
+//! Running real programs, including `emu`.
 use std::{
     io::Write,
     path::PathBuf,
@@ -7,15 +7,15 @@ use std::{
 
 use serde_json::Value;
 
-/// Splits at blanks: the tests need no quoting.
+/// Splits a command line at blanks; the tests need no quoting.
 fn command(line: &str) -> Command {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words);
+    let mut arguments = line.split_whitespace();
+    let mut command = Command::new(arguments.next().unwrap());
+    command.args(arguments);
     command
 }
 
-/// Runs a command line to its end, whatever its status.
+/// Runs a command line to completion, whatever its exit status.
 ///
 /// # Panics
 /// If it cannot be started.
@@ -28,7 +28,7 @@ pub fn try_run(line: &str) -> Output {
 /// Runs a command line that must succeed and returns its standard output.
 ///
 /// # Panics
-/// If it fails, with its words.
+/// If it fails, with its error output.
 pub fn run(line: &str) -> String {
     let output = try_run(line);
     assert!(
@@ -41,8 +41,8 @@ pub fn run(line: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Debian's Python, else that of the search path, if there is one. A version manager's
-/// wrappers would take seconds on an emulated processor.
+/// Path of Debian's Python, otherwise of the first one in the search path, if any. Debian's
+/// comes first because a version manager's wrappers take seconds on an emulated CPU.
 pub fn python() -> Option<&'static str> {
     let works = |path: &&str| {
         let output = Command::new(path).arg("--version").output();
@@ -51,7 +51,7 @@ pub fn python() -> Option<&'static str> {
     ["/usr/bin/python3", "python3"].into_iter().find(works)
 }
 
-/// The `emu` binary beside the test's own.
+/// Path of the `emu` binary, next to the test's own binary.
 pub fn emu_path() -> PathBuf {
     let here = std::env::current_exe().unwrap();
     let debug = here.parent().and_then(std::path::Path::parent).unwrap();
@@ -65,7 +65,7 @@ pub fn emu_command(arguments: &str) -> Command {
     command
 }
 
-/// Runs `emu` to its end, whatever its status.
+/// Runs `emu` to completion, whatever its exit status.
 ///
 /// # Panics
 /// If it cannot be started.
@@ -73,15 +73,15 @@ pub fn try_emu(arguments: &str) -> Output {
     try_run(&format!("{} {arguments}", emu_path().display()))
 }
 
-/// Runs `emu`, which must succeed.
+/// Runs `emu`, which must succeed, and returns its standard output.
 ///
 /// # Panics
-/// If it fails, with its words.
+/// If it fails, with its error output.
 pub fn emu(arguments: &str) -> String {
     run(&format!("{} {arguments}", emu_path().display()))
 }
 
-/// Runs `emu … --json`, which must succeed, and parses what it prints.
+/// Runs `emu … --json`, which must succeed, and parses its output.
 ///
 /// # Panics
 /// If it fails or prints no JSON.
@@ -90,32 +90,32 @@ pub fn emu_json(arguments: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("emu {arguments} --json: {e}\n{text}"))
 }
 
-/// A topology file that lives as long as the value.
+/// A temporary topology file, deleted on drop.
 pub struct TopologyFile(tempfile::NamedTempFile);
 
 impl TopologyFile {
-    /// Writes one.
+    /// Writes a topology to a temporary file.
     ///
     /// # Panics
-    /// If it cannot.
+    /// If the file cannot be written.
     pub fn new(text: &str) -> Self {
         let mut file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         Self(file)
     }
 
-    /// Loads it from anew, so that queues are empty and counters zero, without
-    /// verification; fails the test if that fails.
+    /// Loads the file by a full reload, so that queues are empty and counters zero, without
+    /// verification.
     pub fn load(&self) {
         emu(&format!("load {} --no-verify --anew", self.path()));
     }
 
-    /// Loads it as a user would: in place where that is possible.
+    /// Loads the file as a user would: in place where that is possible.
     pub fn load_again(&self) {
         emu(&format!("load {} --no-verify", self.path()));
     }
 
-    /// Its path.
+    /// Path of the file.
     pub fn path(&self) -> String {
         self.0.path().display().to_string()
     }

@@ -1,22 +1,22 @@
-//! Running the ready experiments in `experiments/`.
+//! Running the ready-made experiments in `experiments/`.
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
 use crate::command::emu_command;
 
-/// Results of a run.
+/// Results of an experiment.
 pub struct Results {
-    /// Where they are, below `out`.
+    /// Temporary folder; the results are in `out` below it.
     pub folder: tempfile::TempDir,
-    /// The summary.
+    /// Parsed `summary.json` of the run.
     pub summary: Value,
 }
 
-/// Runs one to its end; every program must have ended well.
+/// Runs an experiment to completion; every program must succeed.
 ///
 /// # Panics
-/// If one did not.
+/// If a program failed.
 #[expect(clippy::print_stdout, reason = "what a test measured")]
 pub fn run(name: &str) -> Results {
     let folder = tempfile::tempdir().unwrap();
@@ -45,7 +45,7 @@ pub fn run(name: &str) -> Results {
 }
 
 impl Results {
-    /// What the processes of a program printed.
+    /// Standard output of each process of a program.
     ///
     /// # Panics
     /// If there are no results.

@@ -7,8 +7,8 @@ use crate::{
     processor_is_emulated,
 };
 
-/// A language other than Rust: its name, what is missing where it is, and the way from
-/// a folder for what is compiled to the words that start the probe.
+/// A language other than Rust: its name, the missing tool where the machine cannot run it,
+/// and a function from a build folder to the command that starts the probe.
 type Language = (&'static str, &'static str, fn(&str) -> Option<Vec<String>>);
 
 const LANGUAGES: [Language; 6] = [
@@ -26,19 +26,19 @@ const LANGUAGES: [Language; 6] = [
     ("JavaScript", "node (Debian: nodejs)", javascript),
 ];
 
-/// Languages whose programs take long to start.
+/// Languages whose programs start slowly.
 const HEAVY: [&str; 2] = ["Java", "JavaScript"];
 
-/// Whether programs in a language take long to start.
+/// Whether programs in a language start slowly.
 pub fn is_heavy(language: &str) -> bool {
     HEAVY.contains(&language)
 }
 
-/// The probe in every language that is wanted; those that this machine lacks are skipped
-/// aloud.
+/// The probe in every wanted language; each language that is missing on this machine is
+/// skipped with a message.
 ///
 /// # Panics
-/// If a compiler is there and fails.
+/// If a compiler exists and fails.
 #[expect(clippy::print_stdout, reason = "what a test leaves out")]
 pub fn languages(rust: &str, folder: &Path, wanted: fn(&str) -> bool) -> Vec<Probe> {
     let folder = folder.display().to_string();
@@ -46,26 +46,26 @@ pub fn languages(rust: &str, folder: &Path, wanted: fn(&str) -> bool) -> Vec<Pro
     if wanted("Rust") {
         probes.push(Probe::new("Rust", vec![rust.to_owned()]));
     }
-    for (language, needs, words) in LANGUAGES.into_iter().filter(|l| wanted(l.0)) {
+    for (language, needs, prepare) in LANGUAGES.into_iter().filter(|l| wanted(l.0)) {
         if processor_is_emulated() && is_heavy(language) {
             println!("SKIPPED programs in {language}: seconds for each on an emulated processor");
             continue;
         }
-        match words(&folder) {
-            Some(words) => probes.push(Probe::new(language, words)),
+        match prepare(&folder) {
+            Some(command_line) => probes.push(Probe::new(language, command_line)),
             None => println!("SKIPPED programs in {language}: no {needs}"),
         }
     }
     probes
 }
 
-/// Compiles; false where there is no such compiler.
+/// Runs a compiler; `false` if the compiler is missing.
 fn compiles(compiler: &mut Command) -> bool {
     let Ok(output) = compiler.output() else {
         return false;
     };
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
     true
 }
 
@@ -80,7 +80,7 @@ fn c(folder: &str, name: &str, options: &[&str]) -> Option<Vec<String>> {
     (has_library && compiles(&mut compiler)).then(|| vec![binary])
 }
 
-/// gcc prints the name alone of what it does not find.
+/// gcc prints only the file's name if it does not find the library.
 fn has_static_library() -> bool {
     let output = Command::new("gcc").arg("-print-file-name=libc.a").output();
     output.is_ok_and(|o| o.stdout.starts_with(b"/"))
@@ -90,7 +90,8 @@ fn python_probe(_: &str) -> Option<Vec<String>> {
     python().map(|python| vec![python.to_owned(), format!("{PROGRAMS}/probe.py")])
 }
 
-/// Without C, so that it is linked statically and makes its system calls by itself.
+/// Built without cgo, so that the program is linked statically and makes system calls
+/// directly.
 fn go(folder: &str) -> Option<Vec<String>> {
     let binary = format!("{folder}/probe-go");
     let mut compiler = Command::new("go");
@@ -102,7 +103,8 @@ fn go(folder: &str) -> Option<Vec<String>> {
     compiles(&mut compiler).then(|| vec![binary])
 }
 
-/// With little memory and no compiler of its own: it lives for a moment.
+/// Started with little memory and without the JIT compiler, because the process is
+/// short-lived.
 fn java(folder: &str) -> Option<Vec<String>> {
     let options = ["-Xint", "-Xmx32m", "-XX:+UseSerialGC", "-cp"];
     let mut compiler = Command::new("javac");
@@ -110,8 +112,11 @@ fn java(folder: &str) -> Option<Vec<String>> {
         .args(["-d", folder])
         .arg(format!("{PROGRAMS}/Probe.java"));
     compiles(&mut compiler).then(|| {
-        let words = ["java"].into_iter().chain(options);
-        words.chain([folder, "Probe"]).map(str::to_owned).collect()
+        let command_line = ["java"].into_iter().chain(options);
+        command_line
+            .chain([folder, "Probe"])
+            .map(str::to_owned)
+            .collect()
     })
 }
 

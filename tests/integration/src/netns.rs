@@ -1,4 +1,4 @@
-//! Scratch network namespaces: one for each test, gone with its thread.
+//! Scratch network namespaces: one per test, removed when the test's thread ends.
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -13,22 +13,23 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::command::run;
 
-/// Longest time of one test. A test that takes longer hangs.
-const HANG: Duration = Duration::from_secs(600);
+/// Timeout of one test; a test that takes longer is stuck.
+const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Runs a test in a network namespace of its own with `lo` up. Child processes
-/// inherit it. A test that hangs ends the whole run, after a list of what every
+/// Runs a test in a network namespace of its own with `lo` up. Child processes inherit the
+/// namespace. A test that hangs aborts the whole test run, after a list of what every
 /// process waits for.
 ///
 /// # Panics
-/// With the test's own words, or if the user may not make namespaces.
+/// With the test's own message, or if the user may not create namespaces.
 pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, watched) = mpsc::channel::<()>();
     thread::spawn(move || {
-        if watched.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // Not by eprintln, which libtest keeps for the end that never comes.
-            let words = format!("a test hangs; what the processes wait for:\n{}", waits());
-            let _ = io::stderr().write_all(words.as_bytes());
+        if watched.recv_timeout(TEST_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            // Written directly, because libtest keeps the output of eprintln until the test
+            // ends.
+            let message = format!("a test hangs; what the processes wait for:\n{}", waits());
+            let _ = io::stderr().write_all(message.as_bytes());
             process::exit(101);
         }
     });
@@ -42,8 +43,7 @@ pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) ->
     outcome.unwrap_or_else(|e| panic::resume_unwind(e))
 }
 
-/// Command line, and of every thread the state and the kernel's stack, of every user
-/// process.
+/// The command line of every user process, and the state and kernel stack of every thread.
 fn waits() -> String {
     let read = |path: String| {
         let bytes = fs::read(path).unwrap_or_default();
@@ -79,13 +79,13 @@ fn waits() -> String {
     text
 }
 
-/// A named namespace that stands for a host; deleted when dropped.
+/// A named network namespace that represents a host; deleted on drop.
 pub struct Host {
     name: String,
 }
 
 impl Host {
-    /// Makes one with `lo` up.
+    /// Creates a namespace with `lo` up.
     pub fn new(name: &str) -> Self {
         let name = format!("emu-{name}-{}", std::process::id());
         run(&format!("ip netns add {name}"));
@@ -93,12 +93,12 @@ impl Host {
         Self { name }
     }
 
-    /// Its name for `ip -n` and `ip netns exec`.
+    /// Name of the namespace for `ip -n` and `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Runs a closure on a thread inside the namespace.
+    /// Runs a closure on a thread in the namespace.
     pub fn enter<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let path = format!("/run/netns/{}", self.name);
         let thread = thread::spawn(move || {
@@ -118,8 +118,8 @@ impl Drop for Host {
     }
 }
 
-/// So many hosts on one bridge, which is in the test's own namespace: `eth0` on each,
-/// 192.0.2.1 and following.
+/// Creates `count` hosts on one bridge, which is in the test's own namespace: `eth0` on
+/// each, 192.0.2.1 and following.
 pub fn bridged_hosts(name: &str, count: usize) -> Vec<Host> {
     run("ip link add emu-br type bridge");
     run("ip link set emu-br up");
@@ -139,7 +139,7 @@ pub fn bridged_hosts(name: &str, count: usize) -> Vec<Host> {
         run(&format!("ip -n {host} link set eth0 addrgenmode none"));
         run(&format!("ip -n {host} link set eth0 up"));
     }
-    // A bridge port forwards a moment after it is up.
+    // A bridge port starts to forward shortly after it is up.
     for i in 0..count {
         let forwards = || run(&format!("bridge link show dev port{i}")).contains("forwarding");
         for _ in 0..500 {
@@ -168,11 +168,12 @@ pub fn two_hosts(name: &str) -> [Host; 2] {
             "ip -n {host} addr add 192.0.2.{}/24 dev eth0",
             i + 1
         ));
-        // No IPv6 address that is tentative for a second: snapshots would differ.
+        // Without link-local IPv6 addresses, which are tentative for a second: snapshots
+        // would differ.
         run(&format!("ip -n {host} link set eth0 addrgenmode none"));
         run(&format!("ip -n {host} link set eth0 up"));
     }
-    // The carrier comes up by a kernel worker, a moment after the command.
+    // A kernel worker brings the carrier up shortly after the command.
     for host in [a, b] {
         let up = || run(&format!("ip -n {host} link show eth0")).contains("state UP");
         for _ in 0..200 {

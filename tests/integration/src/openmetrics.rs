@@ -1,24 +1,24 @@
-//! A strict reader of the OpenMetrics text form (version 1.0.0): what is not allowed
-//! panics with its line.
+//! A strict parser of the OpenMetrics text format (version 1.0.0), which panics with the
+//! offending line.
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A sample: name, labels, value.
+/// A sample with its name, labels and value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Name with its suffix.
+    /// Name including the suffix, for example `_total`.
     pub name: String,
-    /// Labels.
+    /// Values of the labels by their names.
     pub labels: BTreeMap<String, String>,
-    /// Value.
+    /// Value; timestamps are not kept.
     pub value: f64,
 }
 
-/// What was scraped.
+/// A parsed scrape.
 #[derive(Debug, Default)]
 pub struct Scrape {
-    /// Type of each family by its name.
+    /// Type of each metric family by its name.
     pub types: BTreeMap<String, String>,
-    /// All samples.
+    /// All samples, in their order.
     pub samples: Vec<Sample>,
 }
 
@@ -28,7 +28,7 @@ fn is_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Label pairs, and what follows the closing brace.
+/// Parses label pairs; also returns the text after the closing brace.
 fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
     let mut labels = BTreeMap::new();
     let mut rest = text;
@@ -51,7 +51,7 @@ fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
             }
             escaped = !escaped && c == '\\';
         }
-        let end = end.unwrap_or_else(|| panic!("no end of {key} in {text}"));
+        let end = end.unwrap_or_else(|| panic!("unterminated value of {key} in {text}"));
         assert!(
             labels.insert(key.to_owned(), plain).is_none(),
             "twice {key} in {text}"
@@ -69,7 +69,7 @@ fn labels(text: &str) -> (BTreeMap<String, String>, &str) {
     (labels, &rest[1..])
 }
 
-/// The suffixes that samples of a type have.
+/// Suffixes of the samples of a metric type.
 fn suffixes(kind: &str) -> &'static [&'static str] {
     match kind {
         "counter" => &["_total", "_created"],
@@ -80,10 +80,10 @@ fn suffixes(kind: &str) -> &'static [&'static str] {
     }
 }
 
-/// Reads a scrape.
+/// Parses a scrape.
 ///
 /// # Panics
-/// On anything that the form does not allow.
+/// If the text violates the format.
 pub fn parse(text: &str) -> Scrape {
     let mut scrape = Scrape::default();
     assert!(
@@ -97,8 +97,8 @@ pub fn parse(text: &str) -> Scrape {
     for line in &lines[..lines.len() - 1] {
         assert!(!line.is_empty() && !line.starts_with(' '), "{line:?}");
         if let Some(comment) = line.strip_prefix("# ") {
-            let mut words = comment.splitn(3, ' ');
-            let (what, name) = (words.next().unwrap(), words.next().unwrap());
+            let mut fields = comment.splitn(3, ' ');
+            let (what, name) = (fields.next().unwrap(), fields.next().unwrap());
             assert!(
                 ["HELP", "TYPE", "UNIT"].contains(&what) && is_name(name),
                 "{line}"
@@ -117,7 +117,7 @@ pub fn parse(text: &str) -> Scrape {
             if what == "TYPE" {
                 scrape
                     .types
-                    .insert(name.into(), words.next().unwrap().into());
+                    .insert(name.into(), fields.next().unwrap().into());
             }
             continue;
         }
@@ -160,7 +160,7 @@ pub fn parse(text: &str) -> Scrape {
 }
 
 impl Scrape {
-    /// The sum of a name's samples with these labels.
+    /// Sum of all samples with this name and these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let has = |s: &&Sample| {
             s.name == name
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_refused() {
+    fn invalid_text_is_refused() {
         let good = "# HELP a A.\n# TYPE a counter\na_total{x=\"1,\\\"2\\\"}\u{20}3\n# EOF\n";
         assert_eq!(parse(good).sum("a_total", &[("x", "1,\"2\"")]), 3.0);
         for bad in [

@@ -1,15 +1,15 @@
-//! Packets made by hand, and running a program on one.
+//! Packets built by hand, and test runs of a program on a packet.
 use std::time::Duration;
 
 use aya::{TestRunOptions, programs::TestRun};
 use emu_kernel::bpf::Programs;
 
-/// Offsets in `struct __sk_buff` (uapi/linux/bpf.h).
+/// Offsets of fields in `struct __sk_buff` (uapi/linux/bpf.h).
 const PRIORITY: usize = 32;
 const TSTAMP: usize = 152;
 const CONTEXT_BYTES: usize = 192;
 
-/// Ethernet header with an ethertype.
+/// An Ethernet frame with this ethertype.
 pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
     frame.extend(ethertype.to_be_bytes());
@@ -20,7 +20,7 @@ pub fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
 /// An IPv4 packet of `ip_bytes` in an Ethernet frame.
 ///
 /// # Panics
-/// If an address is none.
+/// If an address is invalid.
 pub fn ipv4(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
     let octets = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();
     let mut packet = vec![0u8; ip_bytes.max(20)];
@@ -33,11 +33,11 @@ pub fn ipv4(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
     ethernet(0x0800, &packet)
 }
 
-/// An IPv6 packet of `ip_bytes` in an Ethernet frame, its first extension header
-/// being a fragment header.
+/// An IPv6 packet of `ip_bytes` in an Ethernet frame, with a fragment header as its first
+/// extension header.
 ///
 /// # Panics
-/// If an address is none.
+/// If an address is invalid.
 pub fn ipv6(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
     let octets = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets();
     let mut packet = vec![0u8; ip_bytes.max(40)];
@@ -50,18 +50,18 @@ pub fn ipv6(source: &str, destination: &str, ip_bytes: usize) -> Vec<u8> {
     ethernet(0x86dd, &packet)
 }
 
-/// What a program did to a packet.
+/// Effects of a program on a packet.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// Its return value: a TC verdict, or a class match.
+    /// Return value of the program: a TC verdict, or whether the class matches.
     pub verdict: i32,
-    /// The packet afterwards.
+    /// Bytes of the packet after the run.
     pub bytes: Vec<u8>,
-    /// Delivery time in `CLOCK_MONOTONIC` nanoseconds; 0 for none.
+    /// Delivery time in `CLOCK_MONOTONIC` nanoseconds; 0 if the program set none.
     pub due_ns: u64,
-    /// Priority afterwards.
+    /// Priority of the packet after the run.
     pub priority: u32,
-    /// Mean time of a run.
+    /// Mean time per run.
     pub duration: Duration,
 }
 
@@ -76,7 +76,7 @@ pub fn monotonic_ns() -> u64 {
     now.as_nanos() as u64
 }
 
-/// Runs a program on a frame; none if the kernel refuses such a frame.
+/// Runs a program on a frame; `None` if the kernel refuses the frame.
 ///
 /// # Panics
 /// If the program is missing.
@@ -106,18 +106,18 @@ pub fn try_run(programs: &Programs, name: &str, frame: &[u8]) -> Option<Outcome>
     })
 }
 
-/// Runs a program on a frame that the kernel takes.
+/// Runs a program on a valid frame.
 ///
 /// # Panics
-/// If the kernel refuses it.
+/// If the kernel refuses the frame.
 pub fn run(programs: &Programs, name: &str, frame: &[u8]) -> Outcome {
     try_run(programs, name, frame).unwrap_or_else(|| panic!("{name}: the kernel refused the run"))
 }
 
-/// Runs a program on a frame many times over.
+/// Runs a program on the same frame `times` times; returns the mean time per run.
 ///
 /// # Panics
-/// If the kernel refuses it.
+/// If the kernel refuses the frame.
 pub fn repeat(programs: &Programs, name: &str, frame: &[u8], times: u32) -> Duration {
     let options = TestRunOptions {
         data_in: Some(frame),

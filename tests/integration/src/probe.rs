@@ -1,5 +1,5 @@
-//! The probe in three languages (all others are in `languages`), run as vnodes, and a
-//! peer that tells it which address it sees.
+//! The probe in three languages (the others are in `languages`), run as vnodes, and a peer
+//! that replies with the address that it sees.
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -13,20 +13,20 @@ use socket2::{Domain, Socket, Type};
 
 use crate::command::{emu_path, python};
 
-/// Longest wait for a peer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Folder of the probe's sources.
+/// Timeout for an answer of the peer.
+const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Folder of the probe's source files.
 pub const PROGRAMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/programs");
 
-/// A probe: its language and how to start it.
+/// A probe program: its language and its command line.
 #[derive(Debug, Clone)]
 pub struct Probe {
-    /// Language.
+    /// Programming language of the probe.
     pub language: &'static str,
-    words: Vec<String>,
+    command_line: Vec<String>,
 }
 
-/// The probe in every language that this machine has; others are skipped aloud.
+/// The probe in every language that this machine has; others are skipped with a message.
 ///
 /// # Panics
 /// If a compiler fails.
@@ -34,7 +34,7 @@ pub struct Probe {
 pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
     let mut probes = vec![Probe {
         language: "Rust",
-        words: vec![rust.to_owned()],
+        command_line: vec![rust.to_owned()],
     }];
     match c_probe(folder) {
         Some(probe) => probes.push(probe),
@@ -43,14 +43,14 @@ pub fn probes(rust: &str, folder: &Path) -> Vec<Probe> {
     match python() {
         Some(python) => probes.push(Probe {
             language: "Python",
-            words: vec![python.into(), format!("{PROGRAMS}/probe.py")],
+            command_line: vec![python.into(), format!("{PROGRAMS}/probe.py")],
         }),
         None => println!("SKIPPED Python programs: no python3"),
     }
     probes
 }
 
-/// The C probe, linked statically if the machine has the library for it.
+/// The C probe, linked statically if the machine has a static C library.
 fn c_probe(folder: &Path) -> Option<Probe> {
     let binary = folder.join("probe").display().to_string();
     let compile = |options: &[&str]| {
@@ -64,42 +64,45 @@ fn c_probe(folder: &Path) -> Option<Probe> {
     if !output.status.success() {
         output = compile(&[]).ok()?;
     }
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{words}");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{errors}");
     Some(Probe {
         language: "C",
-        words: vec![binary],
+        command_line: vec![binary],
     })
 }
 
 impl Probe {
-    /// One in a language, started by these words.
-    pub fn new(language: &'static str, words: Vec<String>) -> Self {
-        Self { language, words }
+    /// A probe in a language, started by this command.
+    pub fn new(language: &'static str, command_line: Vec<String>) -> Self {
+        Self {
+            language,
+            command_line,
+        }
     }
 
     fn command(&self, vnode: &str, arguments: &str) -> Command {
         let mut command = Command::new(emu_path());
-        command.args(["exec", vnode, "--"]).args(&self.words);
+        command.args(["exec", vnode, "--"]).args(&self.command_line);
         command.args(arguments.split_whitespace());
         command
     }
 
-    /// Runs it as a vnode to its end; what it printed.
+    /// Runs the probe as a vnode to completion and returns its output.
     ///
     /// # Panics
-    /// If emu fails.
+    /// If `emu exec` fails.
     pub fn run(&self, vnode: &str, arguments: &str) -> String {
         let output = self.command(vnode, arguments).output().unwrap();
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(words.is_empty(), "{} {arguments}: {words}", self.language);
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(errors.is_empty(), "{} {arguments}: {errors}", self.language);
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
-    /// Starts a server as a vnode and waits until it is bound.
+    /// Starts the probe as a server on a vnode and waits until it is bound.
     ///
     /// # Panics
-    /// If it does not get so far.
+    /// If it does not bind.
     pub fn serve(&self, vnode: &str, kind: &str, address: &str, port: u16) -> Server {
         let mut child = self
             .command(vnode, &format!("{kind} serve {address} {port}"))
@@ -117,9 +120,9 @@ impl Probe {
     }
 }
 
-/// A server that runs; killed when dropped.
+/// A running server; killed on drop.
 pub struct Server {
-    /// The address that it is bound to, as it sees it.
+    /// The address that the server is bound to, by getsockname(2).
     pub bound: String,
     child: Child,
     _output: BufReader<ChildStdout>,
@@ -132,8 +135,8 @@ impl Drop for Server {
     }
 }
 
-/// Answers everybody who asks at an address, TCP and UDP, which address it sees;
-/// ends with the process.
+/// Answers every TCP and UDP request to an address with the address that it sees; the
+/// threads end with the process.
 ///
 /// # Panics
 /// If the address is not local.
@@ -155,10 +158,10 @@ pub fn peer(address: &str) {
     });
 }
 
-/// Asks a server, from an address, which address it sees; none if nobody answers.
+/// Asks a server, from a given address, which address it sees; `None` without an answer.
 ///
 /// # Panics
-/// If the own address is not local.
+/// If `from` is not local.
 pub fn ask(kind: &str, from: &str, to: &str) -> Option<String> {
     let from: IpAddr = from.parse().unwrap();
     let to: SocketAddr = to.parse().unwrap();
@@ -166,8 +169,8 @@ pub fn ask(kind: &str, from: &str, to: &str) -> Option<String> {
     let form = if stream { Type::STREAM } else { Type::DGRAM };
     let socket = Socket::new(Domain::for_address(to), form, None).unwrap();
     socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
-    socket.connect_timeout(&to.into(), PATIENCE).ok()?;
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect_timeout(&to.into(), PEER_TIMEOUT).ok()?;
+    socket.set_read_timeout(Some(PEER_TIMEOUT)).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.write_all(b"?").ok()?;
     let mut answer = [0; 256];

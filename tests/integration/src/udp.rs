@@ -1,5 +1,4 @@
-//! UDP sockets whose datagrams carry their send time and are stamped by the
-//! kernel when they arrive.
+//! UDP sockets whose datagrams carry their send time and get a kernel receive timestamp.
 use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -17,38 +16,38 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-/// Real time, the clock of receive stamps.
+/// `CLOCK_REALTIME`, the clock of the receive timestamps.
 pub fn now() -> Duration {
     clock_gettime(ClockId::CLOCK_REALTIME).unwrap().into()
 }
 
-/// A datagram that arrived.
+/// A received datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// Number that its sender gave it.
+    /// Number that the sender gave the datagram.
     pub tag: u32,
-    /// When it was sent.
+    /// Send time, as the sender wrote it.
     pub sent: Duration,
-    /// When the kernel took it in.
+    /// The kernel's receive timestamp.
     pub arrived: Duration,
-    /// Payload bytes.
+    /// Payload length in bytes.
     pub bytes: usize,
 }
 
 impl Arrival {
-    /// How long it was under way, in milliseconds.
+    /// Time from sending to arrival, in milliseconds.
     pub fn delay_ms(&self) -> f64 {
         (self.arrived.as_secs_f64() - self.sent.as_secs_f64()) * 1e3
     }
 }
 
-/// An address with a port, or with port 7000.
+/// Parses an address; the default port is 7000.
 fn end(text: &str) -> SocketAddr {
     text.parse::<IpAddr>()
         .map_or_else(|_| text.parse().unwrap(), |ip| SocketAddr::new(ip, 7000))
 }
 
-/// A socket bound to an address, at port 7000 unless said.
+/// A socket bound to an address; the default port is 7000.
 ///
 /// # Panics
 /// If the address is not local.
@@ -56,7 +55,7 @@ pub fn socket(address: &str) -> UdpSocket {
     let address = end(address);
     let socket = UdpSocket::bind(address).unwrap_or_else(|e| panic!("bind {address}: {e}"));
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true).unwrap();
-    // Thousands of small datagrams may wait for a slow test.
+    // A large receive buffer: thousands of small datagrams may wait for a slow test.
     let _ = setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20));
     socket
 }
@@ -64,7 +63,7 @@ pub fn socket(address: &str) -> UdpSocket {
 /// Sends a datagram of `bytes` payload bytes with a tag and the time.
 ///
 /// # Errors
-/// What the kernel says: an emulated loss must not show here.
+/// The error of the send call; an emulated loss must not cause one.
 pub fn send(socket: &UdpSocket, to: &str, tag: u32, bytes: usize) -> io::Result<()> {
     let to = end(to);
     let mut payload = vec![0u8; bytes.max(12)];
@@ -73,10 +72,10 @@ pub fn send(socket: &UdpSocket, to: &str, tag: u32, bytes: usize) -> io::Result<
     socket.send_to(&payload, to).map(|_| ())
 }
 
-/// Takes datagrams until none came for `quiet`, or `most` have come.
+/// Receives datagrams until none came for `quiet`, or `most` have come.
 ///
 /// # Panics
-/// On a socket error.
+/// If the socket fails.
 pub fn receive(socket: &UdpSocket, most: usize, quiet: Duration) -> Vec<Arrival> {
     let mut arrivals = Vec::new();
     let mut buffer = vec![0u8; 65_536];
@@ -116,10 +115,10 @@ pub fn receive(socket: &UdpSocket, most: usize, quiet: Duration) -> Vec<Arrival>
     arrivals
 }
 
-/// Sends datagrams at a payload rate for a while; returns how many.
+/// Sends datagrams every `gap` for `time`; returns their number.
 ///
 /// # Panics
-/// If a send fails: an emulated loss is none of the sender's business.
+/// If a send fails: the sender must not notice an emulated loss.
 pub fn blast(socket: &UdpSocket, to: &str, bytes: usize, gap: Duration, time: Duration) -> u32 {
     let start = Instant::now();
     let mut sent = 0;
@@ -131,13 +130,14 @@ pub fn blast(socket: &UdpSocket, to: &str, bytes: usize, gap: Duration, time: Du
     sent
 }
 
-/// Sends by `send` every `gap`, which is told how many were sent before, for as long as
-/// `meanwhile` runs; returns how often.
+/// Calls `send` every `gap` with the number of earlier calls, for as long as `meanwhile`
+/// runs; returns the number of calls.
 ///
 /// # Panics
-/// If `meanwhile` or `send` does; nothing is sent any more then.
+/// If `meanwhile` or `send` panics; the sending stops then.
 pub fn send_while(gap: Duration, send: impl Fn(u32) + Sync, meanwhile: impl FnOnce()) -> u32 {
-    /// Stops the sender whatever becomes of `meanwhile`: its thread is waited for.
+    /// Stops the sending thread even if `meanwhile` panics, because the scope joins the
+    /// thread.
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {
@@ -162,7 +162,7 @@ pub fn send_while(gap: Duration, send: impl Fn(u32) + Sync, meanwhile: impl FnOn
     })
 }
 
-/// Datagrams that arrived behind one that was sent later.
+/// Number of datagrams that arrived behind one that was sent later.
 pub fn overtaken(arrivals: &[Arrival]) -> usize {
     let mut newest = 0;
     arrivals
@@ -174,9 +174,9 @@ pub fn overtaken(arrivals: &[Arrival]) -> usize {
         .count()
 }
 
-/// How many of so many may have crossed on the way although the line keeps their order.
-/// Two processors take packets off `lo`, each in its own order; where one of them is
-/// software and stands still for longer than the gap between two packets, these cross.
+/// Number of `sent` datagrams that may be reordered although the access link keeps their
+/// order. Two CPUs take packets off `lo`, each in its own order; where a CPU is emulated
+/// and stalls for longer than the gap between two packets, these two are reordered.
 pub fn crossings(sent: u32) -> usize {
     match crate::processor_is_emulated() {
         true => sent as usize / 200,

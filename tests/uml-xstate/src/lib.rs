@@ -1,23 +1,23 @@
-//! Lets User-Mode Linux 6.1 run on processors with a large extended state, and faster on
-//! all of them.
+//! Lets User-Mode Linux (UML) 6.1 run on processors with a large extended state, and makes
+//! it faster on all processors.
 //!
-//! UML keeps a guest's floating-point registers in a buffer that ends with
-//! AVX-512 and protection keys, and sets them with
-//! `ptrace(PTRACE_SETREGSET, NT_X86_XSTATE)`. The host wants exactly its own
-//! size there, which is larger on processors with AMX (11,008 bytes), and
-//! answers `EFAULT`: the guest panics at its first process. Preloaded, this
-//! `ptrace` completes the short buffer with the state that the process has.
+//! UML keeps a guest's floating-point registers in a buffer that ends with AVX-512 and
+//! protection keys, and sets them with `ptrace(PTRACE_SETREGSET, NT_X86_XSTATE)`. The host
+//! requires exactly the size of its own state, which is larger on processors with AMX
+//! (11,008 bytes), and answers `EFAULT`: the guest panics at its first process. This
+//! `ptrace`, which is preloaded, fills the rest of the short buffer with the current state
+//! of the process.
 //!
-//! UML reads that state at each stop of a guest process and sets it before it goes on: at
-//! each system call of a guest. The host allocates and maps memory for every write
-//! (`xstateregs_set` in arch/x86/kernel/fpu/regset.c). Nearly always it is what was read a
-//! moment ago: such a write is left out.
+//! UML reads that state at each stop of a guest process and writes it before the process
+//! continues, that is, at each system call of a guest. The host allocates and maps memory
+//! for every write (`xstateregs_set` in arch/x86/kernel/fpu/regset.c). The state to write
+//! is nearly always the one that was just read; such a write is skipped.
 //!
-//! It must not do anything else: every other request passes unchanged.
+//! Every other request must pass unchanged.
 //!
-//! A User-Mode Linux that was built with a C library since 2.38 needs two names of it that
-//! older ones do not have; they are here too.
-mod known;
+//! A UML binary that was built with glibc 2.38 or later needs two symbols that older
+//! versions do not have; this library defines them too.
+mod state_cache;
 
 use std::{
     cell::UnsafeCell,
@@ -26,54 +26,55 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use known::Known;
+use state_cache::StateCache;
 
 const NT_X86_XSTATE: usize = 0x202;
 /// Offset of the feature bits in the XSAVE area (Intel SDM vol. 1, 13.4.2).
 const XSTATE_BV: usize = 512;
-/// Bytes up to the end of AVX-512's state in the standard layout.
+/// Offset of the end of AVX-512's state in the standard layout.
 const AVX512_END: usize = 2688;
 /// Features 0 to 7: x87 to AVX-512.
 const FEATURES_TO_AVX512: u64 = 0xff;
 /// Feature 9, protection keys: the eight bytes after AVX-512.
 const FEATURE_PKRU: u64 = 1 << 9;
-/// Larger than the extended state of any processor so far.
+/// Buffer size that is larger than the extended state of any processor so far.
 const LARGEST: usize = 32 * 1024;
 
-/// Size of the host's state, 0 until it was asked for.
+/// Size of the host's state in bytes; 0 before the first query.
 static HOST_SIZE: AtomicUsize = AtomicUsize::new(0);
 
-/// Static because UML's kernel stacks are smaller than this.
+/// Buffer for a full-size state, static because UML's kernel stacks are smaller.
 #[repr(C, align(64))]
 struct Area(UnsafeCell<[u8; LARGEST]>);
 
-// SAFETY: UML 6.1 has one CPU and no kernel preemption, and its interrupt
-// handlers never enter a guest process, so no two calls are under way at once.
+// SAFETY: UML 6.1 has one CPU and no kernel preemption, and its interrupt handlers never
+// enter a guest process, so no two calls are in progress at once.
 unsafe impl Sync for Area {}
 
 static AREA: Area = Area(UnsafeCell::new([0; LARGEST]));
 
-struct Stopped(UnsafeCell<Known>);
+struct Stopped(UnsafeCell<StateCache>);
 
-// SAFETY: as for `Area`.
+// SAFETY: the reason is that of `Area`: no two calls are in progress at once.
 unsafe impl Sync for Stopped {}
 
-/// The states of the processes that are stopped.
-static STOPPED: Stopped = Stopped(UnsafeCell::new(Known::new()));
+/// States of the processes that are stopped.
+static STOPPED: Stopped = Stopped(UnsafeCell::new(StateCache::new()));
 
-/// The system call as it is.
+/// The system call without changes.
 ///
 /// # Safety
-/// As for `ptrace(2)`.
+/// The requirements of `ptrace(2)` apply.
 unsafe fn raw(request: c_long, pid: c_int, address: *mut c_void, data: *mut c_void) -> c_long {
     // SAFETY: the caller vouches for the arguments.
     unsafe { libc::syscall(libc::SYS_ptrace, request, pid, address, data) }
 }
 
-/// `ptrace` of the C library, with full-size writes of the extended state.
+/// The C library's `ptrace`, but with full-size writes of the extended state.
 ///
 /// # Safety
-/// As for `ptrace(2)`; called by UML through the dynamic linker.
+/// The requirements of `ptrace(2)` apply; UML calls this function through the dynamic
+/// linker.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ptrace(
     request: c_uint,
@@ -83,14 +84,14 @@ pub unsafe extern "C" fn ptrace(
 ) -> c_long {
     let request = c_long::from(request);
     if (1..=3).contains(&request) {
-        // PEEK requests: the C library returns the word.
+        // For PEEK requests the C library returns the machine word that it read.
         let mut word: c_long = 0;
-        // SAFETY: `word` lives across the call and takes the kernel's answer.
+        // SAFETY: `word` lives across the call and receives the kernel's answer.
         let result = unsafe { raw(request, pid, address, (&raw mut word).cast()) };
         return if result < 0 { result } else { word };
     }
-    // SAFETY: no two calls are under way at once, see `Stopped`, and the reference ends with
-    // this call.
+    // SAFETY: no two calls are in progress at once, see `Stopped`, and the reference ends
+    // with this call.
     let stopped = unsafe { &mut *STOPPED.0.get() };
     let state = address as usize == NT_X86_XSTATE && !data.is_null();
     match request {
@@ -99,7 +100,7 @@ pub unsafe extern "C" fn ptrace(
             let result = unsafe { raw(request, pid, address, data) };
             // SAFETY: for this request the caller passes a pointer to an iovec, and the
             // kernel has filled what it describes.
-            stopped.is(pid, (result == 0).then(|| unsafe { bytes(data) }));
+            stopped.record(pid, (result == 0).then(|| unsafe { bytes(data) }));
             result
         }
         PTRACE_SETREGSET if state => {
@@ -109,16 +110,16 @@ pub unsafe extern "C" fn ptrace(
             if stopped.has(pid, wanted) {
                 return 0;
             }
-            // SAFETY: as above.
+            // SAFETY: `given` is the caller's iovec, whose buffer the caller keeps valid.
             let completed = unsafe { set_completed(pid, address, &given) };
             // SAFETY: the caller's own arguments, unchanged.
             let result = completed.unwrap_or_else(|| unsafe { raw(request, pid, address, data) });
-            stopped.is(pid, (result == 0).then_some(wanted));
+            stopped.record(pid, (result == 0).then_some(wanted));
             result
         }
         _ => {
             if !KEEPS_STATE.contains(&request) {
-                stopped.is(pid, None);
+                stopped.record(pid, None);
             }
             // SAFETY: the caller's own arguments, unchanged.
             unsafe { raw(request, pid, address, data) }
@@ -126,11 +127,11 @@ pub unsafe extern "C" fn ptrace(
     }
 }
 
-/// `strtol` as C23 has it, with `0b` for binary numbers: nothing that the kernel's own
-/// program reads with it has those.
+/// `strtol` of C23, which would also accept `0b` for binary numbers; UML reads no such
+/// numbers with it.
 ///
 /// # Safety
-/// As for `strtol(3)`.
+/// The requirements of `strtol(3)` apply.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __isoc23_strtol(
     text: *const c_char,
@@ -141,10 +142,10 @@ pub unsafe extern "C" fn __isoc23_strtol(
     unsafe { libc::strtol(text, end, base) }
 }
 
-/// `strtoul`, likewise.
+/// `strtoul` of C23, with the same limitation as `__isoc23_strtol`.
 ///
 /// # Safety
-/// As for `strtoul(3)`.
+/// The requirements of `strtoul(3)` apply.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn __isoc23_strtoul(
     text: *const c_char,
@@ -157,26 +158,27 @@ pub unsafe extern "C" fn __isoc23_strtoul(
 
 const PTRACE_GETREGSET: c_long = libc::PTRACE_GETREGSET as c_long;
 const PTRACE_SETREGSET: c_long = libc::PTRACE_SETREGSET as c_long;
-/// Requests after which a process has the extended state that it had. All others, and what
-/// is not known here, may let it run, or it may be another one with the same number.
+/// Requests after which a process still has the same extended state. All others, and
+/// unknown ones, may let the process run, or its PID may then belong to another process.
 const KEEPS_STATE: [c_long; 2] = [
     libc::PTRACE_GETREGS as c_long,
     libc::PTRACE_SETREGS as c_long,
 ];
 
-/// The buffer of an iovec.
+/// The buffer that an iovec describes.
 ///
 /// # Safety
-/// `data` must point to an iovec of readable memory that stays so.
+/// `data` must point to an iovec of readable memory that remains valid.
 unsafe fn bytes<'a>(data: *mut c_void) -> &'a [u8] {
-    // SAFETY: the caller vouches for both.
+    // SAFETY: the caller guarantees a valid iovec and readable memory behind it.
     unsafe {
         let given = *data.cast::<libc::iovec>();
         std::slice::from_raw_parts(given.iov_base.cast(), given.iov_len)
     }
 }
 
-/// Sets the state from a buffer shorter than the host's; none if it is not.
+/// Sets the state from a buffer shorter than the host's; `None` if the buffer is not
+/// shorter.
 ///
 /// # Safety
 /// `given` must describe readable memory.
@@ -190,7 +192,7 @@ unsafe fn set_completed(pid: c_int, address: *mut c_void, given: &libc::iovec) -
         iov_base: base.cast(),
         iov_len: LARGEST,
     };
-    // SAFETY: `full` describes `AREA`, which the kernel fills at most.
+    // SAFETY: `full` describes `AREA`, and the kernel writes at most that length.
     let got = unsafe {
         raw(
             c_long::from(libc::PTRACE_GETREGSET),
@@ -210,9 +212,9 @@ unsafe fn set_completed(pid: c_int, address: *mut c_void, given: &libc::iovec) -
     if given.iov_len >= AVX512_END + 8 {
         features |= FEATURE_PKRU;
     }
-    // SAFETY: the kernel filled `full.iov_len` bytes of `AREA`, more than
-    // `given.iov_len`, which is more than XSTATE_BV + 8 (both checked above);
-    // `given` is the caller's own readable buffer and does not overlap ours.
+    // SAFETY: the kernel filled `full.iov_len` bytes of `AREA`, more than `given.iov_len`,
+    // which is more than XSTATE_BV + 8 (both checked above); `given` is the caller's own
+    // readable buffer and does not overlap `AREA`.
     unsafe {
         let bits: *mut u64 = base.add(XSTATE_BV).cast();
         let current = bits.read();

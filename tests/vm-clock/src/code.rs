@@ -1,29 +1,31 @@
-//! The three functions in machine code, and where they read the line.
+//! The three functions in machine code, and the parameters that they read.
 //!
-//! They take the place of the vDSO's, so they follow its calling convention: the C ABI,
-//! with 0 or a negative error number. Whatever they cannot answer they ask the kernel.
+//! They replace the vDSO's functions, so they follow its calling convention: the C ABI,
+//! with 0 or a negative error number as the result. For everything that they cannot answer
+//! they make the system call.
 use std::{arch::global_asm, mem::offset_of, slice};
 
 use crate::line::{Line, SHIFT};
 
-/// What the functions read.
+/// The parameters that the functions read: a line and the offset of real time.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Parameters {
-    /// Odd while the rest is not to be used: the kernel is asked.
+    /// Sequence number; while it is odd, the other fields are invalid and the functions
+    /// make system calls.
     pub sequence: u64,
-    /// Of the line.
+    /// [`Line::mult`] of the line.
     pub mult: u64,
-    /// Of the line.
+    /// [`Line::tsc`] of the line.
     pub tsc: u64,
-    /// Nanoseconds of `CLOCK_REALTIME` where the line begins.
+    /// `CLOCK_REALTIME` in nanoseconds at the beginning of the line.
     pub real_ns: u64,
-    /// Nanoseconds of `CLOCK_MONOTONIC` there.
+    /// `CLOCK_MONOTONIC` in nanoseconds at the beginning of the line.
     pub monotonic_ns: u64,
 }
 
 impl Parameters {
-    /// Those of a line; real time is that much later.
+    /// The parameters of a line; real time is `real_offset_ns` later than monotonic time.
     pub const fn new(sequence: u64, line: Line, real_offset_ns: i64) -> Self {
         Self {
             sequence,
@@ -34,7 +36,7 @@ impl Parameters {
         }
     }
 
-    /// As they are in memory.
+    /// The parameters in their memory layout.
     pub fn bytes(self) -> Vec<u8> {
         let Self {
             sequence,
@@ -103,8 +105,9 @@ global_asm!(
     "4:  mov eax, {sys_time}",
     "    syscall",
     "    ret",
-    // Seconds (rax) and nanoseconds (rdx) of clock r10 (0 real, 1 monotonic); with carry
-    // if the kernel is to be asked. Changes rcx, r8, r9 and r11 too.
+    // Computes seconds (rax) and nanoseconds (rdx) of clock r10 (0 real, 1 monotonic); sets
+    // the carry flag if the caller must make the system call. Also changes rcx, r8, r9 and
+    // r11.
     "5:  lea r8, [rip + vm_clock_start]",
     "7:  mov r9, [r8]",
     "    test r9, 1",
@@ -147,22 +150,22 @@ unsafe extern "C" {
     static vm_clock_end: u8;
 }
 
-/// The code and its entries.
+/// The machine code and its entry points.
 #[derive(Debug)]
 pub struct Code {
-    /// Runs wherever it is copied to; begins with [`Parameters`].
+    /// Position-independent code, which begins with [`Parameters`].
     pub bytes: &'static [u8],
-    /// Offset of each function, by the number of the system call that it stands for.
+    /// Offset of each function, by the number of the system call that it replaces.
     pub entries: [(i64, usize); 3],
 }
 
-/// The code of this program.
+/// The code that is linked into this program.
 pub fn code() -> Code {
     let start = &raw const vm_clock_start;
     let offset = |symbol: *const u8| symbol.addr() - start.addr();
     let length = offset(&raw const vm_clock_end);
-    // SAFETY: the two symbols are the first byte of the block above and the one after its
-    // last, which are in this program's memory, initialised and never written.
+    // SAFETY: the two symbols are the first byte of the block above and the byte after its
+    // last one; the block is in this program's memory, initialised and never written.
     let bytes = unsafe { slice::from_raw_parts(start, length) };
     Code {
         bytes,

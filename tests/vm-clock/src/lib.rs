@@ -1,15 +1,16 @@
-//! A clock for the programs in User-Mode Linux that needs no system call.
+//! A clock without system calls for the programs in User-Mode Linux.
 //!
 //! A system call costs a program in User-Mode Linux 10 to 25 us, and its vDSO, which
-//! lets programs elsewhere read the clock in 30 ns, makes system calls. Programs of peers
-//! read it several times a packet. Here the vDSO's three functions of time are replaced by
-//! ones that compute it from the processor's time-stamp counter, and a thread keeps
-//! what they compute at the kernel's clock.
+//! elsewhere lets programs read the clock in 30 ns, makes system calls. Programs of peers
+//! read the clock several times a packet. This crate replaces the vDSO's three functions of
+//! time by functions that compute the time from the processor's time-stamp counter, and a
+//! thread keeps the result in step with the kernel's clock.
 //!
-//! It must not change what any clock says: the functions are at the kernel's time but for
-//! microseconds, no program sees time go back, a clock that is set is followed at once,
-//! and what is not real or monotonic time is asked of the kernel as before. A time
-//! namespace is the exception: its programs see the machine's monotonic time.
+//! The crate must not change the time of any clock: the functions differ from the kernel's
+//! time by microseconds only, no program sees time go back, the functions follow a clock
+//! that is set at once, and times other than real or monotonic time come from the kernel as
+//! before. A time namespace is the exception: its programs see the machine's monotonic
+//! time.
 mod code;
 mod line;
 mod page;
@@ -33,24 +34,26 @@ use code::Parameters;
 use line::{Follower, Sample};
 use page::Page;
 
-/// Between the first readings, each of twice the time, and in the long run.
-const FIRST: Duration = Duration::from_millis(8);
-const LATER: Duration = Duration::from_millis(1024);
-/// Of so many readings the one that took the least time is taken.
+/// Interval before the second reading; it doubles after each reading.
+const FIRST_INTERVAL: Duration = Duration::from_millis(8);
+/// Longest interval between two readings.
+const MAX_INTERVAL: Duration = Duration::from_millis(1024);
+/// Number of readings, of which the fastest one is used.
 const READINGS: usize = 5;
-/// Real time is that much later than monotonic time until it differs by more.
+/// Offset between real and monotonic time is kept until it changes by more than this.
 const REAL_STEP_NS: u64 = 100_000;
 
 /// Starts the clock for all programs of this guest; it ends with this process.
 ///
-/// To be called where the machine's kernel trusts the counter: its clock source is `tsc`.
+/// The caller must check that the machine's kernel trusts the counter: its clock source is
+/// `tsc`.
 ///
 /// # Errors
-/// The guest is as before if its vDSO is not User-Mode Linux's, its memory cannot be
-/// written, or its counter does not tell the time.
+/// The guest is unchanged if its vDSO is not User-Mode Linux's, its memory cannot be
+/// written, or its counter does not match the clock.
 pub fn start() -> anyhow::Result<()> {
     let first = Sample::best(libc::CLOCK_MONOTONIC);
-    thread::sleep(FIRST);
+    thread::sleep(FIRST_INTERVAL);
     let second = Sample::best(libc::CLOCK_MONOTONIC);
     let follower = Follower::new(first, second).context("the counter is no clock")?;
     let clock = Clock {
@@ -76,7 +79,7 @@ struct Clock {
 impl Clock {
     fn run(mut self) {
         urgent();
-        // Without parameters the functions ask the kernel, which is never wrong.
+        // Without parameters the functions make the system call, which is always right.
         if let Err(error) = self.follow() {
             let _ = self.page.stop();
             eprintln!("vm-init: programs ask the kernel for the time: {error:#}");
@@ -85,7 +88,7 @@ impl Clock {
 
     fn follow(&mut self) -> anyhow::Result<()> {
         let timer = TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_CLOEXEC)?;
-        let mut wait = FIRST;
+        let mut wait = FIRST_INTERVAL;
         loop {
             self.set(wait)?;
             // A timer at a time of day ends early when that clock is set.
@@ -98,7 +101,7 @@ impl Clock {
                 Ok(()) | Err(Errno::ECANCELED) => {}
                 Err(errno) => return Err(errno).context("wait"),
             }
-            wait = (wait * 2).min(LATER);
+            wait = (wait * 2).min(MAX_INTERVAL);
         }
     }
 
@@ -120,7 +123,7 @@ impl Clock {
 }
 
 impl Sample {
-    /// The reading of a clock that took the least time, at the middle of it.
+    /// The fastest of several readings of a clock, with the counter at its middle.
     fn best(clock: libc::clockid_t) -> Self {
         let one = || {
             let before = counter();
@@ -140,7 +143,7 @@ impl Sample {
     }
 }
 
-/// Nanoseconds of a clock of the kernel, which is asked.
+/// Nanoseconds of a clock, by system call.
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
@@ -153,15 +156,16 @@ fn read(clock: libc::clockid_t) -> u64 {
 }
 
 fn counter() -> u64 {
-    // SAFETY: every x86-64 processor has both instructions, and `RDTSC` faults only where
-    // a process asked for that with prctl(2), which this one does not.
+    // SAFETY: every x86-64 processor has both instructions, and `RDTSC` faults only in a
+    // process that asked for it with prctl(2), which this one does not.
     unsafe {
         _mm_lfence();
         _rdtsc()
     }
 }
 
-/// This thread runs as soon as it can: a clock that was set must not be read before.
+/// Gives this thread real-time priority, because programs must not read a clock that was
+/// set before the thread has followed.
 fn urgent() {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: the call reads one sched_param; 0 is this thread.

@@ -1,36 +1,37 @@
-//! The guest's time as a line over the processor's time-stamp counter.
+//! The guest's time as a linear function of the processor's time-stamp counter.
 
-/// Further away than this, a clock was set or the machine slept: the line goes there at
-/// once, backwards too.
+/// Difference above which a clock was set or the machine slept: the line then jumps to the
+/// clock's time, also backwards.
 const STEP_NS: f64 = 1e6;
-/// The rate is that of the time since a sample of at most this age.
+/// Maximum age of the sample from which the rate is computed.
 const ANCHOR_NS: u64 = 64_000_000_000;
-/// Fraction bits of [`Line::mult`].
+/// Number of fraction bits of [`Line::mult`].
 pub const SHIFT: u32 = 32;
 
 /// A reading of the kernel's monotonic clock and of the counter at that moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Ticks of the counter.
+    /// Counter value in ticks.
     pub tsc: u64,
-    /// Nanoseconds of `CLOCK_MONOTONIC`.
+    /// `CLOCK_MONOTONIC` in nanoseconds.
     pub ns: u64,
 }
 
-/// `ns + ((now - tsc) * mult >> 32)`, as the kernel's own clock sources have it
-/// (include/linux/clocksource.h, `clocksource_cyc2ns`).
+/// The line `ns + ((now - tsc) * mult >> 32)`, the formula of the kernel's own clock
+/// sources (include/linux/clocksource.h, `clocksource_cyc2ns`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
-    /// Ticks where the line begins.
+    /// Counter value in ticks at the beginning of the line.
     pub tsc: u64,
-    /// Nanoseconds there.
+    /// Nanoseconds at the beginning of the line.
     pub ns: u64,
-    /// Nanoseconds a tick, times 2^32.
+    /// Nanoseconds per tick, times 2^32.
     pub mult: u64,
 }
 
 impl Line {
-    /// Nanoseconds at that many ticks; where the line begins for ticks before.
+    /// Nanoseconds at a counter value; [`Line::ns`] for values before the beginning of the
+    /// line.
     pub fn at(&self, tsc: u64) -> u64 {
         let ticks = u128::from(tsc.saturating_sub(self.tsc));
         let ns = (ticks * u128::from(self.mult)) >> SHIFT;
@@ -38,7 +39,7 @@ impl Line {
     }
 }
 
-/// Lines that follow the kernel's clock from sample to sample.
+/// Computes lines that follow the kernel's clock from sample to sample.
 #[derive(Debug)]
 pub struct Follower {
     anchor: Sample,
@@ -47,7 +48,7 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The line through two samples; none if they are not in order.
+    /// The line through two samples; `None` if they are not in order.
     pub fn new(first: Sample, second: Sample) -> Option<Self> {
         let mult = fixed(rate(first, second)?)?;
         let line = Line {
@@ -62,14 +63,14 @@ impl Follower {
         })
     }
 
-    /// The next line: it begins where the last one is at that moment, so no program sees
-    /// time go back, and meets the clock after `until_next_ns`. None if the counter and
-    /// the clock do not go together.
+    /// The next line: it begins at the current time of the last line, so that no program
+    /// sees time go back, and meets the clock after `until_next_ns`. `None` if the counter
+    /// does not match the clock.
     pub fn follow(&mut self, sample: Sample, until_next_ns: u64) -> Option<Line> {
         let now = self.line.at(sample.tsc);
         let behind = sample.ns.cast_signed().wrapping_sub(now.cast_signed()) as f64;
         if behind.abs() > STEP_NS {
-            // The time before is of another clock.
+            // Earlier samples belong to a clock that was set since.
             self.anchor = sample;
             self.line = Line {
                 tsc: sample.tsc,
@@ -92,14 +93,14 @@ impl Follower {
     }
 }
 
-/// Nanoseconds a tick.
+/// Nanoseconds per tick.
 fn rate(first: Sample, second: Sample) -> Option<f64> {
     let ticks = second.tsc.checked_sub(first.tsc).filter(|t| *t > 0)?;
     let ns = second.ns.checked_sub(first.ns).filter(|n| *n > 0)?;
     Some(ns as f64 / ticks as f64)
 }
 
-/// From one tick in 100 ps to one in 100 ns.
+/// `rate` as a fixed-point number; `None` outside 100 ps to 100 ns per tick.
 fn fixed(rate: f64) -> Option<u64> {
     (0.1..100.0)
         .contains(&rate)
@@ -112,7 +113,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// A counter of 2.5 GHz beside a clock with that error.
+    /// Sample of a counter of 2.5 GHz and a clock with this error.
     fn sample(ns: u64, error_ns: i64) -> Sample {
         Sample {
             tsc: ns / 2 * 5,
@@ -167,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_clock_gives_no_line() {
+    fn invalid_samples_give_no_line() {
         let at = |tsc, ns| Sample { tsc, ns };
         assert!(Follower::new(at(5, 5), at(5, 9)).is_none());
         assert!(Follower::new(at(5, 5), at(9, 5)).is_none());

@@ -1,4 +1,4 @@
-//! The guest kernel's page of code for all programs (vDSO), and writing to it.
+//! The guest kernel's code page for all programs (vDSO), and writing to it.
 use std::{
     fs::{File, OpenOptions},
     os::unix::fs::FileExt,
@@ -9,14 +9,14 @@ use anyhow::{Context, bail, ensure};
 use crate::code::{Code, Parameters};
 
 const PAGE: usize = 4096;
-/// Where our code goes: behind the 2,344 bytes of the vDSO's image of Linux 6.1 (its
-/// section headers, which nobody needs, are the last of them).
+/// Offset of our code in the page: behind the 2,344 bytes of the vDSO's image of Linux 6.1.
+/// The last of them are its section headers, which no program needs.
 const PLACE: usize = 2560;
 /// Bits of an entry of `/proc/*/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
 const PRESENT: u64 = 1 << 63;
 const FRAME: u64 = (1 << 55) - 1;
 
-/// The page, through the guest's physical memory.
+/// The vDSO page, written through the guest's physical memory.
 #[derive(Debug)]
 pub struct Page {
     memory: File,
@@ -24,8 +24,9 @@ pub struct Page {
 }
 
 impl Page {
-    /// Finds it and puts our functions behind those that it has, which go there from now
-    /// on. They ask the kernel, as those did, until there are parameters.
+    /// Finds the page, and appends our functions to the existing ones, which jump to ours
+    /// from then on. Ours make system calls, as the existing ones did, until there are
+    /// parameters.
     pub fn patch(code: &Code) -> anyhow::Result<Self> {
         let page = Self::find()?;
         let mut bytes = [0; PAGE];
@@ -46,7 +47,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Tells the functions the line. The sequence is odd while it is written.
+    /// Publishes parameters to the functions. The sequence number is odd during the write.
     pub fn set(&self, parameters: Parameters) -> anyhow::Result<()> {
         let bytes = parameters.bytes();
         let (sequence, rest) = bytes.split_at(8);
@@ -55,13 +56,13 @@ impl Page {
         self.write(PLACE, sequence)
     }
 
-    /// From now on they ask the kernel.
+    /// Invalidates the parameters, so that the functions make system calls from now on.
     pub fn stop(&self) -> anyhow::Result<()> {
         self.write(PLACE, &u64::MAX.to_ne_bytes())
     }
 
     fn find() -> anyhow::Result<Self> {
-        // SAFETY: the call reads what the kernel gave this process at its start.
+        // SAFETY: the call reads a value that the kernel gave this process at its start.
         let address = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
         if address == 0 {
             bail!("the kernel gives no vDSO");
@@ -93,8 +94,8 @@ impl Page {
     }
 }
 
-/// Where the function is that only makes this system call
-/// (arch/x86/um/vdso/um_vdso.c, compiled).
+/// Offset of the function that only makes this system call (arch/x86/um/vdso/um_vdso.c,
+/// compiled).
 fn stub(page: &[u8], call: i64) -> Option<usize> {
     let number = i32::try_from(call).ok()?.to_ne_bytes();
     // mov eax, number; syscall; ret
@@ -102,7 +103,7 @@ fn stub(page: &[u8], call: i64) -> Option<usize> {
     page[..PLACE].windows(code.len()).position(|w| w == code)
 }
 
-/// `jmp` from there to there.
+/// Machine code of a `jmp` between two offsets.
 fn jump(from: usize, to: usize) -> anyhow::Result<[u8; 5]> {
     const LENGTH: usize = 5;
     let [a, b, c, d] = u32::try_from(to - from - LENGTH)?.to_ne_bytes();

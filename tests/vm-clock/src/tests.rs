@@ -1,4 +1,4 @@
-//! The machine code in memory of its own, against the line and against the kernel.
+//! The machine code in memory of its own, compared with the line and with the kernel.
 use std::{ffi::c_void, num::NonZeroUsize, ptr};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -15,7 +15,7 @@ type ClockGettime = extern "C" fn(libc::clockid_t, *mut libc::timespec) -> i64;
 type Gettimeofday = extern "C" fn(*mut libc::timeval, *mut c_void) -> i64;
 type Time = extern "C" fn(*mut libc::time_t) -> libc::time_t;
 
-/// A copy of the code that can be run and written.
+/// A writable and executable copy of the code.
 struct Copy {
     base: *mut u8,
     code: Code,
@@ -26,7 +26,7 @@ impl Copy {
         let code = code();
         let length = NonZeroUsize::new(4096).unwrap();
         let all = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE | ProtFlags::PROT_EXEC;
-        // SAFETY: a new mapping that nothing else knows, longer than the code.
+        // SAFETY: a new mapping that nothing else refers to, longer than the code.
         let base = unsafe {
             let base = mmap_anonymous(None, length, all, MapFlags::MAP_PRIVATE)
                 .unwrap()
@@ -51,7 +51,7 @@ impl Copy {
             .find(|(c, _)| *c == call)
             .unwrap()
             .1;
-        // SAFETY: entries are within the code.
+        // SAFETY: entry offsets are within the code.
         unsafe { self.base.add(entry) }
     }
 
@@ -97,7 +97,8 @@ const HOUR_NS: u64 = 3_600_000_000_000;
 fn the_code_computes_what_the_line_says() {
     let copy = Copy::new();
     let now = counter();
-    // Years and a second ago, with a rate, and a beginning that is yet to come.
+    // Lines that began years ago and a second ago, with their rates, and one that begins in
+    // the future.
     for (tsc, mult) in [
         (now - 1, 1 << 32),
         (now / 2, 1_717_986_918),
@@ -132,7 +133,7 @@ fn the_code_computes_what_the_line_says() {
 }
 
 #[test]
-fn what_it_does_not_know_it_asks_the_kernel() {
+fn other_clocks_are_read_by_system_call() {
     let copy = Copy::new();
     let wrong = Line {
         tsc: 0,
@@ -146,7 +147,7 @@ fn what_it_does_not_know_it_asks_the_kernel() {
             "{ours} {kernels}"
         );
     };
-    // As it is without parameters, and while they are written.
+    // The initial state without parameters, and the state while they are written.
     for sequence in [None, Some(3)] {
         if let Some(sequence) = sequence {
             copy.set(Parameters::new(sequence, wrong, 0));
@@ -190,10 +191,10 @@ fn this_machines_counter_follows_its_clock() {
         return;
     }
     let first = Sample::best(libc::CLOCK_MONOTONIC);
-    std::thread::sleep(crate::FIRST);
+    std::thread::sleep(crate::FIRST_INTERVAL);
     let mut follower = Follower::new(first, Sample::best(libc::CLOCK_MONOTONIC)).unwrap();
     for _ in 0..20 {
-        std::thread::sleep(crate::FIRST);
+        std::thread::sleep(crate::FIRST_INTERVAL);
         let sample = Sample::best(libc::CLOCK_MONOTONIC);
         let line = follower.follow(sample, 8_000_000).unwrap();
         assert!(line.at(sample.tsc).abs_diff(sample.ns) < 100_000);

@@ -103,6 +103,11 @@ impl Kernel {
         }
     }
 
+    /// A name for files about it.
+    pub fn file_name(&self) -> String {
+        self.to_string().replace('/', "-")
+    }
+
     /// Whether it could run without installing anything.
     pub fn at_hand(&self) -> bool {
         match self {

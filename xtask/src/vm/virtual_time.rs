@@ -9,7 +9,8 @@ use vm_protocol::{
     settings,
 };
 
-use super::segment::Plug;
+use super::{Request, kernel::Kernel, segment::Plug};
+use crate::build;
 
 /// Name of the clock page in a VM's folder.
 const PAGE: &str = "clock";
@@ -133,6 +134,27 @@ impl VirtualTime {
             "norandmaps",
         ]);
     }
+}
+
+/// Whether virtual time works on a kernel here, which is tried once: an emulated hour of sleep
+/// must be over within a minute.
+pub fn works(kernel: &Kernel) -> bool {
+    let mark = build::target().join(format!("virtual-time-on-{}", kernel.file_name()));
+    if mark.exists() {
+        return true;
+    }
+    let trial = Request {
+        clock: Some(VirtualTime::default()),
+        timeout: Some(Duration::from_secs(60)),
+        ..Request::new(vec!["sleep".to_owned(), "3600".to_owned()])
+    };
+    eprintln!("xtask: trying virtual time on this machine once");
+    let works = kernel.run(&trial).is_ok_and(|status| status == 0);
+    if works {
+        // Only spares the next trial.
+        let _ = fs::write(mark, "");
+    }
+    works
 }
 
 /// The line that tells how far a VM's clock went; none if it never started.

@@ -1,5 +1,5 @@
-//! Delays, rates and TCP throughput beside netem, TBF and HTB with the same settings, in
-//! turns in one run.
+//! Accuracy of delays, rates and TCP throughput: emu compared with netem, TBF and HTB under
+//! the same settings, with the measurements of all systems interleaved in one run.
 mod report;
 
 use std::time::Duration;
@@ -9,61 +9,63 @@ use emu_report::Verdict;
 use serde::Serialize;
 
 use super::{
-    BenchError, Spread,
+    BenchError, MedianCi,
     probe::{self, Ends, Pace},
     scene::Scene,
     traffic::{self, Place, Transfer},
 };
 
-/// Largest error of a rate.
+/// Largest relative error of a rate at which a case passes.
 const RATE_ERROR: f64 = 0.02;
-/// Part of netem's TCP throughput that emu must reach.
+/// Share of netem's TCP throughput that emu must reach to pass.
 const TCP_SHARE: f64 = 0.9;
-/// How often a rate or a throughput that is off is measured, at most; the calmest counts.
+/// Maximum number of measurements of a rate or throughput that misses its bound; the
+/// attempt that the machine disturbed least counts.
 const ATTEMPTS: usize = 3;
-/// Bytes of a frame of the probe: what all charge.
+/// Bytes of a probe frame (payload, UDP, IPv4 and Ethernet headers), which every compared
+/// system charges.
 const FRAME_BYTES: f64 = (probe::PAYLOAD_BYTES + 28 + 14) as f64;
-/// Payload by frame of a full TCP segment with timestamps.
+/// TCP payload per frame byte, for full segments with timestamps.
 const TCP_PAYLOAD: f64 = 1448.0 / 1514.0;
 
-/// Datagrams at one rate.
+/// A rate to measure with datagrams.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RateCase {
-    /// As tc and the topology write it.
+    /// The rate in the notation that tc and the topology share.
     pub rate: &'static str,
-    /// Bits per second.
+    /// The same rate in bits per second.
     pub bits_per_sec: f64,
-    /// Datagrams that wait in the queue at once.
+    /// Number of datagrams that are queued at once.
     pub datagrams: u32,
 }
 
-/// TCP through one line.
+/// A TCP transfer through one access link.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct TcpCase {
-    /// As tc and the topology write it.
+    /// The link's rate in the notation that tc and the topology share.
     pub rate: &'static str,
-    /// Bits per second.
+    /// The same rate in bits per second.
     pub bits_per_sec: f64,
-    /// Round-trip time.
+    /// Round-trip time in milliseconds.
     pub rtt_ms: u32,
-    /// Connections.
+    /// Number of parallel connections.
     pub streams: u32,
-    /// Seconds that count.
+    /// Measured time in seconds, after the warm-up.
     pub seconds: u64,
 }
 
-/// How much is measured.
+/// The number of cases and samples of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Sizes {
     /// One-way delays in milliseconds.
     pub delays_ms: &'static [u32],
-    /// Datagrams for each delay, line and turn.
+    /// Datagrams per delay, system and round.
     pub datagrams: u32,
-    /// Turns between the lines.
+    /// Number of rounds; each round measures all systems one after the other.
     pub turns: u32,
-    /// Rates.
+    /// Rates to measure with datagrams.
     pub rates: &'static [RateCase],
-    /// TCP.
+    /// TCP transfers to measure.
     pub tcp: &'static [TcpCase],
 }
 
@@ -86,7 +88,7 @@ const fn tcp(rate: &'static str, mbit: f64, rtt_ms: u32, streams: u32, seconds: 
 }
 
 impl Sizes {
-    /// About a minute.
+    /// The sizes of `--quick`, which take about a minute.
     pub const QUICK: Self = Self {
         delays_ms: &[1, 10, 100],
         datagrams: 150,
@@ -98,7 +100,7 @@ impl Sizes {
         ],
         tcp: &[tcp("1mbit", 1.0, 300, 1, 8), tcp("10mbit", 10.0, 20, 10, 4)],
     };
-    /// Some minutes.
+    /// The sizes of `--full`, which take some minutes.
     pub const FULL: Self = Self {
         delays_ms: &[1, 3, 10, 30, 100, 300, 1_000],
         datagrams: 500,
@@ -124,26 +126,28 @@ impl Sizes {
     };
 }
 
-/// Errors of a delay.
+/// Measured errors of one delay.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DelayRow {
-    /// What was asked for.
+    /// The configured one-way delay in milliseconds.
     pub delay_ms: u32,
-    /// Measured less asked for, of every datagram, sorted: emu, netem.
+    /// Measured minus configured delay of every datagram in milliseconds, sorted: emu,
+    /// netem.
     pub errors_ms: [Vec<f64>; 2],
 }
 
-/// Errors of a rate.
+/// Measured errors of one rate.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RateRow {
-    /// What was asked for.
+    /// The configured rate.
     pub case: RateCase,
-    /// Measured by asked for, less one: emu, netem, TBF, HTB. Medians over turns.
+    /// Relative errors (measured / configured - 1) of emu, netem, TBF and HTB; each is the
+    /// median over the rounds.
     pub errors: [f64; 4],
 }
 
 impl RateRow {
-    /// The least error of those that are not emu.
+    /// The smallest absolute error among the systems other than emu.
     fn best(&self) -> f64 {
         let [_, others @ ..] = self.errors.map(f64::abs);
         others.into_iter().fold(f64::INFINITY, f64::min)
@@ -155,12 +159,12 @@ impl RateRow {
     }
 }
 
-/// Throughput of TCP.
+/// Measured TCP throughput of one case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TcpRow {
-    /// The line.
+    /// The configured link and transfer.
     pub case: TcpCase,
-    /// By the line's rate less headers: emu, netem.
+    /// Throughput as a share of the link's rate without headers: emu, netem.
     pub share: [f64; 2],
 }
 
@@ -170,25 +174,26 @@ impl TcpRow {
     }
 }
 
-/// All on one machine.
+/// Results of an accuracy run on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Outcome {
-    /// Delays.
+    /// One row per configured delay.
     pub delays: Vec<DelayRow>,
-    /// Rates.
+    /// One row per configured rate.
     pub rates: Vec<RateRow>,
-    /// TCP.
+    /// One row per TCP case.
     pub tcp: Vec<TcpRow>,
-    /// How the host kept up.
+    /// Load of the machine during the run: CPU, steal time, dropped and late packets.
     pub health: Health,
-    /// What was found.
+    /// The verdicts, each with a sentence for the report.
     pub verdicts: Vec<(Verdict, String)>,
 }
 
-/// Measures; `progress` is told how many of how many steps are done.
+/// Runs the measurements; calls `progress` with the number of finished steps and of all
+/// steps.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a namespace, a qdisc or a load fails.
 pub fn run(
     sizes: &Sizes,
     progress: &mut dyn FnMut(usize, usize, &str),
@@ -211,18 +216,22 @@ pub fn run(
     for (i, case) in sizes.rates.iter().enumerate() {
         progress(sizes.delays_ms.len() + i, all, case.rate);
         let measure = || rates(&scene, case, sizes.turns);
-        outcome.rates.push(calmest(measure, RateRow::holds, |a, b| {
-            a.best() < b.best()
-        })?);
+        outcome
+            .rates
+            .push(least_disturbed(measure, RateRow::holds, |a, b| {
+                a.best() < b.best()
+            })?);
         monitor.sample();
     }
     for (i, case) in sizes.tcp.iter().enumerate() {
-        let words = format!("TCP, {} x {} ms x {}", case.rate, case.rtt_ms, case.streams);
-        progress(all - sizes.tcp.len() + i, all, &words);
+        let step = format!("TCP, {} x {} ms x {}", case.rate, case.rtt_ms, case.streams);
+        progress(all - sizes.tcp.len() + i, all, &step);
         let measure = || tcp_row(&scene, case);
-        outcome.tcp.push(calmest(measure, TcpRow::holds, |a, b| {
-            a.share[1] > b.share[1]
-        })?);
+        outcome
+            .tcp
+            .push(least_disturbed(measure, TcpRow::holds, |a, b| {
+                a.share[1] > b.share[1]
+            })?);
         monitor.sample();
     }
     outcome.health = monitor.report();
@@ -230,12 +239,13 @@ pub fn run(
     Ok(outcome)
 }
 
-/// Measures until one holds, at most [`ATTEMPTS`] times; otherwise the one in which the
-/// others, who are not judged, were least disturbed.
-fn calmest<T>(
+/// Repeats a measurement until it passes, at most [`ATTEMPTS`] times. If no attempt passes,
+/// the result is the attempt in which the systems other than emu, which are not judged,
+/// were least disturbed.
+fn least_disturbed<T>(
     mut measure: impl FnMut() -> Result<T, BenchError>,
     holds: impl Fn(&T) -> bool,
-    calmer: impl Fn(&T, &T) -> bool,
+    less_disturbed: impl Fn(&T, &T) -> bool,
 ) -> Result<T, BenchError> {
     let mut best = measure()?;
     for _ in 1..ATTEMPTS {
@@ -243,7 +253,7 @@ fn calmest<T>(
             break;
         }
         let next = measure()?;
-        if holds(&next) || calmer(&next, &best) {
+        if holds(&next) || less_disturbed(&next, &best) {
             best = next;
         }
     }
@@ -295,15 +305,16 @@ fn rates(scene: &Scene, case: &RateCase, turns: u32) -> Result<RateRow, BenchErr
             seen.push(rate_error(&ends, case)?);
         }
     }
-    let median = |errors: Vec<f64>| Spread::of(errors).map_or(f64::NAN, |s| s.median);
+    let median = |errors: Vec<f64>| MedianCi::of(errors).map_or(f64::NAN, |s| s.median);
     Ok(RateRow {
         case: *case,
         errors: seen.map(median),
     })
 }
 
-/// From a queue that is full from the start, by the kernel's stamps. The first tenth,
-/// which a bucket may let pass at once, does not count.
+/// Relative error of a rate, from the kernel's receive timestamps of a queue that is full
+/// from the start. The first tenth of the datagrams does not count, because a token bucket
+/// may let it pass at once.
 fn rate_error(ends: &Ends, case: &RateCase) -> Result<f64, BenchError> {
     let frame_ms = FRAME_BYTES * 8e3 / case.bits_per_sec;
     let pace = Pace {
@@ -317,8 +328,8 @@ fn rate_error(ends: &Ends, case: &RateCase) -> Result<f64, BenchError> {
     Ok(slope(&times, frame_ms).map_or(f64::NAN, |gap_ms| frame_ms / gap_ms - 1.0))
 }
 
-/// Time from one arrival to the next, between the least late of an early and of a late
-/// third: a machine that stands still makes arrivals late and never early.
+/// Interval between arrivals, from the least delayed datagram of the first third to the
+/// least delayed one of the last third: a stalled machine makes arrivals late, never early.
 fn slope(times: &[f64], expected: f64) -> Option<f64> {
     let n = times.len();
     let least_late = |from: usize, to: usize| {
@@ -331,7 +342,7 @@ fn slope(times: &[f64], expected: f64) -> Option<f64> {
     Some((times[last] - times[first]) / (last - first) as f64)
 }
 
-/// Both lines at the same time.
+/// Measures emu and netem at the same time.
 fn tcp_row(scene: &Scene, case: &TcpCase) -> Result<TcpRow, BenchError> {
     let half_us = u64::from(case.rtt_ms) * 500;
     let places = scene.both_ways(
@@ -366,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_rate_is_seen_through_late_arrivals() {
-        // One each 2 ms, every third of them up to 40 ms late, in order.
+        // One datagram every 2 ms, every third of them up to 40 ms late, in order.
         let mut times: Vec<f64> = (0..90).map(|i| f64::from(i) * 2.0).collect();
         for i in (8..80).step_by(20) {
             let late = times[i] + 16.0;

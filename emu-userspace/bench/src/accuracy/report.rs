@@ -1,20 +1,21 @@
-//! What was found of delays, rates and TCP, and the page for people.
+//! Verdicts on delays, rates and TCP, and the HTML report.
 use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 
 use super::{DelayRow, Outcome, RATE_ERROR, TcpRow};
 
-/// What emu's median error may exceed netem's by: the second pass through the stack that
-/// replaces a packet by its clone, and the ifb device, in milliseconds.
+/// Allowed excess of emu's median error over netem's, in milliseconds: the second pass
+/// through the stack that replaces a packet by its clone, and the ifb device.
 const MORE_MS: f64 = 0.2;
-/// Share of the processors' time that other machines may take.
+/// Largest share of CPU time that a hypervisor may steal before the verdict is undecided.
 const STOLEN: f64 = 0.05;
-/// Milliseconds over which the middle nine tenths of netem's own errors may spread;
-/// otherwise the machine was too restless to show anything.
-const RESTLESS_MS: f64 = 1.0;
-/// Share of the ideal throughput that netem must have for a lower one of emu to say anything.
+/// Largest width in milliseconds of the middle 90 % of netem's own errors; above it the
+/// machine was too noisy for a verdict.
+const MAX_NETEM_SPREAD_MS: f64 = 1.0;
+/// Share of the ideal throughput that netem must reach; below it, a lower throughput of emu
+/// proves nothing.
 const REACHED: f64 = 0.5;
 
-/// A quantile of sorted values.
+/// Quantile of sorted values.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let at = (share * last as f64).round() as usize;
@@ -24,9 +25,9 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 impl Outcome {
     pub(super) fn judge(&self) -> Vec<(Verdict, String)> {
         let mut verdicts = Vec::new();
-        let restless = self.restless();
+        let noise = self.noise();
         let mut say = |holds: bool, limit: Option<String>, text: String| {
-            verdicts.push(match (limit.or_else(|| restless.clone()), holds) {
+            verdicts.push(match (limit.or_else(|| noise.clone()), holds) {
                 (_, true) => (Verdict::Holds, text),
                 (Some(why), false) => (Verdict::Undecided, format!("{text}, but {why}")),
                 (None, false) => (Verdict::Fails, text),
@@ -74,8 +75,8 @@ impl Outcome {
         verdicts
     }
 
-    /// Why this run cannot show that something fails.
-    fn restless(&self) -> Option<String> {
+    /// The reason why this run cannot prove a failure, if there is one.
+    fn noise(&self) -> Option<String> {
         if self.health.stolen > STOLEN {
             let share = self.health.stolen * 100.0;
             return Some(format!(
@@ -87,12 +88,11 @@ impl Outcome {
             quantile(netem, 0.95) - quantile(netem, 0.05)
         };
         let widest = self.delays.iter().map(spread).fold(0.0, f64::max);
-        let restless = widest > RESTLESS_MS;
-        restless
+        (widest > MAX_NETEM_SPREAD_MS)
             .then(|| format!("netem's own delays spread over {widest:.1} ms: a restless machine"))
     }
 
-    /// The report for people.
+    /// Builds the report with charts, tables and verdicts.
     pub fn report(&self, environment: &Environment) -> Report {
         let title = "Delays, rates and TCP beside netem, TBF and HTB";
         let mut report = Report::new("accuracy", title, environment);

@@ -1,11 +1,11 @@
-"""A BitTorrent client: libtorrent, with its own choice of peers and pieces, but for what
-makes every run of a swarm another one.
+"""A BitTorrent client: libtorrent, which chooses peers and pieces by itself; settings that
+would make the runs of a swarm differ are fixed.
 
 client.py ADDRESS METAINFO CONNECTIONS [digest]
 
-Gets the file into its working folder. When all of it is on the disk, writes `done` there,
-with `digest` also prints the seconds since its own start and the file's SHA-1. Uploads until
-it is killed.
+Downloads the file into the working folder. When the complete file is on the disk, the client
+writes `done` there; with `digest` it also prints the seconds since its own start and the
+file's SHA-1. It uploads until it is killed.
 """
 import hashlib
 import sys
@@ -20,11 +20,11 @@ FIXED_SLOTS = 0
 ROUND_ROBIN = 0
 session = lt.session(
     {
-        # Its own address alone: a host has those of all vnodes on it.
+        # Only this vnode's address: a host has the addresses of all its vnodes.
         "listen_interfaces": f"{address}:6881",
         "outgoing_interfaces": address,
         "enable_ip_notifier": False,
-        # Nothing but the swarm.
+        # No traffic outside the swarm.
         "enable_dht": False,
         "enable_lsd": False,
         "enable_upnp": False,
@@ -33,7 +33,7 @@ session = lt.session(
         "enable_outgoing_utp": False,
         "in_enc_policy": DISABLED,
         "out_enc_policy": DISABLED,
-        # As many connections as clients of P2PLab's time had; a slot is given at once.
+        # As many connections as clients of P2PLab's time had; they are opened at once.
         "connections_limit": connections,
         "num_want": connections,
         "connection_speed": 100,
@@ -44,18 +44,18 @@ session = lt.session(
         "num_optimistic_unchoke_slots": 1,
         "unchoke_interval": 5,
         "optimistic_unchoke_interval": 10,
-        # Lines are slow: what is slow here is no bad peer.
+        # Access links are slow, so a slow peer is not a bad one.
         "request_timeout": 300,
         "piece_timeout": 300,
         "peer_timeout": 600,
         "inactivity_timeout": 3600,
         "peer_turnover": 0,
-        # What all slots have under way fits into the line's queue: a lost packet is
-        # chance, and so is who may ask for what before it has a slot.
+        # The data in flight of all slots fits into the up pipe's queue: packet losses
+        # would add chance, and so would requests of peers without a slot.
         "send_socket_buffer_size": 4096,
         "send_buffer_watermark": 32768,
         "allowed_fast_set_size": 0,
-        # Few threads, few wake-ups, small buffers: hundreds share a processor.
+        # Few threads, few wake-ups, small buffers: hundreds of clients share a CPU.
         "aio_threads": 1,
         "hashing_threads": 1,
         "tick_interval": 1000,
@@ -84,7 +84,7 @@ while True:
             handle.flush_cache()
         elif isinstance(alert, lt.cache_flushed_alert):
             open("done", "w").close()
-            # A cache may be flushed again.
+            # The cache may be flushed several times.
             if not digest_wanted:
                 continue
             digest_wanted = False

@@ -1,20 +1,20 @@
-//! The BitTorrent clients that can be measured, and how each is started.
+//! The supported BitTorrent clients and their command lines.
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The driver of libtorrent, which is a library.
+/// Python script that drives libtorrent, which is a library without a program of its own.
 pub const DRIVER: &str = include_str!("client.py");
-/// Connections of a client, at most: as many as the first BitTorrent opened.
+/// Maximum number of connections per client: as many as the first BitTorrent client opened.
 const CONNECTIONS: &str = "40";
 
-/// A program that downloads and uploads.
+/// A BitTorrent client program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Client {
-    /// Debian's libtorrent (`python3-libtorrent`): slots are given at once, few wake-ups.
+    /// Debian's libtorrent (`python3-libtorrent`): unchokes at once and wakes up rarely.
     Libtorrent,
-    /// aria2 as it is: gives slots every ten seconds, which makes runs differ more.
+    /// aria2 with its own defaults: unchokes every ten seconds, so runs differ more.
     Aria2,
 }
 
@@ -39,24 +39,24 @@ impl fmt::Display for Client {
     }
 }
 
-/// The files that clients are started with.
+/// Paths that a client's command line needs.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// The .torrent.
+    /// The .torrent file.
     pub metainfo: PathBuf,
-    /// The script of libtorrent.
+    /// The script [`DRIVER`], written to a file.
     pub driver: PathBuf,
-    /// The program that notes that a client has the file.
+    /// The hook that records that a client has completed the file.
     pub hook: PathBuf,
 }
 
 impl Client {
-    /// Program and arguments of a client with the file or without it, at the address of its
-    /// vnode.
+    /// Program and arguments of a client that starts with the file or without it, bound to
+    /// the address of its vnode.
     pub fn argv(self, files: &Files, vnode: impl fmt::Display, has_file: bool) -> Vec<String> {
         match self {
             Self::Libtorrent => [
-                // Debian's Python: another one does not have Debian's packages.
+                // Debian's Python: other interpreters lack Debian's packages.
                 "/usr/bin/python3".to_owned(),
                 files.driver.display().to_string(),
                 vnode.to_string(),
@@ -69,8 +69,8 @@ impl Client {
     }
 }
 
-/// aria2 without what needs more than the swarm: no DHT, no local discovery; it seeds for
-/// as long as it runs.
+/// Command line of aria2 without the features that look outside the swarm (DHT, local
+/// discovery); it seeds until it is killed.
 fn aria2(files: &Files, has_file: bool) -> Vec<String> {
     let mut argv: Vec<String> = [
         "aria2c",

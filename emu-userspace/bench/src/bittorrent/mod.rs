@@ -1,5 +1,5 @@
-//! BitTorrent for measurements: a file with its .torrent, the clients that share it, and
-//! the tracker that they meet at.
+//! BitTorrent workload for measurements: a file with its .torrent, the clients that share
+//! it, and their tracker.
 pub mod client;
 pub mod torrent;
 
@@ -10,34 +10,34 @@ pub use client::Client;
 use client::Files;
 use torrent::Torrent;
 
-/// TCP port of the tracker.
+/// TCP port of the tracker (opentracker).
 pub const TRACKER_PORT: u16 = 6969;
-/// TCP port of every client.
+/// TCP port on which each client accepts peers.
 pub const CLIENT_PORT: u16 = 6881;
-/// Called by a client that has the whole file, in its folder.
+/// Script that a client calls in its own folder when the file is complete.
 const DONE_HOOK: &str = "#!/bin/sh\n: > done\n";
 
-/// Size of a file's pieces, so that there are about so many, of a size that clients accept.
+/// Piece size that splits a file into about `pieces` pieces and that clients accept.
 pub fn piece_bytes(file_bytes: usize, pieces: usize) -> usize {
     (file_bytes / pieces)
         .next_power_of_two()
         .clamp(16 << 10, 256 << 10)
 }
 
-/// A file that is to be shared, and all that tracker and clients are started with.
+/// A shared file, and everything that the tracker and the clients need to start.
 #[derive(Debug, Clone)]
 pub struct Shared {
-    /// The file.
+    /// The file and its metadata.
     pub torrent: Torrent,
-    /// What clients are given.
+    /// Paths for the clients' command lines.
     pub files: Files,
 }
 
 impl Shared {
-    /// Writes a file of so many bytes in such pieces, and what clients need, into a folder.
+    /// Creates a file of `file_bytes` bytes and the clients' files in a folder.
     ///
     /// # Errors
-    /// [`BenchError::System`]: what the folder or the disk refuses.
+    /// [`BenchError::System`] if a file in the folder cannot be written.
     pub fn create(
         folder: &Path,
         (file_bytes, piece_bytes): (usize, usize),
@@ -58,11 +58,12 @@ impl Shared {
         Ok(Self { torrent, files })
     }
 
-    /// Program and arguments of the tracker, which has a folder of its own. Debian's
-    /// opentracker serves the torrents of a list only, and gives up root in a root folder.
+    /// Program and arguments of the tracker, which gets a folder of its own. Debian's
+    /// opentracker serves only the torrents of a whitelist, and drops root privileges in a
+    /// folder that belongs to root.
     ///
     /// # Errors
-    /// [`BenchError::System`]: what the folder or the disk refuses.
+    /// [`BenchError::System`] if a file in the folder cannot be written.
     pub fn tracker(&self, own: &Path) -> Result<Vec<String>, BenchError> {
         fs::write(own.join("allowed"), format!("{}\n", self.torrent.info_hash))
             .and_then(|()| fs::set_permissions(own, fs::Permissions::from_mode(0o755)))

@@ -1,4 +1,4 @@
-//! A file and its .torrent, as BEP 3 describes them.
+//! A file and its .torrent in the format of BEP 3.
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -7,24 +7,24 @@ use std::{
 use emu_common::model::random;
 use sha1::{Digest, Sha1};
 
-/// A file that is to be shared, and what its clients need to know.
+/// A shared file and the metadata of its .torrent.
 #[derive(Debug, Clone)]
 pub struct Torrent {
-    /// The file.
+    /// Path of the file.
     pub file: PathBuf,
-    /// Its .torrent.
+    /// Path of the .torrent.
     pub metainfo: PathBuf,
-    /// What trackers know it by, in hexadecimal digits.
+    /// Info hash, by which trackers identify the torrent, in hexadecimal digits.
     pub info_hash: String,
     /// SHA-1 of the whole file, in hexadecimal digits.
     pub digest: String,
 }
 
 impl Torrent {
-    /// Writes a file of so many bytes by chance, and its .torrent, into a folder.
+    /// Creates a file of random bytes and its .torrent in a folder.
     ///
     /// # Errors
-    /// What the folder or the disk refuses.
+    /// The I/O error, if a file in the folder cannot be written.
     pub fn create(
         folder: &Path,
         file_bytes: usize,
@@ -32,8 +32,8 @@ impl Torrent {
         announce: &str,
     ) -> io::Result<Self> {
         let name = "file";
-        let words = file_bytes.div_ceil(8) as u64;
-        let mut content: Vec<u8> = (0..words)
+        let chunks = file_bytes.div_ceil(8) as u64;
+        let mut content: Vec<u8> = (0..chunks)
             .flat_map(|i| random::mix(i).to_le_bytes())
             .collect();
         content.truncate(file_bytes);
@@ -53,7 +53,8 @@ impl Torrent {
     }
 }
 
-/// The dictionary that is hashed; its keys are in the order of their bytes.
+/// The bencoded info dictionary, whose SHA-1 is the info hash; BEP 3 demands keys in byte
+/// order.
 fn info(name: &str, content: &[u8], piece_bytes: usize) -> Vec<u8> {
     let pieces: Vec<u8> = content
         .chunks(piece_bytes)

@@ -1,9 +1,9 @@
-//! Curves of the same experiment, and how far they are from each other.
+//! Curves of an experiment that was run several times, and the distance between them.
 
-/// Growing values, each at its time in seconds.
+/// Increasing values, each with its time in seconds.
 pub type Curve = Vec<(f64, f64)>;
 
-/// The value at a time, by a straight line between the points around it.
+/// Value at a time, by linear interpolation.
 pub fn at(curve: &[(f64, f64)], time_s: f64) -> f64 {
     let after = curve.partition_point(|(t, _)| *t < time_s);
     match (after.checked_sub(1).map(|i| curve[i]), curve.get(after)) {
@@ -14,8 +14,8 @@ pub fn at(curve: &[(f64, f64)], time_s: f64) -> f64 {
     }
 }
 
-/// The largest vertical distance between two curves, as a share of the larger total,
-/// and when it was.
+/// Largest vertical distance between two curves, as a share of the larger final value, and
+/// the time of that distance in seconds.
 pub fn distance(a: &[(f64, f64)], b: &[(f64, f64)]) -> (f64, f64) {
     let total = |curve: &[(f64, f64)]| curve.last().map_or(0.0, |(_, v)| *v);
     let whole = total(a).max(total(b)).max(f64::MIN_POSITIVE);

@@ -1,8 +1,8 @@
 //! The virtualization ratio: the same BitTorrent clients on many hosts and on few.
 //!
-//! P2PLab's experiment. The clients, their lines and their order of starting are the
-//! same each time; only how many of them share a host differs. If the emulation is
-//! right, the curves of what they received do not.
+//! This is P2PLab's folding experiment. The clients, their access links and the order of
+//! their starts are the same in all runs; only the number of clients per host differs. If
+//! the emulation is right, the curves of the received bytes do not differ.
 pub mod curves;
 mod seconds;
 pub mod store;
@@ -20,43 +20,44 @@ use super::{
 };
 pub use swarm::Observer;
 
-/// The swarm: what is the same in all runs that can be compared.
+/// The swarm; runs can be compared only if these settings are equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// The program of seeders and clients.
+    /// The program of the seeders and of the downloading clients.
     pub client: Client,
-    /// Clients that download.
+    /// Number of downloading clients.
     pub clients: u32,
-    /// Clients that have the file from the start.
+    /// Number of clients that have the file from the start.
     pub seeders: u32,
-    /// Size of the file.
+    /// Size of the shared file.
     pub file_bytes: usize,
-    /// Size of its pieces.
+    /// Size of the file's pieces.
     pub piece_bytes: usize,
     /// Time between the starts of two clients.
     #[serde(with = "seconds")]
     pub interval: Duration,
-    /// The line of every client, as in a topology.
+    /// Access link of every client, as YAML keys of a topology.
     pub line: String,
-    /// Time between two looks at the counters.
+    /// Sampling interval of the counters.
     #[serde(with = "seconds")]
     pub sample: Duration,
-    /// When a run that does not end is given up.
+    /// Timeout after which an unfinished run is aborted.
     #[serde(with = "seconds")]
     pub limit: Duration,
 }
 
-/// The runs of a swarm.
+/// The runs to make of a swarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Series {
-    /// How many clients share a host, one run for each.
+    /// Numbers of clients per host, one run for each.
     pub ratios: Vec<u32>,
-    /// How many more runs the first ratio has: what they differ by is chance.
+    /// Number of additional runs at the first ratio, whose differences are due to chance
+    /// alone.
     pub repeats: u32,
 }
 
 impl Series {
-    /// All on hosts of their own, and all on one.
+    /// The two extreme ratios: one client per host, and all clients on one host.
     pub fn quick() -> Self {
         Self {
             ratios: vec![1, 16],
@@ -64,7 +65,7 @@ impl Series {
         }
     }
 
-    /// P2PLab's: 160, 16, 8, 4 and 2 hosts.
+    /// P2PLab's ratios: 160, 16, 8, 4 and 2 hosts.
     pub fn full() -> Self {
         Self {
             ratios: vec![1, 10, 20, 40, 80],
@@ -73,11 +74,11 @@ impl Series {
     }
 }
 
-/// The line of P2PLab's experiment.
+/// The access link of P2PLab's experiment.
 const LINE: &str = "down: 2mbit, up: 128kbit, latency: 30ms";
 
 impl Settings {
-    /// Some minutes. P2PLab's lines with a small file, in small pieces.
+    /// A run of some minutes: P2PLab's access links with a small file in small pieces.
     pub fn quick() -> Self {
         Self {
             client: Client::Libtorrent,
@@ -92,7 +93,7 @@ impl Settings {
         }
     }
 
-    /// P2PLab's.
+    /// The sizes of P2PLab's experiment.
     pub fn full() -> Self {
         Self {
             clients: 160,
@@ -105,8 +106,8 @@ impl Settings {
         }
     }
 
-    /// The topology with so many clients on a host. The first host carries the tracker
-    /// and the seeders.
+    /// The topology with `ratio` clients per host. The first host carries the tracker and
+    /// the seeders.
     fn topology(&self, ratio: u32) -> String {
         let (clients, seeders) = (self.clients, self.seeders);
         let mut text = format!(
@@ -132,46 +133,48 @@ impl Settings {
         text
     }
 
-    /// Hosts of the clients at a ratio.
+    /// Number of hosts that carry clients at a ratio.
     pub fn hosts(&self, ratio: u32) -> u32 {
         self.clients.div_ceil(ratio)
     }
 }
 
-/// One run: the clients at one ratio.
+/// Results of one run of the swarm at one ratio.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
-    /// Clients on a host.
+    /// Number of clients per host.
     pub ratio: u32,
-    /// Which run of this ratio it is: 0 is the one that is compared with other ratios.
+    /// Number of this run among those of its ratio; run 0 is compared with the other
+    /// ratios.
     pub again: u32,
-    /// Hosts that carry clients.
+    /// Number of hosts that carry clients.
     pub hosts: u32,
-    /// Time to make and load the hosts.
+    /// Time to create and load the hosts, in seconds.
     pub load_s: f64,
-    /// From the first start to the last completion.
+    /// Time from the first start to the last completion, in seconds.
     pub run_s: f64,
-    /// When each client had the file, after the first start; none: it never had.
+    /// Completion time of each client in seconds after the first start; `None` if the
+    /// client did not complete the file.
     pub done_s: Vec<Option<f64>>,
-    /// Clients whose file is the same as the seeders', byte by byte.
+    /// Number of clients whose file equals the seeders' file byte by byte.
     pub equal_files: usize,
-    /// Clients that ended before the run did.
+    /// Clients that exited before the end of the run, each with a reason.
     pub failed: Vec<String>,
-    /// Programs that crashed and were started again.
+    /// Programs that crashed and were restarted.
     #[serde(default)]
     pub crashed: Vec<String>,
-    /// Bytes of IP that all clients received, against time: the file, and what it takes
-    /// to get it.
+    /// IP bytes that all clients received against time: the file and the protocol's
+    /// overhead.
     #[serde(skip)]
     pub received: curves::Curve,
-    /// Packets that the lines of clients and seeders dropped.
+    /// Packets that the access links of clients and seeders dropped.
     pub drops: u64,
-    /// How the machine kept up.
+    /// Load of the machine during the run: CPU, steal time, dropped and late packets.
     pub host_health: Health,
 }
 
 impl Run {
-    /// One that has not begun.
+    /// A run that has not started.
     fn new(settings: &Settings, ratio: u32) -> Self {
         Self {
             ratio,
@@ -189,7 +192,7 @@ impl Run {
         }
     }
 
-    /// Its ratio in words.
+    /// Label of the run in reports, which names its ratio.
     pub fn name(&self) -> String {
         match self.again {
             0 => format!("{} on a host", self.ratio),
@@ -198,14 +201,14 @@ impl Run {
         }
     }
 
-    /// Whether every client has the whole file.
+    /// Whether every client completed the file.
     pub fn is_complete(&self) -> bool {
         self.done_s.iter().all(Option::is_some)
             && self.equal_files == self.done_s.len()
             && self.failed.is_empty()
     }
 
-    /// A quantile of the times of completion, counted from the first start.
+    /// Quantile of the completion times, in seconds after the first start.
     pub fn done_quantile(&self, share: f64) -> Option<f64> {
         let mut times: Vec<f64> = self.done_s.iter().flatten().copied().collect();
         times.sort_unstable_by(f64::total_cmp);
@@ -214,18 +217,19 @@ impl Run {
     }
 }
 
-/// Runs the clients once for each ratio, and the first ratio again; gives these runs and
-/// those of the same swarm that the folder has from before, by ratio.
+/// Runs the swarm once per ratio and repeats the first ratio. Returns these runs, and those
+/// of the same swarm that the folder has from earlier calls, ordered by ratio.
 ///
 /// # Errors
-/// [`BenchError`]. A client that does not finish is no error but in the result.
+/// [`BenchError`]; a client that does not complete the file is part of the result and not
+/// an error.
 pub fn run(
     settings: &Settings,
     series: &Series,
     folder: &Path,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Run>, BenchError> {
-    // Before hours are spent: whether what is there is of the same swarm.
+    // Checked before hours are spent: whether earlier results are of the same swarm.
     store::read(folder, settings)?;
     let once = series.ratios.iter().map(|ratio| (*ratio, 0));
     let first = series.ratios.first();
@@ -246,16 +250,18 @@ pub fn run(
     store::read(folder, settings)
 }
 
-/// How far curves are from each other, as shares of all data.
+/// Distances between curves, as shares of all data.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Distances {
-    /// The largest distance of a ratio's curve from the smallest ratio's; none of one ratio.
+    /// Largest distance of a ratio's curve from that of the smallest ratio; `None` if there
+    /// is one ratio only.
     pub ratios: Option<f64>,
-    /// The largest between two runs of one ratio: what chance makes of the same swarm.
+    /// Largest distance between two runs at one ratio: the effect of chance on the same
+    /// swarm.
     pub chance: Option<f64>,
 }
 
-/// The distances of runs in the order of [`store::read`]; one that broke off has none.
+/// Distances of runs in the order of [`store::read`]; interrupted runs have no distance.
 pub fn distances(runs: &[Run]) -> Distances {
     let whole = || runs.iter().filter(|run| run.is_complete());
     let firsts: Vec<&Run> = whole().filter(|run| run.again == 0).collect();
@@ -276,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chance_is_told_from_what_the_ratio_does() {
+    fn chance_is_separated_from_the_effect_of_the_ratio() {
         let run = |ratio, again, half: f64| {
             let mut run = Run::new(&Settings::quick(), ratio);
             run.again = again;

@@ -1,4 +1,4 @@
-//! Times in files, as numbers of seconds.
+//! Serde format of durations: a number of seconds.
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serializer, de::Error};

@@ -1,5 +1,5 @@
-//! Runs in a folder: each ratio has a folder of its own, so that several calls, also at
-//! the same time and on several machines, make one report.
+//! Storage of runs: each ratio has a folder of its own, so that several calls, also in
+//! parallel and on several machines, contribute to one report.
 use std::{fs, io, path::Path};
 
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,20 @@ use serde::{Deserialize, Serialize};
 use super::{Run, Settings, curves::Curve};
 use crate::BenchError;
 
-/// A finished run's figures.
+/// Name of the file with the results of a finished run.
 const FILE: &str = "run.json";
-/// What all clients, and each of them, had received at a time.
+/// Name of the table of received bytes against time, of all clients together and of each
+/// client.
 pub const TABLE: &str = "received.csv";
 
-/// What [`FILE`] holds.
+/// Contents of [`FILE`].
 #[derive(Serialize, Deserialize)]
 struct Record {
     settings: Settings,
     run: Run,
 }
 
-/// Writes a run into its folder.
+/// Writes a finished run into its folder.
 pub fn write(folder: &Path, settings: &Settings, run: &Run) -> io::Result<()> {
     let record = Record {
         settings: settings.clone(),
@@ -28,10 +29,10 @@ pub fn write(folder: &Path, settings: &Settings, run: &Run) -> io::Result<()> {
     fs::write(folder.join(FILE), serde_json::to_string_pretty(&record)?)
 }
 
-/// All finished runs below a folder, by ratio; none if there is no folder.
+/// All finished runs below a folder, ordered by ratio; empty if the folder does not exist.
 ///
 /// # Errors
-/// [`BenchError::OtherSettings`] if a run is of another swarm than these settings describe.
+/// [`BenchError::OtherSettings`] if a run was made with different swarm settings.
 pub fn read(folder: &Path, settings: &Settings) -> Result<Vec<Run>, BenchError> {
     let mut runs = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -55,7 +56,7 @@ pub fn read(folder: &Path, settings: &Settings) -> Result<Vec<Run>, BenchError> 
     Ok(runs)
 }
 
-/// The first two columns of a table: the time, and what all clients had.
+/// The first two columns of a table: the time, and the bytes that all clients received.
 fn received(table: &str) -> Curve {
     let point = |line: &str| {
         let mut cells = line.split(',').map(str::parse);
@@ -85,7 +86,7 @@ mod tests {
             )
             .unwrap();
         }
-        // One that is still running has no figures yet.
+        // A run in progress has no results yet.
         fs::create_dir(folder.path().join("d")).unwrap();
         let runs = read(folder.path(), &settings).unwrap();
         let order: Vec<_> = runs.iter().map(|run| (run.ratio, run.again)).collect();

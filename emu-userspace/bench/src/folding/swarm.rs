@@ -1,4 +1,4 @@
-//! A tracker, its seeders and its clients on a fleet of hosts.
+//! One run: a tracker, its seeders and its clients on a fleet of hosts.
 use std::{
     fmt::Write as _,
     fs::{self, File},
@@ -21,32 +21,33 @@ use crate::{
     fleet::{Fleet, Program},
 };
 
-/// Who watches.
+/// Receives the progress of a run and can cancel it.
 pub trait Observer {
-    /// How far a run is.
-    fn progress(&mut self, words: &str);
-    /// Whether to break off.
+    /// Called with a line of text about the run's progress.
+    fn progress(&mut self, text: &str);
+    /// Whether the run shall be aborted.
     fn is_cancelled(&self) -> bool;
 }
 
-/// How often something may start.
-const TICK: Duration = Duration::from_millis(50);
-/// How long tracker and seeders may need to listen.
-const READY: Duration = Duration::from_secs(60);
-/// How often a program that crashes is started again, at most.
+/// Poll interval of the loop that starts programs.
+const START_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Timeout for tracker and seeders to listen.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum number of restarts of a program that crashes.
 const CRASHES: u32 = 2;
 
-/// Address of a client, the first being 0.
+/// Address of client number `index`, from 0.
 pub fn client_address(index: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x0a08_0001 + index))
 }
 
-/// Address of the tracker (0) and of the seeders.
+/// Address of the tracker (index 0) and of the seeders.
 fn server_address(index: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x0a09_0001 + index))
 }
 
-/// Runs it once. What was found is in the folder before anything is taken down.
+/// Runs the swarm once. All results are written to the folder before the hosts are torn
+/// down.
 pub fn run(
     settings: &Settings,
     (ratio, again): (u32, u32),
@@ -73,24 +74,24 @@ struct Swarm<'a> {
     fleet: &'a Fleet,
     folder: PathBuf,
     shared: Shared,
-    /// One row for each look, so that nothing is lost if a run breaks off.
+    /// One row per sample, written at once, so that an interrupted run loses nothing.
     table: File,
-    /// Tracker and seeders first, then clients.
+    /// The tracker and the seeders first, then the clients.
     processes: Vec<Process>,
 }
 
-/// A program that was started.
+/// A program that was started, and its restarts.
 struct Process {
     name: String,
     vnode: IpAddr,
     argv: Vec<String>,
     child: Child,
-    /// How often it crashed and was started again.
+    /// Number of crashes, each followed by a restart.
     crashes: u32,
 }
 
 impl<'a> Swarm<'a> {
-    /// Starts tracker and seeders.
+    /// Starts the tracker and the seeders.
     fn new(settings: &'a Settings, fleet: &'a Fleet, folder: &Path) -> Result<Self, BenchError> {
         let size = (settings.file_bytes, settings.piece_bytes);
         let shared = Shared::create(folder, size, server_address(0))?;
@@ -117,8 +118,9 @@ impl<'a> Swarm<'a> {
                 .map_err(BenchError::system("give a seeder its file"))?;
             swarm.client(name, server_address(index), true)?;
         }
-        // Clients must not start while seeders still do: the first ones would be later on a
-        // machine that is busier, or whose memory has none of the program's files yet.
+        // The clients start after all seeders have: otherwise the first clients would run
+        // later where the machine is busier or the program's files are not yet in the page
+        // cache.
         let seeders = settings.seeders as usize;
         swarm.wait_listening(CLIENT_PORT, seeders, &folder.join("seeder-1"))?;
         Ok(swarm)
@@ -131,17 +133,17 @@ impl<'a> Swarm<'a> {
         self.wait_listening(TRACKER_PORT, 1, &own)
     }
 
-    /// Waits until so many sockets of the first host listen on a port; the words of an error
-    /// are those of a program's log.
+    /// Waits until `count` sockets of the first host listen on a port; the error contains
+    /// the last line of a program's log.
     fn wait_listening(&self, port: u16, count: usize, folder: &Path) -> Result<(), BenchError> {
-        let deadline = Instant::now() + READY;
-        // The local port in hexadecimal digits, and the state: it listens.
-        let port_word = format!(":{port:04X} ");
+        let deadline = Instant::now() + READY_TIMEOUT;
+        // The local port in hexadecimal digits, and the state LISTEN.
+        let local_port = format!(":{port:04X} ");
         let listening = || {
             self.fleet.host(0).enter(|| {
                 let text = fs::read_to_string("/proc/thread-self/net/tcp")
                     .map_err(BenchError::system("read the sockets"))?;
-                let is_one = |line: &&str| line.contains(&port_word) && line.contains(" 0A ");
+                let is_one = |line: &&str| line.contains(&local_port) && line.contains(" 0A ");
                 Ok(text.lines().filter(is_one).count())
             })
         };
@@ -149,10 +151,10 @@ impl<'a> Swarm<'a> {
             if Instant::now() > deadline {
                 return Err(BenchError::Program {
                     line: format!("a program on port {port}"),
-                    words: last_words(folder),
+                    message: last_log_line(folder),
                 });
             }
-            thread::sleep(TICK);
+            thread::sleep(START_POLL_INTERVAL);
         }
         Ok(())
     }
@@ -192,7 +194,7 @@ impl<'a> Swarm<'a> {
         })
     }
 
-    /// Starts the clients one after another and watches them until all have the file.
+    /// Starts the clients one after another and polls them until all have the file.
     fn download(&mut self, ratio: u32, observer: &mut dyn Observer) -> Result<Run, BenchError> {
         let count = self.settings.clients;
         let (begin, began) = (Instant::now(), SystemTime::now());
@@ -224,7 +226,7 @@ impl<'a> Swarm<'a> {
                     break;
                 }
             }
-            thread::sleep(TICK);
+            thread::sleep(START_POLL_INTERVAL);
         }
         run.run_s = begin.elapsed().as_secs_f64();
         run.host_health = monitor.report();
@@ -232,7 +234,7 @@ impl<'a> Swarm<'a> {
         Ok(run)
     }
 
-    /// Reads the counters, and who has the file.
+    /// Samples the counters and the clients' completion.
     fn look(
         &mut self,
         run: &mut Run,
@@ -261,21 +263,21 @@ impl<'a> Swarm<'a> {
             .map_err(BenchError::system("write a table"))
     }
 
-    /// Notes who is not there any more. A program that crashed is started again, as its
-    /// user would: with what it has on its disk.
+    /// Records programs that exited. A crashed program is restarted with the files on its
+    /// disk, as its user would do.
     fn ended(&mut self, run: &mut Run) -> Result<(), BenchError> {
         for index in 0..self.processes.len() {
             let process = &mut self.processes[index];
             let Ok(Some(status)) = process.child.try_wait() else {
                 continue;
             };
-            let words = last_words(&self.folder.join(&process.name));
-            let words = format!("{}: {status}: {words}", process.name);
+            let line = last_log_line(&self.folder.join(&process.name));
+            let message = format!("{}: {status}: {line}", process.name);
             if status.signal().is_none() || process.crashes == CRASHES {
-                run.failed.push(words);
+                run.failed.push(message);
                 continue;
             }
-            run.crashed.push(words);
+            run.crashed.push(message);
             let Process {
                 name, vnode, argv, ..
             } = &self.processes[index];
@@ -298,7 +300,7 @@ impl<'a> Swarm<'a> {
             .sum()
     }
 
-    /// How many clients have the seeders' file.
+    /// Number of clients whose file equals the seeders' file.
     fn equal_files(&self) -> Result<usize, BenchError> {
         let original = fs::read(&self.shared.torrent.file)
             .map_err(BenchError::system("read the shared file"))?;
@@ -323,8 +325,8 @@ fn client_name(index: u32) -> String {
     format!("client-{index}")
 }
 
-/// The last line of a program's log.
-fn last_words(folder: &Path) -> String {
+/// Last line of a program's log.
+fn last_log_line(folder: &Path) -> String {
     let text = fs::read_to_string(folder.join("log")).unwrap_or_default();
     let line = text.lines().rfind(|line| !line.trim().is_empty());
     line.unwrap_or("it said nothing").trim().to_owned()

@@ -1,4 +1,4 @@
-//! One host's part of the measurement: loading, starting, measuring, and what came of it.
+//! The part of one host: it loads, starts and measures the peers, and reads the results.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::{BenchError, namespace::Namespace};
 
-/// Samples of a round trip.
+/// Samples per round-trip time.
 const SAMPLES: u32 = 11;
-/// What `emu run` prints, and what it complains of.
+/// File with the summary and the warnings of `emu run`.
 const SUMMARY: &str = "summary.json";
 const ERRORS: &str = "errors";
 
-/// What is read of `emu run`'s table of processes.
+/// Columns of `emu run`'s process table that are read here.
 #[derive(Deserialize)]
 struct Process {
     program: String,
@@ -31,15 +31,15 @@ struct Process {
     max_memory_bytes: u64,
 }
 
-/// Measured while all ran.
+/// Measurements while all peers were running.
 pub(super) struct Running {
-    /// Error of the round trip; only where it was asked for.
+    /// Error of the round-trip time in milliseconds; only on the host that measures it.
     pub error_ms: f64,
-    /// What programs could still get.
+    /// Available memory, which programs could still get.
     pub available_bytes: u64,
 }
 
-/// Loaded until it is dropped.
+/// A loaded part of the topology; unloaded on drop.
 pub(super) struct Bench<'a> {
     settings: &'a Settings,
     place: Option<&'a Place>,
@@ -49,7 +49,7 @@ pub(super) struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// In a namespace of its own, or as one of several hosts on the machine's network.
+    /// In a namespace of its own, or, as one of several hosts, on the machine's network.
     pub fn new(
         settings: &'a Settings,
         place: Option<&'a Place>,
@@ -73,7 +73,7 @@ impl<'a> Bench<'a> {
         self.place.map_or(String::new(), Place::options)
     }
 
-    /// This host's file of a name.
+    /// Path of this host's file with a given name.
     fn own(&self, name: &str) -> String {
         match self.place {
             Some(place) if place.rank > 0 => format!("{name}-{}", place.rank),
@@ -84,22 +84,23 @@ impl<'a> Bench<'a> {
     /// Loads this host's part of the topology.
     pub fn load(&self) -> Result<(), BenchError> {
         let file = self.folder.join(TOPOLOGY);
-        let words = format!("load --no-verify{} {}", self.options(), file.display());
-        self.emu(&words).map(drop)
+        let arguments = format!("load --no-verify{} {}", self.options(), file.display());
+        self.emu(&arguments).map(drop)
     }
 
-    fn emu(&self, words: &str) -> Result<String, BenchError> {
+    fn emu(&self, arguments: &str) -> Result<String, BenchError> {
         self.namespace
-            .run(&format!("{} {words}", self.emu.display()))
+            .run(&format!("{} {arguments}", self.emu.display()))
     }
 
-    /// Median error of the round trip, and what the model says it is.
+    /// Median error of the round-trip time, and the expected round-trip time, in
+    /// milliseconds.
     pub fn error_ms(&self) -> Result<(f64, f64), BenchError> {
-        let words = format!("verify --json --samples {SAMPLES}");
-        // An error beyond its bound is a result here.
+        let arguments = format!("verify --json --samples {SAMPLES}");
+        // An error above the bound of `emu verify` is a result here, not a failure.
         let output = self.namespace.enter(|| {
             Command::new(&self.emu)
-                .args(words.split(' '))
+                .args(arguments.split(' '))
                 .output()
                 .map_err(BenchError::system("start `emu verify`"))
         })?;
@@ -107,7 +108,7 @@ impl<'a> Bench<'a> {
         let pairs = report["pairs"].as_array().map_or(&[][..], Vec::as_slice);
         let idle = |pair: &&Value| pair["from"] == PROBES && pair["to"] == PROBES;
         let named = pairs.iter().any(|pair| idle(&pair));
-        // With several hosts, also the same pair to another host.
+        // With several hosts, the same pair to another host counts too.
         let errors = pairs.iter().filter(|pair| !named || idle(pair));
         let error = errors
             .map(|pair| {
@@ -120,12 +121,12 @@ impl<'a> Bench<'a> {
                     .max_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
             });
         error.ok_or_else(|| BenchError::Program {
-            line: format!("emu {words}"),
-            words: String::from_utf8_lossy(&output.stderr).into_owned(),
+            line: format!("emu {arguments}"),
+            message: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
 
-    /// Starts `emu run`.
+    /// Starts `emu run` in the background.
     pub fn start(&self) -> Result<Child, BenchError> {
         let file = |name: &str| {
             fs::File::create(self.folder.join(name)).map_err(BenchError::system("make a file"))
@@ -145,7 +146,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// Waits for the end of the programs; measures when the last has started a while ago.
+    /// Waits until the programs end; measures some time after the last start.
     pub fn watch(
         &self,
         mut child: Child,
@@ -170,29 +171,29 @@ impl<'a> Bench<'a> {
         }
         measured.ok_or_else(|| BenchError::Program {
             line: "emu run".to_owned(),
-            words: self.why_it_ended(),
+            message: self.why_it_ended(),
         })
     }
 
-    /// Why `emu run` was over before all peers ran: the first program that failed, or what it
-    /// said of itself.
+    /// Why `emu run` ended before all peers were running: the first program that failed, or
+    /// the error message of `emu run` itself.
     fn why_it_ended(&self) -> String {
         let read = |name| fs::read_to_string(self.folder.join(self.own(name))).unwrap_or_default();
         let summary: Value = serde_json::from_str(&read(SUMMARY)).unwrap_or_default();
         let failure = &summary["failures"][0];
         let parts = ["program", "vnode", "what", "last_words"].map(|key| failure[key].as_str());
         match parts {
-            [Some(program), Some(vnode), Some(what), words] => {
+            [Some(program), Some(vnode), Some(what), last_line] => {
                 format!(
                     "{program} on {vnode}: {what}: {}",
-                    words.unwrap_or_default()
+                    last_line.unwrap_or_default()
                 )
             }
             _ => read(ERRORS).trim().to_owned(),
         }
     }
 
-    /// Reads what `emu run` left.
+    /// Reads the results of `emu run`.
     pub fn results(&self, parts: &Experiment) -> Result<Outcome, BenchError> {
         let read = |name: &str| {
             fs::read_to_string(self.folder.join(name))
@@ -252,24 +253,24 @@ impl Drop for Bench<'_> {
     }
 }
 
-/// How busy the busiest host was, and what hosts did not keep up with.
+/// CPU load of the busiest host, and the resource limits that hosts reached.
 fn health(summary: &Value) -> (f64, Vec<String>) {
     let several = summary["hosts"].as_array().into_iter().flatten();
     let several = several.map(|host| (host["host"].as_str(), &host["summary"]));
-    let (mut busy, mut words) = (0.0_f64, Vec::new());
+    let (mut busy, mut reached) = (0.0_f64, Vec::new());
     for (name, summary) in [(None, summary)].into_iter().chain(several) {
         let health = &summary["host_health"];
         busy = busy.max(health["busy"].as_f64().unwrap_or(0.0));
         let limits = health["limits"].as_array().into_iter().flatten();
-        words.extend(limits.filter_map(Value::as_str).map(|limit| match name {
+        reached.extend(limits.filter_map(Value::as_str).map(|limit| match name {
             Some(name) => format!("{name}: {limit}"),
             None => limit.to_owned(),
         }));
     }
-    (busy, words)
+    (busy, reached)
 }
 
-/// What programs could still get, proc_meminfo(5).
+/// Available memory (`MemAvailable`, proc_meminfo(5)).
 pub(super) fn available_bytes() -> u64 {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"));

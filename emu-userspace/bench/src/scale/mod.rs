@@ -1,8 +1,8 @@
 //! Many peers on one machine: real nodes of the BitTorrent DHT, or BitTorrent clients, each
-//! a process of its own behind an access line, and whether the network stays right while
-//! they run.
+//! a process of its own behind an access link. The measurement tells whether the emulated
+//! network keeps its latencies while all peers run.
+mod barrier;
 mod bench;
-mod meeting;
 mod peer;
 mod progress;
 
@@ -15,77 +15,80 @@ use std::{
 use serde::Serialize;
 
 use super::BenchError;
+use barrier::Barrier;
+pub use barrier::Place;
 use bench::{Bench, available_bytes};
-use meeting::Meeting;
-pub use meeting::Place;
 use peer::Experiment;
 pub use peer::Peer;
 pub use progress::Curve;
 
-/// What is run.
+/// Parameters of a scale run.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Their program.
+    /// The program that each peer runs.
     pub peer: Peer,
-    /// Peers.
+    /// Number of peers.
     pub peers: u32,
-    /// Time between the starts of two.
+    /// Time between the starts of two peers.
     pub interval: Duration,
-    /// How long they go on after the last has started.
+    /// Time for which all peers run together after the last start.
     pub settle: Duration,
     /// Size of the file that BitTorrent clients download.
     pub file_bytes: usize,
 }
 
-/// What came of it.
+/// Results of a scale run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
-    /// Their program.
+    /// The program that each peer ran.
     pub peer: Peer,
-    /// Hosts that they were spread over.
+    /// Number of hosts that carried the peers.
     pub hosts: usize,
-    /// Peers that were to run.
+    /// Number of peers in the experiment.
     pub peers: u32,
-    /// Of them those that are judged: the first node of a DHT has nobody to ask.
+    /// Number of peers that are judged: the first node of a DHT has no other node to query.
     pub judged: u32,
-    /// Time to load the topology.
+    /// Time to load the topology, in seconds.
     pub load_s: f64,
-    /// From the first start to the last, and how it should have been.
+    /// Time from the first start to the last, in seconds.
     pub start_s: f64,
-    /// By the schedule.
+    /// The same time by the schedule.
     pub start_planned_s: f64,
-    /// How long each peer took from its start until others had answered it (DHT), or it had
-    /// the whole file (BitTorrent), in seconds, sorted; those that did not are not in it.
+    /// Time in seconds from each peer's start until other nodes had answered it (DHT), or
+    /// until it had the whole file (BitTorrent), sorted; peers that did not get so far are
+    /// left out.
     pub ready_s: Vec<f64>,
-    /// Peers that found another's value, or whose file has the seeders' SHA-1.
+    /// Number of peers that found another node's value, or whose file has the seeders'
+    /// SHA-1.
     pub right: usize,
-    /// Peers that ended before the run did.
+    /// Number of peers that ended before the run did.
     pub failed: u64,
-    /// Sum of the most memory of each peer, shared pages counted each time.
+    /// Sum of the peak memory of all peers; shared pages count once per peer.
     pub resident_bytes: u64,
-    /// What the machines had less of while all ran.
+    /// Decrease of the machines' available memory while all peers ran.
     pub used_bytes: u64,
-    /// Processor time of all peers.
+    /// CPU time of all peers, in seconds.
     pub cpu_s: f64,
-    /// Share of the processors' time that was not idle, on the busiest host.
+    /// Share of the CPU time that was not idle, on the busiest host.
     pub busy: f64,
-    /// What the host did not keep up with, in words.
+    /// Resource limits that the host reached, as text for the report.
     pub limits: Vec<String>,
-    /// Median error of the round trip, before any peer ran, in milliseconds; with several
-    /// hosts the larger one of those inside the first host and to another.
+    /// Median error of the round-trip time before any peer ran, in milliseconds; with
+    /// several hosts, the larger one of the errors within the first host and to another
+    /// host.
     pub error_idle_ms: f64,
-    /// The same while all ran.
+    /// The same error while all peers ran.
     pub error_running_ms: f64,
-    /// The round trip itself, by the model.
+    /// The round-trip time by the model, in milliseconds.
     pub expected_ms: f64,
-    /// Bytes of IP that some of the peers received, against time: every so manieth in the
-    /// order of their starts.
+    /// IP bytes that some of the peers received, against time: of every N-th peer in the
+    /// order of the starts.
     #[serde(skip)]
     pub progress: Vec<Curve>,
 }
 
 impl Settings {
-    /// What takes about a minute.
+    /// Sizes that take about a minute.
     pub fn quick(peer: Peer) -> Self {
         let (peers, interval_ms, settle_s) = match peer {
             Peer::Dht => (40, 250, 20),
@@ -100,8 +103,8 @@ impl Settings {
         }
     }
 
-    /// Nodes of the DHT: as many as P2PLab's largest experiment had, started as fast.
-    /// BitTorrent: as many as one processor of a VM carries.
+    /// DHT: as many nodes as P2PLab's largest experiment, at the same starting rate.
+    /// BitTorrent: as many clients as one CPU of a VM carries.
     pub fn full(peer: Peer) -> Self {
         let (peers, interval_ms, settle_s) = match peer {
             Peer::Dht => (5_760, 250, 60),
@@ -116,25 +119,26 @@ impl Settings {
         }
     }
 
-    /// Each so manieth peer's progress is kept: P2PLab drew every fiftieth of 5,760.
+    /// N, where the progress of every N-th peer is kept: P2PLab drew every 50th of 5,760.
     pub fn drawn_every(&self) -> u32 {
         (self.peers / 115).max(1)
     }
 }
 
-/// Time between two looks at the counters.
+/// Sampling interval of the counters.
 const SAMPLE: Duration = Duration::from_secs(5);
-/// Files of the measurement.
+/// Files that the measurement writes into its folder.
 const TOPOLOGY: &str = "topology.yaml";
 const EXPERIMENT: &str = "experiment.yaml";
 
-/// Runs it; files go to `folder`. Needs the programs in the search path: `peers`, or
-/// opentracker and Debian's Python with libtorrent. With a `place`, this is one of several
-/// hosts that share the folder, the peers are on the machine's own network, and only the
-/// first host has an outcome.
+/// Runs the experiment; its files go to `folder`. The programs must be in the search path:
+/// `peers`, or opentracker and Debian's Python with libtorrent. With a `place`, this is one
+/// of several hosts that share the folder, the peers are on the machine's own network, and
+/// only the first host returns results.
 ///
 /// # Errors
-/// [`BenchError`].
+/// [`BenchError`] if a load or `emu run` fails, or another host does not publish its status
+/// in time.
 pub fn run(
     settings: &Settings,
     place: Option<&Place>,
@@ -142,31 +146,31 @@ pub fn run(
     say: &mut dyn FnMut(&str),
 ) -> Result<Option<Outcome>, BenchError> {
     fs::create_dir_all(folder).map_err(BenchError::system("make a folder"))?;
-    let meeting = Meeting::new(place, folder)?;
-    let parts = if meeting.leads() {
+    let barrier = Barrier::new(place, folder)?;
+    let parts = if barrier.is_first() {
         let parts = prepare(settings, place, folder)?;
-        meeting.tell("prepared", "")?;
+        barrier.publish("prepared", "")?;
         Some(parts)
     } else {
-        meeting.hear_first("prepared")?;
+        barrier.wait_for_first("prepared")?;
         None
     };
     let bench = Bench::new(settings, place, folder)?;
     let begin = Instant::now();
     bench.load()?;
     let load_s = begin.elapsed().as_secs_f64();
-    meeting.tell("loaded", "")?;
+    barrier.publish("loaded", "")?;
     let mut idle = None;
-    if meeting.leads() {
-        meeting.hear_all("loaded")?;
+    if barrier.is_first() {
+        barrier.wait_for_all("loaded")?;
         say("loaded; measuring the round trip with nobody there");
         idle = Some(bench.error_ms()?);
     }
     let memory = available_bytes();
     let child = bench.start()?;
-    let running = bench.watch(child, meeting.leads(), say)?;
+    let running = bench.watch(child, barrier.is_first(), say)?;
     let used = memory.saturating_sub(running.available_bytes);
-    meeting.tell("used", &used.to_string())?;
+    barrier.publish("used", &used.to_string())?;
     let (Some(parts), Some((error_idle_ms, expected_ms))) = (parts, idle) else {
         return Ok(None);
     };
@@ -175,12 +179,12 @@ pub fn run(
     outcome.error_idle_ms = error_idle_ms;
     outcome.error_running_ms = running.error_ms;
     outcome.expected_ms = expected_ms;
-    let used = meeting.hear_all("used")?;
+    let used = barrier.wait_for_all("used")?;
     outcome.used_bytes = used.iter().filter_map(|b| b.parse::<u64>().ok()).sum();
     Ok(Some(outcome))
 }
 
-/// Writes the topology, the experiment, and what its programs need.
+/// Writes the topology, the experiment and the files of its programs.
 fn prepare(
     settings: &Settings,
     place: Option<&Place>,

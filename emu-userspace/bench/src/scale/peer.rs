@@ -1,5 +1,5 @@
-//! What the peers are: their topology, their experiment, and how it is told that one did
-//! its work.
+//! The kinds of peers: their topology, their experiment, and the output by which a peer
+//! reports success.
 use std::{fmt, fs, net::Ipv4Addr, path::Path, str::FromStr, time::Duration};
 
 use serde::Serialize;
@@ -11,20 +11,21 @@ use crate::{
     bittorrent::{CLIENT_PORT, Client, Shared, TRACKER_PORT, piece_bytes},
 };
 
-/// Clients that have the file from the start, as in P2PLab's experiment.
+/// Clients that have the file from the start; the number of P2PLab's experiment.
 const SEEDERS: u32 = 4;
-/// Pieces of the shared file: each is told to everybody.
+/// Number of pieces of the shared file: each completed piece is announced to all peers.
 const PIECES: usize = 16;
-/// The line of every peer, P2PLab's.
+/// Access link of every peer, from P2PLab.
 const LINE: &str = "down: 2mbit, up: 128kbit, latency: 30ms";
-/// The address of the tracker.
+/// Address of the tracker.
 const TRACKER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 
-/// The program of every peer.
+/// The program that each peer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Peer {
-    /// A node of the BitTorrent DHT (`peers dht`): puts a value and gets another's.
+    /// A node of the BitTorrent DHT (`peers dht`): puts a value and gets that of another
+    /// node.
     Dht,
     /// A BitTorrent client (libtorrent): downloads a file and uploads it.
     BitTorrent,
@@ -51,20 +52,21 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Written and ready to be run.
+/// The texts of an experiment that is ready to run.
 pub(super) struct Experiment {
-    /// Of the topology.
+    /// The topology file.
     pub topology: String,
-    /// For `emu run`.
+    /// The experiment file for `emu run`.
     pub experiment: String,
-    /// What a peer prints, and the seconds that it took, when it takes part.
+    /// The text that a peer prints, followed by its seconds, when it takes part in the
+    /// network.
     pub ready: String,
-    /// What a peer prints when it has what it should have.
+    /// The text that a peer prints when it has the right data.
     pub right: String,
 }
 
 impl Peer {
-    /// Peers that are judged: the first node of a DHT has nobody to ask.
+    /// Number of peers that are judged: the first node of a DHT has no other node to query.
     pub fn judged(self, peers: u32) -> u32 {
         match self {
             Self::Dht => peers - 1,
@@ -72,17 +74,17 @@ impl Peer {
         }
     }
 
-    /// What is measured of each, in words: that it takes part, and that it has what it
-    /// should.
-    pub fn words(self) -> [&'static str; 2] {
+    /// Labels of the two measured milestones: the peer takes part in the network, and it
+    /// has the right data.
+    pub fn milestones(self) -> [&'static str; 2] {
         match self {
             Self::Dht => ["bootstrapped", "found another's value"],
             Self::BitTorrent => ["got the whole file", "have the seeders' bytes"],
         }
     }
 
-    /// Writes what the programs need into a folder. With several hosts, peers are spread over
-    /// them.
+    /// Writes the files of the programs into a folder. With several hosts, the peers are
+    /// spread over them.
     pub(super) fn experiment(
         self,
         settings: &Settings,
@@ -105,7 +107,7 @@ fn topology(peers: u32, more: &str) -> String {
     )
 }
 
-/// The head of an experiment; its programs follow.
+/// First part of an experiment file; the programs follow.
 fn head(settings: &Settings) -> String {
     let duration: Duration = settings.interval * settings.peers + settings.settle;
     format!(
@@ -170,7 +172,8 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
             "run": client,
         }),
     ];
-    // The round trip is that of two vnodes whose lines are free: a queue is no error.
+    // The round trip is measured between two vnodes with idle access links, because a
+    // queueing delay is not an error.
     let more = format!(
         "  servers: {{prefix: 10.9.0.0/24, nodes: {}, profile: line}}\n  \
          {PROBES}: {{prefix: 10.10.0.0/24, nodes: 2, profile: line}}\n",
@@ -184,16 +187,16 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
     })
 }
 
-/// The peers' program in the experiment, but for a DHT's first node.
+/// Name of the peers' program in the experiment; the first node of a DHT has another one.
 pub(super) const PEERS: &str = "node";
-/// Group of two vnodes that nothing runs on, if there is one.
+/// Group of two vnodes without programs, if the experiment has one.
 pub(super) const PROBES: &str = "probes";
 
 fn every(interval: Duration) -> serde_json::Value {
     json!({"every": format!("{}ms", interval.as_millis())})
 }
 
-/// JSON is YAML; a line for each.
+/// One line of JSON per program; JSON is valid YAML.
 fn list(programs: &[serde_json::Value]) -> String {
     programs.iter().map(|p| format!("  - {p}\n")).collect()
 }

@@ -1,15 +1,15 @@
-//! What peers received against time.
+//! Bytes that peers received, against time.
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use super::SAMPLE;
 
-/// Growing values, each at its time in seconds.
+/// Increasing values, each with its time in seconds.
 pub type Curve = Vec<(f64, f64)>;
 
-/// How the addresses of peers begin; those of servers and probes do not.
+/// First bytes of the peers' addresses; those of servers and probes differ.
 const PEERS: [u8; 2] = [10, 8];
 
-/// The curves of every so manieth peer, from the table of counters over time.
+/// The curves of every N-th peer, from the table of counters over time.
 pub(super) fn curves(counters: &str, every: u32) -> Vec<Curve> {
     let mut lines = counters.lines();
     let header = lines.next().unwrap_or_default();
@@ -43,7 +43,7 @@ pub(super) fn curves(counters: &str, every: u32) -> Vec<Curve> {
     curves.into_values().collect()
 }
 
-/// The table has no row where nothing changed: a curve stays where it was.
+/// Extends a curve with its last value: the table has no row where nothing changed.
 fn stay_until(curve: &mut Curve, time_s: f64) {
     if let Some((last_s, value)) = curve.last().copied()
         && last_s < time_s

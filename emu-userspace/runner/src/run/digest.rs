@@ -1,11 +1,7 @@
 //! A digest of what happened in the network, so that two runs can be compared at a glance.
-use std::{
-    fs::OpenOptions,
-    io::{self, Read},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::io;
 
+use emu_kernel::beneath::Folder;
 use sha2::{Digest, Sha256};
 
 /// Tables of what happened; those that a run has.
@@ -14,35 +10,44 @@ const TABLES: [&str; 3] = ["processes.csv", "counters.csv", "events.csv"];
 /// SHA-256 over names and contents of the tables in a folder of results, in hexadecimal.
 ///
 /// # Errors
-/// If one of them cannot be read, or is not a file of its own.
-pub(super) fn of_results(folder: &Path) -> io::Result<String> {
+/// If one of them cannot be read, or is not a regular file.
+pub(super) fn of_results(folder: &Folder) -> io::Result<String> {
     let mut digest = Sha256::new();
     for name in TABLES {
-        let mut open = OpenOptions::new();
-        // The folder may belong to the person for whom the programs ran.
-        open.read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-        let mut file = match open.open(folder.join(name)) {
+        let mut file = match folder.file(name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other(format!("{name} is not a regular file")));
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
+        let mut table = Sha256::new();
+        let length = io::copy(&mut file, &mut Hasher(&mut table))?;
         digest.update(name);
-        digest.update((bytes.len() as u64).to_le_bytes());
-        digest.update(bytes);
+        digest.update(length.to_le_bytes());
+        digest.update(table.finalize());
     }
     let bytes = digest.finalize();
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// A digest that is written to.
+struct Hasher<'a>(&'a mut Sha256);
+
+impl io::Write for Hasher<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use emu_kernel::beneath::Folder;
 
     use super::of_results;
 
@@ -50,15 +55,16 @@ mod tests {
     fn each_byte_of_each_table_counts_and_links_do_not() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        let digest = || of_results(&Folder::open(folder.path()).unwrap());
         write("processes.csv", "a");
-        let one = of_results(folder.path()).unwrap();
-        assert_eq!((one.len(), &one), (64, &of_results(folder.path()).unwrap()));
+        let one = digest().unwrap();
+        assert_eq!((one.len(), &one), (64, &digest().unwrap()));
         write("counters.csv", "");
-        let two = of_results(folder.path()).unwrap();
+        let two = digest().unwrap();
         write("processes.csv", "b");
-        let three = of_results(folder.path()).unwrap();
+        let three = digest().unwrap();
         assert!(one != two && two != three && one != three);
         std::os::unix::fs::symlink("/etc/shadow", folder.path().join("events.csv")).unwrap();
-        assert!(of_results(folder.path()).is_err());
+        assert!(digest().is_err());
     }
 }

@@ -19,7 +19,7 @@ use emu_model::experiment::{Process, Schedule};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Input, RunError, Summary, environment};
+use super::{Input, RunError, Summary, digest, environment};
 
 const ENVIRONMENT: &str = "environment.json";
 /// Folder of the working folders.
@@ -52,6 +52,14 @@ fn error(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> RunError {
 }
 
 impl Files {
+    /// A digest of the tables of what happened.
+    ///
+    /// # Errors
+    /// If one of them cannot be read.
+    pub fn digest(&self) -> io::Result<String> {
+        digest::of_results(&self.out)
+    }
+
     /// Makes the folder; it may be there if it is empty.
     pub fn create(out: &Path, person: Option<&Person>) -> Result<Self, RunError> {
         let (folder, around) = Folder::make(out).map_err(error("make the folder", out))?;

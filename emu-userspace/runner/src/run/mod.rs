@@ -324,7 +324,7 @@ async fn whole(
     };
     let finished = network.finish();
     if summary.virtual_time.is_some() {
-        match digest::of_results(&options.out) {
+        match files.digest() {
             Ok(digest) => summary.digest = Some(digest),
             Err(error) => summary.warnings.push(format!("no digest: {error}")),
         }

@@ -1,4 +1,4 @@
-//! As programs/probe.c: one socket, for the tests of `emu exec`.
+//! The Rust version of programs/probe.c: one socket, for the tests of `emu exec`.
 #![expect(clippy::print_stdout, reason = "its output is its result")]
 use std::{
     env,
@@ -35,7 +35,7 @@ fn work(arguments: &[String]) -> io::Result<()> {
             stream.read(&mut answer)?
         }
         ("udp", "connect" | "sendto") => {
-            // The library's UdpSocket would bind to the wildcard first.
+            // The standard library's UdpSocket would bind to the wildcard address first.
             let domain = Domain::for_address(end);
             let socket = UdpSocket::from(Socket::new(domain, Type::DGRAM, None)?);
             if way == "connect" {

@@ -1,6 +1,6 @@
-//! Loads every program of the object on this kernel and prints, as JSON, how many
-//! instructions the verifier processed for each: what `cargo xtask verifier`
-//! compares. Attaches nothing.
+//! Loads every program of the object on this kernel and prints, as JSON, the number of
+//! instructions that the verifier processed for each, which `cargo xtask verifier`
+//! compares. Attaches no program.
 #![expect(
     clippy::unwrap_used,
     reason = "a measurement that cannot go on must fail"
@@ -12,7 +12,7 @@ use aya::programs::{Program, ProgramError};
 use emu_common::layout::feature;
 use emu_kernel::bpf;
 
-/// Maps of this size: the verifier looks at the types of maps, not at their sizes.
+/// A small topology suffices: the verifier looks at the types of maps, not at their sizes.
 const TOPOLOGY: &str = "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: 1mbit}}\n";
 
 fn load(name: &str, program: &mut Program) -> Result<(), ProgramError> {
@@ -32,12 +32,13 @@ fn load(name: &str, program: &mut Program) -> Result<(), ProgramError> {
 
 fn main() {
     let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    // The kernel removes what a topology does not use before it verifies.
+    // The kernel removes code of features that the topology does not use before it
+    // verifies.
     for (features, kind) in [(feature::ALL, ""), (0, " (plain)")] {
         let mut ebpf = bpf::open(&integration::plan(TOPOLOGY), features).unwrap();
         for (name, program) in ebpf.programs_mut() {
             load(name, program).unwrap_or_else(|e| panic!("load {name}{kind}: {e}"));
-            // Kernels before 5.16 do not say.
+            // Kernels before 5.16 do not report this number.
             if let Some(count) = program.info().unwrap().verified_instruction_count() {
                 counts.insert(format!("{name}{kind}"), count);
             }

@@ -1,4 +1,4 @@
-//! `emu agent`: follows its file, is killed and comes again, and tells the truth.
+//! `emu agent`: it follows its file, survives kills, and reports its true state.
 use std::{
     fs,
     os::unix::fs::symlink,
@@ -18,7 +18,7 @@ use integration::{
 
 use crate::safety::snapshot;
 
-/// Queues hold what a sender sends that was kept from its processor for seconds.
+/// The queues are long enough for the backlog of a sender that got no CPU for seconds.
 const TOPOLOGY: &str = "
 version: 1
 name: NAME
@@ -35,7 +35,7 @@ fn text(name: &str, latency: &str) -> String {
     TOPOLOGY.replace("NAME", name).replace("LATENCY", latency)
 }
 
-/// A folder as the kubelet makes one of a ConfigMap.
+/// A folder with the symbolic links that the kubelet creates for a ConfigMap.
 struct ConfigMap {
     folder: tempfile::TempDir,
     version: u32,
@@ -43,7 +43,8 @@ struct ConfigMap {
 
 impl ConfigMap {
     fn new(text: &str) -> Self {
-        // A file system of the kernel's own: the VM's view of the host's has no events.
+        // On a file system of the guest kernel: the VM's view of the host's has no inotify
+        // events.
         let folder = tempfile::tempdir_in("/run").unwrap();
         let mut map = Self { folder, version: 0 };
         map.put(text);
@@ -55,7 +56,7 @@ impl ConfigMap {
         self.folder.path().join("topology.yaml")
     }
 
-    /// Swaps the contents, and removes the old ones.
+    /// Replaces the contents atomically, and removes the old ones.
     fn put(&mut self, text: &str) {
         self.version += 1;
         let at = |name: &str| self.folder.path().join(name);
@@ -71,8 +72,8 @@ impl ConfigMap {
     }
 }
 
-/// Whether the parser of Prometheus' own client, where Debian's package of it is
-/// installed, takes a scrape.
+/// Checks that the parser of Prometheus' own client accepts a scrape, if Debian's package
+/// of that client is installed.
 fn prometheus_takes(scrape: &str) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("scrape");
@@ -96,7 +97,7 @@ print(sum(len(f.samples) for f in parse(open(sys.argv[1]).read())))";
     }
 }
 
-/// All strings of a tree under these keys.
+/// Collects all strings below these keys of a JSON tree.
 fn strings<'a>(value: &'a serde_json::Value, keys: &[&str], found: &mut Vec<&'a str>) {
     match value {
         serde_json::Value::Object(map) => {
@@ -114,7 +115,7 @@ fn strings<'a>(value: &'a serde_json::Value, keys: &[&str], found: &mut Vec<&'a 
     }
 }
 
-/// Every metric and label that the dashboard asks for is in a scrape.
+/// Checks that a scrape has every metric and label that the dashboard queries.
 fn dashboard_finds(scrape: &Scrape) {
     let file = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -127,8 +128,8 @@ fn dashboard_finds(scrape: &Scrape) {
     queries.retain(|query| query.contains("emu_"));
     assert!(queries.len() > 8, "{queries:?}");
     for query in queries {
-        let words = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        let metrics: Vec<&str> = words.filter(|word| word.starts_with("emu_")).collect();
+        let names = query.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let metrics: Vec<&str> = names.filter(|name| name.starts_with("emu_")).collect();
         for metric in &metrics {
             let kinds = [("_total", "counter"), ("_bucket", "histogram")];
             let found = kinds
@@ -145,14 +146,15 @@ fn dashboard_finds(scrape: &Scrape) {
             let has = |s: &integration::openmetrics::Sample| {
                 metrics.contains(&s.name.as_str()) && s.labels.contains_key(label)
             };
-            // Prometheus adds the instance.
+            // The label `instance` is added by Prometheus.
             let known = ["", "instance"].contains(&label) || scrape.samples.iter().any(has);
             assert!(known, "{label} of {query}");
         }
     }
 }
 
-/// A histogram's buckets grow, the last is its count; gives its sum and its count.
+/// Checks that a histogram's buckets are cumulative and that the last equals the count;
+/// returns the sum and the count.
 fn histogram(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> (f64, f64) {
     let is_ours = |s: &&Sample| {
         s.name == format!("{name}_bucket")
@@ -177,7 +179,7 @@ fn histogram(scrape: &Scrape, name: &str, labels: &[(&str, &str)]) -> (f64, f64)
 }
 
 #[test]
-fn it_follows_its_file_and_says_so() {
+fn the_agent_follows_its_file_and_reports_it() {
     isolated(|| {
         let before = snapshot();
         let mut map = ConfigMap::new(&text("one", "10ms"));
@@ -186,11 +188,11 @@ fn it_follows_its_file_and_says_so() {
         assert_eq!(agent.wait_good()["topology"], "one");
         assert_eq!(agent.health(), 200);
 
-        // A new version is loaded in place, a bad one is not loaded at all.
+        // A valid new version is loaded in place, an invalid one is not loaded at all.
         map.put(&text("two", "30ms"));
         agent.wait("the second version", |_, value| value["topology"] == "two");
         map.put("version: 1\ngroups: {}\nfoo: 1\n");
-        let bad = agent.wait("bad", |code, value| {
+        let bad = agent.wait("the report of a bad file", |code, value| {
             code == 200 && !value["problem"].is_null()
         });
         assert_eq!(bad["topology"], "two");
@@ -216,7 +218,7 @@ fn it_follows_its_file_and_says_so() {
         assert_eq!(total("emu_packets_total", &up), 50.0);
         assert_eq!(status["packets"], 50);
         assert_eq!(total("emu_bytes_total", &up), 50.0 * 1_028.0);
-        // 1.028 ms each, and all before it for a burst.
+        // Each datagram takes 1.028 ms and, in a burst, waits for all before it.
         let (sum_s, count) = histogram(&scrape, "emu_queue_delay_seconds", &up);
         assert_eq!(count, 50.0);
         assert!((0.0514..=1.3108).contains(&sum_s), "{sum_s} s");
@@ -236,7 +238,8 @@ fn it_follows_its_file_and_says_so() {
         let late_s = total("emu_fq_lateness_seconds", &[("interface", "emu-ifb0")]);
         assert!(late_s > 0.0, "fq is never exactly in time: {body}");
 
-        // Good again, though it is what is loaded; and what somebody took away comes back.
+        // The file is valid again and equals the loaded state; then a removed part is
+        // restored.
         map.put(&text("two", "30ms"));
         agent.wait_good();
         assert_eq!(agent.scrape().0.sum("emu_agent_in_sync", &[]), 1.0);
@@ -251,8 +254,8 @@ fn it_follows_its_file_and_says_so() {
     });
 }
 
-/// Sends from one vnode to another while `meanwhile` runs; returns how many were sent
-/// and the delays of what arrived.
+/// Sends from one vnode to another while `meanwhile` runs; returns the number of sent
+/// datagrams and the delays of those that arrived.
 fn traffic(meanwhile: impl FnOnce()) -> (u32, Vec<f64>) {
     let (a, b) = (udp::socket("10.1.0.1"), udp::socket("10.2.0.1"));
     let send = |tag| udp::send(&a, "10.2.0.1", tag, 200).unwrap();
@@ -265,15 +268,14 @@ fn least(delays_ms: &[f64]) -> f64 {
     delays_ms.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
-/// How often the agent is killed; `EMU_KILLS=100` for the long form.
+/// Number of times that the agent is killed; `EMU_KILLS=100` for the long form.
 fn kills() -> u64 {
     let given = std::env::var("EMU_KILLS").ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
-/// SIGKILL at moments that are spread over all that an agent does, while the file
-/// changes: every packet is shaped, none is lost, and in the end the network is as the
-/// file asks.
+/// SIGKILL at moments spread over all phases of an agent, while the file changes: every
+/// packet is shaped, no packet is lost, and in the end the network is as the file says.
 #[test]
 fn killed_again_and_again() {
     isolated(|| {
@@ -287,7 +289,8 @@ fn killed_again_and_again() {
         let (sent, delays) = traffic(|| {
             for round in 0..kills() {
                 let agent = Agent::start(&file, 9750);
-                // Some die before they have seen anything, some after they are ready.
+                // Some agents die before they have read the file, some after they are
+                // ready.
                 thread::sleep(Duration::from_millis(round * 37 % 190));
                 let latency = [10, 25, 40][round as usize % 3];
                 map.put(&text(&format!("round-{round}"), &format!("{latency}ms")));
@@ -297,7 +300,7 @@ fn killed_again_and_again() {
             }
             let agent = Agent::start(&file, 9750);
             let last = format!("round-{}", kills() - 1);
-            agent.wait("as the file asks", |_, value| {
+            agent.wait("the state of the file", |_, value| {
                 value["topology"] == last.as_str()
             });
         });
@@ -308,14 +311,14 @@ fn killed_again_and_again() {
         );
         let reasons = &emu_json("status")["reasons"];
         assert_eq!(delays.len(), sent as usize, "{reasons}\n{log}");
-        // The least that any version asks for is 10 + 20 + 5 ms.
+        // The smallest latency of any version is 10 + 20 + 5 ms.
         let quickest = least(&delays);
         assert!(quickest >= 35.0, "a packet passed after {quickest} ms");
         let status = emu_json("status");
         assert_eq!(status["ok"], true, "{status}");
         let latency = [10.0, 25.0, 40.0][(kills() as usize - 1) % 3];
         let (_, delays) = traffic(|| thread::sleep(Duration::from_millis(300)));
-        // The quickest: other work on the machine makes packets late, never early.
+        // The minimum is compared: background load makes packets late, never early.
         let more = least(&delays) - latency - 25.0;
         assert!(
             (0.0..10.0).contains(&more),
@@ -325,8 +328,8 @@ fn killed_again_and_again() {
     });
 }
 
-/// Events happen once, in time, also when the agent is killed between them; what was
-/// due meanwhile is made up for.
+/// Each event runs once and on time, even if the agent is killed between events; the next
+/// agent catches up on the events that were due in between.
 #[test]
 fn events_go_on_with_another_agent() {
     isolated(|| {
@@ -353,7 +356,7 @@ fn events_go_on_with_another_agent() {
         agent.kill();
         thread::sleep(Duration::from_secs(5).saturating_sub(begin.elapsed()));
         let agent = Agent::start(&format!("{file} --start-at now --log-format json"), 9750);
-        agent.wait("in time again", |_, value| {
+        agent.wait("events on time again", |_, value| {
             value["events_start_unix_s"] == start
         });
         while done(&agent) < 2.0 {
@@ -388,7 +391,7 @@ fn events_go_on_with_another_agent() {
     });
 }
 
-/// The unit's capabilities are enough to load and unload.
+/// The capabilities of the systemd unit suffice to load and unload.
 #[test]
 fn few_capabilities_are_enough() {
     if !Path::new("/usr/bin/setpriv").exists() {
@@ -408,7 +411,7 @@ fn few_capabilities_are_enough() {
                 emu_path.display()
             ))
         };
-        // The BPF file system is mounted where an agent runs.
+        // An agent runs where the BPF file system is mounted.
         emu(&format!("load {} --no-verify", file.display()));
         emu("unload");
         with(&format!("load {} --no-verify", file.display()));

@@ -1,5 +1,5 @@
-//! The benches about the network at their quick sizes, and what they must show. Bounds are
-//! ratios of one run's neighbours.
+//! The network benches at their quick sizes, and their required results. Bounds are ratios
+//! of neighbours within one run.
 use integration::bench::{bench, files, held};
 
 #[test]

@@ -1,4 +1,4 @@
-//! `emu set`, `partition`, `heal`, `down` and `up` while traffic passes.
+//! `emu set`, `partition`, `heal`, `down` and `up` under traffic.
 use std::{net::UdpSocket, thread, time::Duration};
 
 use integration::{
@@ -11,7 +11,7 @@ use integration::{
 
 use crate::reload::{THREE, counter, under_traffic};
 
-/// How many of ten datagrams arrive.
+/// Number of datagrams that arrive, of ten.
 fn arriving(from: &UdpSocket, to: &UdpSocket, address: &str) -> usize {
     for tag in 0..10 {
         udp::send(from, address, tag, 100).unwrap();
@@ -51,7 +51,7 @@ fn byhand_latency_and_rate_change_without_a_loss() {
         // 64 KB at 3 Mbit/s.
         let limit = other["up"]["queue_limit_ns"].as_f64().unwrap();
         assert!((limit / 170_666_666.0 - 1.0).abs() < 1e-3, "{limit}");
-        // After the last change: 1 ms, 2 ms, 30 ms.
+        // After the last change the latencies are 1 ms, 2 ms and 30 ms.
         let late: Vec<f64> = arrivals
             .iter()
             .rev()
@@ -75,7 +75,7 @@ fn byhand_losses_are_those_that_were_set() {
         assert_eq!(arriving(&from, &to, "10.2.0.1"), 10);
         emu("set 10.1.0.1 loss=100%");
         assert_eq!(arriving(&from, &to, "10.2.0.1"), 0);
-        // A load puts back what the file says.
+        // A load restores the values of the file.
         TopologyFile::new(THREE).load_again();
         assert_eq!(arriving(&from, &to, "10.2.0.1"), 10);
     });
@@ -110,7 +110,7 @@ groups:
             assert!(!passes(de, us) && !passes(fr, us) && passes(de, fr));
             let cut = emu_json("status")["cut"].clone();
             assert_eq!(cut.as_array().unwrap().len(), 6, "{cut}");
-            // A load keeps what was cut by hand.
+            // A load keeps a partition that was made by hand.
             file.load_again();
             emu("heal fr us");
             assert!(!passes(de, us) && passes(fr, us));
@@ -128,8 +128,8 @@ groups:
     });
 }
 
-/// Sends more than the line takes while its rate changes from 1 to 3 Mbit/s; what arrived
-/// between one and two and a half seconds after the change.
+/// Sends more than the access link's rate, which changes from 1 to 3 Mbit/s; returns the
+/// datagrams that arrived between one and two and a half seconds after the change.
 fn full_line() -> Vec<Arrival> {
     TopologyFile::new(
         "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: {rate: 1mbit, queue: 15KB}}}\n",
@@ -152,8 +152,8 @@ fn full_line() -> Vec<Arrival> {
     arrivals.into_iter().filter(counts).collect()
 }
 
-/// Longest time between two datagrams that the line took. The queue holds 40 ms: if a busy
-/// machine keeps the sender from sending for longer, the line is not full.
+/// Longest time between two datagrams that the access link accepted. The queue holds 40 ms:
+/// if a busy machine delays the sender for longer, the link runs idle.
 fn longest_gap(part: &[Arrival]) -> Duration {
     let gaps = part.windows(2).map(|w| w[1].sent.saturating_sub(w[0].sent));
     gaps.max().unwrap_or(Duration::MAX)
@@ -175,10 +175,11 @@ fn byhand_rate_of_a_full_line() {
         };
         let time = part[part.len() - 1].arrived - part[0].arrived;
         let rate = (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64();
-        // Packets that a busy machine held up come at once: a short part is not exact.
+        // Packets that a busy machine delayed arrive at once, so the rate of a short part
+        // is inexact.
         let share = if is_virtual() { 0.002 } else { 0.25 };
         assert!((rate / 3e6 - 1.0).abs() < share, "{rate}");
-        // Still 15 KB: 40 ms at the new rate, 120 ms at the old.
+        // The queue still holds 15 KB: 40 ms at the new rate, 120 ms at the old one.
         let delays: Vec<f64> = part.iter().map(Arrival::delay_ms).collect();
         let delay = median(&delays);
         assert!((30.0..70.0).contains(&delay), "{delay}");
@@ -192,7 +193,7 @@ fn byhand_mistakes_say_what_to_do() {
             "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}, b: {prefix: 10.2.0.0/24, nodes: 2}}\n",
         );
         plain.load();
-        for (command, words) in [
+        for (command, message) in [
             ("set a loss=1%", "add `loss: 0%` to the group a"),
             (
                 "set a:b loss=1%",
@@ -211,7 +212,7 @@ fn byhand_mistakes_say_what_to_do() {
             let output = try_emu(command);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{command}: {said}");
-            assert!(said.contains(words), "{command}: {said}");
+            assert!(said.contains(message), "{command}: {said}");
         }
     });
 }

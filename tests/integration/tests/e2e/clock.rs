@@ -1,5 +1,5 @@
-//! Virtual time, as programs in the VM see it. Nothing to test where the clock is the
-//! machine's.
+//! Virtual time, as programs in the VM observe it. The tests are skipped where the clock is
+//! the machine's.
 use std::{
     fs,
     process::Command,
@@ -10,7 +10,7 @@ use std::{
 use emu_kernel::clock::Stopwatch;
 use integration::command::{python, run};
 
-/// Runs a test with a stopwatch over both clocks.
+/// Runs a test with a stopwatch for the virtual and the machine's clock.
 fn in_virtual_time(test: impl FnOnce(Stopwatch)) {
     match Stopwatch::start() {
         Some(stopwatch) => test(stopwatch),
@@ -63,20 +63,21 @@ fn a_program_that_polls_the_clock_sees_it_move() {
             reads += 1;
         }
         let used = stopwatch.elapsed();
-        // Each read is an entry of a microsecond; the timer tick has some, too.
+        // Each read enters the kernel for a microsecond; the timer tick also takes some
+        // time.
         assert!((4_000..=5_000).contains(&reads), "{reads} reads: {used}");
         assert_eq!(used.spins, 0, "{used}");
     });
 }
 
 #[test]
-fn threads_that_wait_for_each_other_by_looking_go_on() {
+fn threads_that_poll_for_each_other_make_progress() {
     in_virtual_time(|stopwatch| {
         let Some(python) = python() else {
             println!("SKIPPED: no python3");
             return;
         };
-        // One thread looks at a variable until another one, which sleeps, has set it.
+        // One thread polls a variable until another one, which sleeps, has set it.
         let program = "
 import threading, time
 done = []
@@ -103,12 +104,12 @@ fn files_that_are_written_have_the_emulated_time() {
     in_virtual_time(|_| {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let path = folder.path().join("file");
-        // Hours from the host's time, were it not the emulated one.
+        // Without an emulated clock this would differ from the host's time by hours.
         thread::sleep(Duration::from_secs(5 * 3_600));
         let before = SystemTime::now();
         fs::write(&path, "x").unwrap();
         run("sync");
-        // Looked up again, so that the host is asked.
+        // The file is looked up again, so that the guest asks the host.
         fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
         let time = fs::metadata(&path).unwrap().modified().unwrap();
         let late = time.duration_since(before).unwrap_or_default();

@@ -40,13 +40,13 @@ fn parse(text: &str) -> Vec<Value> {
         .collect()
 }
 
-/// What Ctrl-C does.
+/// Sends the signal of Ctrl-C.
 fn stop(child: &Child) {
     let process = nix::unistd::Pid::from_raw(child.id() as i32);
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGINT).unwrap();
 }
 
-/// When the events of these lines happened.
+/// Times at which the events of these lines ran.
 fn times(lines: &[Value]) -> Vec<Duration> {
     lines
         .iter()
@@ -54,8 +54,8 @@ fn times(lines: &[Value]) -> Vec<Duration> {
         .collect()
 }
 
-/// Delays in milliseconds of what was sent from some seconds after one time to some
-/// seconds after another.
+/// Delays in milliseconds of the datagrams that were sent within a window: from some
+/// seconds after one time to some seconds after another.
 fn window(arrivals: &[Arrival], from: (Duration, f64), to: (Duration, f64)) -> Vec<f64> {
     let at = |(time, s): (Duration, f64)| time.as_secs_f64() + s;
     arrivals
@@ -72,14 +72,14 @@ fn events_happen_in_time() {
         let gap = Duration::from_millis(10);
         let mut lines = Vec::new();
         let mut arrivals = Vec::new();
-        // A flow that no event is about tells when the machine paused.
+        // A flow that no event affects shows the pauses of the machine.
         let (_, control) = under_traffic("10.3.0.1", "10.3.0.2", gap, || {
             (_, arrivals) = under_traffic("10.1.0.1", "10.2.0.1", gap, || {
                 lines = parse(&emu("start --json"));
             });
         });
         let paused = |from: (Duration, f64), to: (Duration, f64)| {
-            // What is under way at the end of the window counts too.
+            // Datagrams in flight at the end of the window count too.
             let to = (to.0, to.1 + 0.4);
             let delays = window(&control, from, to);
             let seconds = (to.0.as_secs_f64() + to.1) - (from.0.as_secs_f64() + from.1);
@@ -92,7 +92,7 @@ fn events_happen_in_time() {
             .map(|l| l["late_ms"].as_f64().unwrap())
             .collect();
         println!("events late by {:.2} ms (median)", median(&late));
-        // The clock's thread wakes up by a timer of tokio, which counts milliseconds.
+        // The event thread wakes up by a tokio timer, which has millisecond resolution.
         assert!(median(&late) < bound_ms(2.0, 50.0), "{late:?}");
         let t = times(&lines);
         let mut measured = 0;
@@ -112,7 +112,7 @@ fn events_happen_in_time() {
             assert!((ms..ms + bound).contains(&delay), "{ms}: {delay}");
             measured += 1;
         }
-        // Around the middle of the ramp, from 80 to 280 ms.
+        // A window around the middle of the ramp from 80 to 280 ms.
         let (from, to) = ((t[1], 0.8), (t[1], 1.2));
         if !paused(from, to) {
             let delay = median(&window(&arrivals, from, to));
@@ -128,12 +128,12 @@ fn events_happen_in_time() {
             let least = if is_virtual() { 6 } else { 2 };
             assert!(measured >= least, "{measured}");
         }
-        // While cut off, and while all is lost.
+        // During the partition, and during the total loss.
         for (from, to) in [(2, 3), (4, 5)] {
             let passed = window(&arrivals, (t[from], 0.1), (t[to], -0.1));
             assert!(passed.is_empty(), "{}", passed.len());
         }
-        // Up and down: of 170 some arrive while the vnode is down.
+        // The vnode flaps: of 170 datagrams, some arrive while the vnode is down.
         let flapping = window(&arrivals, (t[6], 0.0), (t[6], 1.7)).len();
         assert!((20..150).contains(&flapping), "{flapping}");
         assert_eq!(emu_json("status")["down"].as_array().unwrap().len(), 0);
@@ -144,7 +144,7 @@ fn events_happen_in_time() {
 fn events_stop_and_leave_the_network_as_it_is() {
     isolated(|| {
         TopologyFile::new(EVENTS).load();
-        // From the partition on; stopped before it heals.
+        // From the partition onwards; stopped before the heal.
         let child = emu_command("start --from 4900ms")
             .stdout(Stdio::piped())
             .spawn()
@@ -163,7 +163,7 @@ fn events_stop_and_leave_the_network_as_it_is() {
             "{text}"
         );
         assert_eq!(emu_json("status")["cut"].as_array().unwrap().len(), 2);
-        // A load of the file keeps the cut, one from anew does not.
+        // A load of the file keeps the partition, a full reload does not.
         let file = TopologyFile::new(EVENTS);
         emu(&format!("load {} --no-verify --anew", file.path()));
         assert_eq!(emu_json("status")["cut"].as_array().unwrap().len(), 0);
@@ -175,18 +175,19 @@ fn events_need_a_file_that_has_some() {
     isolated(|| {
         TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}}\n").load();
         let output = try_emu("start");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1));
-        assert!(words.contains("has no `events`"), "{words}");
+        assert!(errors.contains("has no `events`"), "{errors}");
     });
 }
 
-/// Lines follow a recording of mahimahi's, a link a table, both in rounds.
+/// An access link follows a recording of mahimahi, and a link follows a table, both
+/// repeatedly.
 #[test]
 fn events_traces_are_followed() {
     isolated(|| {
         let folder = tempfile::tempdir().unwrap();
-        // 1500 bytes each 3 ms for a second (4 Mbit/s), then each 12 ms (1 Mbit/s).
+        // 1500 bytes every 3 ms for a second (4 Mbit/s), then every 12 ms (1 Mbit/s).
         let fast = (1..=333).map(|i| i * 3);
         let slow = (1..=83).map(|i| 1000 + i * 12);
         let text: Vec<String> = fast
@@ -220,7 +221,8 @@ traces:
         });
         let gap = Duration::from_millis(10);
         let mut lines = Vec::new();
-        // The other vnode's line: the small datagrams would find a full queue.
+        // The small datagrams use another vnode's access link, because the queue of this
+        // one is full.
         let (_, arrivals) = under_traffic("10.1.0.2:7001", "10.2.0.1", gap, || {
             let child = emu_command("start --json")
                 .stdout(Stdio::piped())
@@ -233,7 +235,7 @@ traces:
             lines = parse(&String::from_utf8_lossy(&output.stdout));
         });
         sender.join().unwrap();
-        // Both began at once, and the table ended after three seconds.
+        // Both traces started at once, and the table ended after three seconds.
         assert_eq!(lines.len(), 3, "{lines:?}");
         let begin = times(&lines)[0];
         for (from, ms) in [(0.3, 20.0), (1.3, 120.0), (3.3, 20.0)] {
@@ -242,8 +244,8 @@ traces:
         }
         assert!(window(&arrivals, (begin, 2.3), (begin, 2.8)).is_empty());
         let full = receiver.join().unwrap();
-        // Packets that wait leave at the rate of when they came. The median of the
-        // rounds: a pause of the sender empties the queue.
+        // Waiting packets leave at the rate of their arrival time. The median over the
+        // rounds counts, because a pause of the sender empties the queue.
         for (windows, rate) in [(&[0.4, 2.5, 4.5][..], 4e6), (&[1.5, 3.5][..], 1e6)] {
             let rates: Vec<f64> = windows
                 .iter()
@@ -266,7 +268,7 @@ traces:
     });
 }
 
-/// A recording that waits for traffic begins with it.
+/// A recording that waits for traffic starts with the first packet.
 #[test]
 fn events_traces_wait_for_the_first_packet() {
     isolated(|| {
@@ -290,10 +292,10 @@ traces: [{{vnode: 10.1.0.1, up: {}, begin: first-packet}}]
             thread::sleep(Duration::from_millis(1_500));
         });
         let lines = runner.join().unwrap();
-        let words: Vec<&str> = lines.iter().filter_map(|l| l["event"].as_str()).collect();
+        let texts: Vec<&str> = lines.iter().filter_map(|l| l["event"].as_str()).collect();
         assert!(
-            words[0].ends_with("begins") && words[1].ends_with("ends"),
-            "{words:?}"
+            texts[0].ends_with("begins") && texts[1].ends_with("ends"),
+            "{texts:?}"
         );
         let t = times(&lines);
         assert!(t[0] > first, "{lines:?}");

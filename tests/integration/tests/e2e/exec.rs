@@ -1,5 +1,5 @@
-//! `emu exec`: the sockets of a program have the vnode's address, in every
-//! language, and no other.
+//! `emu exec`: the sockets of a program have the vnode's address and no other, in every
+//! language.
 use std::process::Output;
 
 use integration::{
@@ -14,11 +14,12 @@ groups:
   old: {prefix: 10.1.0.0/24, nodes: 200, latency: 2ms}
   new: {prefix: 'fd10::/64', nodes: 200, latency: 2ms}
 ";
-/// Vnodes whose processes run, and the peers that see them, which run outside.
+/// Addresses of vnodes that run the probes, and of their peers, which run outside any
+/// vnode.
 pub const OLD: (&str, &str) = ("10.1.0.7", "10.1.0.100");
 pub const NEW: (&str, &str) = ("fd10::7", "fd10::64");
 
-/// Runs a test with the topology loaded and the probe in all languages.
+/// Runs a test with the topology loaded and the probes of all languages.
 fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
     isolated(|| {
         let file = TopologyFile::new(TOPOLOGY);
@@ -29,7 +30,7 @@ fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
     });
 }
 
-/// A Python program as a vnode; none where there is no Python.
+/// Output of a Python program that runs as a vnode; `None` without Python.
 fn python(vnode: &str, program: &str) -> Option<String> {
     let Some(python) = command::python() else {
         println!("SKIPPED a Python program: no python3");
@@ -41,10 +42,10 @@ fn python(vnode: &str, program: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Runs a program as a vnode to its end.
-pub fn as_vnode(vnode: &str, words: &[&str]) -> Output {
+/// Runs a program as a vnode to completion.
+pub fn as_vnode(vnode: &str, argv: &[&str]) -> Output {
     let mut command = emu_command(&format!("exec {vnode} --"));
-    command.args(words).output().unwrap()
+    command.args(argv).output().unwrap()
 }
 
 pub fn at(address: &str, port: u16) -> String {
@@ -67,7 +68,7 @@ fn peers_see_the_vnode() {
                 }
             }
         }
-        // An IPv6 socket that speaks IPv4.
+        // An IPv6 socket with IPv4-mapped addresses.
         for probe in probes {
             for way in ["tcp connect", "udp connect", "udp sendto"] {
                 let seen = probe.run(OLD.0, &format!("{way} ::ffff:{} 7000", OLD.1));
@@ -128,7 +129,7 @@ fn foreign_addresses_are_refused() {
     });
 }
 
-/// The other family is unreachable, as on a host without an address of it.
+/// The other address family is unreachable, as on a host without an address of that family.
 #[test]
 fn other_families_are_unreachable() {
     with_probes(|probes| {
@@ -159,12 +160,12 @@ fn loopback_stays_usable() {
     });
 }
 
-/// What P2P programs do: everybody listens on the same port.
+/// P2P programs usually all listen on the same port.
 #[test]
 fn a_port_is_bound_160_times() {
     with_probes(|probes| {
         let probe = probes.last().unwrap();
-        // The smallest program that there is.
+        // The C program is the smallest one.
         let probe = probes.iter().find(|p| p.language == "C").unwrap_or(probe);
         for kind in ["tcp", "udp"] {
             let servers: Vec<_> = (0..160)
@@ -180,8 +181,8 @@ fn a_port_is_bound_160_times() {
     });
 }
 
-/// Without a bind there is no hook to give the listener an address: it answers
-/// as its vnode and on loopback, and as nobody else.
+/// Without a bind no hook can give the listener an address: it answers as its vnode and on
+/// loopback, but at no other address.
 #[test]
 fn a_listener_that_never_called_bind_cannot_answer_as_another() {
     with_probes(|_| {
@@ -207,10 +208,10 @@ for address in ['10.1.0.7', '127.0.0.1', '10.1.0.8']:
     });
 }
 
-/// Ways around bind and connect: a control message, a socket option, a raw
-/// socket, loopback as the source.
+/// Attempts to evade the hooks of bind and connect: a control message, a socket option, a
+/// raw socket, loopback as the source address.
 #[test]
-fn nobody_speaks_as_somebody_else() {
+fn programs_cannot_use_other_source_addresses() {
     with_probes(|_| {
         let program = "
 import socket, struct
@@ -252,7 +253,7 @@ attempt(lambda: six.bind(('::', 0)))
     });
 }
 
-/// A wildcard destination means oneself, and a wildcard listener is there.
+/// A wildcard destination means the vnode itself, where a wildcard listener answers.
 #[test]
 fn a_wildcard_destination_is_the_vnode_itself() {
     with_probes(|probes| {
@@ -273,16 +274,16 @@ fn ping_works_with_the_address_named() {
     with_probes(|_| {
         let ping = ["sh", "-c", "ping -n -c 2 -I $EMU_VNODE 10.1.0.8"];
         let output = as_vnode(OLD.0, &ping);
-        let words = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(words.contains("2 received"), "{words}");
-        // Without it the kernel would choose 10.1.0.8 itself as the source.
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("2 received"), "{text}");
+        // Without the hook the kernel would choose 10.1.0.8 itself as the source address.
         let output = as_vnode(OLD.0, &["ping", "-n", "-c", "1", "-W", "1", "10.1.0.8"]);
-        let words = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(words.contains("0 received"), "{words}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("0 received"), "{text}");
     });
 }
 
-/// The same addresses in two namespaces, one of them reached in the way that
+/// The same addresses in two namespaces, one of them entered by `ip netns exec`, which
 /// hides the cgroup file system; and packets of a vnode to another host.
 #[test]
 fn namespaces_do_not_mix() {
@@ -304,17 +305,18 @@ fn namespaces_do_not_mix() {
         hosts[1].enter(move || {
             let server = probe.serve("old/99", "tcp", "0.0.0.0", 7006);
             assert_eq!(server.bound, "10.1.0.100");
-            // Left running in the other namespace.
+            // The server is left running in the other namespace.
             std::mem::forget(server);
         });
         let (emu_path, name) = (emu_path(), hosts[0].name());
-        let inside = |words: &str| format!("ip netns exec {name} {} {words}", emu_path.display());
+        let inside =
+            |arguments: &str| format!("ip netns exec {name} {} {arguments}", emu_path.display());
         let probe = env!("CARGO_BIN_EXE_probe");
         let ask = format!("exec old/6 -- {probe} tcp connect 10.1.0.100 7006");
         assert_eq!(run(&inside(&ask)).trim(), "10.1.0.7");
         let wrong = command::try_run(&inside("exec 10.1.0.100 -- true"));
-        let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
-        assert!(words.contains("no vnode of this host but of h2"), "{words}");
+        let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
+        assert!(text.contains("no vnode of this host but of h2"), "{text}");
         run(&inside("unload"));
         hosts[1].enter(|| emu("unload --kill"));
     });

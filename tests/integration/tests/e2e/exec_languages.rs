@@ -1,5 +1,5 @@
-//! `emu exec`: unmodified programs, whatever they are written in and linked with, and
-//! the address that their peers see.
+//! `emu exec`: unmodified programs of any language and linkage, and the address that their
+//! peers see.
 use std::{net::IpAddr, time::Instant};
 
 use integration::{
@@ -11,14 +11,15 @@ use integration::{
 
 use crate::exec::{NEW, OLD, TOPOLOGY, as_vnode, at};
 
-/// What a program does, where, and what is expected of it.
+/// A test case: the action of a program, its place, and the expected result.
 struct Cell {
     what: String,
     found: String,
     expected: String,
 }
 
-/// An address as Rust writes it, IPv4 as such: languages differ in both.
+/// Normalises an address as Rust formats it, with IPv4-mapped addresses as IPv4, because
+/// languages differ in both.
 fn plain(address: &str) -> String {
     let parsed = address.trim().parse::<IpAddr>();
     parsed.map_or_else(
@@ -27,7 +28,7 @@ fn plain(address: &str) -> String {
     )
 }
 
-/// Programs that speak: their peer tells which address it sees.
+/// Programs that send: the peer replies with the address that it sees.
 fn speaking(probe: &Probe, cells: &mut Vec<Cell>) {
     for (vnode, other, to) in [
         (OLD.0, OLD.1.to_owned(), "IPv4"),
@@ -45,8 +46,8 @@ fn speaking(probe: &Probe, cells: &mut Vec<Cell>) {
     }
 }
 
-/// Programs that listen everywhere: what they are bound to, and that they hear and
-/// answer at the vnode's address, with the address of who asks.
+/// Programs that listen on the wildcard address: the address that they are bound to, and
+/// that they receive and answer at the vnode's address and see the client's address.
 fn listening(probe: &Probe, cells: &mut Vec<Cell>) {
     for ((vnode, other), wildcard) in [(OLD, "0.0.0.0"), (OLD, "::"), (NEW, "::")] {
         for kind in ["tcp", "udp"] {
@@ -61,7 +62,7 @@ fn listening(probe: &Probe, cells: &mut Vec<Cell>) {
     }
 }
 
-/// Programs that name another vnode's address.
+/// Programs that use another vnode's address.
 fn pretending(probe: &Probe, cells: &mut Vec<Cell>) {
     for (vnode, address) in [(OLD.0, "10.1.0.8"), (NEW.0, "fd10::8")] {
         for kind in ["tcp", "udp"] {
@@ -79,13 +80,13 @@ fn exec_gives_every_language_its_address() {
     matrix(|language| !is_heavy(language));
 }
 
-/// Those that take long to start have a test's time for themselves.
+/// Languages that start slowly have a test and its time limit of their own.
 #[test]
 fn exec_gives_heavy_languages_their_address() {
     matrix(is_heavy);
 }
 
-/// Runs the probe in the languages that are wanted, in every way.
+/// Runs the probe in the wanted languages, in all cases.
 fn matrix(wanted: fn(&str) -> bool) {
     isolated(move || {
         let file = TopologyFile::new(TOPOLOGY);
@@ -123,8 +124,8 @@ fn matrix(wanted: fn(&str) -> bool) {
     });
 }
 
-/// What a program sees of itself: getsockname, getpeername, and the addresses of a
-/// datagram in recvmsg.
+/// Addresses that a program sees: getsockname, getpeername, and those of a datagram in
+/// recvmsg.
 #[test]
 fn exec_shows_sockets_the_vnode() {
     isolated(|| {
@@ -153,7 +154,7 @@ fn exec_shows_sockets_the_vnode() {
     });
 }
 
-/// Prints what the sockets of a vnode see of themselves and of their peer.
+/// Prints the addresses that the sockets of a vnode see of themselves and of their peers.
 const VIEWS: &str = "
 import socket, sys
 vnode, other = sys.argv[1:]

@@ -1,4 +1,4 @@
-//! `emu exec`: what becomes of the program as a process, and what stays of it.
+//! `emu exec`: the program's process, and the state that remains after its exit.
 use std::{
     fs,
     io::Write,
@@ -19,7 +19,7 @@ use crate::{
     safety::snapshot,
 };
 
-/// Cgroups of this namespace's vnodes, once something is loaded.
+/// Cgroup folder of this namespace's vnodes, once a topology is loaded.
 fn cgroups() -> PathBuf {
     let status = emu_json("status");
     let pins = Path::new(status["pins"].as_str().unwrap()).to_owned();
@@ -38,7 +38,7 @@ fn loaded(test: impl FnOnce() + Send + 'static) {
     });
 }
 
-/// What a shell line prints as a vnode.
+/// Output of a shell command that runs as a vnode.
 fn shell(line: &str) -> String {
     let output = as_vnode("old/6", &["sh", "-c", line]);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -62,30 +62,34 @@ fn sleeper(vnode: &str) -> Child {
 #[test]
 fn exec_gives_the_status_of_the_program() {
     loaded(|| {
-        let code = |words: &[&str]| as_vnode("10.1.0.7", words).status.code();
+        let code = |argv: &[&str]| as_vnode("10.1.0.7", argv).status.code();
         assert_eq!(code(&["true"]), Some(0));
         assert_eq!(code(&["sh", "-c", "exit 7"]), Some(7));
         assert_eq!(code(&["no-such-program"]), Some(127));
         assert_eq!(code(&["/etc/passwd"]), Some(126));
         let killed = as_vnode("10.1.0.7", &["sh", "-c", "kill -TERM $$"]);
         assert_eq!(killed.status.signal(), Some(15));
-        // In place of emu: a signal to it is a signal to the program.
+        // The program replaces emu in its process, so a signal to emu is a signal to the
+        // program.
         let mut child = sleeper("10.1.0.7");
         let id = nix::unistd::Pid::from_raw(child.id() as i32);
         nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(2));
         for wrong in ["10.9.0.1", "old/200", "nosuch/0", "old"] {
             let output = as_vnode(wrong, &["true"]);
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(125), "{words}");
-            assert!(words.contains("as group/index, the first being"), "{words}");
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(125), "{errors}");
+            assert!(
+                errors.contains("as group/index, the first being"),
+                "{errors}"
+            );
         }
     });
     isolated(|| {
         let output = as_vnode("10.1.0.7", &["true"]);
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(125), "{words}");
-        assert!(words.contains("nothing is loaded"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(125), "{errors}");
+        assert!(errors.contains("nothing is loaded"), "{errors}");
     });
 }
 
@@ -140,7 +144,7 @@ fn exec_runs_as_the_user_behind_sudo() {
         assert_eq!(shell("id -u"), "0");
         let unknown = try_emu("exec --user no-such-user old/6 -- id");
         assert_eq!(unknown.status.code(), Some(125));
-        // An ordinary user's program cannot leave its vnode.
+        // A program of an unprivileged user cannot leave its vnode.
         let leave = "echo $$ > /sys/fs/cgroup/cgroup.procs; cut -d: -f3 /proc/self/cgroup";
         let output = emu_command("exec --user nobody old/6 -- sh -c")
             .arg(leave)
@@ -171,14 +175,14 @@ fn exec_it_gives_a_shell() {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("I am 10.1.0.7"), "{text}");
         assert_eq!(output.status.code(), Some(3), "{text}");
-        // Without a terminal, or without a program, it says so.
+        // Without a terminal, or without a program, emu prints an error.
         let piped = emu_command("exec old/6 -it").stdin(Stdio::null()).output();
         assert_eq!(piped.unwrap().status.code(), Some(125));
         assert_eq!(try_emu("exec old/6").status.code(), Some(125));
     });
 }
 
-/// Cgroups that a program makes inside its own are the vnode's as well.
+/// Cgroups that a program creates inside its own belong to the vnode as well.
 #[test]
 fn exec_identity_reaches_nested_cgroups() {
     loaded(|| {
@@ -197,7 +201,7 @@ fn exec_identity_reaches_nested_cgroups() {
     });
 }
 
-/// emu itself works as a vnode, and root's programs may become another one.
+/// emu itself works as a vnode, and root's programs may become another vnode.
 #[test]
 fn exec_inside_exec() {
     loaded(|| {
@@ -206,15 +210,15 @@ fn exec_inside_exec() {
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
         assert!(text.contains("\"processes\": 1"), "{text}");
         let other = ["exec", "old/6", "--", env!("CARGO_BIN_EXE_probe")];
-        let mut words = vec![emu_path.as_str()];
-        words.extend(other);
-        words.extend(["udp", "bind", "0.0.0.0", "7011"]);
-        let output = as_vnode("new/6", &words);
+        let mut argv = vec![emu_path.as_str()];
+        argv.extend(other);
+        argv.extend(["udp", "bind", "0.0.0.0", "7011"]);
+        let output = as_vnode("new/6", &argv);
         assert_eq!(output.stdout, b"10.1.0.7\n");
     });
 }
 
-/// Children have the identity too, and the line's latency is theirs.
+/// Children have the vnode's identity too, and the access link delays their packets.
 #[test]
 fn exec_shapes_what_children_send() {
     loaded(|| {
@@ -237,18 +241,18 @@ fn unload_waits_for_processes_or_kills_them() {
             (&7.into(), &7.into())
         );
         let (loaded, cgroups) = (snapshot(), cgroups());
-        // A load that changes in place leaves them alone.
+        // A load in place leaves the programs alone.
         let load = format!("load {} --no-verify --anew", file.path());
         for command in ["unload", &load] {
             let output = try_emu(command);
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
             assert_eq!(output.status.code(), Some(1), "{command}");
             assert!(
-                words
+                errors
                     .contains("still running: 7 of `emu exec` or `emu run`, as 10.1.0.1, 10.1.0.2"),
-                "{words}"
+                "{errors}"
             );
-            assert!(words.contains("and 2 other vnodes"), "{words}");
+            assert!(errors.contains("and 2 other vnodes"), "{errors}");
             assert_eq!(snapshot(), loaded, "{command} changed something");
         }
         emu(&format!("load {} --no-verify", file.path()));
@@ -262,13 +266,13 @@ fn unload_waits_for_processes_or_kills_them() {
     });
 }
 
-/// Undo steps recorded so far in this namespace.
+/// Number of undo steps recorded so far in this namespace.
 fn recorded(journal: &Path) -> usize {
     fs::read_to_string(journal).map_or(0, |text| text.lines().count())
 }
 
-/// SIGKILL at moments of the first exec, which sets everything up: the next one
-/// does its work, and unload cleans up after either.
+/// SIGKILL at moments of the first exec, which sets everything up: the next exec succeeds,
+/// and unload cleans up in both cases.
 #[test]
 fn unload_cleans_up_after_a_killed_exec() {
     isolated(|| {
@@ -298,7 +302,7 @@ fn unload_cleans_up_after_a_killed_exec() {
     });
 }
 
-/// The measurement of the hooks' cost runs here too, and leaves nothing.
+/// The measurement of the hooks' cost runs here too, and leaves no residue.
 #[test]
 fn exec_bench_measures_and_cleans_up() {
     isolated(|| {

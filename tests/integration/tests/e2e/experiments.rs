@@ -1,12 +1,13 @@
-//! The ready experiments in `experiments/`: real programs, which say themselves
-//! whether they did what they were to do.
+//! The ready-made experiments in `experiments/`: real programs, which check themselves
+//! whether they completed their task.
 use integration::{
     experiment::{Results, run},
     netns::isolated,
 };
 use serde_json::Value;
 
-/// The median of what homes sent in all, for the swarm is none if only seeders do.
+/// Median of the bytes that the home vnodes sent: without uploads of clients there is no
+/// swarm.
 fn median_upload_bytes(results: &Results) -> u64 {
     let mut last = std::collections::BTreeMap::new();
     for row in results.table("counters.csv") {
@@ -29,7 +30,7 @@ fn bittorrent_clients_get_the_same_file_and_share_it() {
             clients.iter().all(|text| text.contains("file: OK")),
             "{clients:?}"
         );
-        // A sixteenth of the file is far more than the acknowledgements of it.
+        // A sixteenth of the file is far more than the acknowledgements for the file.
         let sent = median_upload_bytes(&results);
         assert!(sent > (1 << 20) / 16, "clients sent {sent} bytes (median)");
     });
@@ -69,7 +70,7 @@ fn http_pages_arrive_and_iperf3_gets_its_line() {
         let bits_per_s = meter["end"]["sum_received"]["bits_per_second"]
             .as_f64()
             .unwrap();
-        // 1448 of 1500 bytes are data, and TCP has to find the rate first.
+        // 1448 of 1500 bytes are payload, and TCP has to find the rate first.
         let share = bits_per_s / 8e6;
         println!("iperf3: {share:.3} of the line");
         assert!((0.85..=1.0).contains(&share), "{share} of the line");

@@ -215,7 +215,7 @@ programs:
     let place = canary.place.display().to_string();
     fs::write(lab.path("evil.sh"), program.replace("{canary}", &place)).unwrap();
     fs::set_permissions(lab.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = emu_command(&lab.words("out"));
+    let mut command = emu_command(&lab.command_line("out"));
     command.args(["--user", "nobody"]);
     let output = ends(command, trap);
     let said = String::from_utf8_lossy(&output.stderr).into_owned()
@@ -291,7 +291,7 @@ fn shared_run(trap: &str, host: &str, plant: impl Fn(&Path, &Path)) {
         lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     fs::set_permissions(lab.path(""), fs::Permissions::from_mode(0o755)).unwrap();
-    let mut command = emu_command(&lab.words("out"));
+    let mut command = emu_command(&lab.command_line("out"));
     command.args("--rank 0 --size 1 --user nobody --meet-within 5s".split(' '));
     ends(command, trap);
     canary.check(trap);

@@ -38,7 +38,7 @@ fn vnodes_on_two_hosts_see_the_model() {
             assert_eq!(report["ok"], true, "{report}");
             assert_eq!(report["pairs"].as_array().unwrap().len(), pairs);
         }
-        // The way through `ip netns exec`, which hides the BPF file system.
+        // By `ip netns exec`, which hides the BPF file system.
         let emu_path = integration::command::emu_path();
         let inside = format!("ip netns exec {} {}", hosts[0].name(), emu_path.display());
         let status = run(&format!("{inside} status --json"));
@@ -53,7 +53,7 @@ fn vnodes_on_two_hosts_see_the_model() {
     });
 }
 
-/// Loading inside `ip netns exec` works too, and is seen from outside it.
+/// A load inside `ip netns exec` works too, and is visible from outside.
 #[test]
 fn load_inside_ip_netns_exec() {
     isolated(|| {
@@ -89,14 +89,14 @@ fn snapshot(host: &str) -> String {
         .collect()
 }
 
-/// How many hosts; `EMU_HOSTS=1,2,4,8` for the long form.
+/// Numbers of hosts; `EMU_HOSTS=1,2,4,8` for the long form.
 fn sizes() -> Vec<usize> {
     let given = std::env::var("EMU_HOSTS").unwrap_or_else(|_| "1,2,4".to_owned());
     given.split(',').map(|n| n.parse().unwrap()).collect()
 }
 
-/// The paper's topology spread over hosts: whether a pair's ends are on one host or on
-/// two, its round trip is the model's.
+/// The paper's topology over several hosts: the round trip of a pair is the model's,
+/// whether its ends are on one host or on two.
 #[test]
 fn the_paper_over_several_hosts() {
     let paper = fs::read_to_string(format!("{TOPOLOGIES}/p2plab.yaml")).unwrap();
@@ -121,15 +121,16 @@ fn paper_over(size: usize, text: &str) {
         vnodes += loaded["vnodes"].as_u64().unwrap();
     }
     assert_eq!(vnodes, 2_750);
-    // From the first and the last: probes of all at once would queue behind each other.
+    // From the first and the last host only: simultaneous probes of all hosts would queue
+    // behind each other.
     let probers: Vec<usize> = if size == 1 {
         vec![0]
     } else {
         vec![0, size - 1]
     };
     for prober in probers {
-        // The verdict is by the median, which other work on the machine moves; the
-        // quickest of the replies is what the emulation gave.
+        // emu's verdict uses the median, which background load shifts; the minimum shows
+        // the delay that the emulation gave.
         let report = hosts[prober].enter(|| try_emu("verify --samples 5 --json"));
         let report: Value = serde_json::from_slice(&report.stdout).unwrap();
         let pairs = report["pairs"].as_array().unwrap();
@@ -142,7 +143,7 @@ fn paper_over(size: usize, text: &str) {
             )
         };
         let ((near, near_ms), (far, far_ms)) = (worst(false), worst(true));
-        // 15 pairs of groups here; each group to each group elsewhere.
+        // 15 pairs of groups on one host; and each group with each group on another host.
         assert_eq!((near, far), (15, if size > 1 { 25 } else { 0 }));
         assert!(near_ms < 10.0 && far_ms < 10.0, "{report:#}");
         println!(
@@ -153,11 +154,11 @@ fn paper_over(size: usize, text: &str) {
         assert_eq!(others.len(), size - 1);
         for other in others {
             assert!(other["rtt_ms"]["p50"].as_f64().unwrap() < 50.0, "{other}");
-            // One machine has one clock.
+            // All namespaces share the machine's clock.
             let offset = |end: &str| other["clock_offset_ms"][end].as_f64().unwrap();
             assert!(offset("least") <= 0.0 && offset("most") >= 0.0, "{other}");
         }
-        // Vnodes of others are reached through their hosts, not asked for one by one.
+        // Vnodes of other hosts have routes through those hosts, and no neighbour entries.
         let neighbours = run(&format!("ip -n {} neigh", hosts[prober].name()));
         assert!(neighbours.lines().count() < size + 64, "{neighbours}");
     }
@@ -166,7 +167,7 @@ fn paper_over(size: usize, text: &str) {
     }
 }
 
-/// The quickest reply of a pair less the model's time and the link's.
+/// Minimum round trip of a pair minus the model's time and the physical link's.
 fn least_error_ms(pair: &Value) -> f64 {
     assert_eq!(pair["samples"], 5, "{pair}");
     let ms = |value: &Value| value.as_f64().unwrap();
@@ -186,8 +187,8 @@ latencies:
   - {between: [a, b], latency: LATENCY}
 ";
 
-/// Four agents get another file one after the other, while vnodes of all hosts send:
-/// every packet arrives, neither earlier than the quicker file says.
+/// Four agents get another file one after the other, while vnodes of all hosts send: every
+/// packet arrives, no earlier than the smaller latency of the two files allows.
 #[test]
 fn a_change_rolls_over_four_agents() {
     isolated(|| {
@@ -206,10 +207,10 @@ fn a_change_rolls_over_four_agents() {
                 agent
             }));
         }
-        // A vnode of group a on each host sends to one of group b on the next host.
+        // A vnode of group a on each host sends to a vnode of group b on the next host.
         let sockets = hosts.iter().enumerate().map(|(rank, host)| {
             host.enter(move || {
-                // The blocks of the second group begin with the second host.
+                // The blocks of the second group start on the second host.
                 let sender = format!("10.1.0.{}", rank * 2 + 1);
                 let receiver = format!("10.2.0.{}", (rank + 3) % 4 * 2 + 1);
                 (udp::socket(&sender), udp::socket(&receiver))

@@ -1,4 +1,4 @@
-//! IPv6 on equal terms, in one file with IPv4.
+//! IPv6 with the same features as IPv4, in one file with IPv4.
 use std::{thread, time::Duration};
 
 use integration::{
@@ -37,7 +37,8 @@ fn a_mixed_file_shows_the_model_and_unloads() {
             file.load();
             let report = emu_json("verify --rates");
             assert_eq!(report["ok"], true, "{addressing}: {report}");
-            // near-near, near-far, far-far, old-old: the families do not meet.
+            // near-near, near-far, far-far, old-old: there are no pairs across address
+            // families.
             assert_eq!(report["pairs"].as_array().unwrap().len(), 4);
             assert_eq!(report["rates"].as_array().unwrap().len(), 6);
             let near = &emu_json("status fd10:0:1::1")["up"]["counters"];
@@ -76,7 +77,8 @@ fn two_hosts_reach_each_other_by_both_families() {
         let hosts = two_hosts("six");
         for (i, host) in hosts.iter().enumerate() {
             let name = host.name();
-            // Neighbour discovery needs a link-local address, which these lack.
+            // Neighbour discovery needs a link-local address, which these interfaces do not
+            // have.
             for prefix in ["fd99", "fe80"] {
                 let address = format!("{prefix}::{}/64", i + 1);
                 run(&format!("ip -n {name} addr add {address} dev eth0 nodad"));

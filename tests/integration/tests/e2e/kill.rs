@@ -8,10 +8,10 @@ use integration::{
 
 use crate::{latency::TOPOLOGIES, safety::snapshot};
 
-/// Kills spread evenly over the time that the command takes.
+/// Number of kills, spread evenly over the time of the command.
 const KILLS: u32 = 12;
 
-/// How long a warm load takes.
+/// Time of a load with warm caches.
 fn load_time(load: &str) -> Duration {
     emu(load);
     emu("unload");
@@ -33,13 +33,13 @@ fn kill_after(arguments: &str, wait: Duration) {
     let _ = child.wait();
 }
 
-/// Undo steps recorded so far in this namespace.
+/// Number of undo steps recorded so far in this namespace.
 fn recorded(journal: &Path) -> usize {
     fs::read_to_string(journal).map_or(0, |text| text.lines().count())
 }
 
-/// Kills a load as soon as it has recorded so many steps, that is, in the middle
-/// of each of its changes in turn.
+/// Kills a load as soon as it has recorded N steps, for each N, that is, in the middle of
+/// each of its changes.
 #[test]
 fn a_load_killed_in_each_phase_is_undone_by_unload() {
     isolated(|| {

@@ -11,10 +11,10 @@ use integration::{
 
 use crate::netem::{Line, four_stages};
 
-/// Where the repository is, seen from this crate.
+/// Folder of the topologies in the repository.
 pub const TOPOLOGIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../topologies");
 
-/// The design's table, in milliseconds.
+/// The design's table of round-trip times, in milliseconds.
 const P2PLAB: [(&str, &str, f64); 15] = [
     ("modem", "modem", 464.0),
     ("modem", "adsl", 518.6),
@@ -50,10 +50,10 @@ pub fn p2plab_shows_the_table_of_the_design() {
                 .unwrap();
             let expected = number(&pair["expected_rtt_ms"]);
             assert!((expected - rtt_ms).abs() < 0.06, "{from}-{to}: {expected}");
-            // Quiet: 0.5 ms + 0.1 %. Four times that leaves room for a machine
-            // that is shared, and is far from any serialisation of these lines
-            // but the fastest. A round trip passes four queues more than one of
-            // the loopback, which an emulated processor takes milliseconds for.
+            // On an idle machine the error is 0.5 ms + 0.1 %. Four times that allows for a
+            // shared machine, and is far below any serialisation time of these access links
+            // but the fastest. A round trip passes four queues more than one of the
+            // loopback, which takes milliseconds on an emulated CPU.
             let bound = bound_ms(ENTRIES_MS, 2.0 + 0.004 * rtt_ms + 5.0 * host_rtt_ms);
             let got = number(&pair["rtt_ms"]["p50"]);
             assert!(
@@ -64,9 +64,9 @@ pub fn p2plab_shows_the_table_of_the_design() {
     });
 }
 
-/// Both ways of a datagram of `ping`'s size, in milliseconds: the kernel stamps
-/// the arrivals, so that no process is in the way. (`ping` itself prints whole
-/// milliseconds from 100 ms on.)
+/// Round-trip times of datagrams of `ping`'s size, in milliseconds: the kernel timestamps
+/// the arrivals, so that no process delays them. (`ping` itself prints whole milliseconds
+/// from 100 ms on.)
 fn round_trips(ends: [(&UdpSocket, &str); 2], samples: u32) -> Vec<f64> {
     let [(here, from), (there, to)] = ends;
     (0..samples)
@@ -80,8 +80,8 @@ fn round_trips(ends: [(&UdpSocket, &str); 2], samples: u32) -> Vec<f64> {
         .collect()
 }
 
-/// Side by side in one run: the cable-campus pair (850.9 ms) made of netem, in
-/// the same four stages.
+/// Both in one run: the cable-campus pair (850.9 ms) of emu and of netem, in the same four
+/// stages.
 #[test]
 pub fn the_error_is_not_larger_than_that_of_netem() {
     isolated(|| {
@@ -103,7 +103,7 @@ pub fn the_error_is_not_larger_than_that_of_netem() {
         let [left, right] = [("192.0.2.1", &hosts[0]), ("192.0.2.2", &hosts[1])]
             .map(|(address, host)| host.enter(move || udp::socket(address)));
         let (mut ours, mut netem) = (Vec::new(), Vec::new());
-        // In turns, so that both meet the same moods of the machine.
+        // The systems are interleaved, so that background load affects both alike.
         for _ in 0..12 {
             ours.extend(round_trips([(&here, "10.1.3.9"), (&there, "10.2.0.9")], 1));
             netem.extend(round_trips(
@@ -111,15 +111,15 @@ pub fn the_error_is_not_larger_than_that_of_netem() {
                 1,
             ));
         }
-        // netem charges the 14 bytes of the Ethernet header as well.
+        // netem also charges the 14 bytes of the Ethernet header.
         let bits = 8.0 * (1.0 / 1e6 + 1.0 / 8e6 + 2.0 / 10e6) * 1e3;
         let (expected, expected_netem) = (850.0 + 84.0 * bits, 850.0 + 98.0 * bits);
         let (error, error_netem) = (median(&ours) - expected, median(&netem) - expected_netem);
         println!("error: emu {error:+.3} ms, netem {error_netem:+.3} ms");
-        // Two medians of 12 on a shared machine differ by half a millisecond when nothing
-        // is wrong, and where the machine makes netem's own round trips vary, by more:
-        // the standard error of their difference is 0.38 of an interquartile range
-        // (1.25 σ / √12 each, 1.35 σ in a range). The smallest stage is 5 ms.
+        // On a shared machine two medians of 12 differ by half a millisecond when nothing
+        // is wrong, and by more where the machine makes netem's own round trips vary: the
+        // standard error of their difference is 0.38 of an interquartile range (1.25 σ /
+        // √12 each, 1.35 σ in a range). The smallest stage is 5 ms.
         let noise = quartiles(&netem);
         let in_real = error_netem.abs() + 0.5 + (noise[1] - noise[0]);
         let bound = bound_ms(ENTRIES_MS, in_real);
@@ -153,7 +153,7 @@ fn an_idle_pipe_delays_its_first_packet_by_its_serialisation() {
             udp::send(&from, "10.1.0.2", tag, 1472).unwrap();
             udp::receive(&to, 1, Duration::from_secs(3))[0].delay_ms()
         });
-        // 1500 bytes: 357.1 ms at 33.6 kbit/s and 214.3 ms at 56 kbit/s.
+        // 1500 bytes take 357.1 ms at 33.6 kbit/s and 214.3 ms at 56 kbit/s.
         let delay = median(&delays);
         let expected = 8.0 * 1500.0 * (1.0 / 33.6 + 1.0 / 56.0);
         let bound = bound_ms(ENTRIES_MS, 15.0);
@@ -161,8 +161,8 @@ fn an_idle_pipe_delays_its_first_packet_by_its_serialisation() {
     });
 }
 
-/// Delivery times must not show as receive times: SO_TIMESTAMP, and `ping -D`
-/// which complains when time goes back.
+/// Delivery times must not appear as receive times: checked by SO_TIMESTAMP, and by `ping
+/// -D`, which complains if time goes back.
 #[test]
 fn receive_stamps_are_real_time() {
     isolated(|| {
@@ -183,8 +183,8 @@ fn receive_stamps_are_real_time() {
     });
 }
 
-/// 400 sparse flows with latencies of 20 ms and 2.5 s: with flows chosen by
-/// vnode and group none waits for another; with a short hash they do.
+/// 400 sparse flows with latencies of 20 ms and 2.5 s: with flows chosen by vnode and group
+/// no flow waits for another; with a short hash flows do.
 fn sparse_flows(fq: &str) -> Vec<f64> {
     let text = format!(
         "
@@ -228,17 +228,17 @@ fn sparse_flows_of_mixed_latency_are_on_time() {
     let worst = late.iter().copied().fold(0.0, f64::max);
     let earliest = late.iter().copied().fold(0.0, f64::min);
     println!("worst {worst:.1} ms late, median {:.2} ms", median(&late));
-    // The sender takes milliseconds to send a round, which the one CPU needs for
-    // the receiver too; waiting for another flow costs up to 2.5 s.
-    // In virtual time 400 datagrams take 400 entries to send and as many to receive.
+    // The sender takes milliseconds for a round, and the receiver needs the same CPU;
+    // waiting for another flow costs up to 2.5 s. In virtual time 400 datagrams take 400
+    // kernel entries to send and as many to receive.
     let bound = bound_ms(1.0, 250.0);
     assert!(worst < bound && earliest > -1.0, "{earliest}..{worst}");
 }
 
-/// The cure must matter: with a short hash packets are seconds late. Only a kernel newer
-/// than those that were seen to need it may do without.
+/// The fix must have an effect: with a short hash packets are seconds late. Only a kernel
+/// newer than those that were seen to need the fix may do without.
 #[test]
-fn sparse_flows_share_a_hash_without_the_cure() {
+fn sparse_flows_share_a_hash_without_the_fix() {
     const NEEDS_IT: (u32, u32) = (6, 12);
     let late = isolated(|| sparse_flows("fq: {orphan_mask: 15}"));
     let worst = late.iter().copied().fold(0.0, f64::max);

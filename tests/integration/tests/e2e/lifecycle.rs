@@ -1,4 +1,4 @@
-//! Loading twice, over damage, in turns, and at scale.
+//! Loading repeatedly, over damage, alternately, and at scale.
 use std::{
     process::Stdio,
     time::{Duration, Instant},
@@ -36,10 +36,10 @@ fn a_second_load_replaces_the_first() {
     });
 }
 
-/// Somebody removed parts by hand: status says so, verify fails, load repairs,
-/// unload restores.
+/// Parts were removed by hand: status reports the drift, verify fails, load repairs, unload
+/// restores.
 #[test]
-fn damage_is_seen_and_repaired() {
+fn drift_is_reported_and_repaired() {
     isolated(|| {
         let before = snapshot();
         let file = TopologyFile::new(SMALL);
@@ -71,17 +71,20 @@ fn errors_change_nothing_and_have_their_exit_codes() {
         let before = snapshot();
         let bad = TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 999}}\n");
         let output = try_emu(&format!("load {}", bad.path()));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(2));
-        assert!(words.contains(&format!("{}:2:42", bad.path())), "{words}");
+        assert!(errors.contains(&format!("{}:2:42", bad.path())), "{errors}");
 
         let absent = TopologyFile::new(&format!(
             "{SMALL}hosts: [{{name: h1, interface: nosuch0, groups: [a]}}]\n"
         ));
         let output = try_emu(&format!("load {}", absent.path()));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1));
-        assert!(words.contains("no interface nosuch0; there are"), "{words}");
+        assert!(
+            errors.contains("no interface nosuch0; there are"),
+            "{errors}"
+        );
 
         assert_eq!(try_emu("load").status.code(), Some(2));
         assert_eq!(try_emu("status nosuch").status.code(), Some(1));
@@ -96,8 +99,8 @@ fn without_a_load_commands_say_so() {
         for command in ["status", "verify"] {
             let output = try_emu(command);
             assert_eq!(output.status.code(), Some(1));
-            let words = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(words.contains("nothing is loaded"), "{words}");
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(errors.contains("nothing is loaded"), "{errors}");
         }
         assert_eq!(emu_json("unload")["was_loaded"], false);
     });
@@ -120,10 +123,10 @@ fn one_writer_at_a_time() {
             let mut won = 0;
             for child in children {
                 let output = child.wait_with_output().unwrap();
-                let words = String::from_utf8_lossy(&output.stderr).into_owned();
+                let errors = String::from_utf8_lossy(&output.stderr).into_owned();
                 won += u32::from(output.status.success());
-                let locked = words.contains("another emu is changing");
-                assert!(output.status.success() || locked, "{words}");
+                let locked = errors.contains("another emu is changing");
+                assert!(output.status.success() || locked, "{errors}");
             }
             assert!(won >= 1);
             assert_eq!(emu_json("status")["ok"], true);
@@ -149,8 +152,8 @@ fn dry_run_shows_and_does_nothing() {
     });
 }
 
-/// The largest host: as many vnodes as the flow identifier can tell apart. The file does
-/// not say how they get their addresses: by routes.
+/// The largest host: as many vnodes as the flow identifier can distinguish. The file does
+/// not choose how the vnodes get their addresses, so they get them by routes.
 #[test]
 fn sixty_five_thousand_vnodes() {
     isolated(|| {
@@ -173,7 +176,7 @@ groups:
     });
 }
 
-/// As many groups as the tables hold, each pair with its own latency.
+/// As many groups as the maps hold, with a latency for each pair.
 #[test]
 fn a_thousand_and_twenty_four_groups() {
     isolated(|| {
@@ -229,7 +232,7 @@ fn doctor_finds_this_kernel_fit() {
     });
 }
 
-/// `--rates` on lines that any machine can fill.
+/// `verify --rates` on access links that any machine can saturate.
 #[test]
 fn verify_measures_rates() {
     isolated(|| {

@@ -1,8 +1,8 @@
-//! End to end on a kernel with `fq`: real sockets, real programs, each test in
-//! network namespaces of its own. `cargo xtask test --e2e` runs them in the VM.
+//! End to end on a kernel with `fq`: real sockets and real programs, each test in network
+//! namespaces of its own. `cargo xtask test --e2e` runs the tests in the VM.
 //!
-//! Bounds are ratios, or shares of a netem measured in the same run; each says
-//! what it leaves room for.
+//! Bounds are ratios, or shares of a netem measured in the same run; each bound states what
+//! it allows for.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 

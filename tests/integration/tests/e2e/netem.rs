@@ -1,23 +1,23 @@
-//! The yardstick: the same lines made of netem, as its users do it.
+//! The baseline: the same access links made of netem, as users of netem build them.
 use integration::{
     command::run,
     netns::{Host, two_hosts},
 };
 
-/// One direction of a line, as netem takes it.
+/// Settings of an access link, as netem takes them.
 pub struct Line<'a> {
     /// Rate of the up pipe.
     pub up: &'a str,
-    /// Latency behind it, in microseconds.
+    /// Latency after the up pipe, in microseconds.
     pub up_us: u64,
     /// Rate of the down pipe.
     pub down: &'a str,
-    /// Latency behind it, in microseconds.
+    /// Latency after the down pipe, in microseconds.
     pub down_us: u64,
 }
 
-/// Two hosts of which each sends through one netem and receives through another
-/// on an ifb device: the four stages that emu has too.
+/// Two hosts, each of which sends through one netem and receives through another one on an
+/// ifb device: the same four stages as in emu.
 pub fn four_stages(name: &str, lines: [&Line<'_>; 2]) -> [Host; 2] {
     let hosts = two_hosts(name);
     for (host, (line, back)) in hosts
@@ -44,7 +44,7 @@ pub fn four_stages(name: &str, lines: [&Line<'_>; 2]) -> [Host; 2] {
     hosts
 }
 
-/// Two hosts with one netem each: rate, and half the round-trip time.
+/// Two hosts with one netem each, which has the rate and half the round-trip time.
 pub fn one_stage(name: &str, rate: &str, half_rtt_us: u64) -> [Host; 2] {
     let hosts = two_hosts(name);
     for host in &hosts {
@@ -57,7 +57,7 @@ pub fn one_stage(name: &str, rate: &str, half_rtt_us: u64) -> [Host; 2] {
     hosts
 }
 
-/// Segmentation offloads off, as emu has them.
+/// Turns segmentation offloads off, as emu does.
 fn packets_not_bursts(host: &Host) {
     run(&format!(
         "ip netns exec {} ethtool -K eth0 tso off gso off gro off",

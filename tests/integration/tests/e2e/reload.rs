@@ -1,4 +1,4 @@
-//! `emu load` of a changed file while traffic passes.
+//! `emu load` of a changed file under traffic.
 use std::{
     process::Stdio,
     thread,
@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use crate::safety::snapshot;
 
-/// Queues so long that a sender whom the machine held up loses nothing when it catches
-/// up.
+/// The queues are so long that a sender that the machine delayed loses no packets when it
+/// catches up.
 pub const THREE: &str = "
 version: 1
 groups:
@@ -28,7 +28,7 @@ latencies:
   - {between: [a, c], latency: 15ms}
 ";
 
-/// Loads in place, or fails the test.
+/// Loads in place; fails the test if that is not possible.
 fn reload(text: &str) -> Value {
     let file = TopologyFile::new(text);
     let report = emu_json(&format!("load {} --no-verify", file.path()));
@@ -43,8 +43,8 @@ pub fn counter(vnode: &str, direction: &str, counter: &str) -> u64 {
         .unwrap()
 }
 
-/// Sends from one vnode to another while `work` is done, and returns what was sent
-/// and what arrived.
+/// Sends from one vnode to another during `work`; returns the number of sent datagrams and
+/// those that arrived.
 pub fn under_traffic(
     from: &'static str,
     to: &'static str,
@@ -54,7 +54,7 @@ pub fn under_traffic(
     traffic([from, to], gap, 400, work)
 }
 
-/// As [`under_traffic`], with datagrams of so many payload bytes.
+/// Like [`under_traffic`], with datagrams of `bytes` payload bytes.
 fn traffic(
     [from, to]: [&'static str; 2],
     gap: Duration,
@@ -81,8 +81,8 @@ fn traffic(
     (sender.join().unwrap(), receiver.join().unwrap())
 }
 
-/// As [`under_traffic`], with a second flow, from `control` to another vnode, that
-/// nothing changes for. Gives the first flow, and the second's arrivals.
+/// Like [`under_traffic`], with a second flow, from `control` to another vnode, that no
+/// change affects. Returns the first flow, and the arrivals of the second.
 fn with_control(
     control: [&'static str; 2],
     flow: [&'static str; 2],
@@ -96,7 +96,7 @@ fn with_control(
     (sent, arrivals, control)
 }
 
-/// Median delay of what was sent in a part of the time, in milliseconds.
+/// Median delay of the datagrams sent in a part of the time, in milliseconds.
 fn delay_between(arrivals: &[Arrival], from: Duration, to: Duration) -> f64 {
     let part = arrivals.iter().filter(|a| a.sent > from && a.sent < to);
     median(&part.map(Arrival::delay_ms).collect::<Vec<_>>())
@@ -124,7 +124,7 @@ fn reload_of_other_groups_is_not_noticed() {
         });
         assert_eq!(arrivals.len() as u32, sent);
         assert!(overtaken(&arrivals) <= crossings(sent), "out of order");
-        // 40 ms and twice 0.4 ms: at rest before, while and after.
+        // 40 ms and twice 0.4 ms: unchanged before, during and after the loads.
         let delays: Vec<f64> = arrivals.iter().map(Arrival::delay_ms).collect();
         let delay = median(&delays);
         assert!((40.0..50.0).contains(&delay), "{delay}");
@@ -156,13 +156,14 @@ fn reload_changes_latencies_of_packets_to_come() {
         });
         assert_eq!(arrivals.len() as u32, sent, "lost");
         assert_eq!(counter("10.1.0.1", "up", "packets"), u64::from(sent));
-        // 100 ms after a change the new latency holds for what is sent, although
-        // packets of the old one are still under way.
+        // From 100 ms after a change the new latency applies to new packets, although
+        // packets with the old one are still in flight.
         let expected = [75.0, 450.0, 550.0, 75.0];
         for (at, expected) in changed.iter().zip(expected) {
             let (from, to) = (Duration::from_millis(100), Duration::from_millis(400));
             let delay = delay_between(&arrivals, *at + from, *at + to);
-            // What the machine adds, seen on the flow of 20 ms that nothing changes for.
+            // The delay that the machine adds, measured on the flow of 20 ms that no change
+            // affects.
             let late = delay_between(&control, *at + from, *at + to) - 20.0;
             println!("{delay:.1} of {expected} ms, the control {late:+.1} ms");
             assert!(
@@ -208,8 +209,8 @@ groups:
         let drops =
             counter("10.1.0.1", "up", "drops_packets") + counter("10.1.0.1", "up", "drops_bytes");
         assert_eq!(arrivals.len() as u64 + drops, u64::from(sent));
-        // Delay of a packet at the end of a full queue, and the rate, from a second
-        // after each change on.
+        // Delay of a packet at the end of a full queue, and the rate, from one second after
+        // each change.
         let expected = [(240.0, 1e6), (480.0, 1e6), (240.0, 2e6), (60.0, 2e6)];
         for (at, (delay_ms, rate)) in changed.iter().zip(expected) {
             let start = *at + Duration::from_secs(1);
@@ -222,13 +223,14 @@ groups:
             let delay = median(&delays) - 10.0;
             let time = part[part.len() - 1].arrived - part[0].arrived;
             let got = (part.len() - 1) as f64 * 12_000.0 / time.as_secs_f64();
-            // What the machine adds, seen on the flow of 20 ms that nothing changes for.
+            // The delay that the machine adds, measured on the flow of 20 ms that no change
+            // affects.
             let late = delay_between(&control, *at, *at + Duration::from_secs(2)) - 20.0;
             println!("{delay_ms} ms: {delay:.1} ({late:+.1}); {rate} bit/s: {got:.0}");
             let bounds = 0.8 * delay_ms..1.2 * delay_ms + 3.0 * late;
             assert!(bounds.contains(&delay), "{delay_ms}: {delay}, late {late}");
-            // Packets that a busy machine held up come at once: a short part is not
-            // exact. The rates differ by a factor of two.
+            // Packets that a busy machine delayed arrive at once, so the rate of a short
+            // part is inexact. The rates differ by a factor of two.
             assert!((got / rate - 1.0).abs() < 0.25, "{rate}: {got}");
         }
     });
@@ -258,8 +260,8 @@ fn reload_adds_and_removes_vnodes() {
             });
             assert_eq!(arrivals.len() as u32, sent);
             assert!(overtaken(&arrivals) <= crossings(sent), "out of order");
-            // 30, 25 and 20 ms. What the machine adds is seen on the flow that nothing
-            // changes for, of 45 ms and 0.8 ms on the lines.
+            // 30, 25 and 20 ms. The flow that no change affects, with 45 ms and 0.8 ms of
+            // serialisation, shows the delay that the machine adds.
             let delays: Vec<f64> = arrivals.iter().map(Arrival::delay_ms).collect();
             let late = median(&delays) - 45.8;
             println!("{delay:.1} of 75 ms, the other flow {late:+.1} ms");
@@ -297,7 +299,7 @@ fn reload_grows_fq_without_losses() {
 }
 
 #[test]
-fn reload_says_why_it_loads_anew_and_what_it_would_do() {
+fn reload_says_why_a_full_reload_is_needed() {
     isolated(|| {
         TopologyFile::new(THREE).load();
         let file = TopologyFile::new(&THREE.replace("latency: 25ms", "latency: 35ms"));
@@ -322,7 +324,8 @@ fn reload_says_why_it_loads_anew_and_what_it_would_do() {
     });
 }
 
-/// Killed at any moment, a change in place leaves what `load` or `unload` repairs.
+/// A change in place that is killed at any moment leaves a state that `load` or `unload`
+/// repairs.
 #[test]
 fn reload_that_is_killed_is_repaired() {
     isolated(|| {
@@ -360,7 +363,7 @@ fn reload_that_is_killed_is_repaired() {
     });
 }
 
-/// The largest host: a change of every line, by a load and by hand.
+/// The largest host: a change of every access link, by a load and by hand.
 #[test]
 fn reload_of_sixty_five_thousand_vnodes() {
     isolated(|| {

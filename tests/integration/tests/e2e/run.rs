@@ -18,7 +18,7 @@ groups:
   adsl: {prefix: 10.1.0.0/24, nodes: 60, up: 1mbit, down: 8mbit, latency: 5ms}
 ";
 
-/// An experiment beside its topology, and a place for results.
+/// A temporary folder with an experiment, its topology and the results.
 pub struct Lab(tempfile::TempDir);
 
 impl Lab {
@@ -39,18 +39,18 @@ impl Lab {
         self.0.path().join(name)
     }
 
-    /// The words of a run with results in a folder.
-    pub fn words(&self, out: &str) -> String {
+    /// The command line of a run with its results in a folder.
+    pub fn command_line(&self, out: &str) -> String {
         let (file, out) = (self.path("e.yaml"), self.path(out));
         format!("run {} --out {}", file.display(), out.display())
     }
 
-    /// Runs it to its end, whatever its status.
+    /// Runs the experiment to completion, whatever its exit status.
     pub fn run(&self, further: &str) -> Output {
-        try_emu(&format!("{} {further}", self.words("out")))
+        try_emu(&format!("{} {further}", self.command_line("out")))
     }
 
-    /// Runs it with success; the summary.
+    /// Runs the experiment, which must succeed; returns the summary.
     pub fn good(&self, further: &str) -> Value {
         let output = self.run(&format!("--json {further}"));
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -64,7 +64,7 @@ impl Lab {
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
-    /// A table of the results: for each row the named columns.
+    /// The named columns of each row of a table of the results.
     pub fn table(&self, name: &str, columns: &[&str]) -> Vec<Vec<String>> {
         let text = self.read(&format!("out/{name}"));
         let mut lines = text.lines().map(|l| l.split(',').collect::<Vec<_>>());
@@ -79,7 +79,7 @@ impl Lab {
     }
 }
 
-/// Everything that a run touches: what a load does, and our cgroups.
+/// Text of all state that a run may change: what a load changes, and emu's cgroups.
 pub fn everything() -> String {
     let ours = fs::read_dir("/sys/fs/cgroup/emu");
     let folders = ours.into_iter().flatten().flatten();
@@ -91,13 +91,13 @@ pub fn everything() -> String {
     format!("{}# cgroups\n{names:?}", snapshot())
 }
 
-/// Nothing of a run is left.
+/// Checks that a run left nothing behind.
 pub fn no_residue(before: &str) {
     assert_eq!(everything(), before);
 }
 
-/// Peers see the vnodes, later programs wait for earlier ones, files are kept, and
-/// all is as before.
+/// Peers see the vnodes' addresses, later programs wait for earlier ones, files are
+/// collected, and afterwards the machine is as before.
 #[test]
 fn run_does_what_the_file_says() {
     isolated(|| {
@@ -129,7 +129,7 @@ programs:
         assert_eq!(summary["running"], 1, "{summary}");
         for i in 11..=15 {
             let seen = lab.read(&format!("out/vnodes/10.1.0.{i}/client/stdout"));
-            // The server serves one after another, and is away in between.
+            // The server handles one client after another, and does not listen in between.
             let last = seen.lines().last();
             assert_eq!(last, Some(format!("10.1.0.{i}").as_str()), "{seen}");
         }
@@ -151,7 +151,7 @@ programs:
         for row in rows.iter().filter(|r| r[0] != "server") {
             assert_eq!((row[2].as_str(), row[3].as_str()), ("exited", "0"));
         }
-        // What went over the lines is in the counters.
+        // The counters include the packets that passed the access links.
         let counters = lab.table(
             "counters.csv",
             &["vnode", "sent_packets", "received_packets"],
@@ -164,7 +164,7 @@ programs:
 }
 
 #[test]
-fn run_tells_of_failures() {
+fn run_reports_failures() {
     isolated(|| {
         let before = everything();
         let lab = Lab::new(
@@ -184,28 +184,28 @@ programs:
         );
         assert!(text.contains("FAILED: shot on adsl/2: signal: 9"), "{text}");
         assert!(text.contains("1 done, 2 failed"), "{text}");
-        // The folder is taken now.
+        // The results folder exists now.
         let again = lab.run("");
         assert_eq!(again.status.code(), Some(2));
         let missing = Lab::new("programs: [{name: a, on: adsl/0, run: [no-such-program]}]\n");
         let output = missing.run("");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            words.contains("there is no program `no-such-program`"),
-            "{words}"
+            errors.contains("there is no program `no-such-program`"),
+            "{errors}"
         );
         no_residue(&before);
     });
 }
 
-/// What is loaded is used if it is the same, and stays; another is refused.
+/// A loaded topology is used if it is the same, and remains loaded; another one is refused.
 #[test]
 fn run_uses_what_is_loaded() {
     isolated(|| {
         let lab = Lab::new("programs: [{name: a, on: adsl/0, run: [true]}]\n");
         let output = lab.run("--no-load");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(words.contains("--no-load forbids"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(errors.contains("--no-load forbids"), "{errors}");
         let lab = Lab::new("programs: [{name: a, on: adsl/0, run: [true]}]\n");
         emu(&format!(
             "load {} --no-verify",
@@ -218,10 +218,10 @@ fn run_uses_what_is_loaded() {
             "programs: [{name: a, on: b/0, run: [true]}]\n",
         );
         let output = other.run("");
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{words}");
-        assert!(words.contains("another topology is loaded"), "{words}");
-        // By its own words it is content with anything.
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("another topology is loaded"), "{errors}");
+        // The experiment's file accepts any loaded topology.
         let text = "topology: loaded\nprograms: [{name: a, on: adsl/0, run: [true]}]\n";
         let path = other.path("loaded.yaml");
         fs::write(&path, text).unwrap();
@@ -231,7 +231,7 @@ fn run_uses_what_is_loaded() {
     });
 }
 
-/// One seed, one plan; another seed, another plan.
+/// Equal seeds give equal plans; another seed gives another plan.
 #[test]
 fn run_plans_the_same_for_the_same_seed() {
     isolated(|| {
@@ -257,7 +257,7 @@ programs:
             let lab = Lab::new(&text(seed));
             lab.good("");
             let plan = lab.read("out/plan.json");
-            let dry = emu_command(&format!("{} --dry-run --json", lab.words("no")))
+            let dry = emu_command(&format!("{} --dry-run --json", lab.command_line("no")))
                 .output()
                 .unwrap();
             assert_eq!(String::from_utf8_lossy(&dry.stdout).trim(), plan.trim());

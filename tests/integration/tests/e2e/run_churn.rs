@@ -1,4 +1,4 @@
-//! Churn, limits and hosts of `emu run`.
+//! Churn, limits and several hosts of `emu run`.
 use std::{
     fs,
     process::Output,
@@ -13,7 +13,7 @@ use integration::{
 
 use crate::run::{Lab, everything, no_residue};
 
-/// Sessions come as planned; the working folder is there or not.
+/// Sessions start as planned; the working folder is kept or not.
 #[test]
 fn run_churn_keeps_or_loses_state() {
     isolated(|| {
@@ -63,7 +63,7 @@ programs:
     });
 }
 
-/// A dark vnode answers nobody; with `unplug` its program lives on.
+/// A dark vnode does not answer; with `unplug` its program keeps running.
 #[test]
 fn run_churn_makes_networks_dark() {
     isolated(|| {
@@ -104,15 +104,15 @@ programs:
         };
         assert_eq!(ends("dark"), ["left"]);
         assert_eq!(ends("unplugged"), ["run_over"]);
-        // What was loaded before stays, with its networks.
+        // The topology that was loaded before the run remains, with all vnodes up.
         assert_eq!(emu_json("status")["down"].as_array().unwrap().len(), 0);
         emu("unload");
     });
 }
 
-/// Timed events of the topology happen on the run's clock.
+/// Timed events of the topology run on the run's clock.
 #[test]
-fn run_makes_the_events_of_the_topology_happen() {
+fn run_runs_the_events_of_the_topology() {
     isolated(|| {
         let lab = Lab::with(
             "
@@ -139,7 +139,7 @@ programs:
     });
 }
 
-/// Memory and processor shares, and the cgroup tree's root as before. The last line
+/// Memory and CPU limits apply, and the root of the cgroup tree is as before. The last line
 /// of the standard error is in the summary.
 #[test]
 fn run_keeps_limits() {
@@ -155,17 +155,17 @@ programs:
 ",
         );
         let output = lab.run("");
-        let words = text(&output);
-        if words.contains("need the controllers") {
+        let printed = text(&output);
+        if printed.contains("need the controllers") {
             println!("SKIPPED limits: this kernel's cgroup tree has no such controllers");
             assert_eq!(output.status.code(), Some(1));
             return;
         }
         assert!(
-            words.contains("FAILED: greedy on adsl/0") && words.contains("its limit of memory"),
-            "{words}"
+            printed.contains("FAILED: greedy on adsl/0") && printed.contains("its limit of memory"),
+            "{printed}"
         );
-        assert!(words.contains("1 done, 1 failed"), "{words}");
+        assert!(printed.contains("1 done, 1 failed"), "{printed}");
         assert_eq!(fs::read_to_string(root).unwrap_or_default(), controllers);
     });
 }
@@ -175,7 +175,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// One run on two hosts, from one file, at one time.
+/// One run on two hosts, from one file, with one start time.
 #[test]
 fn run_on_two_hosts_begins_together() {
     isolated(|| {
@@ -203,13 +203,16 @@ programs:
 ",
         );
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        // Both must have loaded by then.
+        // Both hosts must have loaded by then.
         let lead_s = if processor_is_emulated() { 20 } else { 8 };
         let at = (now + Duration::from_secs(lead_s)).as_secs_f64();
         let children = ["h1", "h2"].map(|name| {
-            let line = format!("{} --host {name} --start-at {at} --json", lab.words(name));
+            let line = format!(
+                "{} --host {name} --start-at {at} --json",
+                lab.command_line(name)
+            );
             let host = if name == "h1" { &hosts[0] } else { &hosts[1] };
-            // The server's host has none of the clients: it is told when to stop.
+            // The server's host carries no client: the other host tells it when to stop.
             host.enter(move || {
                 emu_command(&line)
                     .stdout(std::process::Stdio::piped())

@@ -1,4 +1,4 @@
-//! How runs of `emu run` end: by signals, by a killed emu, with many programs.
+//! Ends of `emu run`: by signals, by a killed emu, with many programs.
 use std::{
     fs,
     process::{Child, Stdio},
@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use crate::run::{Lab, everything, no_residue};
 
-/// Programs that nobody would miss: children in other sessions, and one that ignores
-/// what it is told. The length of their sleep marks them.
+/// Programs that escape simple cleanup: children in other sessions, and one that ignores
+/// SIGTERM and SIGINT. The duration of their sleep marks them.
 const STUBBORN: &str = "
 duration: 100s
 sample: 200ms
@@ -39,7 +39,7 @@ programs:
     background: true
 ";
 
-/// Command lines with the mark.
+/// Command lines of processes with the mark.
 fn lines() -> Vec<String> {
     let entries = fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|e| fs::read(e.path().join("cmdline")).ok());
@@ -49,7 +49,7 @@ fn lines() -> Vec<String> {
         .collect()
 }
 
-/// How many processes have the mark.
+/// Number of processes with the mark.
 fn marked() -> usize {
     lines().len()
 }
@@ -59,7 +59,7 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 fn start(lab: &Lab) -> Child {
-    emu_command(&lab.words("out"))
+    emu_command(&lab.command_line("out"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -73,8 +73,9 @@ fn run_stops_cleanly_at_a_signal() {
         for signal in [Signal::SIGINT, Signal::SIGTERM] {
             let lab = Lab::new(STUBBORN);
             let child = start(&lab);
-            // Three of each family, the deaf one, and the one that has gone.
-            wait_until("all run", || {
+            // Three of each family, the one that ignores signals, and the one that has
+            // exited.
+            wait_until("all processes run", || {
                 let sleeps = lines().iter().filter(|l| l.starts_with("sleep ")).count();
                 let ended = fs::read_to_string(lab.path("out/processes.csv"));
                 sleeps >= 16 && ended.is_ok_and(|text| text.contains(",gone,"))
@@ -87,15 +88,16 @@ fn run_stops_cleanly_at_a_signal() {
             assert_eq!(marked(), 0);
             let summary: Value = serde_json::from_str(&lab.read("out/summary.json")).unwrap();
             assert_eq!(summary["ended"], "interrupted");
-            // The deaf one was told, and then killed; nobody else had to be.
+            // The program that ignores signals was signalled and then killed; no other one
+            // was killed.
             let rows = lab.table("processes.csv", &["program", "end", "signal", "killed"]);
             assert_eq!(rows.len(), 7, "{rows:?}");
             for row in rows {
-                let words: Vec<&str> = row.iter().map(String::as_str).collect();
-                match words[0] {
-                    "deaf" => assert_eq!(words[1..], ["run_over", "9", "true"]),
-                    "gone" => assert_eq!(words[1..], ["left", "9", "false"]),
-                    _ => assert_eq!(words[1..], ["run_over", "15", "false"]),
+                let cells: Vec<&str> = row.iter().map(String::as_str).collect();
+                match cells[0] {
+                    "deaf" => assert_eq!(cells[1..], ["run_over", "9", "true"]),
+                    "gone" => assert_eq!(cells[1..], ["left", "9", "false"]),
+                    _ => assert_eq!(cells[1..], ["run_over", "15", "false"]),
                 }
             }
             assert!(lab.read("out/counters.csv").lines().count() > 7);
@@ -104,8 +106,8 @@ fn run_stops_cleanly_at_a_signal() {
     });
 }
 
-/// SIGKILL at moments from the load to the middle of the run: no orphan, whatever its
-/// session, and the machine as before.
+/// SIGKILL at moments from the load to the middle of the run: no process remains, whatever
+/// its session, and the machine is as before.
 #[test]
 fn run_that_is_killed_leaves_nothing() {
     isolated(|| {
@@ -130,7 +132,7 @@ fn run_that_is_killed_leaves_nothing() {
     });
 }
 
-/// Where the topology was loaded before, it stays, and the dark vnode comes back.
+/// A topology that was loaded before the run remains, and the dark vnode comes back up.
 #[test]
 fn run_that_is_killed_gives_networks_back() {
     isolated(|| {
@@ -146,14 +148,16 @@ fn run_that_is_killed_gives_networks_back() {
         wait_until("a vnode is dark", || down() == 1);
         child.kill().unwrap();
         child.wait().unwrap();
-        wait_until("it is not any more", || marked() == 0 && down() == 0);
+        wait_until("all processes are gone and the vnode is up", || {
+            marked() == 0 && down() == 0
+        });
         emu("unload");
         no_residue(&before);
     });
 }
 
-/// Many at once; stopping them costs no more than starting them. `EMU_PROGRAMS=1000` for the
-/// long form.
+/// Many programs at once; stopping them takes no longer than starting them.
+/// `EMU_PROGRAMS=1000` for the long form.
 #[test]
 fn run_starts_and_stops_many() {
     isolated(|| {

@@ -1,5 +1,5 @@
-//! Results of `emu run`: what they say, that they can be had again, and what a person
-//! sees meanwhile.
+//! Results of `emu run`: their contents, their reproducibility, and the progress shown
+//! meanwhile.
 use std::collections::BTreeMap;
 
 use integration::{
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use crate::run::{Lab, everything, no_residue};
 
-/// A script is told of by its digest, a program of a package by its version; a file that
-/// should be there and is not is missed.
+/// The results name a script by its digest and a program of a package by its version, and
+/// report a missing `collect` file.
 #[test]
-fn run_tells_versions_and_missing_outputs() {
+fn run_reports_versions_and_missing_outputs() {
     isolated(|| {
         let lab = Lab::new(
             "
@@ -30,13 +30,17 @@ programs:
         let output = lab.run("");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let summary: Value = serde_json::from_str(&lab.read("out/summary.json")).unwrap();
-        let words = [
+        let warnings = [
             "writer: 1 of 3 left no `*.log`, the first on adsl/1",
             "writer: 3 of 3 left no `never.txt`, the first on adsl/0",
         ];
-        assert_eq!(summary["warnings"], Value::from(words.to_vec()), "{said}");
+        assert_eq!(
+            summary["warnings"],
+            Value::from(warnings.to_vec()),
+            "{said}"
+        );
         assert_eq!(summary["collected"], 2);
-        for line in words {
+        for line in warnings {
             assert!(said.contains(&format!("WARNING: {line}")), "{said}");
         }
         let environment: Value = serde_json::from_str(&lab.read("out/environment.json")).unwrap();
@@ -63,7 +67,8 @@ programs:
     });
 }
 
-/// Three senders whose lines lose in bursts and copy, each numbering its datagrams.
+/// Three senders whose access links lose in bursts and duplicate; each numbers its
+/// datagrams.
 const LOSSY: &str = "
 version: 1
 groups:
@@ -95,8 +100,8 @@ while True:
     print(sender[0], data.decode())
 ";
 
-/// What a receiver got from each sender, in the order of arrival, in a run; sorted where near
-/// packets may cross: see [`integration::udp::crossings`].
+/// Datagrams that a receiver got from each sender in a run, in the order of arrival; sorted
+/// where neighbouring packets may be reordered, see [`integration::udp::crossings`].
 fn arrivals(python: &str, seed: u32) -> BTreeMap<String, Vec<u32>> {
     let lab = Lab::with(
         LOSSY,
@@ -125,8 +130,9 @@ programs:
     arrivals
 }
 
-/// One seed, one fate of each packet: two runs lose and copy the same ones, although
-/// the senders take turns as it comes; another seed, other ones.
+/// The seed determines the fate of each packet: two runs lose and duplicate the same
+/// packets, although the interleaving of the senders varies; another seed affects other
+/// packets.
 #[test]
 fn run_decides_the_same_for_the_same_seed() {
     isolated(|| {
@@ -138,7 +144,8 @@ fn run_decides_the_same_for_the_same_seed() {
         assert_eq!(first.len(), 3, "{first:?}");
         assert_eq!(first, again);
         for (sender, numbers) in &first {
-            // Of 400 a seventh is lost, in bursts, and a twentieth of the rest comes twice.
+            // Of 400 datagrams, a seventh is lost in bursts, and a twentieth of the rest
+            // arrives twice.
             let distinct: std::collections::BTreeSet<_> = numbers.iter().collect();
             let (lost, copies) = (400 - distinct.len(), numbers.len() - distinct.len());
             println!("{sender}: {lost} lost, {copies} copies, of 400");
@@ -149,10 +156,10 @@ fn run_decides_the_same_for_the_same_seed() {
     });
 }
 
-/// On a terminal one line tells how it stands and changes; it is gone in the end, and the
-/// summary is there.
+/// On a terminal one line shows the progress and is updated; at the end it is removed, and
+/// the summary is printed.
 #[test]
-fn run_shows_on_a_terminal_how_it_stands() {
+fn run_shows_its_progress_on_a_terminal() {
     isolated(|| {
         let before = everything();
         let lab = Lab::new(
@@ -162,7 +169,7 @@ programs:
   - {name: bad, on: adsl/3, shell: 'sleep 1; exit 3'}
 ",
         );
-        let line = format!("{} {}", emu_path().display(), lab.words("out"));
+        let line = format!("{} {}", emu_path().display(), lab.command_line("out"));
         let output = std::process::Command::new("script")
             .args(["-qec", &line, "/dev/null"])
             .env("TERM", "xterm")

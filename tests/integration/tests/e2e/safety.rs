@@ -1,4 +1,4 @@
-//! Traffic of addresses that are no vnodes, and the host's own settings.
+//! Traffic between addresses that are not vnodes, and the host's own settings.
 use std::{thread, time::Duration};
 
 use integration::{
@@ -10,7 +10,7 @@ use integration::{
 
 use crate::latency::TOPOLOGIES;
 
-/// Everything a load touches, as a user would look at it.
+/// Text of all state that a load changes, as a user would list it.
 pub fn snapshot() -> String {
     [
         "ip -d addr",
@@ -26,7 +26,7 @@ pub fn snapshot() -> String {
     .concat()
 }
 
-/// Sends 2,000 datagrams between addresses that are no vnodes; delays in ms.
+/// Sends 2,000 datagrams between addresses that are not vnodes; returns delays in ms.
 fn foreign_delays() -> Vec<f64> {
     let (from, to) = (udp::socket("127.0.0.1:7001"), udp::socket("127.0.0.2:7000"));
     let receiver = thread::spawn(move || udp::receive(&to, 2000, Duration::from_secs(2)));
@@ -47,7 +47,7 @@ fn foreign_traffic_is_not_touched() {
             "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 4, up: 100kbit, down: 100kbit, latency: 200ms}}\n",
         );
         file.load();
-        // A vnode's line is full all the while.
+        // Meanwhile a vnode's up pipe is saturated.
         let busy = thread::spawn(|| {
             let from = udp::socket("10.1.0.1");
             udp::blast(
@@ -61,7 +61,8 @@ fn foreign_traffic_is_not_touched() {
         let during = median(&foreign_delays());
         busy.join().unwrap();
         println!("foreign traffic: {before:.3} ms before, {during:.3} ms loaded");
-        // fq costs microseconds; the smallest thing that could leak is 8 ms.
+        // fq itself costs microseconds; the smallest emulated delay that could leak is 8
+        // ms.
         assert!(during <= before * 5.0 + 1.0, "{during} after {before}");
         let status = integration::command::emu_json("status");
         assert!(status["reasons"]["not_vnode"].as_u64().unwrap() >= 2000);
@@ -72,7 +73,7 @@ fn foreign_traffic_is_not_touched() {
 fn unload_leaves_everything_as_before() {
     for addressing in ["alias", "anyip"] {
         isolated(move || {
-            // A user's own qdisc with options, address and smaller MTU are there.
+            // A user's own qdisc with options, an address and a smaller MTU exist.
             run("tc qdisc replace dev lo root handle 7: fq_codel limit 777 target 7ms");
             run("ip addr add 10.77.0.1/32 dev lo");
             let before = snapshot();
@@ -110,13 +111,13 @@ fn a_user_filter_on_the_same_hook_survives() {
         );
         emu(&format!("load {}", file.path()));
         emu("unload");
-        // Counters of the user's filter may have moved; its text must not.
+        // Counters of the user's filter may have changed; its text must not.
         assert_eq!(snapshot(), before);
     });
 }
 
-/// What cannot be put back is not replaced, and nothing has changed after the
-/// refusal.
+/// A qdisc that cannot be restored is not replaced, and after the refusal the machine is
+/// unchanged.
 #[test]
 fn a_classful_qdisc_is_refused() {
     isolated(|| {
@@ -124,9 +125,9 @@ fn a_classful_qdisc_is_refused() {
         let before = snapshot();
         let file = TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}}\n");
         let output = try_emu(&format!("load {}", file.path()));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{words}");
-        assert!(words.contains("htb"), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert!(errors.contains("htb"), "{errors}");
         assert_eq!(snapshot(), before);
     });
 }
@@ -140,11 +141,11 @@ fn a_prefix_of_the_machine_itself_is_refused() {
         let before = snapshot();
         let file = TopologyFile::new("version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2}}\n");
         let output = try_emu(&format!("load {}", file.path()));
-        let words = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{words}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(
-            words.contains("10.1.0.77") && words.contains("eth9"),
-            "{words}"
+            errors.contains("10.1.0.77") && errors.contains("eth9"),
+            "{errors}"
         );
         assert_eq!(snapshot(), before);
     });

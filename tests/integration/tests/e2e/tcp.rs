@@ -1,4 +1,5 @@
-//! One TCP flow against the same line made of netem, at the same time.
+//! One TCP flow, compared with a flow over the same access link made of netem at the same
+//! time.
 use std::{
     fs,
     process::{Child, Command, Stdio},
@@ -55,8 +56,8 @@ const LINES: [Line; 6] = [
     },
 ];
 
-/// Two vnodes with a line each way and a queue that never fills: netem's default
-/// with a large limit.
+/// Two vnodes with an access link and a queue that never fills: the equivalent of netem's
+/// default with a large limit.
 fn topology(line: &Line, hosts: &str) -> String {
     let quarter_us = line.rtt_ms * 1000 / 4;
     format!(
@@ -76,13 +77,13 @@ fn program(namespace: Option<&Host>, line: &str) -> Command {
         Some(host) => format!("ip netns exec {} {line}", host.name()),
         None => line.to_owned(),
     };
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words).stdout(Stdio::piped());
+    let mut arguments = line.split_whitespace();
+    let mut command = Command::new(arguments.next().unwrap());
+    command.args(arguments).stdout(Stdio::piped());
     command
 }
 
-/// A running iperf3 client; its server ends with it.
+/// A running iperf3 client; its server is killed with it.
 struct Flow {
     server: Child,
     client: Child,
@@ -100,7 +101,7 @@ impl Flow {
         Self { server, client }
     }
 
-    /// Bits per second that the receiver counted, and retransmissions.
+    /// Bits per second that the receiver counted, and the number of retransmissions.
     fn result(mut self) -> (f64, u64) {
         let output = self.client.wait_with_output().unwrap();
         let _ = self.server.kill();
@@ -114,14 +115,14 @@ impl Flow {
     }
 }
 
-/// iperf3's own.
+/// Default port of iperf3.
 const PORT: u16 = 5201;
 
-/// Waits until iperf3 listens, which it has no way of telling: some milliseconds,
-/// or seconds on an emulated processor.
+/// Waits until iperf3 listens; iperf3 itself does not report this. It takes milliseconds,
+/// or seconds on an emulated CPU.
 fn wait_until_listening(server: &Child, address: &str) {
-    // Address, port and the state LISTEN: until `ip netns exec` has changed the
-    // namespace, the table is that of another one.
+    // Address, port and the state LISTEN: before `ip netns exec` has changed the namespace,
+    // the table is that of another one.
     let address: std::net::Ipv4Addr = address.parse().unwrap();
     let end = format!("{:08X}:{PORT:04X}", u32::from_ne_bytes(address.octets()));
     let table = format!("/proc/{}/net/tcp", server.id());
@@ -140,12 +141,12 @@ fn wait_until_listening(server: &Child, address: &str) {
     panic!("iperf3 does not listen after 20 s");
 }
 
-/// How often a line is measured: a hiccup of the machine at the wrong moment costs
-/// one of the two flows a loss or the end of its slow start, and on a long path
-/// seconds. A trap of the data path costs ours most of the line each time.
+/// Number of measurements per access link: a hiccup of the machine at the wrong moment
+/// costs one of the two flows a loss or the end of its slow start, which takes seconds on a
+/// long path. A fault of the data path costs emu's flow most of its rate each time.
 const TRIES: u32 = 3;
 
-/// Measures both flows at the same time, until ours is as fast.
+/// Measures both flows at the same time, until emu's is as fast.
 fn compare(name: &str, line: &Line, start: impl Fn() -> [Flow; 2]) {
     let mut ratios: Vec<f64> = Vec::new();
     for _ in 0..tries(TRIES) {
@@ -176,7 +177,8 @@ fn compare(name: &str, line: &Line, start: impl Fn() -> [Flow; 2]) {
 #[test]
 fn one_flow_fills_the_line_as_with_netem() {
     for line in LINES {
-        // Beside netem's, 60 to 70 of the 100 Mbit/s pass there, as fast as it computes.
+        // In parallel with netem's flow, 60 to 70 of the 100 Mbit/s pass on an emulated
+        // CPU, which is the limit.
         if line.rate == "100mbit" && processor_is_emulated() {
             println!("SKIPPED a line of 100 Mbit/s: more than emulated processors carry");
             continue;
@@ -229,8 +231,8 @@ fn one_flow_fills_the_line_between_two_hosts() {
     });
 }
 
-/// A loss must be one of the network: TCP sees it by missing acknowledgements
-/// and retransmits; a local drop would leave no trace.
+/// An emulated loss must look like one of the network: TCP notices it by missing
+/// acknowledgements and retransmits; a local drop would leave no trace.
 #[test]
 fn a_full_queue_makes_tcp_retransmit() {
     isolated(|| {
@@ -240,17 +242,17 @@ fn a_full_queue_makes_tcp_retransmit() {
         file.load();
         let (rate, retransmits) = Flow::start([None; 2], "10.1.0.1", "10.1.0.2", 6).result();
         assert!(retransmits > 0, "no retransmission at {rate}");
-        // Packets, not 64 KiB super-packets, went through the pipe.
+        // The pipe carried single packets, and no 64 KiB super-packets.
         let counters = &emu_json("status 10.1.0.1")["up"]["counters"];
         let number = |key: &str| counters[key].as_u64().unwrap();
-        // What the receiver got in six seconds, with its headers.
+        // The receiver's bytes in six seconds, with headers.
         assert!(
             number("packets") as f64 > rate * 6.0 / 8.0 / 1500.0,
             "{rate}: {counters}"
         );
         assert!(number("bytes") <= number("packets") * 1500, "{counters}");
-        // The buffer is a tenth of the bandwidth-delay product and more: most of
-        // the line is used all the same.
+        // The buffer is at least a tenth of the bandwidth-delay product, so most of the
+        // rate is used nevertheless.
         assert!(rate > 1.2e6, "{rate}");
     });
 }

@@ -12,7 +12,7 @@ use integration::{
 };
 use nix::sys::socket::{setsockopt, sockopt};
 
-/// Payload of 1472 bytes: an IP packet of 1500.
+/// Payload of 1472 bytes in an IP packet of 1500.
 const PAYLOAD: usize = 1472;
 
 /// IP bits per second between the first and the last arrival.
@@ -36,7 +36,7 @@ fn twice_the_rate_is_delivered_at_the_rate_and_the_rest_counted() {
         file.load();
         let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
         let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
-        // 1500 bytes at 2 Mbit/s last 6 ms; a send fails the test if a drop shows.
+        // 1500 bytes at 2 Mbit/s last 6 ms; a send that reports a drop fails the test.
         let sent = blast(
             &from,
             "10.1.0.2",
@@ -92,7 +92,7 @@ fn eight_senders_at_once_get_the_one_rate() {
     });
 }
 
-/// Limits in packets and in bytes: what a burst into an idle line leaves.
+/// Limits in packets and in bytes: the part of a burst that an idle link accepts.
 #[test]
 fn a_queue_holds_what_its_limit_says() {
     isolated(|| {
@@ -111,7 +111,7 @@ fn a_queue_holds_what_its_limit_says() {
             for tag in 0..100 {
                 udp::send(&from, "10.1.0.2", tag, PAYLOAD).unwrap();
             }
-            // The line serves a packet each 12 ms while the burst is sent.
+            // The pipe serves a packet every 12 ms while the burst is sent.
             let served = start.elapsed().as_millis() as usize / 12 + 1;
             let arrivals = udp::receive(&to, 100, Duration::from_secs(1));
             let served = taken..=taken + served;
@@ -126,8 +126,8 @@ fn a_queue_holds_what_its_limit_says() {
     });
 }
 
-/// What is in flight must not count against the sender's socket: 20 Mbit/s for
-/// 400 ms are 1 MB, five times the default send buffer.
+/// Packets in flight must not count against the sender's socket: 20 Mbit/s for 400 ms are 1
+/// MB, five times the default send buffer.
 #[test]
 fn a_long_path_does_not_throttle_the_sender() {
     isolated(|| {
@@ -145,14 +145,15 @@ fn a_long_path_does_not_throttle_the_sender() {
             Duration::from_secs(4),
         );
         let rate = rate_bits_per_sec(&receiver.join().unwrap());
-        // A send buffer's worth each round trip would be 4 Mbit/s. A machine that stands
-        // still for longer than the queue lasts takes some of the line too.
+        // One send buffer per round trip would be 4 Mbit/s. A machine that stalls for
+        // longer than the queue lasts also costs some of the rate.
         println!("{:.2} of 20 Mbit/s", rate / 1e6);
         assert!((0.8..=1.02).contains(&(rate / 20e6)), "{rate}");
     });
 }
 
-/// fq sends control-priority packets at once; a vnode's must wait all the same.
+/// fq sends control-priority packets at once; such packets of a vnode must wait
+/// nevertheless.
 #[test]
 fn no_priority_bypasses_the_line() {
     isolated(|| {

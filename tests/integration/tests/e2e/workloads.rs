@@ -1,10 +1,10 @@
-//! The measurements with real programs: folding, fairness, scale.
+//! The benches with real programs: folding, fairness, scale.
 use std::path::PathBuf;
 
 use integration::{clock::is_virtual, command::emu_command, netns::isolated};
 use serde_json::Value;
 
-/// Runs a measurement; what it says, whatever its status. Its report must be there.
+/// Runs a bench and returns its results, whatever its exit status. Its report must exist.
 pub fn bench(name: &str, further: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let output = emu_command(&format!("bench {name} --json {further} --out"))
@@ -18,7 +18,7 @@ pub fn bench(name: &str, further: &str) -> Value {
     serde_json::from_str(&said).unwrap_or_else(|e| panic!("{e}: {said}{errors}"))
 }
 
-/// The largest share of a run's time in which all processors were busy.
+/// Largest share of a run's time in which all CPUs were saturated.
 fn saturated(runs: &[Value]) -> f64 {
     let share = |run: &Value| {
         let of = |key: &str| run["host_health"][key].as_f64().unwrap();
@@ -40,15 +40,15 @@ fn folding_eight_hosts_into_one_changes_nothing() {
         assert_eq!(runs[1]["hosts"], 1);
         let distance = report["distances"]["ratios"].as_f64().unwrap();
         println!("curves are {:.2} % of all data apart", distance * 100.0);
-        // Starting twelve programs takes all of a processor for some seconds.
+        // The starts of twelve programs saturate a CPU for some seconds.
         let saturated = saturated(runs);
         println!(
             "all processors were busy for {:.0} % of a run",
             saturated * 100.0
         );
         if is_virtual() || saturated <= 0.15 {
-            // With twice as many clients two runs of one ratio are 1.5 to 2.6 % apart. Hosts
-            // that shared what is not shared would move the curves by half.
+            // With twice as many clients two runs of one ratio are 1.5 to 2.6 % apart.
+            // Hosts that wrongly share a resource would move the curves by half.
             assert!(distance <= 0.05, "{report}");
         } else {
             println!("SKIPPED the distance: the machine was the limit");
@@ -64,12 +64,12 @@ fn scale_peers_bootstrap_and_find() {
 
 #[test]
 fn scale_clients_get_the_file() {
-    // 1 MiB in all over five uploads and more of 16 kB/s each.
+    // 1 MiB in total over five or more uploads of 16 kB/s each.
     let outcome = scale("--peer bittorrent --peers 4 --settle 30s");
     assert_eq!(outcome["judged"], 4);
 }
 
-/// Runs peers: all that are judged must have what they should.
+/// Runs the scale bench: all judged peers must have their data.
 fn scale(further: &'static str) -> Value {
     isolated(|| {
         let before = cgroups();
@@ -77,7 +77,7 @@ fn scale(further: &'static str) -> Value {
         let outcome = &report["outcome"];
         let limits = &outcome["limits"];
         if report["ok"] == false && *limits != serde_json::json!([]) {
-            // Only that all of them ran, and that some did all of their work.
+            // Checks only that all peers ran, and that some completed their work.
             assert!(
                 !is_virtual(),
                 "the machine is no limit in virtual time: {limits}"

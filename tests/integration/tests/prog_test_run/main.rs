@@ -1,6 +1,5 @@
-//! The bytecode itself, run by the kernel on single packets: verdict, bytes,
-//! delivery time, counters. Needs root; changes nothing outside a scratch
-//! namespace.
+//! The bytecode itself, run by the kernel on single packets: verdict, bytes, delivery time,
+//! counters. Needs root; changes nothing outside a scratch namespace.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 use aya::{TestRunOptions, programs::TestRun};
@@ -17,7 +16,7 @@ use integration::{
     plan,
 };
 
-/// The packet goes on, and so does the chain of filters.
+/// The packet passes, and the chain of filters continues.
 const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_STOLEN: i32 = 4;
 const CLASS_MATCH: i32 = -1;
@@ -76,7 +75,8 @@ fn foreign_packets_pass_untouched() {
 fn an_idle_pipe_delays_by_serialisation_and_latencies() {
     isolated(|| {
         let (programs, maps) = load(TOPOLOGY, false);
-        // 1000 bytes at 1 Mbit/s: 8 ms; 20 ms of the line, 400 ms between the groups.
+        // 1000 bytes at 1 Mbit/s: 8 ms; 20 ms on the access link, 400 ms between the
+        // groups.
         for (to, expected_ns) in [
             ("10.2.0.1", 428_000_000),
             ("10.1.0.2", 28_000_000),
@@ -103,7 +103,7 @@ fn an_idle_pipe_delays_by_serialisation_and_latencies() {
     });
 }
 
-/// IPv6 on equal terms, with extension headers, in one file with IPv4.
+/// IPv6 is treated like IPv4, with extension headers, in one file with IPv4.
 #[test]
 fn ipv6_packets_are_shaped_by_their_addresses() {
     isolated(|| {
@@ -138,7 +138,7 @@ latencies:
     });
 }
 
-/// The kernel's arithmetic is that of the model, for many rates and sizes.
+/// The arithmetic of the bytecode is that of the model, for many rates and sizes.
 #[test]
 fn departures_are_those_of_the_model() {
     isolated(|| {
@@ -156,8 +156,8 @@ fn departures_are_those_of_the_model() {
             let per_byte = rate::ns_per_byte_q20(rate_bits);
             assert_eq!(pipe(&maps, 0, Direction::Up).ns_per_byte_q20, per_byte);
             let (mut free_ns, mut exact) = (0, 0);
-            // The largest first: on a slow line the others still find it busy when
-            // an emulated processor takes milliseconds for a run.
+            // The largest first: on a slow pipe the other packets still find it busy when
+            // an emulated CPU takes milliseconds for a run.
             for size in [3000, 20, 84, 576, 1499, 1500, 1500, 40] {
                 let before = monotonic_ns();
                 let due = run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", "10.9.0.1", size)).due_ns;
@@ -173,7 +173,8 @@ fn departures_are_those_of_the_model() {
                 free_ns = due;
                 assert_eq!(pipe(&maps, 0, Direction::Up).next_free_ns, free_ns);
             }
-            // On a slow line all but the first wait for the one before: no slack.
+            // On a slow pipe all but the first packet wait for the previous one, so they
+            // have no slack.
             assert!(rate_bits > 1_000_000 || exact >= 7, "{rate_text}: {exact}");
         }
     });
@@ -193,7 +194,7 @@ fn a_full_queue_drops_in_silence_and_takes_no_time() {
         assert_eq!((up.packets, up.drops_packets, up.drops_bytes), (5, 3, 0));
         assert_eq!((up.bytes, up.dropped_bytes), (7500, 4500));
         assert_eq!(count(&maps, Reason::QueuePackets), 3);
-        // Five packets of 12 ms each, and none for what was dropped.
+        // Five packets take 12 ms each; the dropped ones take no time.
         let busy_ns = up.next_free_ns - monotonic_ns();
         assert!(busy_ns <= 60_000_000, "{busy_ns}");
 
@@ -201,15 +202,16 @@ fn a_full_queue_drops_in_silence_and_takes_no_time() {
         let taken = (0..10)
             .filter(|_| run(&programs, PROG_EGRESS, &frame).verdict == TC_ACT_UNSPEC)
             .count();
-        // 9000 bytes are six packets; one may have left meanwhile.
+        // 9000 bytes are six packets; one may have departed meanwhile.
         assert!((6..=7).contains(&taken), "{taken}");
         assert_eq!(pipe(&maps, 4, Direction::Up).drops_bytes, 10 - taken as u64);
     });
 }
 
-/// The group's histogram has each packet in the class of its wait and serialisation.
+/// The group's histogram counts each packet in the bucket of its queueing and serialisation
+/// time.
 #[test]
-fn waits_are_counted_in_their_group_and_class() {
+fn queue_delays_are_counted_in_their_group_and_bucket() {
     isolated(|| {
         let (programs, maps) = load(TOPOLOGY, false);
         let of = |group, direction| maps.waits(group, direction).unwrap();
@@ -233,7 +235,8 @@ fn waits_are_counted_in_their_group_and_class() {
             );
         }
         assert!((low_sum..=high_sum).contains(&of(0, Direction::Up).sum_ns));
-        // A drop is not in it, and others have their own.
+        // A dropped packet is not counted, and other groups and directions have their own
+        // histograms.
         let _ = run(&programs, PROG_EGRESS, &ipv4("10.1.0.1", "10.1.0.2", 1500));
         let _ = run(&programs, PROG_IFB, &ipv4("10.1.0.1", "10.2.0.2", 125));
         assert_eq!(of(0, Direction::Up).packets(), 5);
@@ -258,7 +261,7 @@ groups:
             .map(|_| run(&programs, PROG_EGRESS, &frame).due_ns - start)
             .collect();
         let end = monotonic_ns() - start;
-        // Two packets of 12 ms fit the burst, the others follow 12 ms apart.
+        // Two packets of 12 ms fit into the burst, the others follow 12 ms apart.
         for (i, wait) in waits.iter().enumerate() {
             let due = 12_000_000 * (i as u64).saturating_sub(1);
             assert!((due..=due + end).contains(wait), "{i}: {waits:?}, {end}");
@@ -281,7 +284,8 @@ fn an_unlimited_pipe_adds_its_latency_only() {
 #[test]
 fn a_packet_with_a_socket_is_replaced_by_its_clone() {
     isolated(|| {
-        // Test runs come with a socket; the clone leaves by lo, which is not ours.
+        // Packets of test runs have a socket; the clone leaves by lo, where emu is not
+        // loaded.
         let (programs, maps) = load(TOPOLOGY, true);
         let frame = ipv4("10.1.0.1", "10.1.0.2", 100);
         let outcome = run(&programs, PROG_EGRESS, &frame);
@@ -332,8 +336,7 @@ fn accounting_charges_the_overhead() {
     });
 }
 
-/// Packets that a parser may stumble over.
-/// A frame with one more VLAN tag inside.
+/// The frame with one more VLAN tag in front of its ethertype.
 fn tagged(ethertype: u16, vlan: u16, frame: &[u8]) -> Vec<u8> {
     let mut inner = vlan.to_be_bytes().to_vec();
     inner.extend(&frame[12..]);
@@ -386,7 +389,7 @@ fn odd_packets_keep_every_byte() {
         for (name, frame) in odd_frames() {
             for program in PROGS {
                 let Some(outcome) = try_run(&programs, program, &frame) else {
-                    // Newer kernels refuse to run on less than a whole IP header.
+                    // Newer kernels refuse a test run with less than a whole IP header.
                     assert!(name.starts_with("short"), "{name} refused by {program}");
                     continue;
                 };
@@ -395,10 +398,10 @@ fn odd_packets_keep_every_byte() {
                 assert!(passed, "{name} in {program}: {}", outcome.verdict);
             }
         }
-        // ARP, an unknown ethertype, and behind three tags.
+        // ARP, an unknown ethertype, and an IP packet behind three tags.
         assert_eq!(count(&maps, Reason::NotIp), 4 * 3);
         assert!(count(&maps, Reason::Truncated) >= 2 * 3);
-        // Tagged frames, fragments and options still belong to a vnode.
+        // Tagged frames, fragments and packets with options still belong to a vnode.
         assert!(pipe(&maps, 0, Direction::Up).packets >= 6);
     });
 }
@@ -411,8 +414,8 @@ fn packets_of_every_length_pass() {
         let mut runs = 0;
         for length in 0..=whole.len() {
             for program in PROGS {
-                // The kernel itself refuses frames shorter than an Ethernet header,
-                // and a newer one those shorter than an IP header.
+                // The kernel itself refuses frames shorter than an Ethernet header, and
+                // newer kernels those shorter than an IP header.
                 let Some(outcome) = try_run(&programs, program, &whole[..length]) else {
                     assert!(length < 34, "{program} refused {length} bytes");
                     continue;
@@ -462,7 +465,7 @@ fn random_packets_keep_every_byte() {
     });
 }
 
-/// Two CPUs on one pipe: the clock must have moved by every packet exactly once.
+/// Two CPUs on one pipe: the pipe's clock must advance by each packet exactly once.
 #[test]
 fn concurrent_senders_lose_no_update() {
     isolated(|| {
@@ -482,7 +485,7 @@ groups: {a: {prefix: 10.1.0.0/16, nodes: 2, up: 1mbit, queue: 60min}}
             };
             program.test_run(options).unwrap();
         };
-        // Four seconds of backlog at 0.8 ms a packet, so that the line never idles.
+        // Four seconds of backlog at 0.8 ms a packet, so that the pipe never idles.
         send(5000);
         let before = pipe(&maps, 0, Direction::Up);
         std::thread::scope(|scope| {
@@ -505,7 +508,7 @@ groups: {a: {prefix: 10.1.0.0/16, nodes: 2, up: 1mbit, queue: 60min}}
 fn map_values_have_the_layout_of_the_library() {
     isolated(|| {
         let (programs, maps) = load(TOPOLOGY, false);
-        // Room for vnodes to come is beyond those of the topology.
+        // The maps have headroom for more vnodes than the topology's.
         assert!(maps.pipes.len() >= 2 * 12);
         assert_eq!(maps.pairs.len(), 9);
         assert_eq!(maps.pairs.get(1).unwrap().latency_ns, 400_000_000);

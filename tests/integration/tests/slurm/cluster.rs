@@ -1,4 +1,5 @@
-//! A Slurm cluster of namespaces: what an administrator sets up, in a few seconds.
+//! A Slurm cluster of network namespaces, with the configuration that an administrator
+//! would write, set up in a few seconds.
 use std::{
     env,
     fs::{self, File},
@@ -20,15 +21,15 @@ use nix::{
     unistd::Pid,
 };
 
-/// Where the tool that starts the tests has put Slurm's files.
+/// Variable with the folder of Slurm's files, set by the tool that starts the tests.
 const VARIABLE: &str = "EMU_SLURM";
-/// The controller's address; nodes have 192.0.2.1 and so on.
+/// Address of the controller; nodes have 192.0.2.1 and following.
 const CONTROLLER: &str = "192.0.2.254";
-/// Longest time until all nodes are ready.
-const READY: Duration = Duration::from_secs(60);
+/// Timeout for all nodes to become ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Runs a test with a cluster of so many nodes, in namespaces of its own. Where
-/// there is no Slurm it says so.
+/// Runs a test with a cluster of N nodes, in namespaces of its own. Without Slurm the test
+/// is skipped with a message.
 pub fn with_cluster(test: &str, nodes: usize, work: impl FnOnce(&mut Cluster) + Send + 'static) {
     let Some(root) = env::var_os(VARIABLE).map(PathBuf::from) else {
         println!("SKIPPED {test}: no {VARIABLE}, which `cargo xtask test-slurm` sets");
@@ -45,7 +46,7 @@ pub fn with_cluster(test: &str, nodes: usize, work: impl FnOnce(&mut Cluster) + 
     });
 }
 
-/// A daemon of the cluster; killed when dropped.
+/// A daemon of the cluster; killed on drop.
 struct Daemon(Child);
 
 impl Drop for Daemon {
@@ -55,7 +56,7 @@ impl Drop for Daemon {
     }
 }
 
-/// A controller and its nodes.
+/// A controller and its nodes, with their daemons.
 pub struct Cluster {
     slurm: Slurm,
     nodes: Vec<Host>,
@@ -101,7 +102,7 @@ impl Slurm {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// A daemon's path: Debian's Slurm 22 adds to their names.
+    /// Path of a daemon; Debian's Slurm 22 appends a suffix to the names.
     fn daemon(&self, name: &str) -> PathBuf {
         let folder = self.root.join("usr/sbin");
         let debian = folder.join(format!("{name}-wlm"));
@@ -112,7 +113,8 @@ impl Slurm {
         }
     }
 
-    /// A command that finds Slurm's programs, libraries and this configuration.
+    /// A command whose environment selects Slurm's programs, libraries and this
+    /// configuration.
     fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new(program);
         let folders = [self.root.join("usr/bin"), self.root.join("usr/sbin")];
@@ -181,7 +183,7 @@ PartitionName=all Nodes=ALL Default=YES State=UP
         let path = self.path("munge.key");
         fs::write(&path, key).unwrap();
         run(&format!("chmod 600 {path}"));
-        // The socket's folder must be open to all users.
+        // The folder of munge's socket must be accessible to all users.
         run(&format!("chmod 755 {}", self.folder.path().display()));
         let mut command = self.command(self.root.join("usr/sbin/munged"));
         command.args(["--foreground", "--num-threads=2"]);
@@ -198,7 +200,7 @@ PartitionName=all Nodes=ALL Default=YES State=UP
     }
 }
 
-/// Gives the calling thread, and what it starts, a host name of its own.
+/// Gives the calling thread and its children a host name of their own.
 fn be_called(name: &str) {
     unshare(CloneFlags::CLONE_NEWUTS).unwrap();
     nix::unistd::sethostname(name).unwrap();
@@ -254,7 +256,7 @@ impl Cluster {
             if idle.trim() == count.to_string() {
                 return;
             }
-            if start.elapsed() > READY {
+            if start.elapsed() > READY_TIMEOUT {
                 let sinfo = self.output("sinfo", &["-R", "-N", "-l"]);
                 panic!("the nodes are not ready: {idle}\n{sinfo}\n{}", self.logs());
             }
@@ -262,7 +264,7 @@ impl Cluster {
         }
     }
 
-    /// What the daemons wrote, for a test that fails.
+    /// Log text of all daemons, for a failing test.
     pub fn logs(&self) -> String {
         let mut text = String::new();
         let mut paths: Vec<PathBuf> = fs::read_dir(self.slurm.folder.path())
@@ -281,20 +283,20 @@ impl Cluster {
         text
     }
 
-    /// A command of Slurm, not started: `srun`, `sbatch`.
+    /// A command of Slurm that has not been started: `srun`, `sbatch`.
     pub fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = self.slurm.command(program);
         command.args(arguments);
         command
     }
 
-    /// Standard output of a command of Slurm, whatever its status.
+    /// Standard output of a Slurm command, whatever its exit status.
     pub fn output(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program, arguments).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Runs a command on every node to its end, which must be good.
+    /// Runs a command on every node to completion; it must succeed.
     pub fn run_on_all(&self, argv: &[&str]) -> String {
         let count = self.nodes.len().to_string();
         let mut command = self.command("srun", &["-N", &count]);
@@ -311,7 +313,7 @@ impl Cluster {
     }
 }
 
-/// A process of a node.
+/// A process on a node.
 #[derive(Debug)]
 pub struct Process {
     pub pid: i32,
@@ -319,7 +321,7 @@ pub struct Process {
 }
 
 impl Cluster {
-    /// Processes in a node's network namespace.
+    /// The processes in a node's network namespace.
     pub fn processes(&self, node: usize) -> Vec<Process> {
         let inode = |path: &Path| fs::metadata(path).ok().map(|m| m.ino());
         let own = inode(&Path::new("/run/netns").join(self.nodes[node].name()));
@@ -336,25 +338,25 @@ impl Cluster {
             .collect()
     }
 
-    /// Processes of a node whose command line has a word.
-    pub fn named(&self, node: usize, word: &str) -> Vec<Process> {
+    /// The processes of a node whose command line contains a text.
+    pub fn named(&self, node: usize, text: &str) -> Vec<Process> {
         let mut found = self.processes(node);
-        found.retain(|p| p.line.contains(word));
+        found.retain(|p| p.line.contains(text));
         found
     }
 
-    /// Kills one by its number.
+    /// Kills a process by its PID.
     pub fn kill(&self, process: &Process) {
         let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
     }
 
-    /// Kills the daemon of a node, and nothing else there.
+    /// Kills only the Slurm daemon of a node.
     pub fn kill_slurmd(&mut self, node: usize) {
         self.slurmds[node] = None;
     }
 
-    /// Takes the power away from a node: no process of it lives on, and its cable is
-    /// silent.
+    /// Simulates a power failure of a node: kills all its processes and takes its link
+    /// down.
     pub fn power_off(&mut self, node: usize) {
         run(&format!("ip link set node{node} down"));
         self.slurmds[node] = None;
@@ -376,7 +378,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // Jobs first: their steps are no children of ours.
+        // Jobs are cancelled first, because their steps are not children of this process.
         let _ = self
             .command("scancel", &["--signal=KILL", "--user=root"])
             .output();
@@ -385,7 +387,7 @@ impl Drop for Cluster {
     }
 }
 
-/// A node's namespace, with `eth0` at the bridge.
+/// Creates a node's namespace, with `eth0` on the bridge.
 fn node(number: usize) -> Host {
     let host = Host::new(&format!("slurm{number}"));
     let (name, peer) = (host.name(), format!("node{number}"));

@@ -1,4 +1,4 @@
-//! Experiments in a folder that all nodes share, and what becomes of them.
+//! Experiments in a folder that all nodes share, and helpers to run them.
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 
-/// A topology without a word on hosts: the nodes of the job are taken.
+/// A topology without a `hosts` section: the run uses the nodes of the job.
 pub const TOPOLOGY: &str = "version: 1
 groups:
   servers: {prefix: 10.9.0.0/24, nodes: 4, up: 100mbit, down: 100mbit, latency: 5ms}
@@ -37,7 +37,7 @@ impl Shared {
         self.0.path().join(name)
     }
 
-    /// `srun OPTIONS emu run experiment.yaml --out out MORE`, not started.
+    /// The command `srun OPTIONS emu run experiment.yaml --out out MORE`, not started.
     pub fn srun(&self, cluster: &Cluster, options: &str, out: &str, more: &str) -> Command {
         let options: Vec<&str> = options.split_whitespace().collect();
         let mut command = cluster.command("srun", &options);
@@ -66,20 +66,20 @@ impl Shared {
     }
 }
 
-/// Runs a command to its end, which must be good.
+/// Runs a command to completion; it must succeed.
 pub fn succeed(cluster: &Cluster, mut command: Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
         "{}\n{}",
-        words(&output),
+        output_text(&output),
         cluster.logs()
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// All that a command said.
-pub fn words(output: &Output) -> String {
+/// Standard output and standard error of a command.
+pub fn output_text(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!(
         "{}\n{}{}",
@@ -89,17 +89,20 @@ pub fn words(output: &Output) -> String {
     )
 }
 
-/// Starts a command whose words are kept.
+/// Starts a command with captured output.
 pub fn start(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().unwrap()
 }
 
-/// Waits until something is so.
+/// Polls until a condition holds; returns the time that this took.
 pub fn until(what: &str, within: Duration, mut is_so: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !is_so() {
-        assert!(start.elapsed() < within, "not so within {within:?}: {what}");
+        assert!(
+            start.elapsed() < within,
+            "timed out after {within:?}: {what}"
+        );
         thread::sleep(Duration::from_millis(50));
     }
     start.elapsed()

@@ -1,4 +1,4 @@
-//! Nodes that are lost in mid-run, and runs that are broken off.
+//! Nodes that are lost during a run, and runs that are aborted.
 use std::time::Duration;
 
 use integration::command::run;
@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::{
     cluster::{Cluster, with_cluster},
-    experiment::{Shared, start, until, words},
+    experiment::{Shared, output_text, start, until},
 };
 
-/// Something to find by its name on every node; it ends by itself after a while on
-/// those that live.
+/// An experiment whose process can be found by its name on every node; it ends by itself
+/// after a while on nodes that survive.
 const EXPERIMENT: &str = "name: loss
 topology: topology.yaml
 seed: 7
@@ -19,11 +19,10 @@ programs:
   - {name: sleeper, on: clients, run: [sleep, '3333'], for: FORs}
 ";
 const NODES: usize = 4;
-/// The command's words under `srun`, where Slurm leaves it to emu what a lost node
-/// means.
+/// Options of `srun` by which Slurm leaves the reaction to a lost node to emu.
 const ALONE: &str = "-N4 --no-kill --kill-on-bad-exit=0";
-/// Long enough for a loaded machine; a hang is found by it.
-const LONG: Duration = Duration::from_secs(90);
+/// Timeout that is long enough for a loaded machine and detects a hang.
+const JOB_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn shared(lasts_s: u32) -> Shared {
     Shared::new(&EXPERIMENT.replace("FOR", &lasts_s.to_string()))
@@ -32,10 +31,10 @@ fn shared(lasts_s: u32) -> Shared {
 /// Waits until all nodes run their programs.
 fn wait_running(cluster: &Cluster) {
     let running = || (0..NODES).all(|node| cluster.named(node, "sleep 3333").len() == 2);
-    until("every node runs its two clients", LONG, running);
+    until("every node runs its two clients", JOB_TIMEOUT, running);
 }
 
-/// A node has no program, no emu and no emulated network any more.
+/// Whether a node has no program, no emu and no emulated network left.
 fn is_clean(cluster: &Cluster, node: usize) -> bool {
     let qdiscs = cluster.on(node, || run("tc qdisc show dev eth0"));
     cluster.named(node, "sleep 3333").is_empty()
@@ -61,7 +60,7 @@ fn a_node_without_power_ends_the_run() {
         wait_running(cluster);
         cluster.power_off(2);
         let living = [0, 1, 3];
-        let seen = until("the other nodes stop", LONG, || {
+        let seen = until("the other nodes stop", JOB_TIMEOUT, || {
             living.iter().all(|node| is_clean(cluster, *node))
         });
         println!(
@@ -92,7 +91,7 @@ fn a_node_without_power_is_marked() {
         let srun = start(shared.srun(cluster, ALONE, "out", more));
         wait_running(cluster);
         cluster.power_off(2);
-        until("the run ends", LONG, || {
+        until("the run ends", JOB_TIMEOUT, || {
             [0, 1, 3].iter().all(|node| is_clean(cluster, *node))
         });
         let merged = summary(&shared);
@@ -101,7 +100,7 @@ fn a_node_without_power_is_marked() {
             (&merged["ended"], &merged["unknown"]),
             (&"complete".into(), &2.into())
         );
-        // The others went on to their end.
+        // The programs on the other nodes ran to completion.
         assert_eq!((&merged["done"], &merged["failed"]), (&6.into(), &0.into()));
         for row in shared.table("out/processes.csv") {
             let lasted =
@@ -112,8 +111,8 @@ fn a_node_without_power_is_marked() {
     });
 }
 
-/// Without its daemon a node is lost to Slurm, which then ends the job. emu on that
-/// node hears of it from the others, and leaves nothing behind.
+/// Without its daemon a node is lost to Slurm, which then ends the job. emu on that node
+/// learns this from the other nodes, and leaves no residue.
 #[test]
 fn a_node_without_slurmd_leaves_nothing() {
     with_cluster("a_node_without_slurmd_leaves_nothing", NODES, |cluster| {
@@ -121,7 +120,7 @@ fn a_node_without_slurmd_leaves_nothing() {
         let srun = start(shared.srun(cluster, "-N4", "out", ""));
         wait_running(cluster);
         cluster.kill_slurmd(1);
-        let seen = until("all nodes stop", LONG, || {
+        let seen = until("all nodes stop", JOB_TIMEOUT, || {
             (0..NODES).all(|node| is_clean(cluster, node))
         });
         println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
@@ -132,44 +131,40 @@ fn a_node_without_slurmd_leaves_nothing() {
     });
 }
 
-/// Killed outright on one node, where Slurm lives on.
+/// emu is killed by SIGKILL on one node, where Slurm keeps running.
 #[test]
-fn killed_on_one_node_it_leaves_no_orphans() {
-    with_cluster(
-        "killed_on_one_node_it_leaves_no_orphans",
-        NODES,
-        |cluster| {
-            let shared = shared(100);
-            let srun = start(shared.srun(
-                cluster,
-                "-N4 --kill-on-bad-exit=1",
-                "out",
-                "--lost-after 3s",
-            ));
-            wait_running(cluster);
-            for process in cluster.named(3, "emu run ") {
-                cluster.kill(&process);
-            }
-            let seen = until("all nodes stop", LONG, || {
-                (0..NODES).all(|node| is_clean(cluster, node))
-            });
-            println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
-            let output = srun.wait_with_output().unwrap();
-            assert!(!output.status.success(), "{}", words(&output));
-            let merged = summary(&shared);
-            assert_eq!(names(&merged["lost"]), ["h3"], "{merged}");
-        },
-    );
+fn a_kill_on_one_node_leaves_no_orphans() {
+    with_cluster("a_kill_on_one_node_leaves_no_orphans", NODES, |cluster| {
+        let shared = shared(100);
+        let srun = start(shared.srun(
+            cluster,
+            "-N4 --kill-on-bad-exit=1",
+            "out",
+            "--lost-after 3s",
+        ));
+        wait_running(cluster);
+        for process in cluster.named(3, "emu run ") {
+            cluster.kill(&process);
+        }
+        let seen = until("all nodes stop", JOB_TIMEOUT, || {
+            (0..NODES).all(|node| is_clean(cluster, node))
+        });
+        println!("all nodes had stopped after {:.1} s", seen.as_secs_f64());
+        let output = srun.wait_with_output().unwrap();
+        assert!(!output.status.success(), "{}", output_text(&output));
+        let merged = summary(&shared);
+        assert_eq!(names(&merged["lost"]), ["h3"], "{merged}");
+    });
 }
 
-/// What the first node has merged; it may still be at it.
+/// The merged summary of the first node, which may still be writing it.
 fn summary(shared: &Shared) -> Value {
     let path = shared.path("out/summary.json");
-    until("the results are merged", LONG, || path.exists());
+    until("the results are merged", JOB_TIMEOUT, || path.exists());
     shared.json("out/summary.json")
 }
 
-/// Ends the job, which waits for a node that does not answer any more.
+/// Cancels the job, which would wait for a node that does not answer any more.
 fn end(cluster: &Cluster, mut srun: std::process::Child) {
     let ended = |srun: &mut std::process::Child| srun.try_wait().unwrap().is_some();
     if !ended(&mut srun) {

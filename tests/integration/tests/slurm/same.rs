@@ -1,4 +1,4 @@
-//! The same experiment over one, two and four nodes.
+//! The same experiment on one, two and four nodes.
 use std::{collections::BTreeMap, fs};
 
 use integration::median;
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Seven clients send twelve pings each to a server, and one sends it half a megabyte. The
-/// server says when it is ready, wherever it is.
+/// server reports when it is ready, on whichever node it runs.
 const EXPERIMENT: &str = "name: same
 topology: topology.yaml
 seed: 7
@@ -27,11 +27,11 @@ programs:
     on: clients/7
     run: [iperf3, -c, '{ip:server}', -B, '{ip}', -n, 500K, -J]
 ";
-/// Round trip of 84 bytes: twice 75 ms, and the four lines' serialisation.
+/// Round trip of 84 bytes: twice 75 ms, and the serialisation on four pipes.
 const ROUND_TRIP_MS: f64 = 150.0 + 84.0 * 8.0 / 1e3 * (1.0 / 2.0 + 1.0 / 8.0 + 2.0 / 100.0);
 
-/// What came of a run: counters of each vnode at the end, least and mean time of each
-/// client's pings.
+/// Results of a run: final counters of each vnode, minimum and mean time of each client's
+/// pings.
 struct Result {
     counters: BTreeMap<String, [f64; 4]>,
     pings_ms: Vec<[f64; 2]>,
@@ -56,7 +56,7 @@ fn result(cluster: &Cluster, shared: &Shared, nodes: usize) -> Result {
         ];
         counters.insert(row["vnode"].clone(), last.map(number));
     }
-    // In whole milliseconds on each line, in thousandths at the end.
+    // ping prints whole milliseconds on each line, and thousandths in its summary.
     let pings_ms = files(&shared.path(&format!("{out}/vnodes")), "stdout")
         .iter()
         .filter_map(|path| {
@@ -85,7 +85,8 @@ fn one_two_and_four_nodes_give_the_same() {
             println!(
                 "over {nodes} nodes: ping {middle:.2} ms (least {least:.2}), model {ROUND_TRIP_MS:.2}"
             );
-            // The model is a lower bound; of many packets one finds the machine idle.
+            // The model is a lower bound; with many packets at least one finds the machine
+            // idle.
             assert!(least > ROUND_TRIP_MS - 0.1, "{least}");
             assert!(least < ROUND_TRIP_MS * 1.05, "{least}");
             alike(&results[0], result);
@@ -94,7 +95,7 @@ fn one_two_and_four_nodes_give_the_same() {
         assert_eq!(merged["lost"].as_array().unwrap().len(), 0, "{merged}");
         assert_eq!(merged["ended"], "complete");
         assert_eq!(merged["hosts"].as_array().unwrap().len(), 4);
-        // The nodes have one clock; a datagram's round trip bounds the error.
+        // The nodes share one clock; a datagram's round trip bounds the measured error.
         for host in &merged["hosts"].as_array().unwrap()[1..] {
             let [ahead, trip] = ["ahead_ns", "round_trip_ns"].map(|k| host["clock"][k].as_f64());
             assert!(ahead.unwrap().abs() <= trip.unwrap() / 2.0 + 1e3, "{host}");
@@ -107,7 +108,7 @@ fn one_two_and_four_nodes_give_the_same() {
         let rows = shared.table("on-4/processes.csv");
         let hosts: std::collections::BTreeSet<&String> = rows.iter().map(|r| &r["host"]).collect();
         assert_eq!((rows.len(), hosts.len()), (9, 4), "{rows:?}");
-        // All is as before on every node.
+        // Every node is as before the run.
         for node in 0..4 {
             assert_eq!(cluster.named(node, "iperf3").len(), 0);
             let qdiscs = cluster.on(node, || integration::command::run("tc qdisc show dev eth0"));
@@ -116,9 +117,9 @@ fn one_two_and_four_nodes_give_the_same() {
     });
 }
 
-/// Counters are the same: exactly where programs send so much and no more; where TCP
-/// sends again what was dropped and acknowledges as it likes, the bytes that carry the
-/// data, within a tenth.
+/// Checks that the counters are the same: exactly where programs send a fixed number of
+/// packets; with TCP, which retransmits dropped packets and acknowledges at varying
+/// intervals, the bytes of the data's direction, within a tenth.
 fn alike(one: &Result, other: &Result) {
     let vnodes = |r: &Result| r.counters.keys().cloned().collect::<Vec<_>>();
     assert_eq!(vnodes(one), vnodes(other));

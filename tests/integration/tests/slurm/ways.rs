@@ -1,5 +1,5 @@
-//! Other ways to start a run over several hosts: the batch script, and one command on
-//! each host as ssh would start it.
+//! Other ways to start a run over several hosts: the batch script, and one command per host
+//! as ssh would start it.
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use integration::command::emu_path;
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     cluster::with_cluster,
-    experiment::{Shared, until, words},
+    experiment::{Shared, output_text, until},
 };
 
 const EXPERIMENT: &str = "name: ways
@@ -16,14 +16,14 @@ duration: 60s
 programs:
   - {name: sleeper, on: clients, run: [sleep, '3333'], for: 2s}
 ";
-const LONG: Duration = Duration::from_secs(90);
+const JOB_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn assert_whole(merged: &Value) {
     assert_eq!(merged["ended"], "complete", "{merged}");
     assert_eq!((&merged["done"], &merged["failed"]), (&8.into(), &0.into()));
     assert_eq!(merged["hosts"].as_array().unwrap().len(), 2);
     let seeds = merged["hosts"].as_array().unwrap().iter();
-    // The file names no seed: the first host's is everybody's.
+    // The file sets no seed: all hosts use that of the first host.
     assert!(
         seeds
             .map(|h| &h["summary"]["seed"])
@@ -41,15 +41,17 @@ fn the_batch_script_and_plain_commands() {
         let mut sbatch = cluster.command("sbatch", &["--parsable", "--nodes=2"]);
         sbatch.arg("--chdir").arg(&folder).env("EMU", emu_path());
         let submitted = sbatch.arg(script).arg("experiment.yaml").output().unwrap();
-        assert!(submitted.status.success(), "{}", words(&submitted));
+        assert!(submitted.status.success(), "{}", output_text(&submitted));
         let job = String::from_utf8_lossy(&submitted.stdout).trim().to_owned();
         let result = format!("results-{job}/summary.json");
-        until("the job's results", LONG, || shared.path(&result).exists());
+        until("the job's results", JOB_TIMEOUT, || {
+            shared.path(&result).exists()
+        });
         assert_whole(&shared.json(&result));
         let queue = || cluster.output("squeue", &["-h"]).trim().is_empty();
-        until("the job ends", LONG, queue);
+        until("the job ends", JOB_TIMEOUT, queue);
 
-        // As `ssh HOST emu run …` on each.
+        // The equivalent of `ssh HOST emu run …` for each host.
         let hosts: Vec<_> = (0..2)
             .map(|rank: usize| {
                 let mut emu = std::process::Command::new(emu_path());
@@ -62,10 +64,10 @@ fn the_batch_script_and_plain_commands() {
             .collect();
         for host in hosts {
             let output = host.wait_with_output().unwrap();
-            assert!(output.status.success(), "{}", words(&output));
+            assert!(output.status.success(), "{}", output_text(&output));
         }
         assert_whole(&shared.json("plain/summary.json"));
-        // Put together once more, by hand: the same.
+        // Merging once more by hand gives the same result.
         let merged = integration::command::emu_json(&format!(
             "results merge {}",
             shared.path("plain").display()

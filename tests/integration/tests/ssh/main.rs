@@ -1,5 +1,6 @@
 //! Hosts that are reached by ssh, with the commands of `docs/testbeds.md`: a real sshd on
-//! each of four, ssh and clush on a fifth. `cargo xtask test` runs them in the VM.
+//! each of four hosts, ssh and clush on a fifth. `cargo xtask test` runs the tests in the
+//! VM.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
@@ -25,7 +26,7 @@ latencies:
     )
 }
 
-/// What every host of a site says, each line behind its name.
+/// The output of one host, from output that has each line behind the host's name.
 fn of(said: &str, host: usize) -> Vec<&str> {
     let name = format!("node{host}: ");
     said.lines().filter_map(|l| l.strip_prefix(&name)).collect()
@@ -54,7 +55,7 @@ fn topologies_over_clush() {
                 "node{host}: {said}"
             );
         }
-        // Each host measures its vnodes with those of the others too.
+        // Each host also measures the pairs of its vnodes with those of the other hosts.
         let said = site.clush(&format!("{emu} verify"));
         for host in 1..=4 {
             let lines = of(&said, host);
@@ -76,7 +77,7 @@ fn topologies_over_clush() {
     });
 }
 
-/// A server on one host, clients on all of them, started by one ssh for each host.
+/// A server on one host and clients on all hosts, started by one ssh per host.
 const EXPERIMENT: &str = "
 name: site
 topology: topo.yaml
@@ -102,23 +103,24 @@ fn an_experiment_over_ssh() {
             .collect();
         for session in sessions {
             let output = session.wait_with_output().unwrap();
-            let words = String::from_utf8_lossy(&output.stdout).into_owned()
+            let output_text = String::from_utf8_lossy(&output.stdout).into_owned()
                 + &String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{words}");
+            assert!(output.status.success(), "{output_text}");
         }
         let text = std::fs::read_to_string(site.path("results/summary.json")).unwrap();
         let merged: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(merged["ended"], "complete", "{merged}");
         assert_eq!((&merged["done"], &merged["failed"]), (&8.into(), &0.into()));
         assert_eq!(merged["hosts"].as_array().unwrap().len(), 4);
-        // 150 ms and the serialisation of 84 bytes on four lines.
+        // 150 ms and the serialisation of 84 bytes on four pipes.
         let model_ms = 150.0 + 84.0 * 8.0 / 1e3 * (1.0 / 2.0 + 1.0 / 8.0 + 2.0 / 100.0);
         for client in 1..=8 {
             let said = site.read(&format!("results/vnodes/10.1.0.{client}/ping/stdout"));
             let (_, times) = said.split_once("rtt min/avg/max/mdev = ").unwrap();
             let least: f64 = times.split('/').next().unwrap().parse().unwrap();
             println!("10.1.0.{client}: {least:.2} ms, model {model_ms:.2}");
-            // The link between hosts and a busy machine add; nothing takes away.
+            // The network between the hosts and a busy machine add delay; nothing makes it
+            // smaller.
             assert!((model_ms - 0.1..model_ms * 1.05).contains(&least), "{said}");
         }
     });

@@ -1,4 +1,4 @@
-//! Hosts with an sshd each: namespaces on a bridge, and keys of their own.
+//! Hosts with an sshd each: namespaces on a bridge, and their own keys.
 use std::{
     env,
     fs::{self, File},
@@ -19,14 +19,15 @@ use nix::{
     unistd::sethostname,
 };
 
-/// Where the tool that starts the tests has put the files of sshd and clush.
+/// Variable with the folder of sshd's and clush's files, set by the tool that starts the
+/// tests.
 const VARIABLE: &str = "EMU_SSH";
-/// The address of the machine that calls the hosts.
+/// Address of the machine from which ssh and clush connect.
 const HOME: &str = "192.0.2.254";
-/// Longest time until all hosts answer.
-const READY: Duration = Duration::from_secs(60);
+/// Timeout for all hosts to answer.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Hosts `node1` and so on.
+/// A site with the hosts `node1` and following.
 pub struct Site {
     root: PathBuf,
     folder: tempfile::TempDir,
@@ -35,8 +36,8 @@ pub struct Site {
     _hosts: Vec<Host>,
 }
 
-/// Runs a test with so many hosts, in namespaces of its own. Where there is no sshd it
-/// says so.
+/// Runs a test with a site of `count` hosts, in namespaces of its own. Without sshd the
+/// test is skipped with a message.
 pub fn with_site(test: &str, count: usize, work: impl FnOnce(&Site) + Send + 'static) {
     let Some(root) = env::var_os(VARIABLE).map(PathBuf::from) else {
         println!("SKIPPED {test}: no {VARIABLE}, which `cargo xtask test` sets");
@@ -77,25 +78,25 @@ impl Site {
         site
     }
 
-    /// A file of the folder that all hosts share.
+    /// Path of a file in the folder that all hosts share.
     pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).display().to_string()
     }
 
-    /// Writes one, and gives its path.
+    /// Writes a shared file and returns its path.
     pub fn write(&self, name: &str, text: &str) -> String {
         let path = self.path(name);
         fs::write(&path, text).unwrap();
         path
     }
 
-    /// Reads one.
+    /// Reads a shared file.
     pub fn read(&self, name: &str) -> String {
         let path = self.path(name);
         fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
 
-    /// Keys, and what ssh and sshd are told.
+    /// Writes keys and the configuration of ssh and sshd.
     fn configure(&self) {
         for name in ["key", "host_key"] {
             let path = self.path(name);
@@ -124,8 +125,8 @@ impl Site {
             "ssh_config",
             &format!("{hosts}{options}  IdentityFile {folder}/key\n"),
         );
-        // sshd gives up root to a user who need not be on this machine; and whatever root's
-        // own shell does when it starts takes seconds in a VM.
+        // sshd drops root privileges to a user that may be missing on this machine; and the
+        // start-up files of root's own shell take seconds in a VM.
         let passwd = fs::read_to_string("/etc/passwd").unwrap();
         let others = passwd
             .lines()
@@ -140,7 +141,7 @@ impl Site {
         fs::set_permissions("/run/sshd", fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// A program of the unpacked packages, or of this machine.
+    /// Path of a program in the unpacked packages, or else on this machine.
     fn program(&self, name: &str) -> PathBuf {
         let unpacked = ["usr/sbin", "usr/bin"].map(|folder| self.root.join(folder).join(name));
         unpacked
@@ -155,8 +156,8 @@ impl Site {
         env::join_paths(paths).unwrap().into_string().unwrap()
     }
 
-    /// Starts the daemon of a host: with the host's network, a name of its own, and a list
-    /// of users that has sshd's.
+    /// Starts the sshd of a host: with the host's network, a name of its own, and a user
+    /// list that contains sshd's user.
     fn sshd(&self, host: &Host, number: usize) -> Child {
         let (passwd, log) = (
             self.path("passwd"),
@@ -200,7 +201,7 @@ impl Site {
                 let error = String::from_utf8_lossy(&output.stderr).into_owned();
                 let log = self.read(&format!("sshd-{number}.log"));
                 assert!(
-                    begin.elapsed() < READY,
+                    begin.elapsed() < READY_TIMEOUT,
                     "node{number}: {said}{error}\n{log}"
                 );
                 thread::sleep(Duration::from_millis(100));
@@ -224,8 +225,8 @@ impl Site {
             .unwrap()
     }
 
-    /// Runs a command on all hosts to its end, which must be good; what they said, each
-    /// line behind the host's name.
+    /// Runs a command on all hosts to completion; it must succeed. Returns the output, with
+    /// each line behind the host's name.
     pub fn clush(&self, line: &str) -> String {
         let modules = self.root.join("usr/lib/python3/dist-packages");
         let output = Command::new("/usr/bin/python3")

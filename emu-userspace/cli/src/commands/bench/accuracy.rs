@@ -9,7 +9,7 @@ use crate::commands::Outcome;
 /// Arguments of `emu bench accuracy`.
 #[derive(Args)]
 #[command(after_help = "\
-Makes network namespaces of its own; nothing else is touched. Needs root, fq and netem:
+Works in network namespaces of its own and changes nothing else. Needs root, fq and netem:
 `cargo xtask run -- bench accuracy` finds a kernel that has them.
 
 Examples:

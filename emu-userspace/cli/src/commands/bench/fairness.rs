@@ -13,27 +13,27 @@ use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 #[command(after_help = "\
 Examples:
   emu bench fairness                   ten programs of 1 s, one every 250 ms
-  emu bench fairness --full            P2PLab's: each takes 12 s alone, one every second
+  emu bench fairness --full            P2PLab's: programs of 12 s, one every second
 
 Needs root, and a kernel with fq: `cargo xtask run -- bench fairness`. Works in a network
 namespace of its own.")]
 pub(in crate::commands) struct Fairness {
-    /// A small one; the default.
+    /// Run a small experiment; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// P2PLab's: programs of 12 s, one every second.
+    /// Run P2PLab's experiment: programs of 12 s, one every second.
     #[arg(long)]
     full: bool,
-    /// How many programs.
+    /// Number of programs.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     programs: Option<u32>,
-    /// How long one takes when it is alone, as in `2s`.
+    /// Running time of one program on an idle machine, as in `2s`.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     alone: Option<Duration>,
-    /// Exit code 1 if Jain's index is lower.
+    /// Exit with code 1 if Jain's index is lower.
     #[arg(long, value_name = "INDEX", default_value_t = 0.95)]
     at_least: f64,
-    /// Folder of the results.
+    /// Folder for the results.
     #[arg(long, default_value = "bench-fairness")]
     out: PathBuf,
     /// Print JSON.
@@ -47,8 +47,9 @@ impl Fairness {
         let alone = self.alone.unwrap_or(Duration::from_secs(12).mul_f64(scale));
         let settings = Settings {
             programs: self.programs.unwrap_or(if self.full { 30 } else { 10 }),
-            // P2PLab's started one every second, a twelfth of what one takes; a little
-            // less often in a small run, for a start takes time too.
+            // P2PLab started one program every second, a twelfth of a program's running
+            // time. A small run starts them a little less often, because a start takes time
+            // too.
             interval: Duration::from_secs(1).mul_f64(scale.max(0.25)),
             alone,
         };

@@ -25,35 +25,36 @@ use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 Examples:
   emu bench folding                              16 clients on 16 hosts and on one
   emu bench folding --full                       P2PLab's: 160 clients, 16 MB; takes hours
-  emu bench folding --full --ratios 1 --out F    one of its runs; others, here or on another
-  emu bench folding --full --ratios 80 --out F   machine, add theirs to the same report
+  emu bench folding --full --ratios 1 --out F    one of its runs; other runs, here or on
+  emu bench folding --full --ratios 80 --out F   another machine, extend the same report
 
 Needs root, the programs python3-libtorrent (or aria2c) and opentracker, and a kernel with
-fq; `cargo xtask run -- bench folding` sees to all three. Works in network namespaces of its
+fq; `cargo xtask run -- bench folding` provides all three. Works in network namespaces of its
 own.")]
 pub(in crate::commands) struct Folding {
-    /// A small one that takes two minutes for each run; the default.
+    /// Run a small swarm, which takes two minutes per run; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// P2PLab's: 160 clients, started every 10 s, 16 MB, 1 to 80 on a host.
+    /// Run P2PLab's swarm: 160 clients, one every 10 s, 16 MB, 1 to 80 clients per host.
     #[arg(long)]
     full: bool,
-    /// Clients on a host, one run for each.
+    /// Numbers of clients per host, one run for each.
     #[arg(long, value_delimiter = ',', value_name = "LIST", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     ratios: Option<Vec<u32>>,
-    /// How many more times the first ratio is run: by how much the same swarm differs.
+    /// Number of additional runs at the first ratio, which show the differences due to
+    /// chance.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=100))]
     repeats: Option<u32>,
-    /// Run nothing: a report of the runs that are in the folder.
+    /// Run nothing, and report on the runs in the folder.
     #[arg(long, conflicts_with = "ratios")]
     report_only: bool,
-    /// Clients that download.
+    /// Number of downloading clients.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     clients: Option<u32>,
-    /// The program of clients and seeders: libtorrent or aria2.
+    /// Program of clients and seeders: libtorrent or aria2.
     #[arg(long, value_name = "NAME")]
     client: Option<Client>,
-    /// The line of each client, as in `down: 2mbit, up: 128kbit, latency: 30ms`.
+    /// Access link of each client, as in `down: 2mbit, up: 128kbit, latency: 30ms`.
     #[arg(long, value_name = "LINE")]
     line: Option<String>,
     /// Size of the file in KiB.
@@ -62,10 +63,10 @@ pub(in crate::commands) struct Folding {
     /// Time between the starts of two clients, as in `2s`.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
-    /// Exit code 1 if curves are further apart than this share of all data, in per cent.
+    /// Exit with code 1 if curves differ by more than this share of all data, in per cent.
     #[arg(long, value_name = "PERCENT", default_value_t = 3.0)]
     at_most: f64,
-    /// Folder of the results.
+    /// Folder for the results.
     #[arg(long, default_value = "bench-folding")]
     out: PathBuf,
     /// Print JSON.
@@ -148,8 +149,8 @@ impl Folding {
                     print(&format!("started again: {}: {crashed}", run.name()))?;
                 }
             }
-            for (verdict, words) in report.verdicts() {
-                print(&format!("{}: {words}", verdict.word()))?;
+            for (verdict, text) in report.verdicts() {
+                print(&format!("{}: {text}", verdict.text()))?;
             }
             print(&format!(
                 "report: {}",
@@ -189,7 +190,8 @@ fn row(run: &Run, runs: &[Run]) -> [String; COLUMNS.len()] {
         run.done_quantile(share)
             .map_or("–".into(), |s| format!("{s:.1}"))
     };
-    // A ratio is compared with the smallest one, a run of a ratio with its first.
+    // A ratio is compared with the smallest one, a repeated run with the first of its
+    // ratio.
     let first = match run.again {
         0 => runs.first(),
         _ => runs.iter().find(|first| first.ratio == run.ratio),
@@ -215,21 +217,21 @@ fn row(run: &Run, runs: &[Run]) -> [String; COLUMNS.len()] {
 }
 
 impl Folding {
-    /// Whether no curve is further from another than it may be; of one ratio, that holds.
+    /// Whether all distances are within the bound; true if there is one ratio only.
     fn is_near(&self, apart: Distances) -> bool {
         apart.ratios.unwrap_or(0.0) * 100.0 <= self.at_most
     }
 
-    fn distance_words(&self, apart: Distances) -> Option<String> {
+    fn distance_text(&self, apart: Distances) -> Option<String> {
         let ratios = apart.ratios? * 100.0;
-        let mut words = format!(
+        let mut text = format!(
             "ratios' curves are {ratios:.2} % of all data apart, at most {} % expected",
             self.at_most
         );
         if let Some(chance) = apart.chance {
-            words += &format!("; runs of the same ratio {:.2} %", chance * 100.0);
+            text += &format!("; runs of the same ratio {:.2} %", chance * 100.0);
         }
-        Some(words)
+        Some(text)
     }
 
     fn report(&self, settings: &Settings, runs: &[Run], apart: Distances) -> Report {
@@ -247,25 +249,25 @@ impl Folding {
             settings.line
         ));
         let complete = runs.iter().all(Run::is_complete);
-        let words = if complete {
+        let text = if complete {
             "every client has the same file"
         } else {
             "not every client has the whole file"
         };
-        report.verdict(verdict(complete), words);
-        if let Some(words) = self.distance_words(apart) {
+        report.verdict(verdict(complete), text);
+        if let Some(text) = self.distance_text(apart) {
             let limited = runs.iter().any(|run| !run.host_health.limits.is_empty());
             let verdict = match (self.is_near(apart), limited) {
                 (true, _) => Verdict::Holds,
                 (false, true) => Verdict::Undecided,
                 (false, false) => Verdict::Fails,
             };
-            report.verdict(verdict, words);
+            report.verdict(verdict, text);
         }
         for run in runs {
             for limit in &run.host_health.limits {
-                let words = format!("{}: the host was the limit: {limit}", run.name());
-                report.verdict(Verdict::Undecided, words);
+                let text = format!("{}: the host was the limit: {limit}", run.name());
+                report.verdict(Verdict::Undecided, text);
             }
         }
         let chart = Chart::new("Data that all clients received")
@@ -304,7 +306,7 @@ fn verdict(holds: bool) -> Verdict {
     }
 }
 
-/// One line on a terminal; Ctrl-C ends the measurement in order.
+/// Progress on one line of the terminal; Ctrl-C ends the measurement in order.
 struct Watcher {
     cancelled: Arc<AtomicBool>,
     terminal: bool,
@@ -330,9 +332,9 @@ impl Watcher {
 }
 
 impl Observer for Watcher {
-    fn progress(&mut self, words: &str) {
+    fn progress(&mut self, text: &str) {
         if self.terminal {
-            let _ = write!(stderr(), "\r\x1b[K{words}");
+            let _ = write!(stderr(), "\r\x1b[K{text}");
         }
     }
 

@@ -12,17 +12,17 @@ use crate::commands::Outcome;
 #[command(after_help = "\
 Examples:
   emu bench identity
-  emu bench identity --at-most 1.03      exit code 1 if a connect costs more
+  emu bench identity --at-most 1.03      exit code 1 if the hooks cost more than 3 %
 
-Works in a scratch network namespace and cgroup; needs root, and no topology.")]
+Works in a scratch network namespace and cgroup. Needs root, but no topology.")]
 pub(in crate::commands) struct Identity {
-    /// Pairs of blocks with the hooks and without.
+    /// Number of pairs of blocks, one block with the hooks and one without.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pairs: Option<u32>,
-    /// Operations in a block.
+    /// Operations per block.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     operations: Option<u32>,
-    /// Fail if the median ratio of a TCP cycle is higher.
+    /// Exit with code 1 if the median ratio of a TCP connect-and-close cycle is higher.
     #[arg(long, value_name = "RATIO")]
     at_most: Option<f64>,
     #[command(flatten)]

@@ -12,19 +12,19 @@ use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
 /// Arguments of `emu bench impairments`.
 #[derive(Args)]
 #[command(after_help = "\
-Makes network namespaces of its own; nothing else is touched. Needs root, and fq and netem
+Works in network namespaces of its own and changes nothing else. Needs root, and fq and netem
 in the kernel: `cargo xtask run -- bench impairments` finds a kernel that has them.
 
 Examples:
   emu bench impairments                                  a minute or two
   emu bench impairments --full --out report             several minutes; report/impairments.html
-  emu bench impairments --full --markdown accuracy.md    a table for people")]
+  emu bench impairments --full --markdown accuracy.md    a page with tables")]
 pub(in crate::commands) struct Impairments {
     #[command(flatten)]
     effort: Effort,
     #[command(flatten)]
     output: Output,
-    /// Write a page with tables.
+    /// Write a Markdown page with tables to this file.
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
 }
@@ -49,9 +49,9 @@ impl Impairments {
     }
 }
 
-/// The report for people.
+/// The HTML report with charts, tables and verdicts.
 fn page(report: &Report, environment: &Environment) -> emu_report::Report {
-    let title = "Each impairment beside its formula and netem";
+    let title = "Each impairment compared with its formula and netem";
     let mut page = emu_report::Report::new("impairments", title, environment);
     let verdict = if report.ok {
         Verdict::Holds
@@ -88,7 +88,7 @@ fn page(report: &Report, environment: &Environment) -> emu_report::Report {
     page
 }
 
-/// What counts of one line, in words.
+/// Text of the measured quantity of one system.
 fn measured(side: &Side) -> String {
     match (side.share, side.mean_run) {
         (Some(share), Some(run)) => format!("{:.3} %, runs {run:.2}", share * 100.0),
@@ -104,7 +104,7 @@ fn promised(row: &Row) -> String {
     }
 }
 
-/// Probabilities that chance alone is as far from the model.
+/// Text of the p-values: the probabilities that chance alone is as far from the model.
 fn tests(side: &Side) -> String {
     let main = match side.share {
         Some(_) => format!("z {:+.1}", side.test.statistic),
@@ -178,7 +178,7 @@ fn summary(report: &Report) -> String {
     )
 }
 
-/// A page for people: what was measured, and how to read it.
+/// The Markdown page: the results, and how to read them.
 fn markdown(report: &Report, full: bool) -> String {
     let size = if full { "--full" } else { "--quick" };
     let mut page = format!(
@@ -285,7 +285,7 @@ token bucket of 1 Mbit/s. The load is an open loop that does not react to marks 
         + REMARKS
 }
 
-/// What the numbers mean; true of every run.
+/// Explanation of the figures; the same for every run.
 const REMARKS: &str = "
 ## Remarks
 

@@ -1,4 +1,4 @@
-//! `emu bench`: one file for each measurement.
+//! `emu bench`, with one file per measurement.
 mod accuracy;
 mod fairness;
 mod folding;
@@ -16,21 +16,22 @@ use super::Outcome;
 /// Measurements of `emu bench`.
 #[derive(Subcommand)]
 pub(super) enum Bench {
-    /// Delays, rates and TCP throughput beside netem, TBF and HTB.
+    /// Delays, rates and TCP throughput compared with netem, TBF and HTB.
     Accuracy(accuracy::Accuracy),
-    /// Programs that only compute, started one after another: who gets what share.
+    /// Shares of the CPUs among computing programs that start one after another.
     Fairness(fairness::Fairness),
-    /// Many real peers on one machine.
+    /// Many real peers on one machine, and the accuracy of the network meanwhile.
     Scale(scale::Scale),
     /// The same BitTorrent clients on many hosts and on few: the virtualization ratio.
     Folding(folding::Folding),
-    /// What the hooks of `emu exec` cost a connect, as a ratio.
+    /// Cost of the hooks of `emu exec` for a connect, as a ratio.
     Identity(identity::Identity),
-    /// Each impairment beside its formula and beside netem with the same setting.
+    /// Each impairment compared with its formula and with netem under the same setting.
     Impairments(impairments::Impairments),
-    /// Nanoseconds of each program for a packet, on this machine's own kernel.
+    /// Nanoseconds of each BPF program per packet, on this machine's own kernel.
     Packet(packet::Packet),
-    /// Round trip, throughput and load time against the number of vnodes, beside rules.
+    /// Round trip, throughput and load time against the number of vnodes, compared with
+    /// rules.
     Vnodes(vnodes::Vnodes),
 }
 

@@ -1,4 +1,4 @@
-//! What all measurements have in common: sizes, progress, and where results go.
+//! Shared by all measurements: sizes, progress, and the destinations of the results.
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,18 +9,18 @@ use serde_json::json;
 
 use crate::commands::{FAILED, OK, Outcome, print, print_json, table, watched};
 
-/// How much to measure.
+/// Options for the size of a measurement.
 #[derive(Args)]
 pub(super) struct Effort {
-    /// About a minute; the default.
+    /// Measure for about a minute; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// As much as the figures in the documentation.
+    /// Measure as much as for the figures in the documentation.
     #[arg(long)]
     pub full: bool,
 }
 
-/// Where the results go.
+/// Options for the destinations of the results.
 #[derive(Args)]
 pub(super) struct Output {
     /// Print JSON.
@@ -59,7 +59,7 @@ impl Output {
                 print(&format!("{table}\n"))?;
             }
             for (verdict, text) in report.verdicts() {
-                print(&format!("{:>9}: {text}", verdict.word()))?;
+                print(&format!("{:>9}: {text}", verdict.text()))?;
             }
         }
         self.write(report, data)?;
@@ -67,7 +67,7 @@ impl Output {
         Ok(if holds { OK } else { FAILED })
     }
 
-    /// Writes the files, if any are wanted.
+    /// Writes the files if `--out` is given.
     pub fn write<T: Serialize>(&self, report: &Report, data: &T) -> anyhow::Result<()> {
         if let Some(folder) = &self.out {
             let files = report.write(folder, data)?;
@@ -79,8 +79,8 @@ impl Output {
     }
 }
 
-/// Runs a measurement with a bar on a terminal, and with lines elsewhere: minutes
-/// without a word would look like a hang.
+/// Runs a measurement with a progress bar on a terminal and with lines of text elsewhere:
+/// minutes without output would look like a hang.
 pub(super) fn with_progress<T>(
     work: impl FnOnce(&mut (dyn FnMut(usize, usize, &str) + Send)) -> T,
 ) -> T {

@@ -9,13 +9,14 @@ use crate::commands::Outcome;
 /// Arguments of `emu bench packet`.
 #[derive(Args)]
 #[command(after_help = "\
-Loads the programs into this machine's kernel, attaches nothing, and needs root alone.
+Loads the BPF programs into this machine's kernel without attaching them. Needs only root.
 
 Examples:
   emu bench packet                          half a minute
   emu bench packet --full --out report      all sizes; report/packet.html
 
-Exit code 1 if a packet costs more than it may, or if the machine was too busy to tell.")]
+Exit code 1 if a packet costs more than the bounds allow, or if the machine was too busy to
+tell.")]
 pub(in crate::commands) struct Packet {
     #[command(flatten)]
     effort: Effort,

@@ -25,49 +25,51 @@ Examples:
                                                  150 BitTorrent clients, 1 MiB each; ten minutes
 
 The peers are nodes of the BitTorrent DHT, or BitTorrent clients that share a file of four
-seeders, each a process with a line of its own: 2 Mbit/s down, 128 kbit/s up, 30 ms. Needs
-root, a kernel with fq, and in the search path the program `peers` of experiments/peers, or
-opentracker and python3-libtorrent.
+seeders, each a process with an access link of its own: 2 Mbit/s down, 128 kbit/s up, 30 ms.
+Needs root, a kernel with fq, and in the search path the program `peers` of experiments/peers,
+or opentracker and python3-libtorrent.
 
-With --rank and --size it runs on several hosts at once, which share the folder --out; the
-peers are dealt out to them, on the machines' own network, and the first host has the results:
+With --rank and --size the measurement runs on several hosts at once, which share the folder
+--out. The peers are distributed over the hosts, on the machines' own network, and the first
+host has the results:
   emu bench scale --full --rank 0 --size 2 --address 192.168.7.1 --out /shared/1   # and --rank 1")]
 pub(in crate::commands) struct Scale {
-    /// What each peer is: dht or bittorrent.
+    /// Program of the peers: dht or bittorrent.
     #[arg(long, value_name = "NAME", default_value_t = Peer::Dht)]
     peer: Peer,
-    /// Forty nodes of a DHT, or twelve BitTorrent clients; the default.
+    /// Run forty nodes of a DHT, or twelve BitTorrent clients; the default.
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// As many nodes as P2PLab's largest experiment had, 5,760, one every 250 ms; or 150
+    /// Run as many nodes as P2PLab's largest experiment, 5,760, one every 250 ms; or 150
     /// BitTorrent clients, one every 3 s.
     #[arg(long)]
     full: bool,
-    /// How many peers.
+    /// Number of peers.
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..=60_000))]
     peers: Option<u32>,
-    /// Time between the starts of two.
+    /// Time between the starts of two peers.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     interval: Option<Duration>,
-    /// How long all run together.
+    /// Time for which all peers run together.
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     settle: Option<Duration>,
     /// Size of the file that BitTorrent clients share, in KiB.
     #[arg(long, value_name = "KIB", value_parser = clap::value_parser!(u32).range(256..=1_048_576))]
     file: Option<u32>,
-    /// Folder of the results.
+    /// Folder for the results.
     #[arg(long, default_value = "bench-scale")]
     out: PathBuf,
-    /// This is host number R of several, from 0.
+    /// Rank of this host among several, from 0.
     #[arg(long, value_name = "R", requires = "size")]
     rank: Option<usize>,
-    /// Number of hosts.
+    /// Number of hosts that run the measurement.
     #[arg(long, value_name = "N", requires = "rank", value_parser = clap::value_parser!(u16).range(1..=4096))]
     size: Option<u16>,
-    /// Interface of each host towards the others.
+    /// Interface of each host towards the other hosts.
     #[arg(long, value_name = "NAME", default_value = "eth0", requires = "rank")]
     interface: String,
-    /// Address of the first host there; each following one has the next.
+    /// Address of the first host on that interface; each following host has the next
+    /// address.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -97,9 +99,9 @@ impl Scale {
         let out = std::path::absolute(&self.out)?;
         let terminal = stderr().is_terminal();
         let place = self.place()?;
-        let outcome = scale::run(&settings, place.as_ref(), &out, &mut |words| {
+        let outcome = scale::run(&settings, place.as_ref(), &out, &mut |text| {
             if terminal {
-                let _ = write!(stderr(), "\r\x1b[K{words}");
+                let _ = write!(stderr(), "\r\x1b[K{text}");
             }
         });
         if terminal {
@@ -118,8 +120,8 @@ impl Scale {
             for (name, value) in facts(&outcome) {
                 print(&format!("{name:<44} {value}"))?;
             }
-            for (verdict, words) in report.verdicts() {
-                print(&format!("{}: {words}", verdict.word()))?;
+            for (verdict, text) in report.verdicts() {
+                print(&format!("{}: {text}", verdict.text()))?;
             }
             print(&format!(
                 "report: {}",
@@ -129,7 +131,7 @@ impl Scale {
         Ok(if complete { OK } else { FAILED })
     }
 
-    /// Which of several hosts this is.
+    /// The position of this host among several, if there are several.
     fn place(&self) -> anyhow::Result<Option<Place>> {
         let Some((rank, size)) = self.rank.zip(self.size.map(usize::from)) else {
             return Ok(None);
@@ -149,7 +151,7 @@ impl Scale {
 }
 
 fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
-    let [ready, right] = o.peer.words();
+    let [ready, right] = o.peer.milestones();
     let quantile = |share: f64| {
         let index = (o.ready_s.len() as f64 * share) as usize;
         let value = (o.ready_s).get(index.min(o.ready_s.len().saturating_sub(1)));
@@ -191,8 +193,8 @@ fn facts(o: &scale::Outcome) -> Vec<(&'static str, String)> {
     .into()
 }
 
-/// How much further from the model the round trip may be with all running than with nobody
-/// there, in milliseconds: fq on a busy processor wakes up late.
+/// Allowed growth of the round-trip time's error while all peers run, in milliseconds,
+/// compared with idle hosts: fq on a busy CPU wakes up late.
 const MORE_ERROR_MS: f64 = 2.0;
 
 fn accuracy(o: &scale::Outcome) -> (Verdict, String) {
@@ -203,14 +205,14 @@ fn accuracy(o: &scale::Outcome) -> (Verdict, String) {
     } else {
         Verdict::Undecided
     };
-    let words = format!(
+    let text = format!(
         "a round trip of {:.1} ms is {:+.2} ms off with all running, {:+.2} ms with nobody there",
         o.expected_ms, o.error_running_ms, o.error_idle_ms
     );
-    (verdict, words)
+    (verdict, text)
 }
 
-/// P2PLab's picture of its largest experiment, with what the peers received.
+/// P2PLab's figure of its largest experiment, with the bytes that the peers received.
 fn progress(settings: &Settings, outcome: &scale::Outcome) -> (Chart, String) {
     let every = settings.drawn_every();
     let chart = Chart::new("What peers received")
@@ -220,18 +222,18 @@ fn progress(settings: &Settings, outcome: &scale::Outcome) -> (Chart, String) {
         let name = if index == 0 { "a peer" } else { "" };
         chart.line(name, curve.iter().map(|(t, b)| (*t, b / 1024.0)))
     });
-    let words = match every {
+    let text = match every {
         1 => "Every peer is a curve that begins with its start.".to_owned(),
         every => format!("Every {every}th peer is a curve that begins with its start."),
     };
-    (chart, words)
+    (chart, text)
 }
 
 fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Report {
     let here = Environment::here();
     let mut report = Report::new("bench-scale", "Many peers on one machine", &here);
-    let [ready, right] = outcome.peer.words();
-    let words = format!(
+    let [ready, right] = outcome.peer.milestones();
+    let text = format!(
         "{} of {} peers {ready}, {} {right}",
         outcome.ready_s.len(),
         outcome.judged,
@@ -243,13 +245,13 @@ fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Repo
         } else {
             Verdict::Fails
         },
-        words,
+        text,
     );
-    let (verdict, words) = accuracy(outcome);
-    report.verdict(verdict, words);
+    let (verdict, text) = accuracy(outcome);
+    report.verdict(verdict, text);
     for limit in &outcome.limits {
-        let words = format!("the host was the limit: {limit}");
-        report.verdict(Verdict::Undecided, words);
+        let text = format!("the host was the limit: {limit}");
+        report.verdict(Verdict::Undecided, text);
     }
     let mut table = Table::new(["", "value"]);
     for (name, value) in facts(outcome) {
@@ -260,9 +262,9 @@ fn report(settings: &Settings, outcome: &scale::Outcome, complete: bool) -> Repo
         .x(Axis::new("time from the peer's start, s").from_zero())
         .y(Axis::new("share of peers").from_zero())
         .cdf("peers", outcome.ready_s.iter().copied());
-    let (curves, words) = progress(settings, outcome);
-    report.figure("progress", curves, &words);
-    let words = format!("How many peers {ready}, and how soon after their start.");
-    report.figure("ready", chart, &words);
+    let (curves, text) = progress(settings, outcome);
+    report.figure("progress", curves, &text);
+    let text = format!("How many peers {ready}, and how soon after their start.");
+    report.figure("ready", chart, &text);
     report
 }

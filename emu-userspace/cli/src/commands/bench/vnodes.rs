@@ -9,14 +9,14 @@ use crate::commands::Outcome;
 /// Arguments of `emu bench vnodes`.
 #[derive(Args)]
 #[command(after_help = "\
-Makes network namespaces of its own; nothing else is touched. Needs root, fq and netem:
+Works in network namespaces of its own and changes nothing else. Needs root, fq and netem:
 `cargo xtask run -- bench vnodes` finds a kernel that has them.
 
 Examples:
   emu bench vnodes                          about a minute
   emu bench vnodes --full --out report      all sizes; report/vnodes.html
 
-Exit code 1 if emu is not flat, or if the machine was too restless to tell.")]
+Exit code 1 if emu is not flat, or if the machine was too noisy to tell.")]
 pub(in crate::commands) struct Vnodes {
     #[command(flatten)]
     effort: Effort,

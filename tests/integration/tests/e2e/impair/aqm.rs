@@ -1,4 +1,4 @@
-//! Managed queues: short ones under load, marks in place of drops.
+//! AQM: short queues under load, and marks instead of drops.
 use std::{
     fs,
     io::{Read, Write},
@@ -13,8 +13,8 @@ use socket2::{Domain, Socket, Type};
 
 use super::{kernel_counter, reason, topology};
 
-/// Sends over TCP from the first vnode to the second for a while; gives the bytes
-/// that arrived.
+/// Sends over TCP from the first vnode to the second for a while; returns the number of
+/// bytes that arrived.
 fn bulk(time: Duration) -> JoinHandle<u64> {
     let listener = TcpListener::bind("10.1.0.2:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -40,14 +40,15 @@ fn bulk(time: Duration) -> JoinHandle<u64> {
     })
 }
 
-/// Median wait of a probe behind a TCP flow, in milliseconds, and the flow's bytes.
+/// Median queueing delay of a probe behind a TCP flow, in milliseconds, and the flow's
+/// bytes.
 fn wait_ms(aqm: &str) -> (f64, u64) {
     let line = format!("up: {{rate: 4mbit, queue: 300ms, latency: 20ms{aqm}}}");
     isolated(move || {
         topology(&line).load();
         let flow = bulk(Duration::from_millis(3_600));
         let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
-        // Slow start is over.
+        // By then slow start is over.
         thread::sleep(Duration::from_millis(1_300));
         udp::blast(
             &from,
@@ -65,7 +66,7 @@ fn wait_ms(aqm: &str) -> (f64, u64) {
     })
 }
 
-/// Some 110 probes each, in one run: ratios, no times.
+/// Some 110 probes per AQM, in one run: the bounds are ratios and not times.
 #[test]
 fn codel_and_red_keep_a_standing_queue_short() {
     let (tail, all) = wait_ms("");
@@ -73,7 +74,7 @@ fn codel_and_red_keep_a_standing_queue_short() {
         let (managed, bytes) = wait_ms(&format!(", aqm: {aqm}"));
         println!("{aqm}: {managed:.1} ms against {tail:.1} ms, {bytes} bytes against {all}");
         assert!(managed < 0.35 * tail, "{aqm}: {managed} against {tail}");
-        // The line stays busy: most of what drop-tail carries.
+        // The pipe stays saturated: TCP gets most of its throughput with drop-tail.
         assert!(
             bytes as f64 > 0.7 * all as f64,
             "{aqm}: {bytes} against {all}"
@@ -108,8 +109,8 @@ fn congestion_is_marked_where_both_ends_allow_it() {
     }
 }
 
-/// An open loop of 5 % too much settles where RED drops 1 in 21: at a wait of
-/// min + (max - min) (1/21) / 10 % = 39 ms. 4 s, some 4,100 packets of 1 ms.
+/// A constant overload of 5 % settles where RED drops 1 in 21: at a queueing delay of min +
+/// (max - min) (1/21) / 10 % = 39 ms. The 4 s have some 4,100 packets of 1 ms.
 #[test]
 fn red_settles_at_the_wait_of_its_formula() {
     isolated(|| {
@@ -118,7 +119,7 @@ fn red_settles_at_the_wait_of_its_formula() {
         )
         .load();
         let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
-        // 128 bytes of IP: 1.024 ms on the line.
+        // 128 bytes of IP take 1.024 ms on the pipe.
         let gap = Duration::from_nanos(1_024_000 * 20 / 21);
         let receiver =
             thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_millis(500)));

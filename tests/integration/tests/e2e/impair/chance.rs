@@ -1,4 +1,4 @@
-//! Losses, copies and overtaking: their rates and their runs.
+//! Loss, duplication and reordering: their rates and their run lengths.
 use std::time::Duration;
 
 use emu_bench::{
@@ -15,14 +15,14 @@ use super::{first_to_second, missing, reason, topology};
 
 const QUIET: Duration = Duration::from_millis(250);
 
-/// The share of events, in standard errors from the model, and their runs.
+/// z-test of the share of events against the model, and chi-squared test of their runs.
 fn tests(name: &str, events: &[bool], model: Events) -> [Test; 2] {
     let (promise, n) = (model.promise(), events.len() as f64);
     let share = events.iter().filter(|e| **e).count() as f64 / n;
     let lengths = run_lengths(events);
     let tests = [
         share_z(share, promise.share, n, promise.spread),
-        // Runs that are all of one length have nothing to compare.
+        // If all runs have one length, the test has too few bins.
         chi_squared(&lengths, &promise.runs).unwrap_or(Test {
             statistic: 0.0,
             p: 1.0,
@@ -38,8 +38,8 @@ fn tests(name: &str, events: &[bool], model: Events) -> [Test; 2] {
     tests
 }
 
-/// 6,000 datagrams for each model: five standard errors of the rate, and runs
-/// that a model has once in 10,000 times.
+/// 6,000 datagrams per model: the bounds are five standard errors of the rate, and a
+/// p-value of the runs of 1 in 10,000.
 #[test]
 fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
     let even = |chance, correlation| Events::Random {
@@ -68,7 +68,7 @@ fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
             let arrivals = first_to_second(count, 50, QUIET);
             let lost = missing(&arrivals, count);
             let losses = lost.iter().filter(|l| **l).count() as u64;
-            // Nothing is lost that the model did not lose, and none comes twice.
+            // Only datagrams that the model dropped are missing, and none arrives twice.
             assert_eq!(reason("loss"), losses, "{line}");
             assert_eq!(arrivals.len() as u64 + losses, u64::from(count), "{line}");
             assert!(overtaken(&arrivals) <= crossings(count), "{line}");
@@ -79,7 +79,7 @@ fn losses_come_at_the_rate_and_in_the_runs_of_the_model() {
     }
 }
 
-/// 5,000 datagrams: 5 % of them twice, with a standard error of 0.3 %.
+/// 5,000 datagrams, of which 5 % are duplicated, with a standard error of 0.3 %.
 #[test]
 fn copies_are_made_once_and_in_number() {
     isolated(|| {
@@ -98,13 +98,13 @@ fn copies_are_made_once_and_in_number() {
         };
         let [share, runs] = tests("duplicate: 5%", &twice, model);
         assert!(share.statistic.abs() < 5.0 && runs.p > 1e-4);
-        // A copy has the latency too.
+        // A copy is delayed by the latency too.
         assert!(arrivals.iter().all(|a| a.delay_ms() > 4.9));
     });
 }
 
-/// 1,600 datagrams, two in some 1.5 ms, on a line of 100 ms: who comes early has
-/// skipped the latency.
+/// 1,600 datagrams, two in some 1.5 ms, over a latency of 100 ms: a datagram that arrives
+/// early has skipped the latency.
 #[test]
 fn packets_overtake_where_asked() {
     for (line, chance, correlation, gap) in [

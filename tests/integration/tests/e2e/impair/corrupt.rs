@@ -1,4 +1,4 @@
-//! Corruption: what is delivered is intact, and the kernel counts what is not.
+//! Corruption: delivered data is intact, and the kernel counts corrupted packets.
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
@@ -11,15 +11,15 @@ use socket2::{Domain, Socket, Type};
 
 use super::{kernel_counter, reason, topology};
 
-/// Bytes that tell where they belong.
+/// Bytes from which the position in the stream can be told.
 fn pattern(seed: u32, bytes: usize) -> Vec<u8> {
     (0..bytes as u32)
         .map(|i| (i.wrapping_add(seed).wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect()
 }
 
-/// 4,000 datagrams of 200 bytes with 5 % corrupted: the checksum of UDP or IP finds
-/// each single bit.
+/// 4,000 datagrams of 200 bytes with 5 % corrupted: the checksum of UDP or IP detects each
+/// single-bit error.
 #[test]
 fn corrupted_datagrams_are_dropped_by_their_checksum() {
     isolated(|| {
@@ -39,7 +39,7 @@ fn corrupted_datagrams_are_dropped_by_their_checksum() {
             .unwrap();
         let (mut arrived, mut next, mut buffer) = (0, 0, [0u8; 2048]);
         while let Ok(bytes) = to.recv(&mut buffer) {
-            // They keep their order, so each is one of those behind the last.
+            // The datagrams keep their order, so each one follows the previous match.
             let tag = (next..count).find(|tag| pattern(*tag, 200) == buffer[..bytes]);
             next = tag.expect("a datagram that nobody sent") + 1;
             arrived += 1;
@@ -47,14 +47,14 @@ fn corrupted_datagrams_are_dropped_by_their_checksum() {
         let (corrupted, counted) = (reason("corrupted"), errors() - before);
         println!("{arrived} of {count} arrived, {corrupted} corrupted, {counted} checksum errors");
         assert_eq!(u64::from(count - arrived), corrupted);
-        // Five standard errors of 14. Changed versions and lengths of the IP
-        // header are found before its checksum.
+        // The bound is five standard errors of 14. The kernel detects a changed version or
+        // length in the IP header before it checks the checksum.
         assert!((corrupted as f64 - 200.0).abs() < 5.0 * 14.0);
         assert!(counted * 10 > corrupted * 9 && counted <= corrupted);
     });
 }
 
-/// Sends `data` from one address to another over TCP, and what arrives back.
+/// Sends `data` from one address to another over TCP; returns the data that arrived.
 fn transfer(from: &str, to: &str, data: &[u8]) -> Vec<u8> {
     let listener = TcpListener::bind((to, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -72,7 +72,7 @@ fn transfer(from: &str, to: &str, data: &[u8]) -> Vec<u8> {
     receiver.join().unwrap()
 }
 
-/// 1 MB, some 720 segments, of which 3 % are corrupted on the way there.
+/// 1 MB, some 720 segments, of which 3 % are corrupted in the data's direction.
 #[test]
 fn tcp_delivers_intact_data_through_a_corrupting_line() {
     isolated(|| {
@@ -95,7 +95,7 @@ groups:
             let found = kernel_counter("Tcp InCsumErrors") - before.1;
             println!("{from}: {corrupted} corrupted, {found} checksum errors of TCP");
             assert!(corrupted >= 8, "{corrupted}");
-            // The rest had a changed bit in the IP header.
+            // The other corrupted packets had a changed bit in the IP header.
             assert!(found * 10 >= corrupted * 7 && found <= corrupted, "{found}");
         }
     });

@@ -1,4 +1,4 @@
-//! Jitter: its distributions, its correlation, and the order that it keeps.
+//! Jitter: its distributions, its correlation, and the order of packets.
 use std::time::Duration;
 
 use emu_bench::{
@@ -34,8 +34,8 @@ fn offsets(jitter: &str, count: u32) -> (Vec<f64>, Vec<Arrival>) {
     (offsets, arrivals)
 }
 
-/// 1,000 samples: a distance of 2.5 / sqrt(n) = 0.079 has p = 7e-6, and a timer
-/// that is 1 ms late for all shifts a distribution by 0.01 to 0.02.
+/// 1,000 samples: a distance of 2.5 / sqrt(n) = 0.079 has p = 7e-6, and a timer that is
+/// always 1 ms late shifts a distribution by 0.01 to 0.02.
 #[test]
 fn jitter_has_the_distribution_that_was_asked_for() {
     for (name, model) in [
@@ -59,10 +59,10 @@ fn jitter_has_the_distribution_that_was_asked_for() {
                 distance < 2.5 / f64::from(count).sqrt(),
                 "{name}: {distance}"
             );
-            // Spread over 100 ms and sent within 2 ms of each other: most are
-            // overtaken.
+            // The delays spread over 100 ms and the datagrams are sent within 2 ms of each
+            // other, so most are overtaken.
             assert!(overtaken(&arrivals) > count as usize / 2);
-            // The test can fail.
+            // Checks that the test can fail.
             let wrong = if model == Offsets::Normal {
                 Offsets::Uniform
             } else {
@@ -74,8 +74,8 @@ fn jitter_has_the_distribution_that_was_asked_for() {
     }
 }
 
-/// 1,200 samples. A correlation keeps the distribution and joins neighbours: the
-/// products come in runs too, so five standard errors are 0.25. Each eighth sample is
+/// 1,200 samples. Correlation keeps the distribution and makes neighbours similar: the
+/// products are correlated too, so five standard errors are 0.25. Every eighth sample is
 /// independent.
 #[test]
 fn correlated_jitter_keeps_its_distribution() {
@@ -93,7 +93,7 @@ fn correlated_jitter_keeps_its_distribution() {
     }
 }
 
-/// Without `overtake` a packet waits for the one in front of it.
+/// Without `overtake` a packet waits for the packet in front of it.
 #[test]
 fn jitter_keeps_the_order_by_default() {
     isolated(|| {

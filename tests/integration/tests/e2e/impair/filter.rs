@@ -1,4 +1,4 @@
-//! What a vnode's filter lets in (RFC 4787, section 5), with real sockets.
+//! The packets that a vnode's filter accepts (RFC 4787, section 5), with real sockets.
 use std::{
     net::{SocketAddr, TcpListener, UdpSocket},
     time::Duration,
@@ -9,7 +9,8 @@ use socket2::{Domain, Socket, Type};
 
 const QUIET: Duration = Duration::from_millis(180);
 
-/// A filtered group, a second one, and an open one; of each family.
+/// Loads a filtered group, a second filtered group and an open one, for both address
+/// families.
 fn load(class: &str) -> [[&'static str; 3]; 2] {
     let file = TopologyFile::new(&format!(
         "
@@ -60,7 +61,7 @@ fn filters_open_as_far_as_their_behaviour_says() {
                 assert!(reaches(&home, &peers[0]), "{class} {inside}: outwards");
                 let seen = [0, 1, 2].map(|i| reaches(&peers[i], &home));
                 assert_eq!(seen, expected, "{class} {inside}");
-                // Another port of the vnode has sent nothing.
+                // The vnode has sent nothing from this other port.
                 let other = udp::socket(&at(inside, 7009));
                 assert!(!reaches(&peers[0], &other), "{class} {inside}");
             }
@@ -73,7 +74,8 @@ fn two_filtered_vnodes_punch_a_hole() {
     isolated(|| {
         for [left, right, _] in load("address-dependent") {
             let (left, right) = (udp::socket(left), udp::socket(right));
-            // The first knock is lost but opens the way back.
+            // The first datagram is dropped, but creates the filter entry for the reverse
+            // direction.
             assert!(!reaches(&left, &right));
             assert!(reaches(&right, &left));
             assert!(reaches(&left, &right));
@@ -81,12 +83,12 @@ fn two_filtered_vnodes_punch_a_hole() {
     });
 }
 
-/// Connects from an address; the kernel's answer.
+/// Connects from an address; returns the kernel's answer.
 fn connect(from: &str, to: SocketAddr) -> std::io::Result<()> {
     let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     let own = SocketAddr::new(from.parse().unwrap(), 0);
     socket.bind(&own.into()).unwrap();
-    // A second try of TCP is included.
+    // The timeout includes one retransmission of the SYN.
     socket.connect_timeout(&to.into(), Duration::from_millis(1_300))
 }
 

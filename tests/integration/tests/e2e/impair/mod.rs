@@ -1,8 +1,8 @@
-//! Impairments end to end: real sockets and programs behind lines that lose,
-//! jitter, copy, corrupt, overtake, manage their queues and filter.
+//! Impairments end to end: real sockets and programs behind access links with loss, jitter,
+//! duplication, corruption, reordering, AQM and filters.
 //!
-//! Random decisions have a seed, so that losses are the same in each run; bounds
-//! are five to six standard errors all the same, of the sizes that each test says.
+//! Random decisions have a seed, so that losses are the same in each run; nevertheless
+//! bounds are five to six standard errors of the sample sizes that each test states.
 mod aqm;
 mod chance;
 mod corrupt;
@@ -17,15 +17,15 @@ use integration::{
     udp::{self, Arrival},
 };
 
-/// One group of four vnodes, 10.1.0.1 to 10.1.0.4, whose lines have these keys.
+/// One group of four vnodes, 10.1.0.1 to 10.1.0.4, whose access links have these keys.
 fn topology(line: &str) -> TopologyFile {
     TopologyFile::new(&format!(
         "version: 1\nseed: 11\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 4, {line}}}}}\n"
     ))
 }
 
-/// Sends `count` numbered datagrams in small groups with a pause after each, and
-/// takes what arrives until nothing came for `quiet`.
+/// Sends `count` numbered datagrams in groups with a pause after each group, and receives
+/// until none came for `quiet`.
 fn stream(ends: (&UdpSocket, &UdpSocket), count: u32, group: u32, quiet: Duration) -> Vec<Arrival> {
     let (from, to) = ends;
     let address = to.local_addr().unwrap().to_string();
@@ -40,13 +40,13 @@ fn stream(ends: (&UdpSocket, &UdpSocket), count: u32, group: u32, quiet: Duratio
     receiver.join().unwrap()
 }
 
-/// As [`stream`], from the first vnode to the second.
+/// Like [`stream`], from the first vnode to the second.
 fn first_to_second(count: u32, group: u32, quiet: Duration) -> Vec<Arrival> {
     let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
     stream((&from, &to), count, group, quiet)
 }
 
-/// Which of `count` datagrams did not arrive.
+/// For each of `count` datagrams, whether it is missing.
 fn missing(arrivals: &[Arrival], count: u32) -> Vec<bool> {
     let mut missing = vec![true; count as usize];
     for arrival in arrivals {
@@ -55,14 +55,14 @@ fn missing(arrivals: &[Arrival], count: u32) -> Vec<bool> {
     missing
 }
 
-/// How often something happened to packets, by its name in `emu status`.
+/// Number of packets that were affected for a reason, by its name in `emu status`.
 fn reason(name: &str) -> u64 {
     let status = emu_json("status");
     status["reasons"][name].as_u64().unwrap_or(0)
 }
 
-/// A counter of the kernel's, summed over this network namespace: `Udp InErrors`
-/// and the like, from `/proc/net/snmp`, `snmp6` and `netstat`.
+/// A kernel counter, summed over this network namespace, for example `Udp InErrors`, from
+/// `/proc/net/snmp`, `snmp6` and `netstat`.
 fn kernel_counter(name: &str) -> u64 {
     let (group, field) = name.split_once(' ').unwrap();
     let read =
@@ -71,7 +71,7 @@ fn kernel_counter(name: &str) -> u64 {
     let lines: Vec<Vec<&str>> = text
         .lines()
         .map(|l| l.split_whitespace().collect::<Vec<_>>())
-        .filter(|words: &Vec<&str>| words.first() == Some(&format!("{group}:").as_str()))
+        .filter(|fields: &Vec<&str>| fields.first() == Some(&format!("{group}:").as_str()))
         .collect();
     let [names, values] = lines.as_slice() else {
         panic!("no counters of {group}");

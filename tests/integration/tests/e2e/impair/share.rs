@@ -1,4 +1,4 @@
-//! What flows between two groups share, and all impairments in one file.
+//! The capacity that flows between two groups share, and all impairments in one file.
 use std::{thread, time::Duration};
 
 use integration::{
@@ -20,8 +20,8 @@ fn rate_bits_per_sec(arrivals: &[Arrival]) -> f64 {
     bytes as f64 * 8.0 / span.as_secs_f64()
 }
 
-/// Two vnodes that each send 1.6 Mbit/s through a capacity of 2 Mbit/s. The queue is
-/// long enough that the line stays busy when the machine holds the senders up.
+/// Two vnodes that each send 1.6 Mbit/s through a capacity of 2 Mbit/s. The queue is long
+/// enough that the capacity stays saturated when the machine delays the senders.
 #[test]
 fn the_goodputs_of_a_pair_add_up_to_its_capacity() {
     isolated(|| {
@@ -63,12 +63,12 @@ latencies:
             sum / 1e6
         );
         assert!((sum / 2e6 - 1.0).abs() < 0.05, "{sum}");
-        // Neither is shut out: a quarter of the capacity each at least.
+        // No flow is starved: each gets at least a quarter of the capacity.
         assert!(rates.iter().all(|r| *r > 0.5e6), "{rates:?}");
     });
 }
 
-/// One sender, two destinations, everything different.
+/// One sender and two destinations with different impairments.
 #[test]
 fn a_link_has_all_impairments_at_once_and_another_has_none() {
     isolated(|| {
@@ -103,7 +103,7 @@ latencies:
         let near = median(&delays(&plain));
         assert!((20.0..26.0).contains(&near), "{near}");
 
-        // 1,500 datagrams in bursts of 2.5: five standard errors.
+        // 1,500 datagrams with bursts of 2.5: the bound is five standard errors.
         let lost = missing(&impaired, count).iter().filter(|l| **l).count();
         let promise = Events::GilbertElliott([0.05, 0.4, 1.0, 0.0]).promise();
         let n = f64::from(count);
@@ -114,19 +114,19 @@ latencies:
         far.sort_unstable_by(f64::total_cmp);
         let (low, middle, high) = (far[20], median(&far), far[far.len() - 20]);
         println!("{lost} lost, {low:.1} / {middle:.1} / {high:.1} ms against {near:.1} ms");
-        // Order makes late ones later: the early tail shrinks.
+        // In-order delivery delays early datagrams, so the early tail is shorter.
         assert!((40.0..64.0).contains(&low) && (60.0..90.0).contains(&middle));
         assert!((75.0..140.0).contains(&high), "{high}");
-        // The rate of the same link.
+        // The rate through the same link between groups.
         let receiver = thread::spawn(move || udp::receive(&to_b, usize::MAX, quiet));
         let gap = Duration::from_millis(3);
-        // ECT(0): the sender understands marks.
+        // ECT(0): the sender supports ECN.
         setsockopt(&from, sockopt::Ipv4Tos, &2).unwrap();
         udp::blast(&from, "10.2.0.1", 972, gap, Duration::from_secs(2));
         let rate = rate_bits_per_sec(&receiver.join().unwrap());
         let reasons = &emu_json("status")["reasons"];
         println!("{:.3} Mbit/s, {reasons}", rate / 1e6);
-        // Losses are in front of the capacity, and it is full with the rest.
+        // Losses happen in front of the capacity, which the other packets saturate.
         assert!((rate / 2e6 - 1.0).abs() < 0.05, "{rate}");
         assert!(reasons["marked"].as_u64().unwrap() > 3, "{reasons}");
     });

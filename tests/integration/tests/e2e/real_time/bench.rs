@@ -1,5 +1,5 @@
-//! The benches that measure processors, at their quick sizes, and what they must show. Bounds
-//! are ratios of one run's neighbours.
+//! The CPU benches at their quick sizes, and their required results. Bounds are ratios of
+//! neighbours within one run.
 use integration::{
     bench::{bench, files, held},
     netns::isolated,
@@ -17,7 +17,7 @@ fn emu_is_flat_where_rules_rise() {
         let most = rows.iter().rfind(|r| r["system"] == system).unwrap();
         most["load_s"].as_f64().unwrap() / most["vnodes"].as_f64().unwrap()
     };
-    // Measured: some 80 times less than a class, a qdisc and a rule for each.
+    // Measured: about 80 times less than a class, a qdisc and a rule per vnode.
     let (ours, rules) = (per_vnode("emu"), per_vnode("u32"));
     assert!(
         ours < rules / 10.0,

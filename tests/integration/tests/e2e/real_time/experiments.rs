@@ -1,4 +1,4 @@
-//! The ready experiment about processors.
+//! The ready-made experiment about CPU fairness.
 use integration::{experiment::run, netns::isolated};
 
 #[test]
@@ -11,7 +11,7 @@ fn fairness_counters_share_the_processor() {
         assert!(limits.contains("all processors were busy"), "{limits}");
         let share = &results.summary["cpu_shares"][0];
         assert_eq!(share["vnodes"].as_u64(), Some(10), "{share}");
-        // All have the same to do, and did it.
+        // All programs had the same work, and completed it.
         let jain_index = share["jain_index"].as_f64().unwrap();
         assert!((0.9..=1.0 + 1e-9).contains(&jain_index), "{share}");
     });

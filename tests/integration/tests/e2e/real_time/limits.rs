@@ -1,4 +1,4 @@
-//! Limits of processor time.
+//! Limits of CPU time.
 use std::fs;
 
 use integration::netns::isolated;
@@ -28,7 +28,7 @@ programs:
             of.map(|r| r[1].parse::<f64>().unwrap()).sum()
         };
         println!("light {:.2} s, heavy {:.2} s", cpu("light"), cpu("heavy"));
-        // With a processor for each there is nothing to share.
+        // With one CPU per program there is no competition.
         if std::thread::available_parallelism().is_ok_and(|n| n.get() == 1) {
             let ratio = cpu("heavy") / cpu("light");
             assert!((2.5..6.5).contains(&ratio), "{ratio}");

@@ -2,8 +2,8 @@
 # Debian's systemd as the first process of its own namespaces, with this machine's programs,
 # and an /etc, a /run and a /tmp of its own.
 #
-# boot.sh FOLDER PLACE: units are in FOLDER/units; PLACE is seen where it is.
-# With LEGACY set, systemd finds no cgroup tree and mounts those that its settings name.
+# boot.sh FOLDER PLACE: units are in FOLDER/units; PLACE is visible at the same path.
+# With LEGACY set, systemd finds no cgroup tree and mounts the hierarchies that its settings select.
 set -euo pipefail
 folder=$1
 place=$2

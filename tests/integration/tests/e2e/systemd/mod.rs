@@ -1,4 +1,4 @@
-//! Under a systemd that runs as the first process: the agent's unit as it is shipped, and
+//! Under a systemd that runs as the first process: the agent's unit as shipped, and
 //! programs that systemd starts as vnodes.
 use std::{
     fs,
@@ -19,17 +19,17 @@ const SYSTEMD: &str = "/lib/systemd/systemd";
 const BOOT: &str = include_str!("boot.sh");
 const UNIT: &str = include_str!("../../../../../packaging/systemd/emu-agent.service");
 
-/// A running systemd; gone with all its processes when dropped.
+/// A running systemd; killed with all its processes on drop.
 struct Systemd {
     _folder: tempfile::TempDir,
     unshare: Child,
-    /// Its first process, as this namespace sees it.
+    /// PID of the systemd, in the test's PID namespace.
     first: u32,
 }
 
 impl Systemd {
-    /// Starts one in this network namespace that knows these units. None where there is
-    /// no systemd.
+    /// Starts a systemd with these units in this network namespace. `None` if systemd is
+    /// not installed.
     fn boot(units: &[(String, String)], legacy: bool) -> Option<Self> {
         if !Path::new(SYSTEMD).exists() {
             println!("SKIPPED: no {SYSTEMD} (Debian: systemd)");
@@ -39,7 +39,7 @@ impl Systemd {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("units")).unwrap();
         fs::write(at("boot.sh"), BOOT).unwrap();
-        // Nothing else is to be started.
+        // The target starts nothing else.
         let target = "[Unit]\nDescription=Test\nDefaultDependencies=no\n";
         fs::write(at("units/test.target"), target).unwrap();
         for (name, text) in units {
@@ -48,7 +48,7 @@ impl Systemd {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "--pid", "--fork"]);
         command.args(["--kill-child", "bash"]).arg(at("boot.sh"));
-        // Both programs of the tests are there.
+        // The folder contains both programs of the tests.
         command.arg(folder.path()).arg(emu_path().parent().unwrap());
         if legacy {
             command.env("LEGACY", "1");
@@ -70,18 +70,18 @@ impl Systemd {
         Some(systemd)
     }
 
-    /// A command line in its mount and process namespaces.
+    /// A command line that runs in systemd's mount and PID namespaces.
     fn inside(&self, line: &str) -> String {
         let first = self.first;
         format!("nsenter --target {first} --mount --pid --root --wd=/ -- {line}")
     }
 
-    /// Runs a program there, whatever becomes of it.
+    /// Runs a program in these namespaces, whatever its exit status.
     fn run(&self, line: &str) -> Output {
         try_run(&self.inside(line))
     }
 
-    /// Runs a program there that must succeed; what it printed.
+    /// Runs a program there, which must succeed; returns its output.
     fn succeed(&self, line: &str) -> String {
         run(&self.inside(line)).trim().to_owned()
     }
@@ -90,14 +90,14 @@ impl Systemd {
         self.succeed(&format!("{} {arguments}", emu_path().display()))
     }
 
-    /// A property of a unit.
+    /// Value of a property of a unit.
     fn show(&self, unit: &str, property: &str) -> String {
         self.succeed(&format!(
             "systemctl show --value --property={property} {unit}"
         ))
     }
 
-    /// A file as it sees it.
+    /// Path, outside, of a file that systemd sees at `path`.
     fn own(&self, path: &str) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.first)).join(path)
     }
@@ -110,7 +110,7 @@ impl Drop for Systemd {
     }
 }
 
-/// The least round trip between two vnodes in milliseconds.
+/// Minimum round trip between two vnodes in milliseconds.
 fn round_trip_ms() -> f64 {
     let (from, to) = ("10.1.0.7", "10.1.0.100");
     let text = run(&format!("ping -n -q -c 5 -i 0.2 -I {from} {to}"));
@@ -118,7 +118,7 @@ fn round_trip_ms() -> f64 {
     figures.split('/').next().unwrap().parse().unwrap()
 }
 
-/// The agent's unit, with this build's program in the place of the installed one.
+/// The agent's unit, with this build's program instead of the installed one.
 fn agent() -> String {
     assert!(UNIT.contains("ExecStart=/usr/bin/emu agent"));
     UNIT.replace("/usr/bin/emu", "/opt/emu/emu")
@@ -131,12 +131,12 @@ fn systemd_runs_the_agent() {
         else {
             return;
         };
-        // The condition of the unit: without a topology it does not start.
+        // By the unit's condition, systemd does not start the agent without a topology.
         systemd.succeed("systemctl start emu-agent");
         assert_eq!(systemd.show("emu-agent", "ActiveState"), "inactive");
         let file = systemd.own("etc/emu/topology.yaml");
         fs::write(&file, TOPOLOGY).unwrap();
-        // Type=notify: it is back when the state is the file's.
+        // Type=notify: the command returns when the loaded state is that of the file.
         systemd.succeed("systemctl start emu-agent");
         assert_eq!(systemd.show("emu-agent", "ActiveState"), "active");
         let before = round_trip_ms();
@@ -147,7 +147,7 @@ fn systemd_runs_the_agent() {
         });
         println!("round trip {before} ms, after the change {after} ms");
         assert!((after - before - 152.0).abs() < 10.0);
-        // Killed, it comes again; until then traffic is shaped.
+        // systemd restarts a killed agent; in between traffic is still shaped.
         let process = systemd.show("emu-agent", "MainPID");
         systemd.succeed(&format!("kill -9 {process}"));
         let shaped = round_trip_ms();
@@ -166,18 +166,18 @@ fn systemd_runs_the_agent() {
     });
 }
 
-/// A unit whose program is a vnode; what it prints is in /run.
-fn unit(name: &str, kind: &str, words: &str) -> (String, String) {
+/// A unit whose program runs as a vnode; its output is in /run.
+fn unit(name: &str, kind: &str, argv: &str) -> (String, String) {
     let text = format!(
         "[Unit]\nDefaultDependencies=no\n[Service]\nType={kind}\n\
-         ExecStart={} exec {} -- {words}\nStandardOutput=file:/run/{name}\n",
+         ExecStart={} exec {} -- {argv}\nStandardOutput=file:/run/{name}\n",
         emu_path().display(),
         OLD.0
     );
     (format!("{name}.service"), text)
 }
 
-/// Programs that systemd starts are vnodes; what is seen of the cgroup trees they are in.
+/// Programs that systemd starts are vnodes; `judge` gets their cgroup paths.
 fn programs_are_vnodes(legacy: bool, judge: impl FnOnce(&str) + Send + 'static) {
     isolated(move || {
         let probe = env!("CARGO_BIN_EXE_probe");
@@ -214,14 +214,14 @@ fn programs_are_vnodes(legacy: bool, judge: impl FnOnce(&str) + Send + 'static) 
             Some(cgroups()).filter(|text| text.contains("0::/emu/ns-"))
         });
         judge(&before);
-        // systemd sorts its own tree again, and leaves ours alone.
+        // systemd reorganises its own cgroup tree, and does not touch emu's.
         systemd.succeed("systemctl daemon-reload");
         assert_eq!(cgroups(), before);
         wait_for("the server", || (printed("server") == OLD.0).then_some(()));
         let answer = ask("tcp", OLD.1, &at(OLD.0, 7001));
         assert_eq!(answer.as_deref(), Some(OLD.1));
 
-        // It stops what it started, though that is in a cgroup of ours.
+        // systemd stops its own programs although they are in a cgroup of emu.
         let refused = systemd.run(&format!("{} unload", emu_path().display()));
         assert!(!refused.status.success(), "a vnode's program runs");
         systemd.succeed("systemctl stop sleeper");
@@ -241,7 +241,7 @@ fn systemd_starts_vnodes() {
 #[test]
 fn systemd_starts_vnodes_in_a_mixed_tree() {
     programs_are_vnodes(true, |cgroups| {
-        // The trees of version 1 are systemd's as before.
+        // The version 1 hierarchies are still systemd's.
         let named = |line: &&str| line.contains(":name=systemd:/system.slice/sleeper.service");
         println!("{cgroups}");
         assert_eq!(cgroups.lines().filter(named).count(), 1, "{cgroups}");

@@ -1,23 +1,23 @@
-//! The middle of a sample and how sure it is.
+//! Median with a confidence interval.
 use serde::Serialize;
 
 /// Median of a sample, with an interval that holds the true median with at least
 /// 95 % confidence whatever the distribution (order statistics).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// Median.
+pub struct MedianCi {
+    /// The sample's median.
     pub median: f64,
-    /// Lower end of the interval.
+    /// Lower end of the 95 % confidence interval.
     pub low: f64,
-    /// Upper end of the interval.
+    /// Upper end of the 95 % confidence interval.
     pub high: f64,
-    /// Size of the sample.
+    /// Number of samples.
     pub samples: usize,
 }
 
-impl Spread {
-    /// Of a sample that is not empty; of fewer than six values the interval is
-    /// their range, which is less sure.
+impl MedianCi {
+    /// Median and interval of a sample; `None` if it is empty. Below six values the
+    /// interval is their range, whose confidence is lower than 95 %.
     pub fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let n = values.len();
@@ -33,8 +33,8 @@ impl Spread {
     }
 }
 
-/// How many values at each end of `n` sorted ones lie outside the interval: the
-/// chance that so few of `n` fair coins show heads must be 2.5 % at most.
+/// Number of values at each end of `n` sorted ones that lie outside the interval: the
+/// probability of so few heads in `n` tosses of a fair coin must be 2.5 % at most.
 fn outside(n: usize) -> usize {
     let mut chance = 0.5_f64.powi(i32::try_from(n).unwrap_or(i32::MAX));
     let mut sum = chance;
@@ -53,17 +53,18 @@ mod tests {
 
     #[test]
     fn intervals_are_those_of_the_tables() {
-        // Ranks of the 95 % interval of a median, from the binomial distribution.
+        // Ranks of the 95 % confidence interval of a median, from the binomial
+        // distribution.
         for (n, rank) in [(6, 1), (8, 1), (9, 2), (20, 6), (30, 10), (50, 18)] {
             let values = (1..=n).map(f64::from).collect();
-            let spread = Spread::of(values).unwrap();
-            assert_eq!(spread.low, f64::from(rank), "{n}");
-            assert_eq!(spread.high, f64::from(n + 1 - rank), "{n}");
-            assert_eq!(spread.median, f64::from(n + 1) / 2.0);
+            let ci = MedianCi::of(values).unwrap();
+            assert_eq!(ci.low, f64::from(rank), "{n}");
+            assert_eq!(ci.high, f64::from(n + 1 - rank), "{n}");
+            assert_eq!(ci.median, f64::from(n + 1) / 2.0);
         }
-        assert_eq!(Spread::of(vec![]), None);
+        assert_eq!(MedianCi::of(vec![]), None);
         assert_eq!(
-            Spread::of(vec![3.0, 1.0]).map(|s| (s.low, s.high)),
+            MedianCi::of(vec![3.0, 1.0]).map(|s| (s.low, s.high)),
             Some((1.0, 3.0))
         );
     }
