@@ -181,6 +181,75 @@ pub fn default_interface(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkEr
     Ok(None)
 }
 
+/// A route of the namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub prefix: IpNet,
+    /// Whether it has our protocol.
+    pub is_ours: bool,
+    local: bool,
+    interface: Option<u32>,
+    gateway: Option<IpAddr>,
+}
+
+impl Route {
+    /// Whether it makes the addresses of a prefix local.
+    pub fn is_local_for(&self, prefix: IpNet) -> bool {
+        self.local && self.prefix == prefix.trunc()
+    }
+
+    /// Whether it is ours, and leads to a prefix by a gateway and an interface.
+    pub fn leads_to(&self, prefix: IpNet, gateway: IpAddr, interface: u32) -> bool {
+        let way = (self.interface, self.gateway) == (Some(interface), Some(gateway));
+        self.is_ours && way && self.prefix == prefix.trunc()
+    }
+}
+
+/// All routes of all tables.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn routes(netlink: &mut Netlink) -> Result<Vec<Route>, NetlinkError> {
+    let mut list = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        let found = netlink.dump(RouteNetlinkMessage::GetRoute(message), "list routes")?;
+        list.extend(found.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => listed(&message),
+            _ => None,
+        }));
+    }
+    Ok(list)
+}
+
+/// A route with a destination, from a list of the kernel's.
+fn listed(message: &RouteMessage) -> Option<Route> {
+    let address = |address: &RouteAddress| match address {
+        RouteAddress::Inet(a) => Some(IpAddr::V4(*a)),
+        RouteAddress::Inet6(a) => Some(IpAddr::V6(*a)),
+        _ => None,
+    };
+    let (mut to, mut gateway, mut interface) = (None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(a) => to = address(a),
+            RouteAttribute::Gateway(a) => gateway = address(a),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            _ => {}
+        }
+    }
+    let header = &message.header;
+    Some(Route {
+        prefix: IpNet::new(to?, header.destination_prefix_length).ok()?,
+        is_ours: header.protocol == RouteProtocol::Other(ROUTE_PROTOCOL),
+        local: header.kind == RouteType::Local,
+        interface,
+        gateway,
+    })
+}
+
 /// An address that the machine already has.
 #[derive(Debug, Clone)]
 pub struct Existing {

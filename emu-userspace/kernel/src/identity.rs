@@ -235,10 +235,15 @@ pub struct Summary {
 /// # Errors
 /// [`IdentityError`].
 pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
-    let Some(record) = dir.identity() else {
+    if dir.identity().is_none() {
+        return Ok(None);
+    }
+    let tree = Tree::find()?;
+    // Somebody removed the cgroup, and the maps went with its hooks.
+    let Some(record) = ready(dir, &tree) else {
         return Ok(None);
     };
-    let folder = Tree::find()?.folder(&dir.name());
+    let folder = tree.folder(&dir.name());
     let mut vnodes = BTreeSet::new();
     let mut processes = 0;
     for (path, ids) in cgroup::processes(&folder) {

@@ -1,80 +1,298 @@
-//! What of a loaded plan is no longer in place, for example because somebody
-//! replaced a qdisc by hand.
-use std::collections::BTreeSet;
+//! Drift: objects of a load that are no longer in place, for example because somebody
+//! replaced a qdisc by hand; and objects that an unload left behind.
+//!
+//! Each step of the journal is asked whether its object is there and as the load made it
+//! ([`absent`]), so a new step does not compile without an answer.
+use std::{collections::BTreeSet, fs, io, net::IpAddr, path::Path};
 
 use emu_common::names;
-use emu_model::plan::{Addressing, Plan};
+use emu_model::plan::{self, Plan};
+use ipnet::IpNet;
+use netlink_packet_route::tc::TcHandle;
 
 use super::{
-    addr, apply, link,
+    addr::{self, Route},
+    apply,
+    cgroup::{self, Tree},
+    link::{self, Link},
     netlink::{Netlink, NetlinkError},
-    state::State,
-    tc,
+    offload,
+    state::{State, StateDir, StateError, Undo},
+    tc::{self, Filter, Hook, Qdisc},
 };
 
-/// Devices, qdiscs and filters of a plan that are gone.
-///
-/// # Errors
-/// [`NetlinkError`].
-pub fn missing(plan: &Plan) -> Result<Vec<String>, NetlinkError> {
-    let mut netlink = Netlink::open()?;
-    let links = link::links(&mut netlink)?;
-    let qdiscs = tc::qdiscs(&mut netlink)?;
-    let mut missing = Vec::new();
-    for name in plan
-        .interfaces
-        .iter()
-        .map(String::as_str)
-        .chain([names::IFB])
-    {
-        let Some(link) = links.iter().find(|l| l.name == name) else {
-            missing.push(format!("interface {name}"));
-            continue;
-        };
-        let has = |test: &dyn Fn(&tc::Qdisc) -> bool| {
-            qdiscs.iter().any(|q| q.index == link.index && test(q))
-        };
-        if !has(&|q| q.handle.major == tc::FQ_HANDLE_MAJOR) {
-            missing.push(format!("fq on {name}"));
-        }
-        if !has(&|q| q.kind == "clsact") {
-            missing.push(format!("filters on {name}"));
-        }
-    }
-    Ok(missing)
+/// What keeps drift from being found.
+#[derive(Debug, thiserror::Error)]
+pub enum DriftError {
+    /// The journal.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A list of the kernel's.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
 }
 
-/// As [`missing`], and what only matters to a change in place: pins, MTU, aliases.
-///
-/// # Errors
-/// [`NetlinkError`].
-pub fn damage(plan: &Plan, state: &State) -> Result<Vec<String>, NetlinkError> {
-    let mut gone = missing(plan)?;
-    let pins = names::MAPS.iter().map(|name| state.pins.join(name));
-    // Where the BPF file system is out of sight, so are all pins; then the maps'
-    // identifiers lead to them.
-    if apply::bpffs_in_sight() && pins.into_iter().any(|pin| !pin.exists()) {
-        gone.push("the pinned maps".to_owned());
-    }
-    let mut netlink = Netlink::open()?;
-    for link in link::links(&mut netlink)? {
-        if plan.interfaces.contains(&link.name) {
-            if !link.up || link.mtu_bytes > plan.mtu_bytes {
-                gone.push(format!("the settings of {}", link.name));
+/// What the kernel has, read once for all steps.
+struct Facts {
+    links: Vec<Link>,
+    qdiscs: Vec<Qdisc>,
+    addresses: BTreeSet<IpAddr>,
+    routes: Vec<Route>,
+    filters: Vec<(u32, Hook, Filter)>,
+}
+
+impl Facts {
+    fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
+        let links = link::links(netlink)?;
+        let qdiscs = tc::qdiscs(netlink)?;
+        let mut filters = Vec::new();
+        for link in &links {
+            // Without a clsact qdisc the list of filters is an error.
+            if !qdiscs
+                .iter()
+                .any(|q| q.index == link.index && q.kind == "clsact")
+            {
+                continue;
             }
-            if !tc::has_filters(&mut netlink, link.index).unwrap_or(false) {
-                gone.push(format!("filters on {}", link.name));
+            for hook in [Hook::Ingress, Hook::Egress] {
+                let found = tc::filters(netlink, link.index, hook)?;
+                filters.extend(found.into_iter().map(|f| (link.index, hook, f)));
             }
         }
+        Ok(Self {
+            addresses: (addr::addresses(netlink)?.into_iter())
+                .map(|a| a.net.addr())
+                .collect(),
+            routes: addr::routes(netlink)?,
+            links,
+            qdiscs,
+            filters,
+        })
     }
-    if plan.addressing == Addressing::Alias {
-        let have: BTreeSet<_> = addr::addresses(&mut netlink)?
-            .into_iter()
-            .map(|a| a.net.addr())
-            .collect();
-        let lost = plan.vnodes.iter().find(|v| !have.contains(&v.address));
-        gone.extend(lost.map(|v| format!("the address {}", v.address)));
+
+    fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+
+    fn fq(&self, link: &Link) -> Option<&Qdisc> {
+        self.qdiscs.iter().find(|q| {
+            q.index == link.index
+                && q.parent == TcHandle::ROOT
+                && q.handle.major == tc::FQ_HANDLE_MAJOR
+        })
+    }
+
+    fn has_filter(&self, link: &Link, hook: Hook, program: Option<u32>) -> bool {
+        self.filters.iter().any(|(index, at, filter)| {
+            (*index, *at) == (link.index, hook)
+                && filter.is_ours
+                // A state of an older version does not tell.
+                && (program.is_none() || filter.program_id == program)
+        })
+    }
+}
+
+/// A load: what its objects should be.
+struct Load<'a> {
+    plan: &'a Plan,
+    state: &'a State,
+    dir: &'a StateDir,
+}
+
+impl Load<'_> {
+    /// Why fq of an interface is not as the load made it.
+    fn fq(&self, facts: &Facts, link: &Link) -> Option<String> {
+        let Some(fq) = facts.fq(link) else {
+            return Some(format!("fq on {}", link.name));
+        };
+        let wanted = self.state.fq.as_ref().unwrap_or(&self.plan.fq);
+        // A change in place makes it larger before the state says so.
+        (!tc::is_at_least(fq, wanted)).then(|| format!("the settings of fq on {}", link.name))
+    }
+
+    fn filter(&self, facts: &Facts, link: &Link, hook: Hook) -> Option<String> {
+        let name = match hook {
+            Hook::Ingress => names::PROG_INGRESS,
+            Hook::Egress if link.name == names::IFB => names::PROG_IFB,
+            Hook::Egress => names::PROG_EGRESS,
+        };
+        let ids = &self.state.program_ids;
+        let id = ids.iter().find(|(program, _)| program == name);
+        let missing = !facts.has_filter(link, hook, id.map(|(_, id)| *id));
+        missing.then(|| format!("the filter {name} on {}", link.name))
+    }
+
+    fn ifb(&self, facts: &Facts, link: &Link) -> Option<String> {
+        if !link.up {
+            return Some(format!("the up state of {}", link.name));
+        }
+        if link.mtu_bytes < self.plan.mtu_bytes.max(1500) {
+            return Some(format!("the MTU of {}", link.name));
+        }
+        self.fq(facts, link)
+            .or_else(|| self.filter(facts, link, Hook::Egress))
+    }
+}
+
+/// What is missing of the object of a step, for a message; none if it is in place.
+fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
+    let on = |name: &str, check: &dyn Fn(&Link) -> Option<String>| match facts.link(name) {
+        Some(link) => check(link),
+        None => Some(format!("interface {name}")),
+    };
+    let plan = load.plan;
+    match step {
+        Undo::DeleteLink { name } => on(name, &|link| load.ifb(facts, link)),
+        Undo::Mtu { interface, .. } => on(interface, &|link| {
+            let other = link.mtu_bytes != plan.mtu_bytes;
+            other.then(|| format!("the MTU of {interface}"))
+        }),
+        Undo::GsoMaxSegments { interface, .. } => on(interface, &|link| {
+            let other = link.gso_max_segments > 1;
+            other.then(|| format!("the limit of segments of {interface}"))
+        }),
+        Undo::LinkDown { interface } => on(interface, &|link| {
+            (!link.up).then(|| format!("the up state of {interface}"))
+        }),
+        Undo::RootQdisc { interface, .. } => on(interface, &|link| load.fq(facts, link)),
+        Undo::Clsact { interface } => on(interface, &|link| {
+            let mut qdiscs = facts.qdiscs.iter().filter(|q| q.index == link.index);
+            let missing = !qdiscs.any(|q| q.kind == "clsact");
+            missing.then(|| format!("clsact on {interface}"))
+        }),
+        Undo::Filter { interface, hook } => on(interface, &|link| load.filter(facts, link, *hook)),
+        Undo::Features {
+            interface,
+            features,
+        } => {
+            let now = offload::on(interface, offload::Kind::of(plan)).unwrap_or_default();
+            let stays = |name: &str| {
+                let mut all = load.state.offloads_on.iter();
+                all.any(|(at, feature)| at == interface && feature == name)
+            };
+            let was_on = |name: &str| features.iter().any(|f| f.name == name);
+            let mut now = now.iter();
+            let again = now.find(|f| was_on(&f.name) && !stays(&f.name));
+            again.map(|f| format!("the offload setting {} of {interface}", f.name))
+        }
+        // The plan's and not the step's: a change in place may have removed some.
+        Undo::Aliases { .. } => {
+            let mut all = plan.vnodes.iter().map(|v| v.address);
+            let lost = all.find(|address| !facts.addresses.contains(address));
+            lost.map(|address| format!("the address {address}"))
+        }
+        Undo::LocalRoutes { .. } => {
+            let mut all = plan::covering_prefixes(&plan.address_runs).into_iter();
+            let lost = all.find(|prefix| !facts.routes.iter().any(|r| r.is_local_for(*prefix)));
+            lost.map(|prefix| format!("the local route {prefix}"))
+        }
+        Undo::Routes { interface, routes } => on(interface, &|link| {
+            let has = |prefix: IpNet, gateway: IpAddr| {
+                let mut all = facts.routes.iter();
+                all.any(|r| r.leads_to(prefix, gateway, link.index))
+            };
+            let lost = routes
+                .iter()
+                .find(|(prefix, gateway)| !has(*prefix, *gateway));
+            lost.map(|(prefix, gateway)| format!("the route {prefix} via {gateway}"))
+        }),
+        Undo::Sysctl { path, .. } => {
+            let now = fs::read_to_string(path).unwrap_or_default();
+            (now.trim() != "1").then(|| format!("the setting {}", path.display()))
+        }
+        Undo::Cgroup { name } => {
+            // Without a record the hooks were never attached.
+            let record = load.dir.identity()?;
+            let tree = Tree::find().ok()?;
+            let now = cgroup::identifier(&tree.folder(name)).ok();
+            (now != Some(record.cgroup_id)).then(|| format!("the cgroup {name} with its hooks"))
+        }
+        Undo::Pins { directory } => {
+            let mut pins = names::MAPS.iter().map(|name| directory.join(name));
+            // Where the BPF file system cannot be reached, no pin can; then the maps'
+            // identifiers lead to them.
+            let lost = apply::bpffs_in_sight() && pins.any(|pin| !pin.exists());
+            lost.then(|| "the pinned maps".to_owned())
+        }
+    }
+}
+
+/// Objects of a load that are not in place, in words for people; empty if all are.
+///
+/// # Errors
+/// [`DriftError`].
+pub fn damage(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
+    let dir = StateDir::here()?;
+    let facts = Facts::read(&mut Netlink::open()?)?;
+    let load = Load {
+        plan,
+        state,
+        dir: &dir,
+    };
+    let mut gone = Vec::new();
+    for step in dir.journal()? {
+        if let Some(what) = absent(&step, &load, &facts)
+            && !gone.contains(&what)
+        {
+            gone.push(what);
+        }
+    }
+    for name in &plan.interfaces {
+        if facts.link(name).is_some_and(|link| !link.up) {
+            gone.push(format!("the up state of {name}"));
+        }
     }
     gone.dedup();
     Ok(gone)
+}
+
+/// Objects of emu that are in the namespace although nothing is loaded: what an unload
+/// must not leave behind.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub(crate) fn left(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
+    let facts = Facts::read(&mut Netlink::open()?)?;
+    let name = |index: u32| {
+        let link = facts.links.iter().find(|link| link.index == index);
+        link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+    };
+    let mut left = Vec::new();
+    left.extend(
+        facts
+            .link(names::IFB)
+            .map(|link| format!("the interface {}", link.name)),
+    );
+    for link in &facts.links {
+        left.extend(
+            facts
+                .fq(link)
+                .map(|_| format!("the root qdisc e30: of {}", link.name)),
+        );
+    }
+    let filters = facts.filters.iter().filter(|(_, _, filter)| filter.is_ours);
+    left.extend(filters.map(|(index, hook, _)| {
+        let hook = format!("{hook:?}").to_lowercase();
+        format!("the {hook} filter 0xe30 of {}", name(*index))
+    }));
+    let routes = facts.routes.iter().filter(|route| route.is_ours);
+    left.extend(routes.map(|route| format!("the route {}", route.prefix)));
+    for step in journal {
+        left.extend(match step {
+            Undo::Pins { directory } => there(directory, "the pins"),
+            Undo::Cgroup { .. } => Tree::find()
+                .ok()
+                .and_then(|tree| there(&tree.folder(&dir.name()), "the cgroup")),
+            _ => None,
+        });
+    }
+    left.dedup();
+    Ok(left)
+}
+
+fn there(path: &Path, what: &str) -> Option<String> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        _ => Some(format!("{what} {}", path.display())),
+    }
 }

@@ -4,6 +4,7 @@
 //! 128 kbit/s would send one in a four-second burst.
 use std::{io, os::fd::AsRawFd};
 
+use emu_model::plan::Plan;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,15 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// What a plan turns off.
+    pub fn of(plan: &Plan) -> Self {
+        if plan.corrupts() {
+            Kind::SegmentationAndChecksums
+        } else {
+            Kind::Segmentation
+        }
+    }
+
     fn has(self, name: &str) -> bool {
         is_segmentation(name) || (self == Kind::SegmentationAndChecksums && is_checksum(name))
     }

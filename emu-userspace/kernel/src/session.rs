@@ -17,7 +17,7 @@ use crate::{
     bpf::{self, BpfError, Maps},
     error::ApplyError,
     identity::{self, IdentityError, Summary},
-    missing,
+    missing::{self, DriftError},
     reload::{self, Reload},
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
@@ -41,6 +41,9 @@ pub enum SessionError {
     /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Comparing the kernel with what was loaded.
+    #[error(transparent)]
+    Drift(#[from] DriftError),
     /// The maps.
     #[error(transparent)]
     Bpf(#[from] Box<BpfError>),
@@ -428,8 +431,7 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
     let Ok(loaded) = Loaded::from_state(state, &text) else {
         return anew("what is loaded is not understood any more");
     };
-    let damage = missing::damage(&loaded.plan, &loaded.state)
-        .map_err(|e| SessionError::Apply(Box::new(e.into())))?;
+    let damage = missing::damage(&loaded.plan, &loaded.state)?;
     if let Some(first) = damage.first() {
         return anew(&format!("{first} was missing"));
     }

@@ -8,7 +8,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    tc::{TcAttribute, TcHandle, TcMessage},
+    tc::{TcAttribute, TcHandle, TcMessage, TcOption},
 };
 
 use super::netlink::{Netlink, NetlinkError, Request};
@@ -49,6 +49,7 @@ const TCA_BPF_CLASSID: u16 = 3;
 const TCA_BPF_FD: u16 = 6;
 const TCA_BPF_NAME: u16 = 7;
 const TCA_BPF_FLAGS: u16 = 8;
+const TCA_BPF_ID: u16 = 11;
 const TCA_BPF_FLAG_ACT_DIRECT: u32 = 1;
 const TCA_ACT_KIND: u16 = 1;
 const TCA_ACT_OPTIONS: u16 = 2;
@@ -56,6 +57,7 @@ const TCA_MIRRED_PARMS: u16 = 2;
 const TCA_EGRESS_REDIR: u32 = 1;
 const TC_ACT_STOLEN: u32 = 4;
 const NLA_F_NESTED: u16 = 0x8000;
+const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Hook of clsact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -295,6 +297,80 @@ pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkErr
         }
     }
     Ok(false)
+}
+
+/// A filter in a hook of clsact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Filter {
+    /// Whether it has our handle.
+    pub is_ours: bool,
+    /// Identifier of its BPF program, if it has one.
+    pub program_id: Option<u32>,
+}
+
+/// The filters in a hook of an interface that has a clsact qdisc.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filter>, NetlinkError> {
+    let mut query = TcMessage::default();
+    query.header.index = index as i32;
+    query.header.parent = hook.parent();
+    let found = netlink.dump(RouteNetlinkMessage::GetTrafficFilter(query), "list filters")?;
+    let filter = |answer: RouteNetlinkMessage| {
+        let RouteNetlinkMessage::NewTrafficFilter(message) = answer else {
+            return None;
+        };
+        // The head of a list of filters has no handle.
+        (message.header.handle != TcHandle::UNSPEC).then(|| Filter {
+            is_ours: message.header.handle == FILTER_HANDLE,
+            program_id: option(&message, TCA_BPF_ID),
+        })
+    };
+    Ok(found.into_iter().filter_map(filter).collect())
+}
+
+/// A number among the options of a qdisc or a filter.
+fn option(message: &TcMessage, kind: u16) -> Option<u32> {
+    let options = message.attributes.iter().find_map(|a| match a {
+        TcAttribute::Options(options) => Some(&options[..]),
+        _ => None,
+    })?;
+    let bytes = match options {
+        // The options of a kind that the library does not know, in one piece.
+        [TcOption::Other(nla)] if nla.kind() & NLA_TYPE_MASK == TCA_OPTIONS => {
+            let mut bytes = vec![0; nla.value_len()];
+            nla.emit_value(&mut bytes);
+            bytes
+        }
+        known => {
+            let mut bytes = vec![0; known.buffer_len()];
+            known.emit(&mut bytes);
+            bytes
+        }
+    };
+    let mut rest = &bytes[..];
+    // struct nlattr: length with this header, type; padded to four bytes.
+    while let [a, b, c, d, ..] = *rest {
+        let length = usize::from(u16::from_ne_bytes([a, b])).max(4);
+        let value = rest.get(4..length)?;
+        if u16::from_ne_bytes([c, d]) & NLA_TYPE_MASK == kind {
+            return value.try_into().ok().map(u32::from_ne_bytes);
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+/// Whether the limits of our fq are those of a plan, or larger.
+pub fn is_at_least(fq: &Qdisc, plan: &FqPlan) -> bool {
+    let wanted = [
+        (TCA_FQ_PLIMIT, plan.limit_packets),
+        (TCA_FQ_FLOW_PLIMIT, plan.flow_limit_packets),
+        (TCA_FQ_HORIZON, plan.horizon_us),
+    ];
+    let mut wanted = wanted.into_iter();
+    wanted.all(|(kind, least)| option(&fq.message, kind).is_none_or(|now| now >= least))
 }
 
 /// A qdisc as the kernel reports it.

@@ -10,7 +10,7 @@ use netlink_packet_route::tc::TcHandle;
 use super::{
     addr,
     cgroup::{self, CgroupError, Tree},
-    link,
+    link, missing,
     netlink::{Netlink, NetlinkError},
     offload,
     state::{StateDir, StateError, Undo, WriterLock},
@@ -39,6 +39,15 @@ pub enum UndoError {
         count: usize,
         /// Their vnodes.
         vnodes: Vec<String>,
+    },
+    /// Objects of emu are still there.
+    #[error(
+        "still there: {}; remove them by hand, or give interfaces their names back, and unload again",
+        left.join(", ")
+    )]
+    Left {
+        /// The objects.
+        left: Vec<String>,
     },
     /// Some steps failed.
     #[error("not everything could be restored: {}", failures.join("; "))]
@@ -127,6 +136,11 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
     }
     if !failures.is_empty() {
         return Err(UndoError::Steps { failures });
+    }
+    // The kernel has the last say: an interface may have got another name meanwhile.
+    let left = missing::left(dir, &journal)?;
+    if !journal.is_empty() && !left.is_empty() {
+        return Err(UndoError::Left { left });
     }
     dir.clear(lock)?;
     Ok(journal.len())

@@ -362,8 +362,7 @@ fn is_as(wanted: &Wanted) -> Result<bool, SessionError> {
     {
         return Ok(false);
     }
-    let damage = missing::damage(plan, &state);
-    let damage = damage.map_err(|e| SessionError::Apply(Box::new(e.into())))?;
+    let damage = missing::damage(plan, &state)?;
     for what in &damage {
         tracing::warn!("{what} was missing");
     }

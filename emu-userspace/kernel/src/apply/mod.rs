@@ -135,6 +135,8 @@ impl Loader<'_> {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
             map_ids: programs.map_ids()?,
+            program_ids: programs.program_ids()?,
+            offloads_on: self.offloads_on(),
             pins,
             seed: self.plan.seed,
             slots: Vec::new(),
@@ -211,6 +213,22 @@ impl Loader<'_> {
             .map_err(needs("sch_fq"))
     }
 
+    /// Offloads that are on after all were turned off.
+    fn offloads_on(&self) -> Vec<(String, String)> {
+        let of = |name: &String| {
+            let on = offload::on(name, self.offloads()).unwrap_or_default();
+            let name = name.clone();
+            on.into_iter()
+                .map(move |feature| (name.clone(), feature.name))
+        };
+        self.plan.interfaces.iter().flat_map(of).collect()
+    }
+
+    /// Offloads that a load turns off.
+    fn offloads(&self) -> offload::Kind {
+        offload::Kind::of(self.plan)
+    }
+
     /// MTU, offloads and root qdisc of an interface.
     fn prepare_interface(&mut self, name: &str) -> Result<(), ApplyError> {
         let link = self.link(name)?;
@@ -242,12 +260,7 @@ impl Loader<'_> {
             interface: link.name.clone(),
             source,
         };
-        let kind = if self.plan.corrupts() {
-            offload::Kind::SegmentationAndChecksums
-        } else {
-            offload::Kind::Segmentation
-        };
-        let features = offload::on(name, kind).map_err(offload_error)?;
+        let features = offload::on(name, self.offloads()).map_err(offload_error)?;
         let off: Vec<_> = features
             .iter()
             .map(|f| offload::Feature {

@@ -140,6 +140,24 @@ impl Programs {
             .collect()
     }
 
+    /// Identifier and name of every program of a filter.
+    ///
+    /// # Errors
+    /// [`BpfError::Missing`], [`BpfError::Program`].
+    pub fn program_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
+        let names = [names::PROG_INGRESS, names::PROG_EGRESS, names::PROG_IFB];
+        let id = |name: &'static str| {
+            let program = self.program(name).ok_or(BpfError::Missing(name))?;
+            let info = program.info().map_err(|source| BpfError::Program {
+                program: name,
+                source: Box::new(source),
+                log: String::new(),
+            })?;
+            Ok((name.to_owned(), info.id()))
+        };
+        names.into_iter().map(id).collect()
+    }
+
     /// Pins every map below `directory`.
     ///
     /// # Errors

@@ -89,6 +89,13 @@ pub struct State {
     pub loaded_at_unix_s: u64,
     /// Identifiers of the maps, for when the pins are out of sight.
     pub map_ids: Vec<(String, u32)>,
+    /// Identifiers of the programs of filters, by their names; empty: not known.
+    #[serde(default)]
+    pub program_ids: Vec<(String, u32)>,
+    /// Offloads that a driver left on although the load turned them off, with their
+    /// interfaces.
+    #[serde(default)]
+    pub offloads_on: Vec<(String, String)>,
     /// Where the maps are pinned.
     pub pins: PathBuf,
     /// Seed of all random decisions: that of the topology, or one of this load.

@@ -10,6 +10,7 @@ mod agent;
 mod bench;
 mod byhand;
 mod clock;
+mod drift;
 mod events;
 mod exec;
 mod exec_languages;

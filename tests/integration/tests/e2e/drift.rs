@@ -1,0 +1,161 @@
+//! Somebody takes away what a load made: `status` and `load` notice each part.
+use std::process::Output;
+
+use emu_kernel::state::{StateDir, Undo};
+use integration::{
+    command::{TopologyFile, emu, emu_json, run, try_emu, try_run},
+    netns::isolated,
+};
+
+use crate::run::everything;
+
+/// Ways to take away or change the object of a step. A new step does not compile without
+/// one.
+fn ways(step: &Undo) -> Vec<String> {
+    let each = |lines: &[String]| lines.to_vec();
+    match step {
+        Undo::DeleteLink { name } => each(&[
+            format!("ip link del {name}"),
+            format!("ip link set {name} down"),
+            format!("ip link set {name} mtu 500"),
+            format!("tc qdisc del dev {name} root"),
+            format!("tc qdisc change dev {name} handle e30: root fq flow_limit 1"),
+            format!("tc filter del dev {name} egress"),
+            format!("tc qdisc del dev {name} clsact"),
+        ]),
+        Undo::Mtu {
+            interface,
+            mtu_bytes,
+        } => each(&[format!("ip link set {interface} mtu {mtu_bytes}")]),
+        Undo::GsoMaxSegments { interface, .. } => {
+            each(&[format!("ip link set {interface} gso_max_segs 1000")])
+        }
+        Undo::LinkDown { interface } => each(&[format!("ip link set {interface} down")]),
+        // Another qdisc in its place is somebody's, and stays after an unload.
+        Undo::RootQdisc { interface, .. } => each(&[
+            format!("tc qdisc del dev {interface} root"),
+            format!("tc qdisc change dev {interface} handle e30: root fq flow_limit 1"),
+            format!("tc qdisc change dev {interface} handle e30: root fq horizon 1ms"),
+            format!("tc qdisc change dev {interface} handle e30: root fq limit 1"),
+        ]),
+        Undo::Clsact { interface } => each(&[format!("tc qdisc del dev {interface} clsact")]),
+        Undo::Filter { interface, hook } => {
+            let hook = format!("{hook:?}").to_lowercase();
+            each(&[format!("tc filter del dev {interface} {hook}")])
+        }
+        Undo::Features { interface, .. } => each(&[format!("ethtool -K {interface} gso on")]),
+        Undo::Aliases { interface, .. } => {
+            each(&[format!("ip addr flush dev {interface} scope global")])
+        }
+        Undo::Sysctl { .. } => each(&["sysctl -q -w net.ipv6.ip_nonlocal_bind=0".to_owned()]),
+        Undo::LocalRoutes { .. } => each(&["ip route flush table local proto 227".to_owned()]),
+        Undo::Routes { .. } => each(&["ip route flush proto 227".to_owned()]),
+        Undo::Cgroup { name } => each(&[format!(
+            "find /sys/fs/cgroup/emu/{name} -depth -type d -exec rmdir {{}} ;"
+        )]),
+        Undo::Pins { directory } => each(&[format!("rm -rf {}", directory.display())]),
+    }
+}
+
+fn topology(addressing: &str) -> String {
+    format!(
+        "version: 1\nseed: 1\naddressing: {addressing}\nmtu: 1400\ngroups:\n  \
+         a: {{prefix: 10.1.0.0/24, nodes: 4, latency: 10ms}}\n  \
+         b: {{prefix: 10.2.0.0/24, nodes: 4, latency: 10ms}}\n  \
+         c: {{prefix: 'fd10::/64', nodes: 2, latency: 10ms}}\n\
+         hosts:\n  \
+         - {{name: h0, interface: eth0, address: [192.0.2.1, 'fd00::1'], groups: [a, c]}}\n  \
+         - {{name: h1, interface: eth0, address: [192.0.2.2, 'fd00::2'], groups: [b]}}\n"
+    )
+}
+
+/// An interface that is down, has a qdisc of its own, and leads to the other host.
+fn interface() {
+    run("ip link add eth0 type veth peer name eth1");
+    run("ip link set eth0 addrgenmode none");
+    run("ip link set eth1 addrgenmode none");
+    run("ip addr add 192.0.2.1/24 dev eth0");
+    run("ip link set eth1 up");
+    // An interface that was never up has another default qdisc.
+    run("ip link set eth0 up");
+    run("ip link set eth0 down");
+}
+
+fn said(output: &Output) -> String {
+    let all = [&output.stdout[..], &output.stderr[..]].concat();
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+#[test]
+fn each_part_that_is_taken_away_is_noticed_and_restored() {
+    for addressing in ["alias", "anyip"] {
+        isolated(move || {
+            interface();
+            let before = everything();
+            let file = TopologyFile::new(&topology(addressing));
+            let load = format!("load {} --host h0 --no-verify", file.path());
+            let ready = || {
+                emu(&load);
+                emu("exec a/0 -- true");
+                let status = try_emu("status");
+                assert!(status.status.success(), "{}", said(&status));
+            };
+            ready();
+            let journal = StateDir::here().unwrap().journal().unwrap();
+            let mut tried = 0;
+            for way in journal.iter().flat_map(ways) {
+                let changed = try_run(&way);
+                if !changed.status.success() {
+                    // A version of a tool, or a kernel, that cannot do it.
+                    println!("SKIPPED {way}: {}", said(&changed));
+                    continue;
+                }
+                tried += 1;
+                let status = try_emu("status");
+                let words = said(&status);
+                assert_eq!(
+                    status.status.code(),
+                    Some(1),
+                    "{addressing}: {way}: {words}"
+                );
+                assert!(words.contains("MISSING"), "{way}: {words}");
+                let dry = emu(&format!("{load} --dry-run"));
+                assert!(dry.contains("was missing"), "{way}: {dry}");
+                ready();
+            }
+            assert!(tried >= 20, "{tried}");
+            emu("unload");
+            run("ip link set eth0 down");
+            assert_eq!(everything(), before);
+        });
+    }
+}
+
+/// An object that an unload does not find by its name is told of, and nothing is said
+/// to be as it was.
+#[test]
+fn unload_tells_what_it_left() {
+    isolated(|| {
+        interface();
+        let before = everything();
+        let file = TopologyFile::new(&topology("alias"));
+        emu(&format!("load {} --host h0 --no-verify", file.path()));
+        run("ip link set eth0 down");
+        run("ip link set eth0 name wan0");
+        let output = try_emu("unload");
+        let words = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{words}");
+        for part in [
+            "the root qdisc e30: of wan0",
+            "the egress filter 0xe30 of wan0",
+        ] {
+            assert!(words.contains(part), "{words}");
+        }
+        // With the name back, everything is found.
+        run("ip link set wan0 name eth0");
+        run("ip link set eth0 up");
+        emu("unload");
+        assert_eq!(emu_json("unload")["was_loaded"], false);
+        assert_eq!(everything(), before);
+    });
+}
