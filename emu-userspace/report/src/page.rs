@@ -139,10 +139,10 @@ impl Report {
         Ok(written)
     }
 
-    /// What [`Report::write`] writes: names of files and their contents, the page first.
+    /// Names and contents of the files that [`Report::write`] writes, the page first.
     ///
     /// # Errors
-    /// [`ReportError`] when a chart cannot be drawn.
+    /// [`ReportError`] if a chart cannot be drawn, or the data not be serialised.
     pub fn files<T: Serialize>(&self, data: &T) -> Result<Vec<(String, Vec<u8>)>, ReportError> {
         let name = &self.name;
         let json = serde_json::to_string_pretty(&Json {

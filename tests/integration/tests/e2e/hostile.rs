@@ -1,8 +1,9 @@
-//! Programs, hosts and users that want root's files, or want root to wait for ever.
+//! Hostile programs, hosts and users that try to read or change root's files, or to make a
+//! command of root hang.
 //!
-//! What is planted is varied, not what emu does: each trap stands in every place where
-//! root reads, writes, makes or removes something. Nothing of root's may change or be
-//! told, and no command may hang.
+//! The tests vary the traps and not the commands of emu: each trap is planted in every place
+//! where root reads, writes, creates or removes a file. No file of root may change or be
+//! disclosed, and no command may hang.
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
@@ -21,17 +22,18 @@ use crate::run::{Lab, everything, no_residue};
 
 const NOBODY: u32 = 65534;
 const SECRET: &str = "root:$6$secret:19000";
-/// Longest time of a command that meets a trap.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout of a command that meets a trap.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Root's files, one of each kind that an attack is after, and how they were.
+/// Files of root, one of each kind that an attack targets, and their original listing.
 struct Canary {
     place: PathBuf,
     before: String,
 }
 
 impl Canary {
-    /// In a folder that everybody may pass through, so that names and hard links work.
+    /// Creates the files in a folder that every user may traverse, so that names and hard
+    /// links work.
     fn new(place: PathBuf) -> Self {
         fs::create_dir_all(place.join("folder")).unwrap();
         for name in ["secret", "folder/secret", "folder/payload"] {
@@ -48,7 +50,7 @@ impl Canary {
     }
 }
 
-/// Names, owners, permissions and contents of all below a folder.
+/// Names, owners, permissions and contents of all files below a folder.
 fn listing(folder: &Path) -> String {
     let mut text = String::new();
     for path in below(folder) {
@@ -63,7 +65,7 @@ fn listing(folder: &Path) -> String {
     text
 }
 
-/// All below a folder; links are not followed.
+/// All paths below a folder; symbolic links are not followed.
 fn below(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     let mut left = vec![folder.to_owned()];
@@ -80,7 +82,7 @@ fn below(folder: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// No regular file of results tells of the secret, and none is large on the disk.
+/// Checks that no regular file of the results contains the secret or occupies much disk space.
 fn tells_nothing(folder: &Path, trap: &str) {
     for path in below(folder) {
         let m = fs::symlink_metadata(&path).unwrap();
@@ -105,7 +107,7 @@ fn tells_nothing(folder: &Path, trap: &str) {
     }
 }
 
-/// Runs a command to its end, which must come.
+/// Runs a command to completion within [`COMMAND_TIMEOUT`].
 fn ends(mut command: Command, trap: &str) -> Output {
     let mut child = command
         .stdin(Stdio::null())
@@ -115,7 +117,7 @@ fn ends(mut command: Command, trap: &str) -> Output {
         .unwrap();
     let begin = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > COMMAND_TIMEOUT {
             let _ = child.kill();
             panic!("{trap}: emu hangs");
         }
@@ -128,7 +130,7 @@ fn ends(mut command: Command, trap: &str) -> Output {
     output
 }
 
-/// How a program makes its trap at `$1`.
+/// Names of the traps, and the shell commands that create them at `$1`.
 const TRAPS: [(&str, &str); 9] = [
     ("link to a file", "ln -s $CANARY/secret $1"),
     ("link to what is not there", "ln -s $CANARY/new $1"),
@@ -148,8 +150,8 @@ const TRAPS: [(&str, &str); 9] = [
     ),
 ];
 
-/// A program that plants a trap wherever root works, in what is its own and in what is
-/// not; it fails, so that its last words are asked for.
+/// A program that plants a trap in every place where root works, inside and outside its own
+/// folder; it fails, so that emu reads the last line of its standard error.
 const PROGRAM: &str = "
 exec 2>/dev/null
 cd {dir}
@@ -174,7 +176,7 @@ exit 1
 
 #[test]
 fn a_hostile_program_gets_nothing_of_roots() {
-    // The worst case: protections that a distribution may not have.
+    // The worst case: the protections of links, which a distribution may not enable, are off.
     let settings = ["hardlinks", "symlinks", "fifos", "regular"].map(|name| {
         let path = format!("/proc/sys/fs/protected_{name}");
         let before = fs::read_to_string(&path).unwrap_or_default();
@@ -224,7 +226,7 @@ programs:
     assert_eq!(output.status.code(), Some(1), "{trap}: {said}");
     assert!(said.contains("FAILED: evil"), "{trap}: {said}");
     tells_nothing(&lab.path("out"), trap);
-    // The others have their results, and the person has all.
+    // The honest program has its results, and all results belong to the user.
     let honest = fs::read_to_string(lab.path("out/vnodes/10.1.0.4/honest/a.txt"));
     assert_eq!(honest.ok().as_deref(), Some("well\n"), "{trap}: {said}");
     assert!(
@@ -239,7 +241,7 @@ programs:
     no_residue(&before);
 }
 
-/// What another user or host puts into the folder that hosts share.
+/// Another user or host plants traps in the folder that the hosts share.
 #[test]
 fn a_hostile_shared_folder_gets_nothing_of_roots() {
     isolated(|| {
@@ -299,7 +301,7 @@ fn shared_run(trap: &str, host: &str, plant: impl Fn(&Path, &Path)) {
     let _ = try_emu("unload --kill");
 }
 
-/// Root merges results that somebody else has prepared.
+/// Root merges results that another user has prepared.
 #[test]
 fn a_hostile_part_of_results_gets_nothing_of_roots() {
     for name in [
@@ -335,7 +337,7 @@ fn a_hostile_part_of_results_gets_nothing_of_roots() {
                 .replace("$1", &path.display().to_string());
             run_shell(&line);
             for path in below(&at("h")).iter().chain([&at("h")]) {
-                // Not the file behind a hard link.
+                // The file behind a hard link keeps its owner.
                 if fs::symlink_metadata(path).unwrap().nlink() == 1 || path.is_dir() {
                     lchown(path, Some(NOBODY), Some(NOBODY)).unwrap();
                 }
@@ -388,14 +390,14 @@ fn files_that_a_topology_names_are_read_with_the_callers_rights() {
                 }
             }
         }
-        // The file itself.
+        // The secret as the topology file itself.
         for verb in ["load", "check", "run", "plan"] {
             let mut command = emu_command(&format!("{verb} {secret}"));
             command.env("SUDO_UID", "65534").env("SUDO_GID", "65534");
             let output = ends(command, verb);
             assert!(!output.status.success(), "{verb}");
         }
-        // Root itself is told what is wrong.
+        // Root may read the secret, and gets the parser's error.
         assert!(!try_emu(&format!("check {secret}")).status.success());
     });
 }
@@ -403,13 +405,13 @@ fn files_that_a_topology_names_are_read_with_the_callers_rights() {
 const SMALL: &str =
     "version: 1\ngroups: {a: {prefix: 10.1.0.0/16, nodes: 6, up: 1mbit, latency: 20ms}}\n";
 
-/// Folder of the state of this namespace.
+/// Folder of emu's state for this network namespace.
 fn state() -> PathBuf {
     let cookie = emu_kernel::state::StateDir::here().unwrap();
     Path::new("/run/emu").join(cookie.name())
 }
 
-/// Whatever the umask, and whatever an older version left.
+/// The permissions hold with any umask, and with the files of an older version.
 #[test]
 fn nobody_but_root_opens_the_state_and_its_lock() {
     isolated(|| {
@@ -438,7 +440,7 @@ fn nobody_but_root_opens_the_state_and_its_lock() {
                 path.display()
             );
         }
-        // A program of a vnode wants the lock, and to read what is there.
+        // A program of a vnode tries to take the lock and to read the state.
         for line in [
             format!("flock -x {} true", lock.display()),
             format!("flock -s {} true", lock.display()),
@@ -453,8 +455,8 @@ fn nobody_but_root_opens_the_state_and_its_lock() {
     });
 }
 
-/// A process of root keeps the lock: others say who, after a limited time, and
-/// `unload --kill` goes on.
+/// A process of root holds the lock: other commands name the process after a limited time,
+/// and `unload --kill` proceeds.
 #[test]
 fn a_holder_of_the_lock_is_named_and_can_be_ended() {
     isolated(|| {
@@ -463,23 +465,23 @@ fn a_holder_of_the_lock_is_named_and_can_be_ended() {
             let file = TopologyFile::new(SMALL);
             emu(&format!("load {} --no-verify", file.path()));
             let lock = state().with_extension("lock").display().to_string();
-            // The program takes the place of `flock`, and has its lock.
+            // `sleep` replaces the shell in its process, and inherits the lock.
             let folder = tempfile::tempdir().unwrap();
             let mark = folder.path().join("mark");
             let line = format!(
                 "exec 9>>{lock}; flock -x 9; touch {}; exec sleep 600",
                 mark.display()
             );
-            let words = ["sh", "-c", &line];
+            let argv = ["sh", "-c", &line];
             let mut holder = match inside {
                 true => {
                     let mut command = emu_command("exec a/0 --");
-                    command.args(words);
+                    command.args(argv);
                     command
                 }
                 false => {
-                    let mut command = Command::new(words[0]);
-                    command.args(&words[1..]);
+                    let mut command = Command::new(argv[0]);
+                    command.args(&argv[1..]);
                     command
                 }
             }
