@@ -2,7 +2,7 @@
 //! replaced a qdisc by hand; and objects that an unload left behind.
 //!
 //! Each step of the journal is asked whether its object is there and as the load made it
-//! ([`absent`]), so a new step does not compile without an answer.
+//! (`absent`), so a new step does not compile without an answer.
 use std::{collections::BTreeSet, fs, io, net::IpAddr, path::Path};
 
 use emu_common::names;
