@@ -146,7 +146,7 @@ const TRAPS: [(&str, &str); 9] = [
     (
         "names that change",
         "(mkdir $1.d; ln -s $CANARY/folder $1.l; while :; do mv -T $1.d $1; mv -T $1 $1.d; \
-         mv -T $1.l $1; mv -T $1 $1.l; done) >/dev/null 2>&1 &",
+         mv -T $1.l $1; mv -T $1 $1.l; sleep 0.02; done) >/dev/null 2>&1 &",
     ),
 ];
 
