@@ -170,7 +170,7 @@ for folder in $own $out/vnodes/$EMU_VNODE $out/vnodes $out/work/$EMU_VNODE/evil 
 done
 for place in ./collected ./link ./deep-link; do trap_at $place; done
 mkdir -p tree/x; (cd tree; trap_at ./x/collected; trap_at ./y)
-(i=0; while [ $i -lt 300 ]; do mkdir deep; cd deep; i=$((i+1)); done)
+mkdir -p $(printf 'deep/%.0s' $(seq 300))
 exit 1
 ";
 
