@@ -165,10 +165,18 @@ impl StepResult {
     }
 }
 
+/// End-to-end tests that run on the second processor, so that both are done at about the same
+/// time.
+const ON_SECOND: &str = "hostile::";
+
 /// What runs on the second processor while the end-to-end tests run on the first.
-fn second_lane(object: &Path, real_time: &[String]) -> Vec<StepResult> {
+fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepResult> {
     let kernel = Kernel::quick();
     vec![
+        StepResult::of("hostile programs in virtual time", |print| {
+            let argv = suite::for_place(place, suite::end_to_end(object, ON_SECOND)?);
+            Tally::run(place.command(&argv), print)
+        }),
         StepResult::of("what needs the machine's clock, in the VM", |print| {
             Tally::run(Place::Vm(kernel).command(real_time), print)
         }),
@@ -194,9 +202,10 @@ impl Counts {
     /// What runs in VMs: in two lanes where there are two processors.
     fn in_vms(&mut self, object: &Path, place: &Place) -> anyhow::Result<()> {
         // Everything is built before anything is measured.
-        let end_to_end = suite::for_place(place, suite::end_to_end(object, "")?);
+        let mut end_to_end = suite::for_place(place, suite::end_to_end(object, "")?);
+        end_to_end.extend(["--skip", ON_SECOND].map(str::to_owned));
         let real_time = suite::real_time(object)?;
-        let second = || second_lane(object, &real_time);
+        let second = || second_lane(object, place, &real_time);
         let several = thread::available_parallelism().is_ok_and(|n| n.get() > 1);
         let results = thread::scope(|scope| {
             let running = several.then(|| scope.spawn(second));
