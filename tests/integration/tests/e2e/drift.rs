@@ -1,5 +1,5 @@
 //! Somebody takes away what a load made: `status` and `load` notice each part.
-use std::process::Output;
+use std::{process::Output, thread, time::Duration};
 
 use emu_kernel::state::{StateDir, Undo};
 use integration::{
@@ -78,7 +78,15 @@ fn interface() {
     run("ip link set eth1 up");
     // An interface that was never up has another default qdisc.
     run("ip link set eth0 up");
+    settle();
     run("ip link set eth0 down");
+    settle();
+}
+
+/// Waits until the kernel has followed a change of carrier, which it does with a delay of up
+/// to a second (net/core/link_watch.c): routes and states are then those that stay.
+fn settle() {
+    thread::sleep(Duration::from_secs(3));
 }
 
 fn said(output: &Output) -> String {
@@ -126,6 +134,7 @@ fn each_part_that_is_taken_away_is_noticed_and_restored() {
             assert!(tried >= 20, "{tried}");
             emu("unload");
             run("ip link set eth0 down");
+            settle();
             assert_eq!(everything(), before);
         });
     }
@@ -156,6 +165,7 @@ fn unload_tells_what_it_left() {
         run("ip link set eth0 up");
         emu("unload");
         assert_eq!(emu_json("unload")["was_loaded"], false);
+        settle();
         assert_eq!(everything(), before);
     });
 }
