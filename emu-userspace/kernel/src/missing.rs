@@ -211,7 +211,9 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             let mut pins = names::MAPS.iter().map(|name| directory.join(name));
             // Where the BPF file system cannot be reached, no pin can; then the maps'
             // identifiers lead to them.
-            let lost = apply::bpffs_in_sight() && pins.any(|pin| !pin.exists());
+            // The same holds for the BPF file system of another mount namespace.
+            let same = apply::bpffs_device() == load.state.bpffs_device;
+            let lost = apply::bpffs_in_sight() && same && pins.any(|pin| !pin.exists());
             lost.then(|| "the pinned maps".to_owned())
         }
     }

@@ -135,6 +135,7 @@ impl Loader<'_> {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
             map_ids: programs.map_ids()?,
+            bpffs_device: bpffs_device(),
             program_ids: programs.program_ids()?,
             offloads_on: self.offloads_on(),
             pins,
@@ -332,6 +333,11 @@ fn is_bpffs(path: &Path) -> bool {
 /// Whether the file system of the pins is mounted where this process looks.
 pub(super) fn bpffs_in_sight() -> bool {
     is_bpffs(Path::new(BPFFS))
+}
+
+/// Device number of the BPF file system of this mount namespace; 0 if there is none.
+pub(super) fn bpffs_device() -> u64 {
+    fs::metadata(BPFFS).map_or(0, |metadata| std::os::unix::fs::MetadataExt::dev(&metadata))
 }
 
 /// The maps of a finished load.

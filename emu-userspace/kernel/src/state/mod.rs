@@ -89,6 +89,10 @@ pub struct State {
     pub loaded_at_unix_s: u64,
     /// Identifiers of the maps, for when the pins are out of sight.
     pub map_ids: Vec<(String, u32)>,
+    /// Device number of the BPF file system that holds the pins: another mount namespace
+    /// may have another one. 0 in files of older versions.
+    #[serde(default)]
+    pub bpffs_device: u64,
     /// Identifiers of the programs of filters, by their names; empty: not known.
     #[serde(default)]
     pub program_ids: Vec<(String, u32)>,
