@@ -8,40 +8,27 @@
 //! in the order of their times and senders.
 use std::{
     collections::BTreeMap,
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     thread,
     time::Duration,
 };
 
-use anyhow::Context;
 use nix::{
     errno::Errno,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, socketpair},
+    sys::socket::{self, MsgFlags, SockFlag},
 };
 use vm_protocol::segment::{Kind, LONGEST, NEVER, header, parse};
 
-use super::segment::{Plug, receivers};
+use super::segment::{Plug, ready, receivers, sockets};
 
 /// Time that a frame takes between two VMs. A round trip over hosts is longer by two of
 /// them; shorter ones let the VMs run shorter stretches at once.
 pub const LATENCY: Duration = Duration::from_micros(20);
 
-/// Makes a segment with so many places in one emulated time; it works until all of them
-/// are gone.
+/// Makes a segment for a number of VMs in one emulated time; it works until all of them are
+/// gone.
 pub fn segment(places: usize) -> anyhow::Result<Vec<Plug>> {
-    let (mut plugs, mut ends) = (Vec::new(), Vec::new());
-    for rank in 0..places {
-        let (socket, end) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC,
-        )
-        .context("make a network between VMs")?;
-        plugs.push(Plug::new(rank, socket));
-        ends.push(end);
-    }
+    let (plugs, ends) = sockets(places, SockFlag::empty())?;
     thread::spawn(move || control(&ends));
     Ok(plugs)
 }
@@ -145,15 +132,10 @@ fn control(ends: &[OwnedFd]) {
         if listened.is_empty() {
             return;
         }
-        let mut polled: Vec<PollFd<'_>> = listened
-            .iter()
-            .map(|i| PollFd::new(ends[*i].as_fd(), PollFlags::POLLIN))
-            .collect();
-        if poll(&mut polled, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
+        let Some(ready) = ready(ends, &listened) else {
             return;
-        }
-        let ready: Vec<bool> = polled.iter().map(|fd| fd.any() == Some(true)).collect();
-        for (from, _) in listened.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+        };
+        for from in ready {
             // All that it has said by now: frames come before the word that it waits.
             loop {
                 let flags = MsgFlags::MSG_DONTWAIT;

@@ -24,11 +24,6 @@ pub struct Plug {
 }
 
 impl Plug {
-    /// The place with that number.
-    pub const fn new(rank: usize, socket: OwnedFd) -> Self {
-        Self { rank, socket }
-    }
-
     /// Number of the socket, for the VM.
     pub fn number(&self) -> i32 {
         self.socket.as_raw_fd()
@@ -51,23 +46,38 @@ fn address(rank: usize) -> [u8; 6] {
     [2, 0, 0, 0, high, low]
 }
 
-/// Makes a segment with so many places; it works until all of them are gone.
+/// Makes a segment for a number of VMs; it works until all of them are gone.
 pub fn segment(places: usize) -> anyhow::Result<Vec<Plug>> {
-    let (mut plugs, mut ends) = (Vec::new(), Vec::new());
-    for rank in 0..places {
-        // Frames stay whole, and one that finds no room is refused.
-        let (socket, end) = socketpair(
-            AddressFamily::Unix,
-            SockType::SeqPacket,
-            None,
-            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
-        )
-        .context("make a network between VMs")?;
-        plugs.push(Plug::new(rank, socket));
-        ends.push(end);
-    }
+    // A frame that finds no room is refused.
+    let (plugs, ends) = sockets(places, SockFlag::SOCK_NONBLOCK)?;
     thread::spawn(move || carry(&ends));
     Ok(plugs)
+}
+
+/// A pair of sockets for each VM, on which messages stay whole: the VM's place and our end.
+pub fn sockets(places: usize, flags: SockFlag) -> anyhow::Result<(Vec<Plug>, Vec<OwnedFd>)> {
+    let pair = |rank| {
+        let flags = SockFlag::SOCK_CLOEXEC | flags;
+        let (socket, end) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)
+            .context("make a network between VMs")?;
+        Ok((Plug { rank, socket }, end))
+    };
+    (0..places).map(pair).collect()
+}
+
+/// Waits until some of the listed ends have something to read, and gives those; none if
+/// waiting fails.
+pub fn ready(ends: &[OwnedFd], listened: &[usize]) -> Option<Vec<usize>> {
+    let mut polled: Vec<PollFd<'_>> = listened
+        .iter()
+        .map(|i| PollFd::new(ends[*i].as_fd(), PollFlags::POLLIN))
+        .collect();
+    if poll(&mut polled, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
+        return None;
+    }
+    let pairs = listened.iter().zip(&polled);
+    let ready = pairs.filter(|(_, fd)| fd.any() == Some(true));
+    Some(ready.map(|(end, _)| *end).collect())
 }
 
 /// Carries frames until nobody is there any more.
@@ -76,15 +86,10 @@ fn carry(ends: &[OwnedFd]) {
     let mut frame = [0; LONGEST_FRAME];
     while there.contains(&true) {
         let listened: Vec<usize> = (0..ends.len()).filter(|i| there[*i]).collect();
-        let mut polled: Vec<PollFd<'_>> = listened
-            .iter()
-            .map(|i| PollFd::new(ends[*i].as_fd(), PollFlags::POLLIN))
-            .collect();
-        if poll(&mut polled, PollTimeout::NONE).is_err_and(|errno| errno != Errno::EINTR) {
+        let Some(ready) = ready(ends, &listened) else {
             return;
-        }
-        let ready: Vec<bool> = polled.iter().map(|fd| fd.any() == Some(true)).collect();
-        for (from, _) in listened.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+        };
+        for from in ready {
             match receive(&ends[from], &mut frame) {
                 Ok(0) => there[from] = false,
                 Ok(length) => send(ends, from, &frame[..length]),

@@ -132,7 +132,7 @@ unsafe extern "C" fn look(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
     let errno = host::errno();
     state.tell_wall();
     if CHARGES.load(Relaxed) {
-        state.tick();
+        state.charge_cpu();
     }
     let limit_ns = SPIN_NS.load(Relaxed);
     if limit_ns > 0 {

@@ -262,12 +262,6 @@ impl State {
         self.trace(Step::Spin, 0);
         self.interrupt_if_due();
     }
-
-    /// A program computes and its processor time is charged: time went on by it.
-    pub fn tick(&self) {
-        self.charge_cpu();
-        self.tell_wall();
-    }
 }
 
 /// Maps the clock page, or memory of our own where there is none.
