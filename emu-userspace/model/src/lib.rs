@@ -11,6 +11,7 @@
 //! What is to be known of the machine, its environment or the speed of its interfaces, is
 //! handed in.
 #![forbid(unsafe_code)]
+#![warn(missing_docs)]
 
 pub mod experiment;
 pub mod fairness;
