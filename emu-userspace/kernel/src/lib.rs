@@ -35,11 +35,6 @@ pub mod bpf;
 )]
 pub mod cgroup;
 pub mod clock;
-#[expect(
-    unsafe_code,
-    reason = "a signal goes to a number that the kernel gave, which `kill` takes as it is"
-)]
-pub mod cohort;
 mod controllers;
 pub mod counters;
 pub mod error;
@@ -59,6 +54,11 @@ pub mod netlink;
 mod offload;
 pub mod probe;
 mod reload;
+#[expect(
+    unsafe_code,
+    reason = "a signal goes to a number that the kernel gave, which `kill` takes as it is"
+)]
+pub mod run_cgroup;
 pub mod session;
 #[expect(
     unsafe_code,

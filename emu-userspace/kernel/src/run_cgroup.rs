@@ -1,7 +1,7 @@
-//! The cgroups of a run: `emu/ns-COOKIE/run-NAME/ADDRESS/PROGRAM`.
+//! The cgroup subtree of a run: `emu/ns-COOKIE/run-NAME/ADDRESS/PROGRAM`.
 //!
-//! All of a run is below one folder, so that one write to its `cgroup.kill` ends all
-//! of it, whoever writes.
+//! All processes of a run are below one folder, so one write to its `cgroup.kill` ends all of
+//! them, also after the run's own process has died.
 use std::{
     fs::{self, File},
     net::IpAddr,
@@ -16,32 +16,28 @@ use super::{
     state::StateDir,
 };
 
-/// The cgroups of a run.
-pub struct Cohort {
+/// The cgroup subtree of a run.
+pub struct RunCgroup {
     tree: Tree,
     name: String,
     identities: Identities,
     controllers: Vec<&'static str>,
 }
 
-/// The cgroup of one program on one vnode.
 #[derive(Debug)]
-pub struct Place {
+pub struct ProcessCgroup {
     path: PathBuf,
     folder: File,
 }
 
-/// Name below [`Tree::folder`] of a run in the calling thread's network namespace.
+/// Path of a run below [`Tree::folder`], in the calling thread's network namespace.
 fn full_name(dir: &StateDir, run: &str) -> String {
     format!("{}/{}{run}", dir.name(), cgroup::RUN)
 }
 
-impl Cohort {
-    /// Makes the folder of a run, and attaches the hooks that make its processes
-    /// vnodes, if they are not.
-    ///
-    /// # Errors
-    /// [`IdentityError`].
+impl RunCgroup {
+    /// Creates the folder of a run, and attaches the hooks that make its processes vnodes if
+    /// they are not attached yet.
     pub fn new(
         dir: &StateDir,
         run: &str,
@@ -60,57 +56,52 @@ impl Cohort {
         })
     }
 
-    /// Controllers of a list that the cgroup tree does not have.
-    pub fn lacks(&self, wanted: &[&'static str]) -> Vec<&'static str> {
+    /// The wanted controllers that the cgroup tree does not have.
+    pub fn missing_controllers(&self, wanted: &[&'static str]) -> Vec<&'static str> {
         controllers::missing(&self.tree, wanted)
     }
 
-    /// Controllers of a list that would have to be handed on by the machine's own root.
+    /// The wanted controllers that the machine's root cgroup does not delegate yet.
     pub fn new_at_root(&self, wanted: &[&'static str]) -> Vec<&'static str> {
         controllers::new_at_root(&self.tree, wanted)
     }
 
-    /// Makes controllers work in all places from now on.
-    ///
-    /// # Errors
-    /// [`CgroupError::File`].
-    pub fn control(&mut self, wanted: &[&'static str]) -> Result<(), CgroupError> {
+    /// Enables controllers in all cgroups of the run that are created later.
+    pub fn enable_controllers(&mut self, wanted: &[&'static str]) -> Result<(), CgroupError> {
         controllers::enable(&self.tree, &self.folder(), wanted)?;
         self.controllers = wanted.to_vec();
         Ok(())
     }
 
-    /// Gives a vnode a share of busy processors, against 100 of others.
-    ///
-    /// # Errors
-    /// [`CgroupError::File`].
+    /// Sets a vnode's CPU weight; the default of other vnodes is 100.
     pub fn set_weight(&self, vnode: IpAddr, weight: u32) -> Result<(), CgroupError> {
         let folder = self.folder().join(vnode.to_string());
         cgroup::create(&folder)?;
         put(&folder, "cpu.weight", weight.clamp(1, 10_000))
     }
 
-    /// Makes the cgroup of a program on a vnode.
-    ///
-    /// # Errors
-    /// [`IdentityError`].
-    pub fn place(&mut self, vnode: IpAddr, program: &str) -> Result<Place, IdentityError> {
+    /// Creates the cgroup of a program on a vnode.
+    pub fn process_cgroup(
+        &mut self,
+        vnode: IpAddr,
+        program: &str,
+    ) -> Result<ProcessCgroup, IdentityError> {
         let path = self.folder().join(vnode.to_string()).join(program);
         let id = cgroup::create(&path)?;
         if let Some(vnode) = path.parent().filter(|_| !self.controllers.is_empty()) {
             controllers::hand_on(vnode, &self.controllers)?;
         }
-        // Before a process is in it.
+        // The map entry must exist before a process is in the cgroup.
         self.identities.assign(id, vnode)?;
         let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
-        Ok(Place { path, folder })
+        Ok(ProcessCgroup { path, folder })
     }
 
-    /// Removes the cgroup of a program that has ended. What still dies in it is left
-    /// to [`Cohort::remove`].
-    pub fn leave(&mut self, place: Place) {
-        if let Ok(id) = cgroup::identifier(&place.path)
-            && cgroup::remove(&place.path).is_ok()
+    /// Removes the cgroup of a program that has ended. If processes are still dying in it,
+    /// [`RunCgroup::remove`] removes it later.
+    pub fn remove_process(&mut self, cgroup: ProcessCgroup) {
+        if let Ok(id) = cgroup::identifier(&cgroup.path)
+            && cgroup::remove(&cgroup.path).is_ok()
         {
             self.identities.forget(id);
         }
@@ -120,10 +111,7 @@ impl Cohort {
         self.tree.folder(&self.name)
     }
 
-    /// Kills what is left and removes all cgroups.
-    ///
-    /// # Errors
-    /// [`CgroupError`].
+    /// Kills all remaining processes and removes all cgroups.
     pub fn remove(mut self) -> Result<(), CgroupError> {
         let folder = self.folder();
         clear(&folder, &mut self.identities)
@@ -141,29 +129,23 @@ fn clear(folder: &Path, identities: &mut Identities) -> Result<(), CgroupError> 
     cgroup::remove(folder)
 }
 
-/// Stores a setting of a cgroup.
+/// Writes a setting of a cgroup.
 fn put(folder: &Path, setting: &str, value: impl ToString) -> Result<(), CgroupError> {
     let file = folder.join(setting);
     fs::write(&file, value.to_string()).map_err(file_error("set", &file))
 }
 
-/// Takes back controllers that a run in the calling thread's network namespace had
-/// the machine's own root hand on.
-///
-/// # Errors
-/// [`IdentityError`].
-pub fn take_back(names: &[&str]) -> Result<(), IdentityError> {
+/// Disables the controllers that a run in the calling thread's network namespace had enabled
+/// in the machine's root cgroup.
+pub fn disable_controllers(names: &[&str]) -> Result<(), IdentityError> {
     let tree = Tree::find()?;
     let folder = tree.folder(&StateDir::here()?.name());
     controllers::take_back(&tree, &folder, names);
     Ok(())
 }
 
-/// Does away with a run whose process is gone, in the calling thread's network
-/// namespace.
-///
-/// # Errors
-/// [`IdentityError`].
+/// Removes the cgroups of a run in the calling thread's network namespace after its process
+/// has died.
 pub fn clear_after(run: &str) -> Result<(), IdentityError> {
     let dir = StateDir::here()?;
     let tree = Tree::find()?;
@@ -177,46 +159,41 @@ pub fn clear_after(run: &str) -> Result<(), IdentityError> {
     }
 }
 
-impl Place {
-    /// Its folder, open, for [`super::spawn`].
+impl ProcessCgroup {
+    /// The open folder of the cgroup, for [`super::spawn`].
     pub fn folder(&self) -> &File {
         &self.folder
     }
 
-    /// Processes that are in it.
+    /// Identifiers of the processes in the cgroup.
     pub fn processes(&self) -> Vec<i32> {
         let found = cgroup::processes(&self.path).into_iter();
         found.flat_map(|(_, ids)| ids).collect()
     }
 
-    /// Limits memory; without swap, and all of them end if one takes too much.
-    ///
-    /// # Errors
-    /// [`CgroupError::File`].
+    /// Limits memory and forbids swap; if one process exceeds the limit, the kernel ends all
+    /// processes of the cgroup.
     pub fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
         put(&self.path, "memory.max", bytes)?;
         put(&self.path, "memory.oom.group", 1)?;
-        // Not there without swap.
+        // The file does not exist on a kernel without swap.
         let _ = put(&self.path, "memory.swap.max", 0);
         Ok(())
     }
 
-    /// Gives it a share of busy processors among the programs of its vnode.
-    ///
-    /// # Errors
-    /// [`CgroupError::File`].
+    /// Sets the CPU weight among the programs of its vnode.
     pub fn set_weight(&self, weight: u16) -> Result<(), CgroupError> {
         put(&self.path, "cpu.weight", weight)
     }
 
-    /// Whether the memory limit ended something.
+    /// Whether the memory limit has ended a process.
     pub fn was_out_of_memory(&self) -> bool {
         let text = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
         text.lines()
             .any(|line| line.strip_prefix("oom_kill ").is_some_and(|n| n != "0"))
     }
 
-    /// Kills all of them, without waiting.
+    /// Kills all processes, without waiting.
     pub fn kill(&self) {
         if fs::write(self.path.join("cgroup.kill"), "1").is_err() {
             // cgroup.kill came with Linux 5.14.
@@ -224,7 +201,7 @@ impl Place {
         }
     }
 
-    /// Sends all of them a signal.
+    /// Sends a signal to all processes.
     pub fn signal(&self, signal: i32) {
         for id in self.processes().into_iter().filter(|id| *id > 0) {
             // SAFETY: takes numbers, of which the first is one process.
@@ -232,7 +209,7 @@ impl Place {
         }
     }
 
-    /// Processor time of all that ever was in it.
+    /// CPU time of all processes that have ever been in the cgroup.
     pub fn cpu(&self) -> Option<Duration> {
         let text = fs::read_to_string(self.path.join("cpu.stat")).ok()?;
         let line = text.lines().find_map(|l| l.strip_prefix("usage_usec "))?;

@@ -1,13 +1,12 @@
-//! Running experiments: what a schedule says, carried out on one host or on several at a
-//! time, and the results.
+//! Runs experiments on one host or on several at a time, and collects their results.
 //!
-//! [`run`] starts, watches and stops the programs of one host. Where an experiment needs
-//! several hosts, they meet in a shared folder: [`rendezvous`]. [`results`] merges what
-//! the hosts left into one folder with one report.
+//! [`run`] starts, watches and stops the programs of one host. The hosts of an experiment
+//! that needs several meet in a shared folder: [`rendezvous`]. [`results`] merges the results
+//! of the hosts into one folder with one report.
 //!
-//! When something happens is decided in [`emu_model::experiment`], how a program starts
-//! inside a cgroup in [`emu_kernel::spawn`]: nothing here decides the one or has unsafe
-//! code for the other. It prints nothing; an observer is told how far a run is.
+//! [`emu_model::experiment`] decides when something happens, and [`emu_kernel::spawn`] starts
+//! a program inside a cgroup: this crate decides no times and has no unsafe code. It prints
+//! nothing; it reports progress to an observer.
 #![forbid(unsafe_code)]
 
 pub mod rendezvous;

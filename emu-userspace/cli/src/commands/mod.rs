@@ -6,13 +6,13 @@ mod bench;
 mod doctor;
 mod exec;
 mod load;
+mod multi_host;
 mod plan;
 mod run;
 mod set;
 mod slice;
 mod start;
 mod status;
-mod together;
 mod verify;
 
 use std::{
@@ -87,7 +87,7 @@ enum Command {
     },
     /// Work on results of `emu run`.
     #[command(subcommand)]
-    Results(together::Results),
+    Results(multi_host::Results),
     /// Show what is loaded, and the counters of its pipes.
     Status(status::Status),
     /// Change lines and links while packets pass.

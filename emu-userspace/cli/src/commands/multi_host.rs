@@ -10,8 +10,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use emu_kernel::{beneath::Folder, machine};
 use emu_runner::{
     rendezvous::OnLoss,
-    results::{self, Merged, Part, State},
-    run::Company,
+    results::{self, HostOutcome, HostResults, Merged},
+    run::HostGroup,
 };
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
@@ -53,7 +53,7 @@ pub(super) struct Together {
 impl Together {
     /// This host among others, if there are any: by --rank, or by srun unless the
     /// user said another way (`alone`).
-    pub(super) fn company(&self, alone: bool) -> anyhow::Result<Option<Company>> {
+    pub(super) fn company(&self, alone: bool) -> anyhow::Result<Option<HostGroup>> {
         let by_srun = || {
             // A batch script has a node's number too, but only srun makes steps.
             env::var_os("SLURM_STEP_NUM_NODES")?;
@@ -68,7 +68,7 @@ impl Together {
         if self.rank.is_none() && env::var("SLURM_LOCALID").is_ok_and(|id| id != "0") {
             bail!("two tasks on one node, and emu runs one: srun --ntasks-per-node=1 emu run …");
         }
-        Ok(Some(Company {
+        Ok(Some(HostGroup {
             rank,
             size,
             on_loss: match self.on_node_failure {
@@ -127,7 +127,7 @@ impl Results {
                 words.extend(said);
                 shared = Some(folder);
             } else {
-                parts.push(Part::read(folder)?);
+                parts.push(HostResults::read(folder)?);
             }
         }
         let shared = shared.filter(|_| folders.len() == 1);
@@ -174,13 +174,13 @@ fn words(m: &Merged) -> String {
         hosts(m),
     ];
     for failure in &m.failures {
-        let word = |name: &str| failure[name].as_str().unwrap_or_default().to_owned();
+        let field = |name: &str| failure[name].as_str().unwrap_or_default().to_owned();
         lines.push(format!(
             "  FAILED: {} on {} ({}): {}",
-            word("program"),
-            word("vnode"),
-            word("host"),
-            word("what")
+            field("program"),
+            field("vnode"),
+            field("host"),
+            field("what")
         ));
     }
     lines.extend(m.warnings.iter().map(|w| format!("  WARNING: {w}")));
@@ -194,9 +194,9 @@ fn hosts(merged: &Merged) -> String {
     let ms = |ns: f64| format!("{:.3} ms", ns / 1e6);
     for (index, part) in merged.hosts.iter().enumerate() {
         let state = match part.state {
-            State::Done => "done",
-            State::Failed => "FAILED",
-            State::Lost => "LOST",
+            HostOutcome::Done => "done",
+            HostOutcome::Failed => "FAILED",
+            HostOutcome::Lost => "LOST",
         };
         let (ahead, bound) = match part.clock {
             Some(c) => (ms(c.ahead_ns as f64), ms(c.round_trip_ns as f64 / 2.0)),

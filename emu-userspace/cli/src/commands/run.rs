@@ -10,13 +10,16 @@ use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::{clock::Stopwatch, user};
 use emu_model::experiment::{Clock, Schedule, Slice};
-use emu_runner::run::{self, Ending, Input, Observer, Options, Progress, RunError, Summary, Why};
+use emu_runner::run::{
+    self, EndReason, Input, Observer, Options, Progress, RunError, RunOutcome, Summary,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{
-    FAILED, OK, Outcome, USAGE, print, print_json, table,
-    together::{self, Together},
+    FAILED, OK, Outcome, USAGE,
+    multi_host::{self, Together},
+    print, print_json, table,
 };
 
 /// Time between two lines of progress where no terminal is.
@@ -157,7 +160,7 @@ impl Run {
         let out = match (self.out, &company) {
             (Some(out), _) => out,
             (None, None) => folder(&input.experiment.name),
-            (None, Some(_)) => together::folder_of_step(&input.experiment.name)
+            (None, Some(_)) => multi_host::folder_of_step(&input.experiment.name)
                 .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
         };
         let hosts = input.experiment.topology.hosts.len();
@@ -185,8 +188,8 @@ impl Run {
             let outcome = run::together(&mut input, &options, &company, &mut watcher);
             watcher.finish();
             return match outcome? {
-                Ending::Whole(merged) => together::show(&merged, self.json),
-                Ending::Part(summary) => Ok(if summary.is_good() { OK } else { FAILED }),
+                RunOutcome::Whole(merged) => multi_host::show(&merged, self.json),
+                RunOutcome::Part(summary) => Ok(if summary.is_good() { OK } else { FAILED }),
             };
         }
         let outcome = run::run(&input, &options, &mut watcher);
@@ -309,12 +312,12 @@ fn rate(bits_per_s: f64) -> String {
 /// The summary for people.
 fn words(s: &Summary) -> String {
     let why = match s.ended {
-        Why::Complete => "complete",
-        Why::Duration => "its time was over",
-        Why::Failures => "too many failures",
-        Why::Interrupted => "interrupted",
-        Why::Elsewhere => "ended with the other hosts",
-        Why::Broken => "broken off",
+        EndReason::Complete => "complete",
+        EndReason::Duration => "its time was over",
+        EndReason::Failures => "too many failures",
+        EndReason::Interrupted => "interrupted",
+        EndReason::Elsewhere => "ended with the other hosts",
+        EndReason::Broken => "broken off",
     };
     let mut lines = vec![
         format!(

@@ -1,15 +1,16 @@
-//! The hosts of one experiment meet: they wait for each other, agree on a start, tell
-//! each other what is ready and when all is over, and notice when one is lost.
+//! Rendezvous of the hosts of one experiment: they wait for each other, agree on a start,
+//! exchange which programs are ready and when the run is over, and notice when a host is
+//! lost.
 //!
-//! Whatever starts a process on every host (Slurm, ssh) stays in charge of the hosts.
-//! All that is needed here is a folder that they share. Each host keeps one small
-//! file there, its [`Word`], and rewrites it every second; the first host reads them
-//! all and says in its own what holds for everybody ([`Orders`]). No clock is compared
-//! to tell whether a host lives: its word must change.
+//! The launcher that starts a process on every host (Slurm, ssh) stays in charge of the
+//! hosts; the rendezvous needs only a folder that they share. Each host keeps one small file
+//! there, its [`HostStatus`], and rewrites it every second. The first host reads all of them
+//! and publishes the decisions for all hosts in its own ([`ClusterState`]). Liveness uses a
+//! heartbeat counter, not a comparison of clocks.
 mod clock;
-mod keeper;
-mod orders;
-mod word;
+mod cluster;
+mod membership;
+mod status;
 
 use std::{
     ffi::OsString,
@@ -22,36 +23,29 @@ use std::{
 use emu_kernel::beneath::Folder;
 
 pub use clock::Offset;
-pub use keeper::Fleet;
-pub use orders::Orders;
-pub use word::{Phase, Word};
+pub use cluster::ClusterState;
+pub use membership::Membership;
+pub use status::{HostStatus, Phase};
 
-/// Folder of the hosts' words, below that of the results.
+/// Folder of the status files, below the folder of results.
 pub const FOLDER: &str = "meet";
 
-/// What kept the hosts from running together.
+/// Why the hosts could not run together.
 #[derive(Debug, thiserror::Error)]
-pub enum FleetError {
-    /// A file in the shared folder.
+pub enum RendezvousError {
     #[error("{what}: {source}")]
-    System {
-        /// Operation and object.
-        what: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// The place of this host is taken.
+    System { what: String, source: io::Error },
+    /// The status file of this rank exists already.
     #[error(
         "{} is there already: an earlier run, or host {rank} was started twice; \
          name another folder with --out", path.display()
     )]
-    Taken {
-        /// This host.
+    RankTaken {
         rank: usize,
-        /// Its file.
+        /// The status file.
         path: PathBuf,
     },
-    /// Hosts that did not come.
+    /// Some hosts have not reached a state in time.
     #[error(
         "{} not {state} within {} s; do all hosts share {}?",
         list(missing), within.as_secs(), folder.display()
@@ -59,47 +53,40 @@ pub enum FleetError {
     Missing {
         /// Names of the hosts.
         missing: Vec<String>,
-        /// What they should be.
+        /// The state, as a past participle or adverb for the message.
         state: &'static str,
-        /// How long they had.
+        /// The time limit.
         within: Duration,
-        /// Where they should be seen.
+        /// The shared folder.
         folder: PathBuf,
     },
-    /// A host gave up.
+    /// Another host failed.
     #[error("{host}: {error}")]
-    Failed {
-        /// Its name.
-        host: String,
-        /// Why.
-        error: String,
-    },
-    /// A host fell silent before the start.
-    #[error("{} fell silent before the start", list(lost))]
+    Failed { host: String, error: String },
+    /// Hosts were lost before the start.
+    #[error("{} missed its heartbeats before the start", list(lost))]
     Lost {
-        /// Names.
+        /// Names of the hosts.
         lost: Vec<String>,
     },
-    /// A host runs something else.
+    /// Two hosts have different inputs.
     #[error("{host} runs {what} than {other}")]
     Different {
-        /// A host.
         host: String,
-        /// What differs.
+        /// What differs, as the middle of the message.
         what: &'static str,
-        /// Another host.
         other: String,
     },
 }
 
-impl FleetError {
+impl RendezvousError {
     fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
-        |source| FleetError::System { what, source }
+        |source| RendezvousError::System { what, source }
     }
 }
 
-/// Names with commas; at most ten.
+/// Joins at most ten names with commas, and adds the verb.
 fn list(names: &[String]) -> String {
     const MOST: usize = 10;
     let shown = names[..names.len().min(MOST)].join(", ");
@@ -110,78 +97,73 @@ fn list(names: &[String]) -> String {
     }
 }
 
-/// What happens when a host is lost in mid-run.
+/// Reaction to the loss of a host during the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnLoss {
-    /// The others stop.
+    /// The other hosts stop.
     #[default]
     End,
-    /// The others go on, and the results say which host is missing from when on.
+    /// The other hosts go on, and the results name the lost host and the time of the loss.
     Mark,
 }
 
-/// How the hosts meet.
 #[derive(Debug, Clone)]
-pub struct Terms {
-    /// Folder that all share, that of the results.
+pub struct RendezvousConfig {
+    /// The shared folder, which is the folder of results.
     pub folder: PathBuf,
-    /// Number of this host, from 0.
+    /// Rank of this host, from 0.
     pub rank: usize,
-    /// Names of all, by their numbers.
+    /// Names of all hosts, by rank.
     pub names: Vec<String>,
-    /// Digest of what all must have alike: experiment and topology.
+    /// Digest of the inputs that must be equal on all hosts: experiment and topology.
     pub digest: String,
-    /// What happens when one is lost.
     pub on_loss: OnLoss,
-    /// How long the others may take to come, and then to load.
+    /// Time limit for the other hosts to join, and then to load.
     pub within: Duration,
-    /// A host whose word does not change for so long is lost.
+    /// A host is lost if its heartbeat does not change for this time.
     pub lost_after: Duration,
 }
 
-/// What this host tells the others.
+/// What this host publishes during the run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Here {
-    /// Programs, by their places in the experiment, of which all local processes are
-    /// ready.
+pub struct LocalStatus {
+    /// Programs of which all local processes are ready, by their index in the experiment.
     pub ready: Vec<usize>,
-    /// Processes that have failed.
+    /// Number of local processes that have failed.
     pub failed: usize,
-    /// Whether the run is over as far as this host's processes go.
+    /// Whether the run is over for the local processes.
     pub over: bool,
-    /// Why the run is broken off here, and so everywhere.
+    /// Why this host stops the run, which stops it on all hosts.
     pub stop: Option<String>,
 }
 
-/// What a host brings along.
+/// What a host publishes when it joins.
 #[derive(Debug, Clone, Default)]
-pub struct Luggage {
-    /// Programs of the experiment.
+pub struct JoinInfo {
+    /// Number of programs of the experiment.
     pub programs: usize,
-    /// Seed of the run.
     pub seed: u64,
-    /// Interface towards the others.
+    /// Interface towards the other hosts.
     pub interface: String,
-    /// Addresses there.
+    /// Addresses of that interface.
     pub addresses: Vec<IpAddr>,
 }
 
-/// What holds for all hosts.
+/// What a host knows about the whole run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct There {
-    /// Programs that are ready on every host that still lives.
+pub struct ClusterView {
+    /// Programs that are ready on every live host.
     pub ready: Vec<usize>,
-    /// Processes that have failed, on all hosts.
+    /// Number of processes that have failed, on all hosts.
     pub failed: usize,
-    /// Whether the run is over on every host.
     pub over: bool,
-    /// Hosts that are lost, by name.
+    /// Names of the lost hosts.
     pub lost: Vec<String>,
-    /// Why all must stop, if they must.
+    /// Why all hosts must stop.
     pub stop: Option<String>,
 }
 
-/// Where a host puts its own results, below the shared folder.
+/// Folder of a host's own results, below the shared folder.
 pub fn results_of(host: &str) -> PathBuf {
     Path::new("hosts").join(host)
 }
@@ -191,19 +173,22 @@ fn unix_ns(time: SystemTime) -> u64 {
     since.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The last words of all hosts that met in a folder, in the order of their numbers.
-pub fn words(shared: &Folder) -> Vec<Word> {
-    let Ok(meet) = shared.folder(FOLDER) else {
+/// The last status of every host in a folder, by rank.
+pub fn statuses(shared: &Folder) -> Vec<HostStatus> {
+    let Ok(status_folder) = shared.folder(FOLDER) else {
         return Vec::new();
     };
-    // By what is there: a damaged word may name any number of hosts.
-    let entries = meet.entries().unwrap_or_default();
+    // The list comes from the folder, not from a status: a damaged status may claim any
+    // number of hosts.
+    let entries = status_folder.entries().unwrap_or_default();
     let number = |name: &OsString| name.to_str()?.strip_suffix(".json")?.parse().ok();
     let mut ranks: Vec<usize> = entries
         .iter()
         .filter_map(|(name, _)| number(name))
         .collect();
     ranks.sort_unstable();
-    let heard = ranks.into_iter().map(|rank| Word::hear(&meet, rank));
-    heard.flatten().collect()
+    let found = ranks
+        .into_iter()
+        .map(|rank| HostStatus::read(&status_folder, rank));
+    found.flatten().collect()
 }

@@ -1,4 +1,4 @@
-//! A host's word: one small file, replaced as a whole.
+//! The status of a host: one small file, always replaced as a whole.
 use std::{
     io::{self, Write},
     net::{IpAddr, SocketAddr},
@@ -7,73 +7,71 @@ use std::{
 use emu_kernel::beneath::Folder;
 use serde::{Deserialize, Serialize};
 
-use super::{FleetError, Offset, Orders};
+use super::{ClusterState, Offset, RendezvousError};
 
-/// Largest file of a word, in bytes.
+/// Largest status file that is read, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// How far a host is.
+/// Phase of a host's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
-    /// It is there.
+    /// The host has joined the others.
     #[default]
     Joined,
-    /// It could start.
+    /// The network is loaded; the host could start.
     Loaded,
-    /// It runs.
+    /// The programs run.
     Running,
-    /// As far as its own processes go, the run is over.
+    /// The run is over for the local processes.
     Over,
-    /// Its results are written.
+    /// The results are written.
     Done,
-    /// It gave up.
+    /// The host has failed.
     Failed,
 }
 
-/// What a host says of itself.
+/// What a host publishes about itself.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-pub struct Word {
-    /// Its name in the topology.
+pub struct HostStatus {
+    /// Name of the host in the topology.
     pub host: String,
-    /// Its number, from 0.
+    /// From 0.
     pub rank: usize,
-    /// Number of all.
+    /// Number of hosts.
     pub size: usize,
-    /// What all must have alike.
+    /// Digest of the inputs that must be equal on all hosts.
     pub digest: String,
-    /// Name of the machine.
     pub machine: String,
-    /// Seed of the run; the first host's counts where the files say none.
+    /// Seed of the run; if the files have none, the first host's seed holds for all.
     pub seed: u64,
-    /// Its interface towards the others.
+    /// Interface towards the other hosts.
     pub interface: String,
-    /// Its addresses there.
+    /// Addresses of the interface.
     pub addresses: Vec<IpAddr>,
-    /// Where its clock can be read.
+    /// Addresses at which the host answers time requests.
     pub clock: Vec<SocketAddr>,
-    /// Grows with every word.
-    pub beat: u64,
-    /// When it was said, by this host's clock, in nanoseconds since 1970.
-    pub said_unix_ns: u64,
-    /// How far it is.
+    /// Counter that grows with every write.
+    pub heartbeat: u64,
+    /// Time of the write by this host's clock, in nanoseconds since 1970.
+    pub written_unix_ns: u64,
     pub phase: Phase,
-    /// Why it gave up.
+    /// Why the host has failed.
     pub error: Option<String>,
-    /// Programs that are ready here.
+    /// Programs of which all local processes are ready.
     pub ready: Vec<usize>,
-    /// Processes that have failed here.
+    /// Number of local processes that have failed.
     pub failed: usize,
-    /// Why the run is broken off here.
+    /// Why this host stops the run.
     pub stop: Option<String>,
-    /// How far its clock is ahead of the first host's.
+    /// Offset to the first host's clock.
     pub offset: Option<Offset>,
-    /// What holds for all; the first host's, or every host's once that is lost.
-    pub orders: Option<Orders>,
+    /// The decisions for all hosts: published by the first host, or by every host once the
+    /// first is lost.
+    pub cluster: Option<ClusterState>,
 }
 
-impl Word {
-    /// Name of its file.
+impl HostStatus {
     pub(super) fn file(rank: usize) -> String {
         format!("{rank}.json")
     }
@@ -84,14 +82,14 @@ impl Word {
         Ok(bytes)
     }
 
-    /// Takes this host's place: its file must not be there.
-    pub(super) fn claim(&self, meet: &Folder) -> Result<(), FleetError> {
-        let path = meet.path().join(Self::file(self.rank));
-        let what = |verb: &str| FleetError::system(format!("{verb} {}", path.display()));
-        let mut file = match meet.create_new(Self::file(self.rank)) {
+    /// Creates the status file of this host, which must not exist.
+    pub(super) fn claim(&self, status_folder: &Folder) -> Result<(), RendezvousError> {
+        let path = status_folder.path().join(Self::file(self.rank));
+        let what = |verb: &str| RendezvousError::system(format!("{verb} {}", path.display()));
+        let mut file = match status_folder.create_new(Self::file(self.rank)) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(FleetError::Taken {
+                return Err(RendezvousError::RankTaken {
                     rank: self.rank,
                     path,
                 });
@@ -102,16 +100,16 @@ impl Word {
         file.write_all(&bytes).map_err(what("write"))
     }
 
-    /// Replaces the file as a whole, so that nobody reads half of it.
-    pub(super) fn say(&self, meet: &Folder) -> io::Result<()> {
-        meet.replace(Self::file(self.rank), &self.bytes()?)?;
+    /// Replaces the file as a whole, so that no reader sees half of it.
+    pub(super) fn publish(&self, status_folder: &Folder) -> io::Result<()> {
+        status_folder.replace(Self::file(self.rank), &self.bytes()?)?;
         Ok(())
     }
 
-    /// A host's last word; none if it has said none, or one that cannot be read now.
-    pub(super) fn hear(meet: &Folder, rank: usize) -> Option<Self> {
-        let bytes = meet.read(Self::file(rank), MOST_BYTES).ok()?;
-        let word: Self = serde_json::from_slice(&bytes).ok()?;
-        (word.rank == rank).then_some(word)
+    /// The last status of a host; `None` if it has none, or its file cannot be read now.
+    pub(super) fn read(status_folder: &Folder, rank: usize) -> Option<Self> {
+        let bytes = status_folder.read(Self::file(rank), MOST_BYTES).ok()?;
+        let status: Self = serde_json::from_slice(&bytes).ok()?;
+        (status.rank == rank).then_some(status)
     }
 }

@@ -1,7 +1,7 @@
-//! Putting the results of several hosts together: one folder, as if one host had run
-//! it all, in which every row says which host it is from.
+//! Merges the results of several hosts into one folder, with tables in which every row names
+//! its host.
 //!
-//! It reads what [`crate::run`] writes and starts nothing.
+//! It reads the files that [`crate::run`] writes, and starts nothing.
 mod report;
 mod summary;
 mod tables;
@@ -18,56 +18,38 @@ use emu_kernel::beneath::{Folder, Kind};
 use emu_report::ReportError;
 use serde_json::{Value, json};
 
-pub use summary::{HostPart, Merged, State};
+pub use summary::{HostOutcome, HostSummary, Merged};
 
-use crate::rendezvous::{self, Word};
+use crate::rendezvous::{self, HostStatus};
 
 /// Largest file of results that is read into memory, in bytes.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Results that cannot be put together.
+/// Why results cannot be merged.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// A file or folder.
     #[error("{what}: {source}")]
-    System {
-        /// Operation and object.
-        what: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A file of the results is not what it should be.
+    System { what: String, source: io::Error },
+    /// A file of the results has the wrong format.
     #[error("{}: {what}", path.display())]
-    Bad {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-    /// Not the results of one run.
+    Bad { path: PathBuf, what: String },
+    /// The folders belong to different runs.
     #[error("{} and {} are of different runs: {what} differs", a.display(), b.display())]
     Different {
-        /// A folder.
         a: PathBuf,
-        /// Another one.
         b: PathBuf,
-        /// What differs.
         what: &'static str,
     },
-    /// Two parts of one host.
+    /// Two folders belong to the same host.
     #[error("{} and {} are both of host {host}", a.display(), b.display())]
     Twice {
-        /// A folder.
         a: PathBuf,
-        /// Another one.
         b: PathBuf,
-        /// The host.
         host: String,
     },
-    /// The report.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// Nothing to put together.
+    /// There are no results.
     #[error(
         "{} has no results: neither hosts/ of a run over several hosts nor plan.json of one", .0.display()
     )]
@@ -83,18 +65,16 @@ impl MergeError {
 
 /// The results of one host.
 #[derive(Debug, Clone)]
-pub struct Part {
-    /// Its name in the topology.
+pub struct HostResults {
+    /// Name of the host in the topology.
     pub host: String,
-    /// Its folder.
     pub folder: Arc<Folder>,
 }
 
-impl Part {
-    /// Reads whose results a folder has.
+impl HostResults {
+    /// Reads the name of the host whose results are in a folder.
     ///
-    /// # Errors
-    /// [`MergeError::Nothing`], or a plan that is none.
+    /// # Errors [`MergeError::Nothing`], or a damaged `plan.json`.
     pub fn read(folder: Folder) -> Result<Self, MergeError> {
         let plan = read_json(&folder, "plan.json")?
             .ok_or_else(|| MergeError::Nothing(folder.path().to_owned()))?;
@@ -106,11 +86,8 @@ impl Part {
     }
 }
 
-/// The parts and the words of a run over several hosts that shared a folder.
-///
-/// # Errors
-/// [`MergeError::Nothing`].
-pub fn shared(folder: &Folder) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
+/// The results and the status of each host of a run with a shared folder.
+pub fn shared(folder: &Folder) -> Result<(Vec<HostResults>, Vec<HostStatus>), MergeError> {
     let nothing = |_| MergeError::Nothing(folder.path().to_owned());
     let hosts = folder.folder("hosts").map_err(nothing)?;
     let entries = hosts.entries().map_err(nothing)?;
@@ -119,25 +96,27 @@ pub fn shared(folder: &Folder) -> Result<(Vec<Part>, Vec<Word>), MergeError> {
         .into_iter()
         .filter(|(_, kind)| *kind == Kind::Folder)
     {
-        // A host that was lost early may have left nothing.
-        if let Ok(part) = hosts.folder(&name).map_err(nothing).and_then(Part::read) {
+        // A host that was lost early may have left no results.
+        if let Ok(part) = hosts
+            .folder(&name)
+            .map_err(nothing)
+            .and_then(HostResults::read)
+        {
             parts.push(part);
         }
     }
-    let words = rendezvous::words(folder);
-    let rank = |part: &Part| words.iter().position(|w| w.host == part.host);
+    let statuses = rendezvous::statuses(folder);
+    let rank = |part: &HostResults| statuses.iter().position(|s| s.host == part.host);
     parts.sort_by(|a, b| (rank(a), &a.host).cmp(&(rank(b), &b.host)));
-    Ok((parts, words))
+    Ok((parts, statuses))
 }
 
-/// Puts parts together in a folder: tables with a column `host`, all vnodes' files,
-/// one summary and one report. With `take`, the vnodes' files are moved, else copied.
-///
-/// # Errors
-/// [`MergeError`].
+/// Merges the results of hosts in a folder: tables with a column `host`, the files of all
+/// vnodes, one summary and one report. With `take`, the vnodes' files are moved, otherwise
+/// copied.
 pub fn merge(
-    parts: &[Part],
-    words: &[Word],
+    parts: &[HostResults],
+    statuses: &[HostStatus],
     out: &Folder,
     take: bool,
 ) -> Result<Merged, MergeError> {
@@ -176,16 +155,16 @@ pub fn merge(
     for (name, order) in tables::TABLES {
         tables::merge(parts, name, order, out)?;
     }
-    let mut merged = Merged::new(parts, words, out.path())?;
+    let mut merged = Merged::new(parts, statuses, out.path())?;
     merged.warnings.extend(left_out);
     report::write(&merged, out)?;
-    // Last: who waits for it finds everything else.
+    // The summary is written last: a program that waits for it finds everything else.
     write_json(out, "summary.json", &merged)?;
     Ok(merged)
 }
 
-/// All must be of one run, each of another host.
-fn agree(parts: &[Part]) -> Result<(), MergeError> {
+/// Checks that all results are of one run, each of another host.
+fn agree(parts: &[HostResults]) -> Result<(), MergeError> {
     let mut hosts: BTreeMap<&str, &Path> = BTreeMap::new();
     for part in parts {
         if let Some(before) = hosts.insert(&part.host, part.folder.path()) {
@@ -199,8 +178,8 @@ fn agree(parts: &[Part]) -> Result<(), MergeError> {
     let Some((first, rest)) = parts.split_first() else {
         return Ok(());
     };
-    let text = |part: &Part, name: &str| part.folder.read(name, MOST_BYTES).ok();
-    let seed = |part: &Part| -> Result<Value, MergeError> {
+    let text = |part: &HostResults, name: &str| part.folder.read(name, MOST_BYTES).ok();
+    let seed = |part: &HostResults| -> Result<Value, MergeError> {
         let plan = read_json(&part.folder, "plan.json")?;
         Ok(plan.map(|p| p["seed"].clone()).unwrap_or_default())
     };
@@ -223,7 +202,7 @@ fn agree(parts: &[Part]) -> Result<(), MergeError> {
     Ok(())
 }
 
-/// The plan of all: the first one's with everybody's processes.
+/// Adds the processes of one host's plan to the merged plan.
 fn add_plan(plan: &mut Option<Value>, mut one: Value) {
     let host = one["host"].clone();
     let mut processes = one["processes"].take();
@@ -240,11 +219,11 @@ fn add_plan(plan: &mut Option<Value>, mut one: Value) {
     }
 }
 
-/// Folder of what vnodes' programs left.
+/// Name of the folder with the output of the vnodes' programs.
 const VNODES: &str = "vnodes";
 
-/// Brings the folders of vnodes over; each vnode is on one host. Counts what is neither
-/// a folder nor a file of its folder's owner.
+/// Copies or moves the folders of vnodes; each vnode is on one host. Counts entries that are
+/// neither a folder nor a file of the folder's owner.
 fn vnodes(part: &Folder, out: &Folder, take: bool, strange: &mut usize) -> Result<(), MergeError> {
     let Ok(from) = part.folder(VNODES) else {
         return Ok(());
@@ -262,7 +241,7 @@ fn vnodes(part: &Folder, out: &Folder, take: bool, strange: &mut usize) -> Resul
         }
     }
     if take {
-        // Empty by now, but for what was copied.
+        // Only copied files may be left.
         let _ = part.remove_empty(VNODES);
     }
     Ok(())
@@ -298,7 +277,7 @@ fn copy(
     Ok(())
 }
 
-/// Reads JSON; none if there is no such file.
+/// Reads JSON; `None` if the file does not exist.
 fn read_json(folder: &Folder, name: &str) -> Result<Option<Value>, MergeError> {
     let path = folder.path().join(name);
     let bytes = match folder.read(name, MOST_BYTES) {
@@ -322,7 +301,7 @@ fn write_json(
     let mut bytes = serde_json::to_vec_pretty(value)
         .map_err(|e| MergeError::system("write", &path)(e.into()))?;
     bytes.push(b'\n');
-    // As a whole: who waits for the file may read it.
+    // Written as a whole, since other programs may wait for the file.
     let replaced = folder.replace(name, &bytes);
     replaced
         .map(drop)

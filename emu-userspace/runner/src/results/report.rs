@@ -1,12 +1,12 @@
-//! One page about a run over several hosts, from its merged tables.
+//! The report of a run on several hosts, from its merged tables.
 use std::collections::BTreeMap;
 
 use emu_kernel::beneath::Folder;
 use emu_report::{Axis, Chart, Environment, Report, Table};
 
-use super::{MergeError, Merged, State};
+use super::{HostOutcome, MergeError, Merged};
 
-/// Most points of a line.
+/// Largest number of points of a curve.
 const POINTS: usize = 200;
 
 /// Writes `report.html` and its parts below `report/`.
@@ -55,9 +55,9 @@ fn hosts(merged: &Merged) -> Table {
     let mut table = Table::new(["host", "machine", "state", "processes", "clock ahead, ms"]);
     for host in &merged.hosts {
         let state = match host.state {
-            State::Done => "done",
-            State::Failed => "failed",
-            State::Lost => "lost",
+            HostOutcome::Done => "done",
+            HostOutcome::Failed => "failed",
+            HostOutcome::Lost => "lost",
         };
         let ahead = host
             .clock
@@ -73,7 +73,7 @@ fn hosts(merged: &Merged) -> Table {
     table
 }
 
-/// Rows of a table as maps; none if it cannot be read.
+/// Rows of a table as maps; empty if the table cannot be read.
 fn rows(folder: &Folder, name: &str) -> impl Iterator<Item = BTreeMap<String, String>> {
     let reader = folder.file(name).ok().map(csv::Reader::from_reader);
     reader
@@ -86,7 +86,7 @@ fn number(row: &BTreeMap<String, String>, name: &str) -> Option<f64> {
     row.get(name)?.parse().ok()
 }
 
-/// How many processes run from each time on.
+/// Number of running processes, at each change.
 fn running(out: &Folder) -> Vec<(f64, f64)> {
     let mut changes: Vec<(f64, f64)> = rows(out, "processes.csv")
         .filter_map(|row| {
@@ -106,7 +106,7 @@ fn running(out: &Folder) -> Vec<(f64, f64)> {
     changes
 }
 
-/// Received megabytes of each host's vnodes over time.
+/// Megabytes that each host's vnodes have received over time.
 fn received(out: &Folder, run_s: f64) -> BTreeMap<String, Vec<(f64, f64)>> {
     let step_s = (run_s / POINTS as f64).max(0.1);
     let mut vnodes: BTreeMap<(String, String), f64> = BTreeMap::new();
@@ -117,16 +117,16 @@ fn received(out: &Folder, run_s: f64) -> BTreeMap<String, Vec<(f64, f64)>> {
         else {
             continue;
         };
-        let word = |name: &str| row.get(name).cloned().unwrap_or_default();
-        let host = word("host");
+        let field = |name: &str| row.get(name).cloned().unwrap_or_default();
+        let host = field("host");
         let before = vnodes
-            .insert((host.clone(), word("vnode")), bytes)
+            .insert((host.clone(), field("vnode")), bytes)
             .unwrap_or(0.0);
         let sum = sums.entry(host.clone()).or_default();
         *sum += (bytes - before) / 1e6;
         let line = lines.entry(host).or_default();
         match line.last_mut() {
-            // Many vnodes have a row at about the same time.
+            // Many vnodes have a row at nearly the same time.
             Some((at, megabytes)) if time_s - *at < step_s => *megabytes = *sum,
             _ => line.push((time_s, *sum)),
         }

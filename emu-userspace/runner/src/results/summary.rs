@@ -1,51 +1,48 @@
-//! What came of a run over several hosts.
+//! The merged summary of a run on several hosts.
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{MergeError, Part, read_json};
-use crate::rendezvous::{Offset, Phase, Word};
+use super::{HostResults, MergeError, read_json};
+use crate::rendezvous::{HostStatus, Offset, Phase};
 
-/// Most failures that are told of; all are in `processes.csv`.
+/// Largest number of failures in the summary; all are in `processes.csv`.
 const MOST_FAILURES: usize = 20;
 
-/// How a host ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// Its results are whole.
+pub enum HostOutcome {
+    /// The results are complete.
     Done,
-    /// It gave up, and said why.
+    /// The host failed and published why.
     Failed,
-    /// It fell silent in mid-run, or left no summary: what it has is up to then.
+    /// The host missed its heartbeats, or left no summary; its results end early.
     Lost,
 }
 
-/// One host's share.
+/// The part of one host.
 #[derive(Debug, Clone, Serialize)]
-pub struct HostPart {
-    /// Its name in the topology.
+pub struct HostSummary {
+    /// Name of the host in the topology.
     pub host: String,
     /// Name of the machine, if known.
     pub machine: Option<String>,
-    /// How it ended.
-    pub state: State,
-    /// Why it gave up.
+    pub state: HostOutcome,
+    /// Why the host failed.
     pub error: Option<String>,
-    /// Its last word, in seconds after the start, if it is lost.
+    /// Time of its last status if it is lost, in seconds after the start.
     pub last_heard_s: Option<f64>,
-    /// How far its clock is ahead of the first host's, if measured.
+    /// Offset to the first host's clock, if measured.
     pub clock: Option<Offset>,
-    /// When it started, by the first host's clock, in seconds since 1970.
+    /// Start by the first host's clock, in seconds since 1970.
     pub started_unix_s: Option<f64>,
-    /// Processes of its schedule.
+    /// Number of processes in its schedule.
     pub processes: u64,
-    /// Its own summary.
+    /// The host's own summary.
     pub summary: Option<Value>,
 }
 
-/// What came of all.
 #[derive(Debug, Clone, Serialize)]
 pub struct Merged {
     /// Name of the experiment.
@@ -56,47 +53,44 @@ pub struct Merged {
     pub topology: String,
     /// Seed of the schedule.
     pub seed: u64,
-    /// Why it ended: of the host that ended worst.
+    /// Why the run ended, on the host with the worst end.
     pub ended: String,
-    /// Hosts that are lost.
+    /// Names of the lost hosts.
     pub lost: Vec<String>,
-    /// When the first host started, by the clock of the first one.
+    /// Earliest start of a host, by the first host's clock.
     pub started_unix_s: f64,
-    /// How much later than the first the last host started, by clocks made equal.
+    /// Time between the earliest and the latest start, corrected by the clock offsets.
     pub starts_apart_ms: f64,
     /// The longest time from start to first stop.
     pub run_s: f64,
-    /// Processes of the schedule, on all hosts.
+    /// Number of processes in the schedule, on all hosts.
     pub processes: u64,
-    /// That ended by themselves without a failure, or were stopped in time.
+    /// Processes that ended by themselves without a failure, or were stopped on schedule.
     pub done: u64,
-    /// That failed.
     pub failed: u64,
-    /// That still ran when the run was over.
+    /// Processes that were still running at the end of the run.
     pub running: u64,
-    /// That never started.
     pub not_started: u64,
-    /// Of which it is not known, because their host is lost.
+    /// Processes of lost hosts.
     pub unknown: u64,
-    /// Programs started, each session counted.
+    /// Number of program starts, one per session.
     pub started: u64,
-    /// That needed SIGKILL after their grace.
+    /// Processes that needed SIGKILL after the grace period.
     pub killed: u64,
-    /// How much later than planned programs started: the latest.
+    /// Delay of program starts against the schedule: maximum.
     pub late_max_ms: f64,
-    /// Processor time of all programs.
+    /// CPU time of all programs.
     pub cpu_s: f64,
-    /// What vnodes sent and received, summed.
+    /// Traffic, summed over the hosts.
     pub traffic: serde_json::Map<String, Value>,
-    /// The hosts.
-    pub hosts: Vec<HostPart>,
-    /// Failures, the first ones.
+    pub hosts: Vec<HostSummary>,
+    /// The first failures.
     pub failures: Vec<Value>,
-    /// What a reader of the results should know.
+    /// Warnings for the reader of the results.
     pub warnings: Vec<String>,
 }
 
-/// Why a run ended, the best first.
+/// Reasons for the end of a run, from best to worst.
 const ENDS: [&str; 6] = [
     "complete",
     "duration",
@@ -106,10 +100,10 @@ const ENDS: [&str; 6] = [
     "broken",
 ];
 
-impl HostPart {
+impl HostSummary {
     fn new(
-        part: Option<&Part>,
-        word: Option<&Word>,
+        part: Option<&HostResults>,
+        status: Option<&HostStatus>,
         start_s: Option<f64>,
     ) -> Result<Self, MergeError> {
         let read = |name: &str| match part {
@@ -117,29 +111,29 @@ impl HostPart {
             None => Ok(None),
         };
         let (plan, summary) = (read("plan.json")?, read("summary.json")?);
-        let state = match (word.map(|w| w.phase), &summary) {
-            (Some(Phase::Failed), _) => State::Failed,
-            (Some(Phase::Done) | None, Some(_)) => State::Done,
-            _ => State::Lost,
+        let state = match (status.map(|s| s.phase), &summary) {
+            (Some(Phase::Failed), _) => HostOutcome::Failed,
+            (Some(Phase::Done) | None, Some(_)) => HostOutcome::Done,
+            _ => HostOutcome::Lost,
         };
-        let ahead_s = |w: &Word| w.offset.map_or(0.0, |o| o.ahead_ns as f64 / 1e9);
-        let behind = word.map_or(0.0, ahead_s);
-        let heard = word.map(|w| w.said_unix_ns as f64 / 1e9 - behind);
+        let ahead_s = |w: &HostStatus| w.offset.map_or(0.0, |o| o.ahead_ns as f64 / 1e9);
+        let behind = status.map_or(0.0, ahead_s);
+        let heard = status.map(|s| s.written_unix_ns as f64 / 1e9 - behind);
         let processes = plan.as_ref().and_then(|p| p["processes"].as_array());
         let started = summary.as_ref().and_then(|s| s["started_unix_s"].as_f64());
         Ok(Self {
             host: part
                 .map(|p| p.host.clone())
-                .or(word.map(|w| w.host.clone()))
+                .or(status.map(|s| s.host.clone()))
                 .unwrap_or_default(),
-            machine: word.map(|w| w.machine.clone()),
+            machine: status.map(|s| s.machine.clone()),
             state,
-            error: word.and_then(|w| w.error.clone()),
+            error: status.and_then(|s| s.error.clone()),
             last_heard_s: heard
                 .zip(start_s)
-                .filter(|_| state == State::Lost)
+                .filter(|_| state == HostOutcome::Lost)
                 .map(|(heard, start)| heard - start),
-            clock: word.and_then(|w| w.offset),
+            clock: status.and_then(|s| s.offset),
             started_unix_s: started.filter(|s| *s > 0.0).map(|s| s - behind),
             processes: processes.map_or(0, |list| list.len() as u64),
             summary,
@@ -161,27 +155,27 @@ impl HostPart {
         list.map_or(&[], Vec::as_slice)
     }
 
-    /// What a reader should know of it.
+    /// Warnings about the host.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         match self.state {
-            State::Done => {}
-            State::Failed => warnings.push(format!(
+            HostOutcome::Done => {}
+            HostOutcome::Failed => warnings.push(format!(
                 "{}: {}",
                 self.host,
                 self.error.as_deref().unwrap_or("gave up")
             )),
-            State::Lost => {
+            HostOutcome::Lost => {
                 let heard = match self.last_heard_s {
                     Some(s) => {
                         let side = if s < 0.0 { "before" } else { "after" };
-                        format!("; last heard of {:.1} s {side} the start", s.abs())
+                        format!("; last heartbeat {:.1} s {side} the start", s.abs())
                     }
                     None => String::new(),
                 };
                 let count = self.processes;
                 warnings.push(format!(
-                    "{} was lost{heard}; what became of its {count} processes is not known",
+                    "{} was lost{heard}; the outcome of its {count} processes is unknown",
                     self.host
                 ));
             }
@@ -199,19 +193,23 @@ impl HostPart {
 }
 
 impl Merged {
-    pub(super) fn new(parts: &[Part], words: &[Word], out: &Path) -> Result<Self, MergeError> {
-        let orders = words.iter().find_map(|w| w.orders.as_ref());
-        let start_s = orders
+    pub(super) fn new(
+        parts: &[HostResults],
+        statuses: &[HostStatus],
+        out: &Path,
+    ) -> Result<Self, MergeError> {
+        let cluster = statuses.iter().find_map(|s| s.cluster.as_ref());
+        let start_s = cluster
             .and_then(|o| o.start_unix_ns)
             .map(|ns| ns as f64 / 1e9);
         let mut hosts = Vec::new();
         for part in parts {
-            let word = words.iter().find(|w| w.host == part.host);
-            hosts.push(HostPart::new(Some(part), word, start_s)?);
+            let status = statuses.iter().find(|s| s.host == part.host);
+            hosts.push(HostSummary::new(Some(part), status, start_s)?);
         }
-        for word in words {
-            if parts.iter().all(|p| p.host != word.host) {
-                hosts.push(HostPart::new(None, Some(word), start_s)?);
+        for status in statuses {
+            if parts.iter().all(|p| p.host != status.host) {
+                hosts.push(HostSummary::new(None, Some(status), start_s)?);
             }
         }
         let starts: Vec<f64> = hosts.iter().filter_map(|h| h.started_unix_s).collect();
@@ -230,15 +228,15 @@ impl Merged {
             let mut found = hosts.iter().filter_map(|h| h.summary.as_ref());
             found.find_map(|s| s.get(name)).cloned().unwrap_or_default()
         };
-        let word = |name: &str| any(name).as_str().unwrap_or_default().to_owned();
-        let of = |state: State| hosts.iter().filter(move |h| h.state == state);
+        let field = |name: &str| any(name).as_str().unwrap_or_default().to_owned();
+        let of = |state: HostOutcome| hosts.iter().filter(move |h| h.state == state);
         Ok(Self {
-            name: word("name"),
+            name: field("name"),
             folder: out.to_owned(),
-            topology: word("topology"),
+            topology: field("topology"),
             seed: any("seed").as_u64().unwrap_or(0),
             ended: worst(&hosts),
-            lost: of(State::Lost).map(|h| h.host.clone()).collect(),
+            lost: of(HostOutcome::Lost).map(|h| h.host.clone()).collect(),
             started_unix_s: first,
             starts_apart_ms: (last - first) * 1e3,
             run_s: most("run_s"),
@@ -258,21 +256,21 @@ impl Merged {
             cpu_s: hosts.iter().map(|h| h.number("cpu_s")).sum(),
             traffic: traffic(&hosts),
             failures: failures.take(MOST_FAILURES).collect(),
-            warnings: hosts.iter().flat_map(HostPart::warnings).collect(),
+            warnings: hosts.iter().flat_map(HostSummary::warnings).collect(),
             hosts,
         })
     }
 
-    /// Whether all went as it should; lost hosts are no failure where they were to be
-    /// marked.
+    /// Whether no process failed and the run was not aborted. Lost hosts count as failures
+    /// unless the run was to go on without them.
     pub fn is_good(&self) -> bool {
         let ended = ENDS[..2].contains(&self.ended.as_str());
-        self.failed == 0 && ended && self.hosts.iter().all(|h| h.state != State::Failed)
+        self.failed == 0 && ended && self.hosts.iter().all(|h| h.state != HostOutcome::Failed)
     }
 }
 
-/// The worst end of a host that has one.
-fn worst(hosts: &[HostPart]) -> String {
+/// The worst end among the hosts.
+fn worst(hosts: &[HostSummary]) -> String {
     let ends = hosts
         .iter()
         .filter_map(|h| h.summary.as_ref()?["ended"].as_str());
@@ -282,8 +280,8 @@ fn worst(hosts: &[HostPart]) -> String {
         .to_owned()
 }
 
-/// The hosts' traffic, number by number.
-fn traffic(hosts: &[HostPart]) -> serde_json::Map<String, Value> {
+/// Sums the numbers of the hosts' traffic.
+fn traffic(hosts: &[HostSummary]) -> serde_json::Map<String, Value> {
     let mut sum = serde_json::Map::new();
     let all = hosts
         .iter()

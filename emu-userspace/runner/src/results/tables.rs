@@ -1,63 +1,63 @@
-//! The tables of several hosts in one, each row with its host, in the order of time.
+//! Merges the tables of several hosts into one, with a column for the host, in order of time.
 use std::cmp::Ordering;
 
 use emu_kernel::beneath::Folder;
 
-use super::{MOST_BYTES, MergeError, Part};
+use super::{HostResults, MOST_BYTES, MergeError};
 
-/// Tables of a run, and the columns that order their rows.
+/// Tables of a run, and the columns by which their rows are ordered.
 pub(super) const TABLES: [(&str, &[&str]); 3] = [
     ("processes.csv", &["start_s", "vnode", "program"]),
     ("counters.csv", &["time_s", "vnode"]),
     ("events.csv", &["at_s"]),
 ];
 
-/// A part of a row's place in the order: a number if it is one, before all words.
+/// A field of a row's sort key; numbers come before texts.
 #[derive(Debug)]
-enum Key {
+enum SortKey {
     Number(f64),
-    Word(String),
+    HostStatus(String),
 }
 
-impl Key {
+impl SortKey {
     fn new(text: &str) -> Self {
         match text.parse::<f64>() {
-            Ok(number) => Key::Number(number),
-            Err(_) => Key::Word(text.to_owned()),
+            Ok(number) => SortKey::Number(number),
+            Err(_) => SortKey::HostStatus(text.to_owned()),
         }
     }
 
-    /// A total order, also of what is no number.
+    /// A total order, also for fields that are not numbers.
     fn order(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Key::Number(a), Key::Number(b)) => a.total_cmp(b),
-            (Key::Word(a), Key::Word(b)) => a.cmp(b),
-            (Key::Number(_), Key::Word(_)) => Ordering::Less,
-            (Key::Word(_), Key::Number(_)) => Ordering::Greater,
+            (SortKey::Number(a), SortKey::Number(b)) => a.total_cmp(b),
+            (SortKey::HostStatus(a), SortKey::HostStatus(b)) => a.cmp(b),
+            (SortKey::Number(_), SortKey::HostStatus(_)) => Ordering::Less,
+            (SortKey::HostStatus(_), SortKey::Number(_)) => Ordering::Greater,
         }
     }
 }
 
-fn compare(a: &[Key], b: &[Key]) -> Ordering {
+fn compare(a: &[SortKey], b: &[SortKey]) -> Ordering {
     let mut unequal = a.iter().zip(b).map(|(a, b)| a.order(b));
     unequal.find(|o| o.is_ne()).unwrap_or(Ordering::Equal)
 }
 
-/// Merges one table; there is none if no part has it.
+/// Merges one table; writes none if no host has it.
 pub(super) fn merge(
-    parts: &[Part],
+    parts: &[HostResults],
     name: &str,
     order: &[&str],
     out: &Folder,
 ) -> Result<(), MergeError> {
     let mut header: Option<csv::StringRecord> = None;
-    let mut rows: Vec<(Vec<Key>, csv::StringRecord)> = Vec::new();
+    let mut rows: Vec<(Vec<SortKey>, csv::StringRecord)> = Vec::new();
     for part in parts {
         let path = part.folder.path().join(name);
         let Ok(text) = part.folder.read(name, MOST_BYTES) else {
             continue;
         };
-        // The last row of a host that died may be cut off.
+        // The last row of a host that died may be truncated.
         let whole = text
             .iter()
             .rposition(|b| *b == b'\n')
@@ -81,7 +81,7 @@ pub(super) fn merge(
             .collect();
         for record in reader.records() {
             let record = record.map_err(|e| bad(e.to_string()))?;
-            let key = places.iter().map(|at| Key::new(&record[*at])).collect();
+            let key = places.iter().map(|at| SortKey::new(&record[*at])).collect();
             let row = [part.host.as_str()].into_iter().chain(record.iter());
             rows.push((key, row.collect()));
         }

@@ -1,10 +1,10 @@
-//! Parts as hosts write them.
+//! Results as hosts write them.
 use std::fs;
 
 use super::*;
-use crate::rendezvous::{Offset, Orders, Phase};
+use crate::rendezvous::{ClusterState, Offset, Phase};
 
-fn part(folder: &Path, host: &str, vnode: &str, times: &[f64]) -> Part {
+fn part(folder: &Path, host: &str, vnode: &str, times: &[f64]) -> HostResults {
     let write = |name: &str, text: &str| {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -25,32 +25,32 @@ fn part(folder: &Path, host: &str, vnode: &str, times: &[f64]) -> Part {
         &format!("time_s,vnode,received_bytes\n{rows}"),
     );
     write(&format!("vnodes/{vnode}/p/stdout"), host);
-    Part::read(Folder::open(folder).unwrap()).unwrap()
+    HostResults::read(Folder::open(folder).unwrap()).unwrap()
 }
 
-fn finish(part: &Part, started: f64, failed: u64, ended: &str) {
+fn finish(part: &HostResults, started: f64, failed: u64, ended: &str) {
     let summary = json!({"name": "x", "topology": "t", "seed": 7, "ended": ended,
         "started_unix_s": started, "run_s": 10.0, "done": 1 - failed, "failed": failed,
         "traffic": {"sent_bytes": 50}, "failures": [], "warnings": ["slow"]});
     fs::write(part.folder.path().join("summary.json"), summary.to_string()).unwrap();
 }
 
-fn word(host: &str, rank: usize, phase: Phase, ahead_ns: i64) -> Word {
-    Word {
+fn status(host: &str, rank: usize, phase: Phase, ahead_ns: i64) -> HostStatus {
+    HostStatus {
         host: host.to_owned(),
         rank,
         size: 2,
         phase,
-        said_unix_ns: 112_000_000_000,
+        written_unix_ns: 112_000_000_000,
         offset: Some(Offset {
             ahead_ns,
             round_trip_ns: 100,
         }),
-        orders: (rank == 0).then(|| Orders {
+        cluster: (rank == 0).then(|| ClusterState {
             start_unix_ns: Some(100_000_000_000),
-            ..Orders::default()
+            ..ClusterState::default()
         }),
-        ..Word::default()
+        ..HostStatus::default()
     }
 }
 
@@ -66,13 +66,13 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
     let b = part(&folder.path().join("b"), "h1", "10.0.0.2", &[0.0, 1.0, 9.5]);
     finish(&a, 100.001, 0, "complete");
     finish(&b, 102.004, 1, "duration");
-    let words = [
-        word("h0", 0, Phase::Done, 0),
-        word("h1", 1, Phase::Done, 2_000_000_000),
+    let statuses = [
+        status("h0", 0, Phase::Done, 0),
+        status("h1", 1, Phase::Done, 2_000_000_000),
     ];
     let out = folder.path().join("out");
     let place = Folder::make(&out).unwrap().0;
-    let merged = merge(&[a.clone(), b.clone()], &words, &place, false).unwrap();
+    let merged = merge(&[a.clone(), b.clone()], &statuses, &place, false).unwrap();
     let table = fs::read_to_string(out.join("counters.csv")).unwrap();
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(
@@ -87,7 +87,7 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
             "h0,10,10.0.0.1,1000",
         ]
     );
-    // Its clock was two seconds ahead, so it was 3 ms late.
+    // The clock was two seconds ahead, so the start was 3 ms late.
     assert!((merged.starts_apart_ms - 3.0).abs() < 0.1, "{merged:?}");
     assert_eq!((merged.done, merged.failed, merged.processes), (1, 1, 2));
     assert_eq!(merged.ended, "duration");
@@ -104,8 +104,8 @@ fn rows_of_all_hosts_are_in_the_order_of_time() {
         page.contains("a run over 2 hosts") && page.contains("<svg"),
         "{page}"
     );
-    // Once more, moving this time: the same.
-    merge(&[a, b], &words, &place, true).unwrap();
+    // A second merge, which moves the files, has the same result.
+    merge(&[a, b], &statuses, &place, true).unwrap();
     assert_eq!(said("counters.csv"), table);
 }
 
@@ -116,30 +116,30 @@ fn a_lost_host_is_named_with_what_it_left() {
     let a = part(&hosts.join("h0"), "h0", "10.0.0.1", &[0.0]);
     part(&hosts.join("h1"), "h1", "10.0.0.2", &[0.0, 1.0]);
     finish(&a, 100.0, 0, "complete");
-    // It died while it wrote a row.
+    // The host died while it wrote a row.
     let path = hosts.join("h1/counters.csv");
     let text = fs::read_to_string(&path).unwrap() + "2,10.0.0.2,4";
     fs::write(path, text).unwrap();
     let meet = folder.path().join(rendezvous::FOLDER);
     fs::create_dir_all(&meet).unwrap();
-    for (rank, word) in [
-        word("h0", 0, Phase::Done, 0),
-        word("h1", 1, Phase::Running, 500_000_000),
+    for (rank, status) in [
+        status("h0", 0, Phase::Done, 0),
+        status("h1", 1, Phase::Running, 500_000_000),
     ]
     .iter()
     .enumerate()
     {
         let meet = Folder::open(&meet).unwrap();
-        write_json(&meet, &format!("{rank}.json"), word).unwrap();
+        write_json(&meet, &format!("{rank}.json"), status).unwrap();
     }
     let place = Folder::open(folder.path()).unwrap();
-    let (parts, words) = shared(&place).unwrap();
-    let merged = merge(&parts, &words, &place, true).unwrap();
+    let (parts, statuses) = shared(&place).unwrap();
+    let merged = merge(&parts, &statuses, &place, true).unwrap();
     assert_eq!(merged.lost, ["h1"]);
     assert_eq!((merged.done, merged.unknown), (1, 1));
     assert_eq!(merged.hosts[1].last_heard_s, Some(11.5));
     assert!(
-        merged.warnings[1].starts_with("h1 was lost; last heard of 11.5 s"),
+        merged.warnings[1].starts_with("h1 was lost; last heartbeat 11.5 s"),
         "{merged:?}"
     );
     let rows = fs::read_to_string(folder.path().join("counters.csv")).unwrap();
@@ -154,28 +154,34 @@ fn what_does_not_belong_together_is_refused() {
     let a = part(&folder.path().join("a"), "h0", "10.0.0.1", &[0.0]);
     let b = part(&folder.path().join("b"), "h0", "10.0.0.2", &[0.0]);
     let out = Folder::make(&folder.path().join("out")).unwrap().0;
-    let refused = |parts: &[Part]| merge(parts, &[], &out, false).unwrap_err().to_string();
+    let refused = |parts: &[HostResults]| merge(parts, &[], &out, false).unwrap_err().to_string();
     let twice = refused(&[a.clone(), b]);
     assert!(twice.ends_with("are both of host h0"), "{twice}");
     let c = part(&folder.path().join("c"), "h1", "10.0.0.2", &[0.0]);
     fs::write(c.folder.path().join("experiment.yaml"), "name: y\n").unwrap();
     let other = refused(&[a, c]);
     assert!(other.ends_with("experiment.yaml differs"), "{other}");
-    let empty = Part::read(Folder::open(folder.path()).unwrap())
+    let empty = HostResults::read(Folder::open(folder.path()).unwrap())
         .unwrap_err()
         .to_string();
     assert!(empty.contains("has no results"), "{empty}");
     assert!(matches!(shared(&out), Err(MergeError::Nothing(_))));
 }
 
-/// Rows whose numbers are none: each order of them is one order.
+/// Fields that are not numbers have one order, whatever the order of the hosts.
 #[test]
 fn tables_of_no_numbers_are_merged() {
     let folder = tempfile::tempdir().unwrap();
     let part = part(folder.path(), "h0", "10.0.0.1", &[0.0]);
-    let words = ["NaN", "x", "-NaN", "63", "0.5", "inf", ""];
+    let statuses = ["NaN", "x", "-NaN", "63", "0.5", "inf", ""];
     let rows: String = (0..1000)
-        .map(|i| format!("{},10.1.0.{},p\n", words[i * 31 % 7], words[i * 17 % 5]))
+        .map(|i| {
+            format!(
+                "{},10.1.0.{},p\n",
+                statuses[i * 31 % 7],
+                statuses[i * 17 % 5]
+            )
+        })
         .collect();
     let text = format!("start_s,vnode,program\n{rows}");
     fs::write(folder.path().join("processes.csv"), text).unwrap();
@@ -185,20 +191,24 @@ fn tables_of_no_numbers_are_merged() {
     assert_eq!(merged.lines().count(), 1001);
 }
 
-/// What another host says of the number of hosts is no number of files to look for.
+/// The number of hosts in another host's status does not decide how many files are read.
 #[test]
-fn a_word_of_many_hosts_is_one_word() {
+fn a_status_that_claims_many_hosts_is_one_status() {
     let folder = tempfile::tempdir().unwrap();
     let meet = Folder::make(&folder.path().join(rendezvous::FOLDER))
         .unwrap()
         .0;
-    let many = Word {
+    let many = HostStatus {
         size: usize::MAX,
-        ..word("h0", 0, Phase::Done, 0)
+        ..status("h0", 0, Phase::Done, 0)
     };
     write_json(&meet, "0.json", &many).unwrap();
     write_json(&meet, "7.json", &many).unwrap();
     let shared = Folder::open(folder.path()).unwrap();
-    let words = rendezvous::words(&shared);
-    assert_eq!(words.len(), 1, "a file of rank 7 says that it is of rank 0");
+    let statuses = rendezvous::statuses(&shared);
+    assert_eq!(
+        statuses.len(),
+        1,
+        "a file of rank 7 says that it is of rank 0"
+    );
 }

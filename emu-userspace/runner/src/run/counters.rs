@@ -15,10 +15,10 @@ use super::{
     record::{csv_error, seconds},
 };
 
-/// Share of one processor that sampling takes at most.
+/// One over the largest fraction of one processor that sampling takes.
 const SHARE: u32 = 20;
 
-/// A row: totals since the start of the run.
+/// A row of the table, with totals since the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 struct Row {
     time_s: f64,
@@ -32,21 +32,19 @@ struct Row {
     cpu_s: f64,
 }
 
-/// Packets, bytes and drops of both pipes.
+/// Packets, bytes and drops of the up pipe, then of the down pipe.
 type Totals = [u64; 6];
 
-/// All vnodes together.
+/// Traffic of all vnodes together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Traffic {
-    /// Bytes that vnodes put on their lines.
+    /// Bytes that entered the up pipes.
     pub sent_bytes: u64,
-    /// Packets of these.
     pub sent_packets: u64,
-    /// Bytes that came off their lines.
+    /// Bytes that left the down pipes.
     pub received_bytes: u64,
-    /// Packets of these.
     pub received_packets: u64,
-    /// Packets that were dropped or lost on either.
+    /// Packets that were dropped or lost in pipes of either direction.
     pub drops: u64,
 }
 
@@ -56,21 +54,20 @@ struct Vnode {
     base: Totals,
     last: Totals,
     cpu_s: f64,
-    /// Whether it has a row yet.
+    /// Whether the table has a row of the vnode.
     begun: bool,
 }
 
-/// Samples the counters of the vnodes of a run.
 pub(super) struct Counters {
     vnodes: Vec<Vnode>,
     table: Option<csv::Writer<File>>,
     interval: Duration,
-    /// Not before this is the next sample.
+    /// Earliest time of the next sample.
     next: Instant,
 }
 
 impl Counters {
-    /// Counts from now on. Without a table nothing is written.
+    /// Counters relative to now. Without a table, nothing is written.
     pub fn new(
         loaded: &Loaded,
         maps: &Maps,
@@ -109,13 +106,12 @@ impl Counters {
         }
     }
 
-    /// When the next sample is due.
     pub fn next(&self) -> Instant {
         self.next
     }
 
-    /// Takes a sample: a row for each vnode of which something has changed. `cpu`
-    /// gives the processor time of a vnode.
+    /// Takes a sample: writes a row for each vnode whose counters have changed. `cpu` gives
+    /// the CPU time of a vnode.
     pub fn sample(
         &mut self,
         maps: &Maps,
@@ -145,12 +141,12 @@ impl Counters {
             }
             (vnode.last, vnode.cpu_s) = (now, cpu_s);
         }
-        // A host that is slow to read is sampled less often, not made slower.
+        // If reading takes long, samples become rarer, so that sampling does not slow the
+        // host down.
         self.next = Instant::now() + self.interval.max(begin.elapsed() * SHARE);
         Ok(sum)
     }
 
-    /// Writes what is still in memory.
     pub fn flush(&mut self) -> Result<(), RunError> {
         match &mut self.table {
             Some(table) => table

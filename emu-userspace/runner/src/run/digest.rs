@@ -1,16 +1,15 @@
-//! A digest of what happened in the network, so that two runs can be compared at a glance.
+//! A digest of what happened in the network, which makes two runs comparable.
 use std::io;
 
 use emu_kernel::beneath::Folder;
 use sha2::{Digest, Sha256};
 
-/// Tables of what happened; those that a run has.
+/// Tables that the digest covers, if the run has them.
 const TABLES: [&str; 3] = ["processes.csv", "counters.csv", "events.csv"];
 
 /// SHA-256 over names and contents of the tables in a folder of results, in hexadecimal.
 ///
-/// # Errors
-/// If one of them cannot be read, or is not a regular file.
+/// # Errors A table cannot be read, or is not a regular file.
 pub(super) fn of_results(folder: &Folder) -> io::Result<String> {
     let mut digest = Sha256::new();
     for name in TABLES {
@@ -29,7 +28,7 @@ pub(super) fn of_results(folder: &Folder) -> io::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A digest that is written to.
+/// Writes into a digest.
 struct Hasher<'a>(&'a mut Sha256);
 
 impl io::Write for Hasher<'_> {

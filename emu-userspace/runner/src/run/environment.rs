@@ -14,11 +14,11 @@ use sha2::{Digest, Sha256};
 
 use super::Input;
 
-/// All but the packages of the programs. `programs` are their files, in the order of the
-/// experiment.
+/// Everything except the packages of the programs. `programs` are their files, in the order
+/// of the experiment.
 pub(super) fn of(run: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Value {
     let uname = nix::sys::utsname::uname().ok();
-    let word = |get: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
+    let text = |get: fn(&nix::sys::utsname::UtsName) -> &std::ffi::OsStr| {
         uname
             .as_ref()
             .map(|u| get(u).to_string_lossy().into_owned())
@@ -42,10 +42,10 @@ pub(super) fn of(run: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Valu
     json!({
         "emu": env!("CARGO_PKG_VERSION"),
         "object": format!("{:016x}", bpf::object_mark()),
-        "kernel": word(|u| u.release()),
-        "kernel_version": word(|u| u.version()),
-        "machine": word(|u| u.machine()),
-        "host": word(|u| u.nodename()),
+        "kernel": text(|u| u.release()),
+        "kernel_version": text(|u| u.version()),
+        "machine": text(|u| u.machine()),
+        "host": text(|u| u.nodename()),
         "processors": std::thread::available_parallelism().map_or(0, usize::from),
         "memory_bytes": memory_kib.map(|kib| kib * 1024),
         "seed": run.seed,
@@ -54,20 +54,20 @@ pub(super) fn of(run: &Input, schedule: &Schedule, programs: &[PathBuf]) -> Valu
     })
 }
 
-/// Files that a program is given by name, such as scripts for a shell.
+/// Files among the arguments of a program, such as scripts for a shell.
 fn arguments(schedule: &Schedule, program: usize) -> Vec<Value> {
     let mut processes = schedule.processes.iter();
     let first = processes.find(|p| p.program_index == program);
-    let words = first.iter().flat_map(|p| p.command.iter().skip(1));
-    words
+    let arguments = first.iter().flat_map(|p| p.command.iter().skip(1));
+    arguments
         .map(Path::new)
         .filter(|path| path.is_absolute() && path.is_file())
         .map(|path| json!({"file": path, "sha256": digest(path)}))
         .collect()
 }
 
-/// Adds package and version of each program. Asking takes up to a second, so it is for
-/// after the run.
+/// Adds package and version of each program. The query takes up to a second, so the caller
+/// makes it after the run.
 pub(super) fn add_packages(environment: &mut Value) {
     let Some(programs) = environment["programs"].as_array_mut() else {
         return;
@@ -82,8 +82,8 @@ pub(super) fn add_packages(environment: &mut Value) {
     }
 }
 
-/// What a package manager may call a file: links followed, and without the `/usr` where
-/// it was before directories were merged.
+/// Names under which a package manager may know a file: links resolved, and without `/usr`,
+/// the place before the directories were merged.
 fn names_of(file: &Path) -> Vec<PathBuf> {
     let real = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let mut names = vec![file.to_owned(), real];
@@ -92,13 +92,13 @@ fn names_of(file: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// Debian's packages of some files, with their versions; nothing elsewhere.
+/// Debian packages that own the files, with their versions; empty on other systems.
 fn owners(files: &[PathBuf]) -> BTreeMap<PathBuf, String> {
     let mut asked = Command::new("dpkg-query");
     asked
         .arg("--search")
         .args(files.iter().flat_map(|f| names_of(f)));
-    // `NAME: FILE`, or `NAME, NAME: FILE`; nothing of what nobody owns.
+    // `NAME: FILE`, or `NAME, NAME: FILE`; there is no line for a file without a package.
     let found: Vec<(String, PathBuf)> = lines(&mut asked)
         .iter()
         .filter_map(|line| line.split_once(": "))
@@ -114,7 +114,7 @@ fn owners(files: &[PathBuf]) -> BTreeMap<PathBuf, String> {
     asked
         .args(["--show", "--showformat=${binary:Package} ${Version}\\n"])
         .args(found.iter().map(|(name, _)| name));
-    // The name may have an architecture behind it: `libc6:amd64`.
+    // The name may have a suffix with the architecture: `libc6:amd64`.
     let name = |line: &str| line.split([' ', ':']).next().map(str::to_owned);
     let versions: BTreeMap<String, String> = lines(&mut asked)
         .into_iter()
@@ -127,7 +127,7 @@ fn owners(files: &[PathBuf]) -> BTreeMap<PathBuf, String> {
     found.into_iter().filter_map(owner).collect()
 }
 
-/// What a command prints, whatever its status.
+/// Lines of a command's output, whatever its exit status.
 fn lines(command: &mut Command) -> Vec<String> {
     let output = command
         .env("LC_ALL", "C")
@@ -139,7 +139,7 @@ fn lines(command: &mut Command) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// Digest of a file; none for one that cannot be read.
+/// SHA-256 of a file; `None` if it cannot be read.
 fn digest(file: &Path) -> Option<String> {
     let mut file = input::open(file).ok()?;
     let (mut hash, mut part) = (Sha256::new(), vec![0; 1 << 16]);

@@ -1,8 +1,8 @@
 //! The folder of results, and the working folders in it.
 //!
-//! While the run lasts, the folders of results belong to root, so that no program can
-//! put a link or a fifo where root is about to write or read. Programs own their working
-//! folders, and the files that they print to. At the end all of it is handed over.
+//! During the run the folders of results belong to root, so that no program can put a link or
+//! a fifo where root writes or reads. Programs own their working folders and the files of
+//! their output. At the end everything is given to the user.
 use std::{
     ffi::OsString,
     fs::File,
@@ -22,23 +22,22 @@ use serde_json::Value;
 use super::{Input, RunError, Summary, digest, environment};
 
 const ENVIRONMENT: &str = "environment.json";
-/// Folder of the working folders.
+/// Name of the folder with the working folders.
 const WORK: &str = "work";
-/// Folder of what programs print, and of the files that are collected.
+/// Name of the folder with the programs' output and the collected files.
 const VNODES: &str = "vnodes";
 
-/// The folder of results.
 #[derive(Debug)]
 pub(super) struct Files {
     out: Folder,
-    /// Folders around it that were made for it.
+    /// Parent folders that were created for the results.
     around: Vec<Folder>,
     owner: Option<Credentials>,
     /// Owner and group of the folder before the run.
     before: (u32, u32),
 }
 
-/// Whether an error comes of what a program did with its own files.
+/// Whether an error is due to what a program did with its own files.
 fn is_theirs(kind: io::ErrorKind) -> bool {
     use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory, NotADirectory, NotFound};
     matches!(
@@ -52,21 +51,18 @@ fn error(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> RunError {
 }
 
 impl Files {
-    /// A digest of the tables of what happened.
-    ///
-    /// # Errors
-    /// If one of them cannot be read.
+    /// Digest of the tables of the results.
     pub fn digest(&self) -> io::Result<String> {
         digest::of_results(&self.out)
     }
 
-    /// Makes the folder; it may be there if it is empty.
+    /// Creates the folder, or takes an existing one if it is empty.
     pub fn create(out: &Path, person: Option<&Person>) -> Result<Self, RunError> {
         let (folder, around) = Folder::make(out).map_err(error("make the folder", out))?;
         Self::within(folder, around, person)
     }
 
-    /// The same below a folder that hosts share.
+    /// Creates the folder of this host below the folder that the hosts share.
     pub fn create_in(
         shared: &Folder,
         below: &Path,
@@ -85,7 +81,7 @@ impl Files {
             return Err(RunError::Exists(path));
         }
         let before = match out.take() {
-            // A file server that knows no root; all that follows is by descriptors.
+            // A file server may map root to nobody; all further access uses descriptors.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied => out.owner(),
             other => other,
         };
@@ -103,7 +99,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Lets the programs of a user pass through a folder of root.
+    /// Lets the programs of the user pass through a folder of root.
     fn let_pass(&self, folder: &Folder) -> Result<(), RunError> {
         match &self.owner {
             Some(_) => folder.let_pass().map_err(error("open up", folder.path())),
@@ -119,7 +115,7 @@ impl Files {
         }
     }
 
-    /// The folder of a process below another one, made as root's.
+    /// Creates the folder of a process below another one, owned by root.
     fn folder(&self, kind: &str, below: impl AsRef<Path>) -> Result<Folder, RunError> {
         let path = Path::new(kind).join(below);
         let mut folder = self.out.again().map_err(error("open", &path))?;
@@ -131,7 +127,7 @@ impl Files {
         Ok(folder)
     }
 
-    /// A table of the results.
+    /// Creates a table of the results.
     pub fn table(&self, name: &str) -> Result<csv::Writer<File>, RunError> {
         let file = self
             .out
@@ -146,7 +142,6 @@ impl Files {
         file.write_all(bytes).map_err(error("write", &path))
     }
 
-    /// Writes JSON.
     pub fn json(&self, name: &str, value: &impl Serialize) -> Result<(), RunError> {
         let mut bytes = serde_json::to_vec_pretty(value)
             .map_err(|e| error("write", Path::new(name))(e.into()))?;
@@ -154,7 +149,7 @@ impl Files {
         self.write(name, &bytes)
     }
 
-    /// What the run is made from.
+    /// Writes the inputs of the run: experiment, topology, plan, environment.
     pub fn inputs(
         &self,
         input: &Input,
@@ -167,7 +162,7 @@ impl Files {
         self.json(ENVIRONMENT, environment)
     }
 
-    /// Makes the working folder of a process, the user's, and empty if `fresh`.
+    /// Creates the working folder of a process, owned by the user, and empty if `fresh`.
     pub fn make_work(&self, process: &Process, fresh: bool) -> Result<Folder, RunError> {
         let below = Path::new(&process.folder);
         let path = self.out.path().join(WORK).join(below);
@@ -185,20 +180,21 @@ impl Files {
         Ok(work)
     }
 
-    /// Opens the files for what a process prints.
+    /// Opens the files for a process's standard output and standard error.
     pub fn logs(&self, process: &Process) -> Result<[File; 2], RunError> {
         let folder = self.folder(VNODES, &process.folder)?;
         let open = |name: &str| -> Result<File, RunError> {
             let path = folder.path().join(name);
             let file = folder.append(name).map_err(error("open", &path))?;
-            // The user's: programs open /dev/stdout and /dev/stderr by their names.
+            // They belong to the user, since programs open /dev/stdout and /dev/stderr by
+            // name.
             self.own(&file, &path)?;
             Ok(file)
         };
         Ok([open("stdout")?, open("stderr")?])
     }
 
-    /// The last words that a process printed as errors.
+    /// The last line that a process wrote to standard error.
     pub fn last_words(&self, process: &Process) -> Option<String> {
         const MOST: u64 = 4096;
         let path = Path::new(VNODES).join(&process.folder).join("stderr");
@@ -211,9 +207,9 @@ impl Files {
         Some(line.trim().chars().take(200).collect())
     }
 
-    /// Copies files of the working folder to the results; returns how many for each of
-    /// the patterns. A later session's go to a folder of their own. Links, fifos and
-    /// files of other users are passed over.
+    /// Copies files of the working folder to the results; returns the number of files for
+    /// each pattern. Files of a later session go to a folder of their own. Links, fifos and
+    /// files of other users are skipped.
     pub fn collect(
         &self,
         process: &Process,
@@ -238,14 +234,14 @@ impl Files {
             let found = work.find(pattern, &matches);
             let mut count = 0;
             for path in found.map_err(error("search", work.path()))? {
-                // It may be gone by now, or something else.
+                // The file may have disappeared or changed its type meanwhile.
                 let Ok(file) = work.file(&path) else { continue };
                 drop(file);
                 let around = to.join(path.parent().unwrap_or(Path::new("")));
                 let folder = self.folder(VNODES, around)?;
                 let name = path.file_name().unwrap_or_default();
                 match work.copy(&path, &folder, name) {
-                    // It has changed meanwhile, or is nothing that could be kept.
+                    // The file has changed meanwhile, or is of a type that cannot be kept.
                     Err(e) if is_theirs(e.kind()) => {}
                     Err(e) => return Err(error("copy", &work.path().join(&path))(e)),
                     Ok(_) => count += 1,
@@ -256,8 +252,8 @@ impl Files {
         Ok(counts)
     }
 
-    /// Writes the summary, completes the environment, removes the working folders, and
-    /// hands all over to the user.
+    /// Writes the summary, completes the environment, removes the working folders, and gives
+    /// everything to the user.
     pub fn finish(
         &self,
         summary: &Summary,
@@ -278,8 +274,7 @@ impl Files {
         removed
     }
 
-    /// Hands the results over, innermost first: from then on they are the user's to
-    /// change.
+    /// Gives the results to the user, innermost first: from then on the user may change them.
     fn hand_over(&self) -> Result<(), RunError> {
         let path = self.out.path();
         let Some(o) = &self.owner else {

@@ -1,5 +1,5 @@
-//! Who waits for whom: programs that say when they are ready hold back those after
-//! them.
+//! Start order of programs: a program with a `ready` condition delays the programs after it
+//! until all of its processes are ready.
 use std::{fs, net::IpAddr};
 
 use emu_model::experiment::{Experiment, Sign};
@@ -7,21 +7,21 @@ use emu_model::experiment::{Experiment, Sign};
 /// Index of a process in the schedule.
 pub(super) type ProcessId = usize;
 
-/// What programs wait for.
+/// The state of the start order.
 pub(super) struct Gate {
-    /// For each program, its processes that are not ready yet.
+    /// For each program, its local processes that are not ready yet.
     pending: Vec<Vec<ProcessId>>,
-    /// Whether each program is ready on all other hosts; none if there are none.
+    /// Whether each program is ready on all other hosts; `None` in a run on one host.
     elsewhere: Option<Vec<bool>>,
-    /// Whether each program says when it is ready.
+    /// Whether each program has a `ready` condition.
     tells: Vec<bool>,
-    /// Programs that may start.
+    /// Number of programs that may start: the first ones of the experiment.
     released: usize,
 }
 
 impl Gate {
-    /// `local` are the programs of the schedule's processes; whether other hosts run
-    /// the rest.
+    /// `local` gives the program of each local process; `others` is whether other hosts run
+    /// the remaining processes.
     pub fn new(experiment: &Experiment, local: impl Iterator<Item = usize>, others: bool) -> Self {
         let mut pending = vec![Vec::new(); experiment.programs.len()];
         let programs = experiment.programs.iter();
@@ -39,11 +39,11 @@ impl Gate {
         }
     }
 
-    /// Programs that may start now and could not before.
+    /// Releases the programs that may start now, and returns them.
     pub fn release(&mut self) -> std::ops::Range<usize> {
         let from = self.released;
         while self.released < self.pending.len() {
-            // The first one that is not ready is started, and holds back the rest.
+            // The first program that is not ready is released; the programs after it wait.
             if self.released > 0 && !self.is_ready(self.released - 1) {
                 break;
             }
@@ -52,7 +52,7 @@ impl Gate {
         from..self.released
     }
 
-    /// Whether a program holds nobody back.
+    /// Whether a program no longer delays the programs after it.
     fn is_ready(&self, program: usize) -> bool {
         let elsewhere = self.elsewhere.as_ref().is_none_or(|e| e[program]);
         self.pending[program].is_empty() && (elsewhere || !self.tells[program])
@@ -64,7 +64,7 @@ impl Gate {
         programs.filter(|p| self.pending[*p].is_empty()).collect()
     }
 
-    /// These programs are ready on all other hosts.
+    /// Records that these programs are ready on all other hosts.
     pub fn ready_elsewhere(&mut self, programs: &[usize]) {
         let Some(elsewhere) = &mut self.elsewhere else {
             return;
@@ -76,12 +76,12 @@ impl Gate {
         }
     }
 
-    /// Processes of programs that have been released and are not ready.
+    /// Processes of released programs that are not ready.
     pub fn waited_for(&self) -> Vec<ProcessId> {
         self.pending[..self.released].concat()
     }
 
-    /// A process is ready.
+    /// Records that a process is ready.
     pub fn ready(&mut self, process: ProcessId) {
         for list in &mut self.pending {
             list.retain(|p| *p != process);
@@ -89,8 +89,8 @@ impl Gate {
     }
 }
 
-/// Whether somebody listens at a port of a vnode, from the kernel's own tables: no
-/// packet is sent.
+/// Whether a socket listens at a port of a vnode, according to the kernel's tables; sends no
+/// packet.
 pub(super) fn listens(address: IpAddr, sign: Sign) -> bool {
     let (protocol, port, state) = match sign {
         Sign::Tcp(port) => ("tcp", port, Some("0A")),
@@ -111,8 +111,8 @@ pub(super) fn listens(address: IpAddr, sign: Sign) -> bool {
     [four, six].into_iter().flatten().any(found)
 }
 
-/// How the kernel writes an address with a port: words of 32 bits in the machine's
-/// order, hexadecimal. IPv4 also as IPv6.
+/// The kernel's notation of an address with a port: 32-bit words in host byte order, in
+/// hexadecimal. An IPv4 address also occurs as a mapped IPv6 address.
 fn forms(address: IpAddr, port: u16) -> Vec<String> {
     let word = |bytes: &[u8]| {
         let mut word = [0; 4];

@@ -1,8 +1,8 @@
-//! A process that clears up should the one that runs the experiment die.
+//! A process that cleans up if the process that runs the experiment dies.
 //!
-//! It holds the reading end of a pipe whose writing end only the run has. Words
-//! through the pipe say what there is to clear up; its end without the word `done`
-//! says that the run is dead.
+//! It holds the read end of a pipe, of which only the run has the write end. The lines in the
+//! pipe name what is to be cleaned up; if the pipe ends without the line `done`, the run has
+//! died.
 use std::{
     ffi::OsString,
     io::{self, BufRead, BufReader, Write},
@@ -11,19 +11,19 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-use emu_kernel::{cohort, live::Live, session::Session, spawn, undo::Processes};
+use emu_kernel::{live::Live, run_cgroup, session::Session, spawn, undo::Processes};
 use emu_model::topology::Target;
 
 use super::RunError;
 
-/// The run's side.
+/// The run's end of the pipe.
 pub(super) struct Guardian {
     child: Option<(Child, ChildStdin)>,
 }
 
 impl Guardian {
-    /// Starts it, in a session of its own: what is sent to the terminal's processes
-    /// or to ours does not reach it.
+    /// Starts the guardian in a session of its own, so that signals to the terminal's or the
+    /// run's process group do not reach it.
     pub fn start(command: Option<&[OsString]>, run: &str) -> Result<Self, RunError> {
         let Some((program, arguments)) = command.and_then(|c| c.split_first()) else {
             return Ok(Self { child: None });
@@ -43,36 +43,36 @@ impl Guardian {
         })
     }
 
-    fn tell(&mut self, words: &str) {
+    fn tell(&mut self, text: &str) {
         if let Some((_, stdin)) = &mut self.child {
-            // One that is gone cannot be helped; the run goes on.
-            let _ = writeln!(stdin, "{words}");
+            // If the guardian has died, the run goes on without it.
+            let _ = writeln!(stdin, "{text}");
         }
     }
 
-    /// The run is about to load a topology, and unloads it.
+    /// The run is about to load a topology, and will unload it.
     pub fn loads(&mut self) {
         self.tell("loads");
     }
 
-    /// The machine's cgroup root is about to hand on controllers.
+    /// The run is about to enable controllers in the machine's root cgroup.
     pub fn controllers(&mut self, names: &[&str]) {
         self.tell(&format!("controllers {}", names.join(" ")));
     }
 
-    /// The network of a vnode goes dark, or comes back.
+    /// The run is about to disconnect a vnode, or has connected it again.
     pub fn dark(&mut self, vnode: IpAddr, dark: bool) {
         self.tell(&format!("{} {vnode}", if dark { "dark" } else { "light" }));
     }
 
-    /// Nothing is left to clear up.
+    /// There is nothing left to clean up.
     pub fn dismiss(mut self) {
         self.tell("done");
     }
 }
 
 impl Drop for Guardian {
-    /// Waits for it: after an error it clears up.
+    /// Waits for the guardian, which cleans up after an error.
     fn drop(&mut self) {
         if let Some((mut child, stdin)) = self.child.take() {
             drop(stdin);
@@ -81,11 +81,10 @@ impl Drop for Guardian {
     }
 }
 
-/// The guardian's side: reads what a run says on standard input until it ends, and
-/// clears up after it if it was not done.
+/// The guardian's process: reads the run's lines on standard input until it ends, and cleans
+/// up unless the last line was `done`.
 ///
-/// # Errors
-/// What could not be cleared up.
+/// # Errors What could not be cleaned up.
 pub fn guard(run: &str) -> Result<(), RunError> {
     spawn::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let mut loads = false;
@@ -101,10 +100,10 @@ pub fn guard(run: &str) -> Result<(), RunError> {
             _ => {}
         }
     }
-    let cleared = cohort::clear_after(run).map_err(|e| RunError::Identity(Box::new(e)));
+    let cleared = run_cgroup::clear_after(run).map_err(|e| RunError::Identity(Box::new(e)));
     let names: Vec<&str> = controllers.split_whitespace().collect();
     if !names.is_empty() {
-        cohort::take_back(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
+        run_cgroup::disable_controllers(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
     }
     if loads {
         unload()?;
@@ -116,7 +115,7 @@ pub fn guard(run: &str) -> Result<(), RunError> {
     cleared
 }
 
-/// Unloads; the dead run may have died inside a load, whose lock went with it.
+/// Unloads the topology. If the run died inside a load, the kernel has released its lock.
 fn unload() -> Result<(), RunError> {
     Session::open()?.unload(Processes::Refuse)?;
     Ok(())

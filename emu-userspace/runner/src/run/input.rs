@@ -1,4 +1,4 @@
-//! What a run is made from: the experiment, its topology, and the programs.
+//! The inputs of a run: the experiment, its topology, and the programs.
 use std::path::{Path, PathBuf};
 
 use emu_kernel::{
@@ -16,28 +16,23 @@ use emu_model::{
 
 use super::RunError;
 
-/// A checked experiment with the texts that it came from.
+/// A checked experiment with the texts of its files.
 #[derive(Debug)]
 pub struct Input {
-    /// The experiment.
     pub experiment: Experiment,
-    /// Its text.
+    /// Text of the experiment.
     pub text: String,
-    /// File of the topology.
     pub topology_file: PathBuf,
-    /// Text of the topology.
     pub topology_text: String,
-    /// Whether the topology is the one that is loaded.
+    /// Whether the experiment uses the topology that is loaded.
     pub is_loaded: bool,
-    /// Which host this is, if something is loaded as one.
+    /// The host as which a topology is loaded here, if one is.
     pub loaded_host: Option<String>,
-    /// Seed of the schedule.
     pub seed: u64,
-    /// Whether a file or what is loaded says which.
+    /// Whether a file or the loaded topology sets the seed.
     pub has_seed: bool,
 }
 
-/// A topology that was found.
 struct Found {
     file: PathBuf,
     text: String,
@@ -48,9 +43,9 @@ struct Found {
 impl Input {
     /// Reads and checks an experiment's file and its topology.
     ///
-    /// # Errors
-    /// [`RunError::File`] with all mistakes of one of them, or
-    /// [`RunError::Session`] when the topology is the loaded one and there is none.
+    /// # Errors [`RunError::File`] with all errors of one of the files, or
+    /// [`RunError::Session`] if the experiment wants the loaded topology and nothing is
+    /// loaded.
     pub fn read(file: &Path) -> Result<Self, RunError> {
         let read = || input::text_of_any(file, topology::MOST_BYTES);
         let text =
@@ -63,7 +58,7 @@ impl Input {
         let found = match outcome {
             Some(Err(error)) => return Err(error),
             Some(Ok(found)) => found,
-            // The file is too bad to have a topology.
+            // The experiment has errors before its topology is known.
             None => {
                 return Err(parsed
                     .err()
@@ -91,9 +86,8 @@ impl Input {
 
     /// The schedule, or a host's part of it.
     ///
-    /// # Errors
-    /// [`RunError::Schedule`], or [`RunError::Session`] when the topology names hosts
-    /// and which one this is was not said.
+    /// # Errors [`RunError::Schedule`], or [`RunError::Session`] if the topology has hosts
+    /// and `host` is `None`.
     pub fn schedule(&self, host: Option<&str>) -> Result<Schedule, RunError> {
         let hosts = &self.experiment.topology.hosts;
         let slice = match (host, &hosts[..]) {
@@ -108,7 +102,7 @@ impl Input {
         Ok(Schedule::new(&self.experiment, self.seed, slice)?)
     }
 
-    /// What the host must do for the topology, with the seed of the experiment.
+    /// The plan of the host, with the seed of the experiment.
     pub(super) fn plan(&self, host: Option<&str>) -> Result<Plan, RunError> {
         let mut plan = Plan::new(&self.experiment.topology, host).map_err(SessionError::Plan)?;
         if !plan.has_seed || self.experiment.seed.is_some() {
@@ -118,7 +112,7 @@ impl Input {
         Ok(plan)
     }
 
-    /// The file of each program, in the order of the experiment.
+    /// The executable file of each program, in the order of the experiment.
     pub(super) fn programs(&self) -> Result<Vec<PathBuf>, RunError> {
         let search = std::env::var_os("PATH").unwrap_or_default();
         let here = PathBuf::from(self.experiment.here());
@@ -144,7 +138,7 @@ impl Input {
 fn find(reference: &Reference) -> Result<Found, RunError> {
     match reference {
         Reference::File(file) => {
-            // As `emu load` names it, so that both can be compared.
+            // The same form of the path as in `emu load`, so that both can be compared.
             let file = file.canonicalize().unwrap_or_else(|_| file.clone());
             let read = || input::text(&file, topology::MOST_BYTES);
             let text = user::as_caller(read)?

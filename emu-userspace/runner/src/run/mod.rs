@@ -1,8 +1,8 @@
-//! Running an experiment: loads its topology, starts its programs as vnodes when the
-//! schedule says so, stops them, and writes down what happened.
+//! Runs an experiment: loads its topology, starts and stops its programs as vnodes according
+//! to the schedule, and records what happened.
 //!
-//! What is to happen is decided in [`emu_model::experiment`]; here it is done. All
-//! processes are below one cgroup, which a guardian empties should this process die.
+//! [`emu_model::experiment`] decides what happens and when. All processes are below one
+//! cgroup; if this process dies, a guardian kills them.
 mod counters;
 mod digest;
 mod environment;
@@ -11,15 +11,15 @@ mod gate;
 mod guardian;
 mod input;
 mod limits;
+mod multi_host;
 mod network;
 mod outputs;
 mod process;
 mod record;
 pub mod shares;
-mod slot;
 mod summary;
 mod supervisor;
-mod together;
+mod timers;
 
 use std::{
     ffi::OsString,
@@ -44,99 +44,74 @@ use emu_model::{
 
 pub use guardian::guard;
 pub use input::Input;
-pub use summary::{Failure, Summary, Why};
-pub use together::{Company, Ending, together};
+pub use multi_host::{HostGroup, RunOutcome, together};
+pub use summary::{EndReason, Failure, Summary};
 
 use crate::{
-    rendezvous::{self, Fleet, FleetError},
+    rendezvous::{self, Membership, RendezvousError},
     results::MergeError,
 };
 
-/// What kept a run from its work.
+/// Why a run failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The experiment's or the topology's file.
     #[error(transparent)]
     File(#[from] Box<TopologyErrors>),
-    /// The schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// Loading, finding or unloading.
     #[error(transparent)]
     Session(#[from] SessionError),
-    /// Cgroups and hooks.
     #[error(transparent)]
     Identity(#[from] Box<IdentityError>),
-    /// Cgroups of the run.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// Changes of the network while it runs.
     #[error(transparent)]
     Live(#[from] Box<LiveError>),
-    /// A file or another thing of the system.
     #[error("{what}: {source}")]
-    System {
-        /// Operation and object.
-        what: String,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// Taking on the rights of a user.
+    System { what: String, source: io::Error },
     #[error(transparent)]
     User(#[from] UserError),
-    /// Something else is loaded.
     #[error(
         "another topology is loaded ({loaded}) than that of the experiment ({wanted}); \
          `emu unload` it first, or say `topology: loaded`"
     )]
-    OtherLoaded {
-        /// What is loaded.
-        loaded: String,
-        /// What was to be.
-        wanted: String,
-    },
-    /// Nothing is loaded and nothing may be.
+    OtherLoaded { loaded: String, wanted: String },
+    /// Nothing is loaded, and the options forbid loading.
     #[error("nothing is loaded in this network namespace, and --no-load forbids to load {0}")]
     NotLoaded(String),
-    /// The results have a place where others are.
-    #[error("{} is there already and not empty; name another folder with --out", .0.display())]
+    /// The folder of results is not empty.
+    #[error("{} exists and is not empty; choose another folder with --out", .0.display())]
     Exists(PathBuf),
-    /// A program is not on this machine.
-    #[error("{program}: there is no program `{name}` here; install it, or give its path")]
+    #[error("{program}: no program `{name}` on this machine; install it, or give its path")]
     NoProgram {
         /// Name in the experiment.
         program: String,
-        /// What was looked for.
+        /// Name or path of the executable.
         name: String,
     },
-    /// Hosts that would each choose a seed.
+    /// Without a seed in a file, each host would choose its own.
     #[error(
         "the topology has {0} hosts: give the experiment a `seed`, so that all of them follow one schedule"
     )]
     NoSeed(usize),
-    /// The machine cannot keep limits.
+    /// The machine does not have the controllers in version 2 of the cgroup tree.
     #[error(
         "`limits` need the controllers {} in the cgroup tree of version 2, which this machine \
          does not have there (`cat /proc/cgroups`); --no-limits runs without them",
         .0.join(" and ")
     )]
     NoController(Vec<&'static str>),
-    /// The other hosts of the run.
     #[error(transparent)]
-    Fleet(#[from] FleetError),
-    /// Their results.
+    Rendezvous(#[from] RendezvousError),
     #[error(transparent)]
     Merge(#[from] Box<MergeError>),
-    /// Looking at interfaces and addresses.
     #[error(transparent)]
     Netlink(#[from] Box<NetlinkError>),
-    /// The interface towards the other hosts is not there.
-    #[error("there is no interface {name:?} here towards the other hosts; `ip link` lists them")]
-    NoInterface {
-        /// Its name.
-        name: String,
-    },
-    /// The interface towards the other hosts is not clear.
+    #[error(
+        "this host has no interface {name:?}, which is to lead to the other hosts; `ip link` lists them"
+    )]
+    NoInterface { name: String },
+    /// Several interfaces, or none, may lead to the other hosts.
     #[error(
         "which interface leads to the other hosts? {}; say --interface NAME, or `hosts` in the topology",
         if names.is_empty() { "none has an address".to_owned() } else { format!("{} have addresses", names.join(", ")) }
@@ -158,8 +133,8 @@ pub enum RunError {
         /// The clock that this system has.
         here: &'static str,
     },
-    /// The common start is over.
-    #[error("the start is {0:?} ago")]
+    /// The common start is in the past.
+    #[error("the start time is {0:?} in the past; give a later --start-at")]
     TooLate(Duration),
 }
 
@@ -170,67 +145,59 @@ impl RunError {
     }
 }
 
-/// How to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Folder of the results.
+    /// Folder of results.
     pub out: PathBuf,
-    /// Which of the topology's hosts this is.
+    /// The host of the topology that this machine is.
     pub host: Option<String>,
-    /// When the run starts; none: as soon as everything is there.
+    /// Start of the run; `None`: as soon as everything is loaded.
     pub start_at: Option<SystemTime>,
-    /// Whether the topology may be loaded.
     pub may_load: bool,
-    /// Whether limits are kept, or passed over.
+    /// Whether limits are enforced.
     pub keep_limits: bool,
-    /// Whether working folders stay.
+    /// Whether the working folders are kept.
     pub keep_work: bool,
-    /// Who the programs run as; none: as we are.
+    /// User that the programs run as; `None`: the current one.
     pub person: Option<Person>,
-    /// The clock that is asked for, if the experiment does not say; none: any.
+    /// The clock that the user asks for; `None`: that of the experiment, or any.
     pub clock: Option<Clock>,
-    /// Command that calls [`guard`] with its last argument; none: no guardian.
+    /// Command that calls [`guard`] with its last argument; `None`: no guardian.
     pub guardian: Option<Vec<OsString>>,
 }
 
-/// How a run stands.
+/// Progress of a run.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Progress {
-    /// Time since the start.
     pub elapsed: Duration,
-    /// Processes of the schedule.
+    /// Number of processes in the schedule.
     pub processes: usize,
-    /// That have not started yet, or are between two sessions.
+    /// Number of processes that have not started yet, or are between two sessions.
     pub waiting: usize,
-    /// That run.
     pub running: usize,
-    /// That have ended well.
+    /// Number of processes that have ended without failure.
     pub done: usize,
-    /// That have failed.
     pub failed: usize,
-    /// What vnodes send, in bits per second.
     pub sent_bits_per_s: f64,
-    /// What they receive, in bits per second.
     pub received_bits_per_s: f64,
-    /// Packets that were dropped on their lines since the start.
+    /// Packets dropped in pipes since the start.
     pub drops: u64,
 }
 
-/// Who watches a run.
+/// Receives the progress of a run.
 pub trait Observer {
-    /// Something worth a line.
-    fn note(&mut self, words: &str);
-    /// How it stands, a few times each second.
+    /// Reports an event that is worth a line.
+    fn note(&mut self, text: &str);
+    /// Reports the progress, a few times per second.
     fn progress(&mut self, progress: &Progress);
 }
 
-/// Runs an experiment to its end and writes its results.
+/// Runs an experiment to completion and writes its results.
 ///
-/// Needs root. Blocks; SIGINT and SIGTERM end it early, and cleanly.
+/// Needs root. Blocks; SIGINT and SIGTERM end the run early and cleanly.
 ///
-/// # Errors
-/// [`RunError`]: what kept it from starting, or from cleaning up. Programs that fail
-/// are no errors; they are in the summary.
+/// # Errors Why the run could not start or clean up. A program that fails is not an error; it
+/// is in the summary.
 pub fn run(
     input: &Input,
     options: &Options,
@@ -239,11 +206,11 @@ pub fn run(
     run_with(input, options, None, observer)
 }
 
-/// The same, together with other hosts.
+/// Runs the part of this host, as a member of a run on several hosts if there is one.
 fn run_with(
     input: &Input,
     options: &Options,
-    fleet: Option<&Fleet>,
+    membership: Option<&Membership>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
     let schedule = input.schedule(options.host.as_deref())?;
@@ -251,10 +218,12 @@ fn run_with(
         .enable_all()
         .build()
         .map_err(RunError::system("set up timers and signals"))?;
-    runtime.block_on(whole(input, options, &schedule, fleet, observer))
+    runtime.block_on(run_schedule(
+        input, options, &schedule, membership, observer,
+    ))
 }
 
-/// Fails where the clock is not the one that is asked for.
+/// Fails if the system's clock is not the one that the user asks for.
 fn has_clock(wanted: Option<Clock>) -> Result<(), RunError> {
     let is_virtual = emu_kernel::clock::page().is_some();
     let names = |is_virtual| match is_virtual {
@@ -274,28 +243,29 @@ fn has_clock(wanted: Option<Clock>) -> Result<(), RunError> {
     }
 }
 
-async fn whole(
+async fn run_schedule(
     input: &Input,
     options: &Options,
     schedule: &Schedule,
-    fleet: Option<&Fleet>,
+    membership: Option<&Membership>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
     let begin = SystemTime::now();
     has_clock(options.clock.or(input.experiment.clock))?;
-    // Signals are ours from here on: nothing has been changed yet.
+    // From here on signals end the run cleanly; nothing has been changed yet.
     let signals = supervisor::Signals::new()?;
     let programs = input.programs()?;
     let person = options.person.as_ref();
-    let files = match fleet {
-        Some(fleet) => {
+    let files = match membership {
+        Some(membership) => {
             let host = options.host.as_deref().unwrap_or_default();
             let below = rendezvous::results_of(host);
-            files::Files::create_in(fleet.folder(), &below, person)?
+            files::Files::create_in(membership.folder(), &below, person)?
         }
         None => files::Files::create(&options.out, person)?,
     };
-    // With the rights of whoever gets the results: the digest of a file tells of it.
+    // With the rights of the user who gets the results, since a digest discloses the content
+    // of a file.
     let of = || environment::of(input, schedule, &programs);
     let mut environment = user::with_files_of(person, of)?;
     files.inputs(input, schedule, &environment)?;
@@ -311,7 +281,7 @@ async fn whole(
             programs: &programs,
             files: &files,
             network: &network,
-            fleet,
+            membership,
             guardian: &mut guardian,
             observer,
             name: &name,

@@ -1,6 +1,5 @@
-//! A run over several hosts that share the folder of the results: they meet there,
-//! load, start at one time, and end together; one of them merges what all have
-//! written.
+//! A run on several hosts that share the folder of results: they wait for each other, load,
+//! start at the same time, and end together; one of them merges the results.
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -17,126 +16,125 @@ use emu_model::{plan::PlanError, topology};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Input, Observer, Options, RunError, Summary, Why,
+    EndReason, Input, Observer, Options, RunError, Summary,
     supervisor::{Signals, Supervisor},
 };
 use crate::{
-    rendezvous::{self, Fleet, Here, Luggage, OnLoss, Terms, There, Word},
+    rendezvous::{
+        self, ClusterView, HostStatus, JoinInfo, LocalStatus, Membership, OnLoss, RendezvousConfig,
+    },
     results::{self, Merged},
 };
 
-/// Longest wait for the other hosts' results, once this one's are written. Hosts
-/// that fall silent are not waited for.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// Time between two looks for the common start.
-const GLANCE: Duration = Duration::from_millis(50);
+/// Longest wait for the other hosts' results, after this host's are written. Lost hosts are
+/// not waited for.
+const RESULTS_TIMEOUT: Duration = Duration::from_secs(600);
+/// Time between two polls for the common start.
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// This host among those of the run.
+/// This host among the hosts of the run.
 #[derive(Debug, Clone)]
-pub struct Company {
-    /// Its number, from 0.
+pub struct HostGroup {
+    /// From 0.
     pub rank: usize,
-    /// Number of all.
+    /// Number of hosts.
     pub size: usize,
-    /// What happens when one is lost in mid-run.
     pub on_loss: OnLoss,
-    /// How long the others may take to come, and then to load.
+    /// Time limit for the other hosts to join, and then to load.
     pub within: Duration,
-    /// A host that has said nothing for so long is lost.
+    /// A host is lost if its heartbeat does not change for this time.
     pub lost_after: Duration,
-    /// Interface towards the others; none: the one there is, or the default route's.
-    /// Not asked for where the topology names it.
+    /// Interface towards the other hosts; `None`: the only one, or that of the default route.
+    /// Not used if the topology names the interface.
     pub interface: Option<String>,
 }
 
-/// What a host has at the end.
 #[derive(Debug)]
-pub enum Ending {
-    /// What came of all: the first host's.
+pub enum RunOutcome {
+    /// The merged results, on the first live host.
     Whole(Box<Merged>),
-    /// What came of its own part.
+    /// The summary of this host, on all others.
     Part(Box<Summary>),
 }
 
-impl Ending {
-    /// Whether all went as it should.
+impl RunOutcome {
+    /// Whether no process failed and the run was not aborted.
     pub fn is_good(&self) -> bool {
         match self {
-            Ending::Whole(merged) => merged.is_good(),
-            Ending::Part(summary) => summary.is_good(),
+            RunOutcome::Whole(merged) => merged.is_good(),
+            RunOutcome::Part(summary) => summary.is_good(),
         }
     }
 }
 
-/// Runs this host's part of an experiment, together with the others'. The folder in
-/// `options` is the one that all share.
+/// Runs this host's part of an experiment, together with the other hosts. The folder in
+/// `options` is the shared one.
 ///
-/// # Errors
-/// [`RunError`]; the other hosts hear of it and stop.
+/// # Errors Why this host failed; the other hosts read the reason and stop.
 pub fn together(
     input: &mut Input,
     options: &Options,
-    company: &Company,
+    group: &HostGroup,
     observer: &mut dyn Observer,
-) -> Result<Ending, RunError> {
-    let names = names(input, company)?;
-    let (interface, addresses) = way_out(input, company)?;
-    let terms = Terms {
+) -> Result<RunOutcome, RunError> {
+    let names = names(input, group)?;
+    let (interface, addresses) = peer_interface(input, group)?;
+    let config = RendezvousConfig {
         folder: options.out.clone(),
-        rank: company.rank,
+        rank: group.rank,
         digest: digest(input),
-        on_loss: company.on_loss,
-        within: company.within,
-        lost_after: company.lost_after,
+        on_loss: group.on_loss,
+        within: group.within,
+        lost_after: group.lost_after,
         names,
     };
-    let own = terms.names[company.rank].clone();
-    let luggage = Luggage {
+    let own = config.names[group.rank].clone();
+    let info = JoinInfo {
         programs: input.experiment.programs.len(),
         seed: input.seed,
         interface,
         addresses: addresses.iter().map(ipnet::IpNet::addr).collect(),
     };
-    let fleet = Fleet::join(terms, luggage)?;
+    let membership = Membership::join(config, info)?;
     let part = Options {
         out: options.out.join(rendezvous::results_of(&own)),
         host: Some(own),
         start_at: None,
         ..options.clone()
     };
-    let outcome = meet(&fleet, input, &addresses, observer)
-        .and_then(|()| super::run_with(input, &part, Some(&fleet), observer));
+    let outcome = meet(&membership, input, &addresses, observer)
+        .and_then(|()| super::run_with(input, &part, Some(&membership), observer));
     let summary = match outcome {
         Ok(summary) => summary,
         Err(error) => {
-            fleet.finish(Some(error.to_string()), Duration::ZERO);
+            membership.finish(Some(error.to_string()), Duration::ZERO);
             return Err(error);
         }
     };
-    let leads = fleet.leads();
+    let leads = membership.leads();
     if leads {
-        observer.note("waits for the results of the other hosts");
+        observer.note("waiting for the results of the other hosts");
     }
-    let folder = fleet.folder().again();
+    let folder = membership.folder().again();
     let folder = folder.map_err(RunError::system("open the results"))?;
-    fleet.finish(None, PATIENCE);
+    membership.finish(None, RESULTS_TIMEOUT);
     if !leads {
-        return Ok(Ending::Part(Box::new(summary)));
+        return Ok(RunOutcome::Part(Box::new(summary)));
     }
-    let (parts, words) = results::shared(&folder).map_err(Box::new)?;
-    let merged = results::merge(&parts, &words, &folder, true).map_err(Box::new)?;
+    let (parts, statuses) = results::shared(&folder).map_err(Box::new)?;
+    let merged = results::merge(&parts, &statuses, &folder, true).map_err(Box::new)?;
     if let Some(o) = options.person.as_ref().map(Person::credentials) {
         let given = folder.give_all(o.uid, o.gid);
-        given.map_err(RunError::system("hand over the results"))?;
+        given.map_err(RunError::system("give the results to the user"))?;
     }
-    Ok(Ending::Whole(Box::new(merged)))
+    Ok(RunOutcome::Whole(Box::new(merged)))
 }
 
-/// The hosts' names; where the topology has hosts, there are as many as asked for
-/// afterwards.
-fn names(input: &mut Input, company: &Company) -> Result<Vec<String>, RunError> {
+/// The names of the hosts. If the topology has hosts, it is resized to the number of hosts of
+/// the run.
+fn names(input: &mut Input, group: &HostGroup) -> Result<Vec<String>, RunError> {
     let plan_error = |e: PlanError| SessionError::Plan(e);
-    let (rank, size) = (company.rank, company.size);
+    let (rank, size) = (group.rank, group.size);
     if rank >= size {
         return Err(plan_error(PlanError::Rank { rank, size }).into());
     }
@@ -150,7 +148,7 @@ fn names(input: &mut Input, company: &Company) -> Result<Vec<String>, RunError> 
     Ok(topology.hosts.iter().map(|h| h.name.clone()).collect())
 }
 
-/// What all hosts must have alike.
+/// Digest of the inputs that must be equal on all hosts.
 fn digest(input: &Input) -> String {
     let mut hash = Sha256::new();
     hash.update(input.text.as_bytes());
@@ -159,8 +157,11 @@ fn digest(input: &Input) -> String {
     hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The interface towards the others, and this host's addresses there.
-fn way_out(input: &Input, company: &Company) -> Result<(String, Vec<ipnet::IpNet>), RunError> {
+/// The interface towards the other hosts, and this host's addresses on it.
+fn peer_interface(
+    input: &Input,
+    group: &HostGroup,
+) -> Result<(String, Vec<ipnet::IpNet>), RunError> {
     let failed = |e: NetlinkError| RunError::Netlink(Box::new(e));
     let mut netlink = Netlink::open().map_err(failed)?;
     let links = link::links(&mut netlink).map_err(failed)?;
@@ -174,8 +175,8 @@ fn way_out(input: &Input, company: &Company) -> Result<(String, Vec<ipnet::IpNet
         own.filter(usable).collect()
     };
     let hosts = &input.experiment.topology.hosts;
-    let said = hosts.get(company.rank).map(|h| h.interface.clone());
-    if let Some(name) = said.or_else(|| company.interface.clone()) {
+    let said = hosts.get(group.rank).map(|h| h.interface.clone());
+    if let Some(name) = said.or_else(|| group.interface.clone()) {
         let found = links.iter().find(|l| l.name == name);
         let found = found.ok_or_else(|| RunError::NoInterface { name: name.clone() })?;
         return Ok((name, of(found.index)));
@@ -198,36 +199,36 @@ fn way_out(input: &Input, company: &Company) -> Result<(String, Vec<ipnet::IpNet
     }
 }
 
-/// Waits for the other hosts, and learns from them what this one must know.
+/// Waits for the other hosts, and takes over from their status what this host needs to know.
 fn meet(
-    fleet: &Fleet,
+    membership: &Membership,
     input: &mut Input,
     own: &[ipnet::IpNet],
     observer: &mut dyn Observer,
 ) -> Result<(), RunError> {
-    observer.note("waits for the other hosts");
-    // Nothing has been changed yet: a signal may end us as it does others.
-    let words = fleet.gather(&|| false)?.unwrap_or_default();
-    let Some(first) = words.first() else {
+    observer.note("waiting for the other hosts");
+    // Nothing has been changed yet, so a signal may end the process without cleaning up.
+    let statuses = membership.wait_for_all(&|| false)?.unwrap_or_default();
+    let Some(first) = statuses.first() else {
         return Ok(());
     };
-    // Said in a file it is the same everywhere; else the first host's counts.
+    // A seed from a file is the same on all hosts; otherwise the first host's seed holds.
     input.seed = first.seed;
-    fleet.compare_clocks(first);
+    membership.compare_clocks(first);
     if input.experiment.topology.hosts.is_empty() {
-        let text = with_hosts(input, &words);
+        let text = with_hosts(input, &statuses);
         let name = input.topology_file.display().to_string();
         let parsed = topology::parse(&text, &name).map_err(Box::new)?;
         input.experiment.topology = parsed;
         input.topology_text = text;
-    } else if let Some(strange) = stranger(input, &words, own) {
+    } else if let Some(strange) = address_conflict(input, &statuses, own) {
         observer.note(&strange);
     }
     Ok(())
 }
 
-/// The topology with the hosts of this run, the same text on all of them.
-fn with_hosts(input: &Input, words: &[Word]) -> String {
+/// The topology with the hosts of this run; the text is the same on all hosts.
+fn with_hosts(input: &Input, statuses: &[HostStatus]) -> String {
     let mut text = input.topology_text.trim_end().to_owned();
     text += "\n\n# The hosts of this run.\n";
     if input.experiment.topology.placement.is_none() {
@@ -237,59 +238,63 @@ fn with_hosts(input: &Input, words: &[Word]) -> String {
     let families: BTreeSet<bool> = (input.experiment.topology.groups.iter())
         .map(|g| g.prefix.addr().is_ipv4())
         .collect();
-    for word in words {
-        let of = |four: bool| word.addresses.iter().find(|a| a.is_ipv4() == four);
+    for status in statuses {
+        let of = |four: bool| status.addresses.iter().find(|a| a.is_ipv4() == four);
         let addresses: Vec<String> = families
             .iter()
             .filter_map(|four| Some(format!("'{}'", of(*four)?)))
             .collect();
-        // As strings of JSON, which are YAML's too: what another host says is text.
+        // Quoted as JSON strings, which are valid YAML: text from another host is data only.
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
         text += &format!(
             "  - {{name: {}, interface: {}, address: [{}]}}\n",
-            quoted(&word.host),
-            quoted(&word.interface),
+            quoted(&status.host),
+            quoted(&status.interface),
             addresses.join(", ")
         );
     }
     text
 }
 
-/// What the topology says of a host's address and is not so.
-fn stranger(input: &Input, words: &[Word], own: &[ipnet::IpNet]) -> Option<String> {
+/// Describes an address that the topology gives to a host that does not have it.
+fn address_conflict(
+    input: &Input,
+    statuses: &[HostStatus],
+    own: &[ipnet::IpNet],
+) -> Option<String> {
     let hosts = &input.experiment.topology.hosts;
-    hosts.iter().zip(words).find_map(|(host, word)| {
+    hosts.iter().zip(statuses).find_map(|(host, status)| {
         let wrong = host
             .addresses
             .iter()
-            .find(|a| !word.addresses.contains(a))?;
+            .find(|a| !status.addresses.contains(a))?;
         let near = own.iter().any(|net| net.contains(wrong));
         near.then(|| {
             format!(
-                "WARNING: the topology has {} at {wrong}, and {} has {:?}; leave `hosts` out \
-                 and emu takes what is there",
-                host.name, word.machine, word.addresses
+                "WARNING: the topology gives {} the address {wrong}, but {} has {:?}; without `hosts` \
+                 in the topology, emu uses the addresses that the hosts have",
+                host.name, status.machine, status.addresses
             )
         })
     })
 }
 
 impl Supervisor<'_> {
-    /// Says that this host could start, and waits for the common start; whether a
-    /// signal came first.
+    /// Publishes that this host could start, and waits for the common start. Returns whether
+    /// a signal came first.
     pub(super) async fn start_together(
         &mut self,
-        fleet: &Fleet,
+        membership: &Membership,
         signals: &mut Signals,
     ) -> Result<bool, RunError> {
-        fleet.loaded();
+        membership.set_loaded();
         let begin = Instant::now();
         let start = loop {
-            if let Some(start) = fleet.start(begin.elapsed())? {
+            if let Some(start) = membership.start(begin.elapsed())? {
                 break start;
             }
             tokio::select! {
-                () = tokio::time::sleep(GLANCE) => {}
+                () = tokio::time::sleep(READY_POLL_INTERVAL) => {}
                 () = signals.any() => return Ok(true),
             }
         };
@@ -304,40 +309,42 @@ impl Supervisor<'_> {
         })
     }
 
-    /// Tells the other hosts how this one stands, and hears how they do.
-    pub(super) fn exchange(&mut self, fleet: &Fleet, ended: Option<Why>) {
+    /// Publishes the status of this host, and reads the decisions for all.
+    pub(super) fn exchange(&mut self, membership: &Membership, ended: Option<EndReason>) {
         let stop = ended.and_then(|why| match why {
-            Why::Complete | Why::Duration | Why::Elsewhere => None,
-            Why::Failures => Some("too many failures".to_owned()),
-            Why::Interrupted => Some("interrupted".to_owned()),
-            Why::Broken => Some(
+            EndReason::Complete | EndReason::Duration | EndReason::Elsewhere => None,
+            EndReason::Failures => Some("too many failures".to_owned()),
+            EndReason::Interrupted => Some("interrupted".to_owned()),
+            EndReason::Broken => Some(
                 self.broken
                     .clone()
                     .unwrap_or_else(|| "broken off".to_owned()),
             ),
         });
-        fleet.tell(&Here {
+        membership.publish(&LocalStatus {
             ready: self.gate.ready_here(),
-            failed: self.slots.iter().filter(|s| s.failed).count(),
+            failed: self.states.iter().filter(|s| s.failed).count(),
             over: ended.is_some() || self.all_ended(),
             stop,
         });
-        let there = fleet.there();
-        self.gate.ready_elsewhere(&there.ready);
-        for host in &there.lost {
-            if !self.there.lost.contains(host) {
-                self.parts.observer.note(&format!("{host} fell silent"));
+        let view = membership.view();
+        self.gate.ready_elsewhere(&view.ready);
+        for host in &view.lost {
+            if !self.cluster.lost.contains(host) {
+                self.parts
+                    .observer
+                    .note(&format!("{host} missed its heartbeats"));
             }
         }
-        self.there = there;
+        self.cluster = view;
     }
 
-    /// Whether the run is over as far as the other hosts go, and why.
-    pub(super) fn over_together(&self) -> Option<Why> {
-        let There { over, stop, .. } = &self.there;
+    /// Why the run is over according to the other hosts, if it is.
+    pub(super) fn over_together(&self) -> Option<EndReason> {
+        let ClusterView { over, stop, .. } = &self.cluster;
         match (stop, over) {
-            (Some(_), _) => Some(Why::Elsewhere),
-            (None, true) => Some(Why::Complete),
+            (Some(_), _) => Some(EndReason::Elsewhere),
+            (None, true) => Some(EndReason::Complete),
             (None, false) => None,
         }
     }

@@ -1,5 +1,5 @@
-//! The emulated network of a run: loaded for it or found, its timed events, and
-//! vnodes that go dark.
+//! The emulated network of a run: finding or loading it, its timed events, and disconnected
+//! vnodes.
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -22,16 +22,13 @@ use emu_model::{plan::Plan, topology::Target};
 
 use super::{Input, Observer, Options, RunError, guardian::Guardian};
 
-/// The network of a run.
 pub(super) struct Network {
-    /// What is loaded.
     pub loaded: Loaded,
-    /// Its maps.
     pub maps: Maps,
-    /// Whether the run loaded it.
+    /// Whether the run loaded the topology, and so unloads it.
     ours: bool,
     live: RefCell<Live>,
-    /// How many programs keep a vnode dark.
+    /// Number of programs that keep a vnode disconnected.
     dark: RefCell<HashMap<IpAddr, usize>>,
 }
 
@@ -92,7 +89,7 @@ impl Network {
         })
     }
 
-    /// Makes the topology's timed events happen from now on.
+    /// Starts the clock of the topology's timed events.
     pub fn start_clock(&self) -> Option<Events> {
         let topology = &self.loaded.topology;
         if topology.events.is_empty() && topology.traces.is_empty() {
@@ -102,7 +99,7 @@ impl Network {
         let happened = Arc::new(Mutex::new(Vec::new()));
         let thread = {
             let (stop, happened) = (Arc::clone(&stop), Arc::clone(&happened));
-            // In this network namespace, which threads inherit.
+            // A thread inherits the network namespace.
             thread::spawn(move || follow(&stop, &happened))
         };
         Some(Events {
@@ -112,7 +109,7 @@ impl Network {
         })
     }
 
-    /// Takes the network of a vnode away for one program more, or for one less.
+    /// Disconnects a vnode for one more program, or for one fewer.
     pub fn set_dark(
         &self,
         vnode: IpAddr,
@@ -142,8 +139,7 @@ impl Network {
         Ok(())
     }
 
-    /// Gives back the network of those that are dark, and unloads what the run
-    /// loaded.
+    /// Connects all disconnected vnodes again, and unloads what the run loaded.
     pub fn finish(self) -> Result<(), RunError> {
         if self.ours {
             drop(self.maps);
@@ -162,7 +158,7 @@ impl Network {
     }
 }
 
-/// Whether what is loaded is the experiment's topology, on this host.
+/// Fails unless the loaded topology is that of the experiment, on this host.
 fn same(input: &Input, loaded: &Loaded, host: Option<&str>) -> Result<(), RunError> {
     let name = |host: Option<&str>| host.map(|h| format!(" as {h}")).unwrap_or_default();
     let other_host = host.is_some() && loaded.state.host.as_deref() != host;
@@ -182,22 +178,21 @@ fn load(input: &Input, plan: &Plan) -> Result<(), RunError> {
     Ok(())
 }
 
-/// A timed event that happened.
+/// A timed event that has run.
 #[derive(Debug, Clone, serde::Serialize)]
 pub(super) struct Event {
-    /// When it was due, since the start.
+    /// Due time, since the start.
     pub at_s: f64,
-    /// How much later it began.
+    /// Delay between the due time and the event.
     pub late_ms: f64,
-    /// What.
+    /// Description of the event.
     pub event: String,
-    /// Whether it was done.
     pub ok: bool,
-    /// Why not.
+    /// The error, or empty.
     pub error: String,
 }
 
-/// The topology's events while they happen.
+/// The thread that runs the topology's events.
 pub(super) struct Events {
     stop: Arc<AtomicBool>,
     happened: Arc<Mutex<Vec<Event>>>,
@@ -205,7 +200,7 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// Stops the clock, and says what happened.
+    /// Stops the clock, and returns the events that have run.
     pub fn finish(mut self) -> Vec<Event> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {

@@ -1,27 +1,27 @@
-//! Files that programs were to leave behind, and which of them are missing.
+//! Files that programs should leave behind, and warnings about missing ones.
 use emu_model::experiment::{Process, Program};
 
 use super::{RunError, Summary, supervisor::Supervisor};
 
 impl Supervisor<'_> {
-    /// Collects what the last sessions left, and says what is missing of all that ended
-    /// without a failure.
+    /// Collects the files of the last sessions, and warns about files that are missing though
+    /// the process did not fail.
     pub(super) fn collect(&mut self, summary: &mut Summary) -> Result<(), RunError> {
         for (id, process) in self.parts.schedule.processes.iter().enumerate() {
             let patterns = &self.program(id).collect;
-            if self.slots[id].starts > 0 && !patterns.is_empty() {
+            if self.states[id].starts > 0 && !patterns.is_empty() {
                 let counts = self.parts.files.collect(process, patterns, None)?;
-                self.slots[id].has_collected(&counts);
+                self.states[id].has_collected(&counts);
             }
         }
-        let counts = self.slots.iter().flat_map(|slot| &slot.collected);
+        let counts = self.states.iter().flat_map(|state| &state.collected);
         summary.collected = counts.sum();
         let programs = &self.parts.input.experiment.programs;
         for (index, program) in programs.iter().enumerate() {
-            let processes = self.parts.schedule.processes.iter().zip(&self.slots);
+            let processes = self.parts.schedule.processes.iter().zip(&self.states);
             let of: Vec<(&Process, &[usize])> = processes
-                .filter(|(p, slot)| p.program_index == index && slot.starts > 0 && !slot.failed)
-                .map(|(process, slot)| (process, &slot.collected[..]))
+                .filter(|(p, state)| p.program_index == index && state.starts > 0 && !state.failed)
+                .map(|(process, state)| (process, &state.collected[..]))
                 .collect();
             summary.warnings.extend(missing(program, &of));
         }
@@ -29,7 +29,7 @@ impl Supervisor<'_> {
     }
 }
 
-/// A line for each pattern that some processes have nothing of.
+/// One line for each pattern that matches no file of some process.
 fn missing(program: &Program, processes: &[(&Process, &[usize])]) -> Vec<String> {
     let patterns = program.collect.iter().enumerate();
     let line = |(at, pattern): (usize, &String)| {

@@ -1,4 +1,4 @@
-//! Starting and ending one process, as the supervisor does it.
+//! Starts and ends one process on behalf of the supervisor.
 use std::{
     fs::File,
     os::{fd::AsFd, unix::ffi::OsStrExt},
@@ -12,12 +12,12 @@ use super::{
     RunError,
     gate::ProcessId,
     record::{self, Cause, Row, seconds},
-    slot::{Action, Due, Running},
     summary::{Failure, Summary},
     supervisor::Supervisor,
+    timers::{Action, Running, Timer},
 };
 
-/// Names the vnode for the program, as `emu exec` does.
+/// Environment variable with the vnode's address, as in `emu exec`.
 const VNODE_VARIABLE: &str = "EMU_VNODE";
 
 fn number(signal: Signal) -> i32 {
@@ -33,19 +33,19 @@ fn number(signal: Signal) -> i32 {
 }
 
 impl Supervisor<'_> {
-    /// Does what is due.
-    pub(super) fn act(&mut self, due: Due, summary: &mut Summary) -> Result<(), RunError> {
+    /// Runs a timer's action.
+    pub(super) fn act(&mut self, due: Timer, summary: &mut Summary) -> Result<(), RunError> {
         let id = due.process;
         match due.action {
             Action::Start => self.start_session(id, due.at, summary),
             Action::End => self.end_session(id),
             Action::Kill(starts) => {
-                let slot = &mut self.slots[id];
-                if let (Some(running), Some(place)) = (&mut slot.running, &slot.place)
-                    && slot.starts == starts
+                let state = &mut self.states[id];
+                if let (Some(running), Some(cgroup)) = (&mut state.running, &state.cgroup)
+                    && state.starts == starts
                 {
                     running.killed = true;
-                    place.kill();
+                    cgroup.kill();
                 }
                 Ok(())
             }
@@ -59,25 +59,25 @@ impl Supervisor<'_> {
         summary: &mut Summary,
     ) -> Result<(), RunError> {
         let process = self.process(id);
-        if self.slots[id].dark {
-            self.slots[id].dark = false;
+        if self.states[id].dark {
+            self.states[id].dark = false;
             let (network, vnode) = (self.parts.network, process.vnode);
             network.set_dark(vnode, false, self.parts.guardian)?;
         }
-        let slot = &mut self.slots[id];
-        if let Some(base) = slot.base
-            && let Some(to) = process.sessions[slot.session].to
+        let state = &mut self.states[id];
+        if let Some(base) = state.base
+            && let Some(to) = process.sessions[state.session].to
         {
-            self.agenda.plan(base + to, id, Action::End);
+            self.timers.schedule(base + to, id, Action::End);
         }
-        match &slot.running {
-            // It was unplugged, and runs on.
+        match &state.running {
+            // The process was only disconnected, and is still running.
             Some(running) if running.cause.is_none() => return Ok(()),
             Some(_) => {
-                // It has not made use of its grace.
-                slot.again = true;
-                if let Some(place) = &slot.place {
-                    place.kill();
+                // The process is still in its grace period, which ends now.
+                state.again = true;
+                if let Some(cgroup) = &state.cgroup {
+                    cgroup.kill();
                 }
                 return Ok(());
             }
@@ -96,34 +96,34 @@ impl Supervisor<'_> {
         let begin = Instant::now();
         match self.spawn(id)? {
             Ok(spawned) => {
-                let slot = &mut self.slots[id];
-                slot.running = Some(Running {
+                let state = &mut self.states[id];
+                state.running = Some(Running {
                     pid: spawned.pid,
                     planned,
                     started: begin,
                     cause: None,
                     killed: false,
                 });
-                slot.starts += 1;
+                state.starts += 1;
                 summary.started += 1;
                 self.late.push(begin.saturating_duration_since(planned));
                 self.watch(id, spawned)
             }
-            Err(words) => {
+            Err(error) => {
                 let program = process.program.clone();
                 summary.failure(Failure {
                     program: program.clone(),
                     vnode: process.name.clone(),
-                    what: format!("could not be started: {words}"),
+                    what: format!("could not be started: {error}"),
                     last_words: None,
                 });
-                let slot = &mut self.slots[id];
-                slot.failed = true;
-                // Its next session is another try.
-                slot.finished = slot.session + 1 >= process.sessions.len();
-                slot.starts += 1;
+                let state = &mut self.states[id];
+                state.failed = true;
+                // The next session is another attempt.
+                state.finished = state.session + 1 >= process.sessions.len();
+                state.starts += 1;
                 let at = seconds(begin - self.start);
-                let session = slot.session + 1;
+                let session = state.session + 1;
                 self.record.add(&Row {
                     vnode: process.vnode,
                     name: &process.name,
@@ -147,31 +147,31 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Starts the program; the inner error is in words for people.
+    /// Starts the program; the inner error is the reason for the summary.
     fn spawn(&mut self, id: ProcessId) -> Result<Result<Spawned, String>, RunError> {
         let (process, program) = (self.process(id), self.program(id));
         let files = self.parts.files;
         let lose = program.churn.as_ref().is_some_and(|c| !c.keep_state);
-        let slot = &mut self.slots[id];
-        let fresh = lose && slot.starts > 0;
+        let state = &mut self.states[id];
+        let fresh = lose && state.starts > 0;
         if fresh && !program.collect.is_empty() {
-            let session = Some(slot.starts);
-            slot.has_collected(&files.collect(process, &program.collect, session)?);
+            let session = Some(state.starts);
+            state.has_collected(&files.collect(process, &program.collect, session)?);
         }
         let work = files.make_work(process, fresh)?;
         let [output, errors] = files.logs(process)?;
-        if let Some(cohort) = &mut self.cohort {
-            // A fresh one each time, see `kernel::spawn`.
-            let name = format!("{}.{}", process.program, slot.starts + 1);
-            let place = cohort
-                .place(process.vnode, &name)
+        if let Some(run_cgroup) = &mut self.run_cgroup {
+            // A new cgroup each time, see `kernel::spawn`.
+            let name = format!("{}.{}", process.program, state.starts + 1);
+            let cgroup = run_cgroup
+                .process_cgroup(process.vnode, &name)
                 .map_err(|e| RunError::Identity(Box::new(e)))?;
             if self.parts.options.keep_limits {
-                super::limits::limit(&place, &program.limits)?;
+                super::limits::limit(&cgroup, &program.limits)?;
             }
-            slot.place = Some(place);
+            state.cgroup = Some(cgroup);
         }
-        let Some(place) = &slot.place else {
+        let Some(cgroup) = &state.cgroup else {
             return Ok(Err("the run is over".to_owned()));
         };
         let null = File::open("/dev/null").map_err(RunError::system("open /dev/null"))?;
@@ -185,7 +185,7 @@ impl Supervisor<'_> {
             env: &env,
             folder: work.as_fd(),
             streams: [null.as_fd(), output.as_fd(), errors.as_fd()],
-            cgroup: place.folder().as_fd(),
+            cgroup: cgroup.folder().as_fd(),
             user: user.as_ref(),
             open_files: self.open_files,
             nice: Some(self.nice),
@@ -193,7 +193,7 @@ impl Supervisor<'_> {
         Ok(spawned.map_err(|e| e.to_string()))
     }
 
-    /// Tells the loop when a program has ended.
+    /// Notifies the loop when a program has ended.
     fn watch(&mut self, id: ProcessId, spawned: Spawned) -> Result<(), RunError> {
         let watch = spawn::Watch::new(spawned.fd).map_err(RunError::system("watch a process"))?;
         let exits = self.exits.clone();
@@ -204,27 +204,27 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// A session's time is over.
+    /// Runs the end of a session.
     fn end_session(&mut self, id: ProcessId) -> Result<(), RunError> {
         let (process, program) = (self.process(id), self.program(id));
-        let slot = &mut self.slots[id];
-        let session = process.sessions[slot.session];
+        let state = &mut self.states[id];
+        let session = process.sessions[state.session];
         let life = program.lasts.map(|l| process.sessions[0].from + l);
         let leaves = program.churn.as_ref().filter(|_| session.to != life);
-        slot.session += 1;
-        slot.again = false;
-        let next = process.sessions.get(slot.session);
-        if let (Some(next), Some(base)) = (next, slot.base) {
-            self.agenda.plan(base + next.from, id, Action::Start);
-        } else if slot.running.is_none() {
-            slot.finished = true;
+        state.session += 1;
+        state.again = false;
+        let next = process.sessions.get(state.session);
+        if let (Some(next), Some(base)) = (next, state.base) {
+            self.timers.schedule(base + next.from, id, Action::Start);
+        } else if state.running.is_none() {
+            state.finished = true;
         }
         let Some(churn) = leaves else {
             self.stop(id, Cause::Stopped);
             return Ok(());
         };
-        if churn.leave.is_dark() && !slot.dark {
-            slot.dark = true;
+        if churn.leave.is_dark() && !state.dark {
+            state.dark = true;
             let network = self.parts.network;
             network.set_dark(process.vnode, true, self.parts.guardian)?;
         }
@@ -232,58 +232,58 @@ impl Supervisor<'_> {
             Leave::Term => self.stop(id, Cause::Left),
             Leave::Unplug => {}
             Leave::Kill | Leave::Dark => {
-                let slot = &mut self.slots[id];
-                if let (Some(running), Some(place)) = (&mut slot.running, &slot.place) {
+                let state = &mut self.states[id];
+                if let (Some(running), Some(cgroup)) = (&mut state.running, &state.cgroup) {
                     running.cause = Some(Cause::Left);
-                    place.kill();
+                    cgroup.kill();
                 }
             }
         }
         Ok(())
     }
 
-    /// Asks a program to stop, and plans what follows if it does not.
+    /// Sends the stop signal, and plans SIGKILL after the grace period.
     pub(super) fn stop(&mut self, id: ProcessId, cause: Cause) {
         let stop = self.program(id).stop;
-        let slot = &mut self.slots[id];
-        if let (Some(running), Some(place)) = (&mut slot.running, &slot.place)
+        let state = &mut self.states[id];
+        if let (Some(running), Some(cgroup)) = (&mut state.running, &state.cgroup)
             && running.cause.is_none()
         {
             running.cause = Some(cause);
-            place.signal(number(stop.signal));
-            let kill = Action::Kill(slot.starts);
-            self.agenda.plan(Instant::now() + stop.grace, id, kill);
+            cgroup.signal(number(stop.signal));
+            let kill = Action::Kill(state.starts);
+            self.timers.schedule(Instant::now() + stop.grace, id, kill);
         }
     }
 
-    /// A program has ended.
+    /// Records the end of a program.
     pub(super) fn exited(&mut self, id: ProcessId, summary: &mut Summary) -> Result<(), RunError> {
         let process = self.process(id);
-        let slot = &mut self.slots[id];
-        let Some(running) = slot.running.take() else {
+        let state = &mut self.states[id];
+        let Some(running) = state.running.take() else {
             return Ok(());
         };
         let ended = spawn::wait(running.pid, true).ok().flatten();
         let mut cpu = ended.map(|e| e.cpu).unwrap_or_default();
         let mut out_of_memory = false;
-        if let Some(place) = slot.place.take() {
-            out_of_memory = place.was_out_of_memory();
-            // What it started and left behind ends with it.
-            if !place.processes().is_empty() {
-                place.kill();
+        if let Some(cgroup) = state.cgroup.take() {
+            out_of_memory = cgroup.was_out_of_memory();
+            // Child processes that it left behind end with it.
+            if !cgroup.processes().is_empty() {
+                cgroup.kill();
             }
-            // All that ran there, also what nobody waited for.
-            cpu = cpu.max(place.cpu().unwrap_or_default());
-            slot.cpu_past += cpu;
-            if let Some(cohort) = &mut self.cohort {
-                cohort.leave(place);
+            // The cgroup also counts children that no process has waited for.
+            cpu = cpu.max(cgroup.cpu().unwrap_or_default());
+            state.cpu_past += cpu;
+            if let Some(run_cgroup) = &mut self.run_cgroup {
+                run_cgroup.remove_process(cgroup);
             }
         }
         let cause = running.cause.unwrap_or(Cause::Exited);
         let (exit_code, signal) = record::status(ended.as_ref());
-        let session = slot.starts;
+        let session = state.starts;
         let now = Instant::now();
-        slot.cut_short |= cause == Cause::RunOver;
+        state.cut_short |= cause == Cause::RunOver;
         summary.cpu_s += cpu.as_secs_f64();
         summary.killed += usize::from(running.killed);
         self.record.add(&Row {
@@ -318,7 +318,7 @@ impl Supervisor<'_> {
         summary: &mut Summary,
     ) {
         let process = self.process(id);
-        self.slots[id].failed = true;
+        self.states[id].failed = true;
         let mut what = ended.map_or_else(|| "is gone".to_owned(), |e| e.status.to_string());
         if out_of_memory {
             what += ", beyond its limit of memory";
@@ -339,16 +339,16 @@ impl Supervisor<'_> {
         summary: &mut Summary,
     ) -> Result<(), RunError> {
         let (process, program) = (self.process(id), self.program(id));
-        let slot = &mut self.slots[id];
-        let left = process.sessions.len().saturating_sub(slot.session);
-        // One that ended by itself still has its session's end before it, but for
-        // the last.
+        let state = &mut self.states[id];
+        let left = process.sessions.len().saturating_sub(state.session);
+        // A process that ended by itself still has the timer of its session's end ahead,
+        // except in the last session.
         let over = match cause {
             Cause::Exited => left <= 1,
             _ => left == 0,
         };
-        slot.finished |= over || cause == Cause::RunOver;
-        let again = std::mem::take(&mut slot.again);
+        state.finished |= over || cause == Cause::RunOver;
+        let again = std::mem::take(&mut state.again);
         if program
             .ready
             .as_ref()
@@ -365,7 +365,7 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    /// A program has ended that others wait for.
+    /// Aborts the run if other programs wait for this process.
     fn not_ready(&mut self, id: ProcessId) {
         if self.gate.waited_for().contains(&id) {
             let process = self.process(id);
@@ -375,7 +375,7 @@ impl Supervisor<'_> {
     }
 }
 
-/// The environment of a program, as the system wants it.
+/// The environment of a program, as `execve` takes it.
 fn environment(
     options: &super::Options,
     further: &[(String, String)],

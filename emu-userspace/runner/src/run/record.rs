@@ -1,4 +1,4 @@
-//! `processes.csv`: a row for each process of the system that was started.
+//! `processes.csv`: a row for each process that was started.
 use std::{fs::File, io, net::IpAddr, os::unix::process::ExitStatusExt, time::Duration};
 
 use emu_kernel::spawn::Ended;
@@ -10,26 +10,24 @@ use super::RunError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Cause {
-    /// By itself.
+    /// It ended by itself.
     Exited,
-    /// Its time was over.
+    /// The time of its program was over.
     Stopped,
-    /// It left, to come back or not.
+    /// Its session was over, with or without a next one.
     Left,
-    /// The run was over.
     RunOver,
-    /// It could not be started.
     NotStarted,
 }
 
-/// A row.
+/// A row of the table.
 #[derive(Debug, Serialize)]
 pub(super) struct Row<'a> {
     pub vnode: IpAddr,
     pub name: &'a str,
     pub program: &'a str,
     pub number: usize,
-    /// From 1.
+    /// Counts from 1.
     pub session: usize,
     pub pid: Option<i32>,
     pub planned_s: f64,
@@ -38,13 +36,12 @@ pub(super) struct Row<'a> {
     pub end: Cause,
     pub exit_code: Option<i32>,
     pub signal: Option<i32>,
-    /// Whether SIGKILL had to help after the grace.
+    /// Whether it needed SIGKILL after the grace period.
     pub killed: bool,
     pub cpu_s: f64,
     pub max_memory_bytes: u64,
 }
 
-/// The table.
 pub(super) struct Record {
     table: csv::Writer<File>,
 }
@@ -78,7 +75,6 @@ pub(super) fn status(ended: Option<&Ended>) -> (Option<i32>, Option<i32>) {
     )
 }
 
-/// Seconds, to the microsecond.
 pub(super) fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }

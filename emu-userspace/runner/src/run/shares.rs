@@ -1,30 +1,30 @@
-//! Who got what share of the processors.
+//! Shares of the processors.
 use emu_model::fairness::jain;
 use serde::Serialize;
 
-/// What the processes of one program got of the processors.
+/// CPU time of the processes of one program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Share {
     /// Name of the program.
     pub program: String,
-    /// Vnodes on which it was started.
+    /// Number of vnodes on which the program was started.
     pub vnodes: usize,
-    /// Processor time of all of them together, in seconds.
+    /// CPU time of all vnodes together, in seconds.
     pub cpu_s: f64,
-    /// Least of a vnode.
+    /// Smallest CPU time of a vnode.
     pub least_s: f64,
-    /// Median of the vnodes.
+    /// Median CPU time of the vnodes.
     pub median_s: f64,
-    /// Most of a vnode.
+    /// Largest CPU time of a vnode.
     pub most_s: f64,
-    /// [`jain`]'s index of their processor times. For programs that all have the same to
-    /// do and time enough it is near 1; less tells that they did different things, or
-    /// that the host let some of them wait.
+    /// Jain's fairness index ([`jain`]) of the vnodes' CPU times. It is near 1 if all vnodes
+    /// have the same work and enough time; a lower value means that they did different work,
+    /// or that the host made some of them wait.
     pub jain_index: f64,
 }
 
 impl Share {
-    /// Of a program's vnodes, from the processor time of each in seconds.
+    /// From the CPU time of each vnode, in seconds.
     pub fn new(program: &str, mut cpu_s: Vec<f64>) -> Self {
         cpu_s.sort_unstable_by(f64::total_cmp);
         Self {

@@ -1,4 +1,4 @@
-//! What came of a run.
+//! The summary of a run.
 use std::{
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -10,41 +10,37 @@ use serde::Serialize;
 
 use super::{Input, counters::Traffic, shares::Share};
 
-/// Most failures that are told of; all are in `processes.csv`.
+/// Largest number of failures in the summary; all are in `processes.csv`.
 const MOST_FAILURES: usize = 20;
 
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Why {
-    /// What it was to wait for has happened.
+pub enum EndReason {
+    /// All programs that the run waits for have ended.
     Complete,
-    /// Its time was over.
+    /// The duration of the experiment was over.
     Duration,
-    /// So many processes failed as the file says.
+    /// The number of failed processes reached `until: failed`.
     Failures,
-    /// A signal.
+    /// The run received a signal.
     Interrupted,
-    /// Another host had to end it, or was lost.
+    /// Another host ended the run, or was lost.
     Elsewhere,
-    /// Programs waited in vain for another to be ready, or emu itself failed.
+    /// A program that others wait for did not become ready, or emu itself failed.
     Broken,
 }
 
-/// A process that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// Program.
     pub program: String,
-    /// Vnode, as group and index.
+    /// The vnode, as group and index.
     pub vnode: String,
-    /// What happened.
     pub what: String,
-    /// The last line that it printed as an error.
+    /// The last line that it wrote to standard error.
     pub last_words: Option<String>,
 }
 
-/// What came of a run.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     /// Name of the experiment.
@@ -53,56 +49,52 @@ pub struct Summary {
     pub folder: PathBuf,
     /// Name of the topology.
     pub topology: String,
-    /// Whose part of the schedule it was.
+    /// The host whose part of the schedule this is.
     pub host: Option<String>,
     /// Seed of the schedule.
     pub seed: u64,
-    /// When everything was ready to begin, in seconds since 1970.
+    /// Start of the run, in seconds since 1970.
     pub started_unix_s: f64,
-    /// Time before that, for loading and the like.
+    /// Time for loading and other preparation, before the start.
     pub setup_s: f64,
     /// Time from the start to the first stop.
     pub run_s: f64,
-    /// Time that stopping took.
+    /// Time for stopping all programs.
     pub stop_s: f64,
-    /// Why it ended.
-    pub ended: Why,
-    /// Processes of the schedule.
+    pub ended: EndReason,
+    /// Number of processes in the schedule.
     pub processes: usize,
-    /// That ended by themselves without a failure, or were stopped in time.
+    /// Processes that ended by themselves without a failure, or were stopped on schedule.
     pub done: usize,
-    /// That failed.
     pub failed: usize,
-    /// That still ran when the run was over.
+    /// Processes that were still running at the end of the run.
     pub running: usize,
-    /// That never started.
     pub not_started: usize,
-    /// Programs started, each session counted.
+    /// Number of program starts, one per session.
     pub started: usize,
-    /// That needed SIGKILL after their grace.
+    /// Processes that needed SIGKILL after the grace period.
     pub killed: usize,
-    /// How much later than planned programs started: the median, in milliseconds.
+    /// Delay of program starts against the schedule: median.
     pub late_median_ms: f64,
-    /// The latest.
+    /// Delay of program starts against the schedule: maximum.
     pub late_max_ms: f64,
-    /// Processor time of all programs.
+    /// CPU time of all programs.
     pub cpu_s: f64,
-    /// How the vnodes of each program shared the processors.
+    /// Shares of the processors, per program.
     pub cpu_shares: Vec<Share>,
-    /// What vnodes sent and received.
     pub traffic: Traffic,
-    /// How the host kept up.
+    /// Whether the host kept up.
     pub host_health: Health,
-    /// The run in virtual time; `None` where the clock was the machine's.
+    /// Facts about the virtual time; `None` in real time.
     pub virtual_time: Option<VirtualTime>,
-    /// SHA-256 of what happened in the network (`processes.csv`, `counters.csv`,
-    /// `events.csv`): in virtual time with one seed, the same run has the same.
+    /// SHA-256 of `processes.csv`, `counters.csv` and `events.csv`: in virtual time, two runs
+    /// with the same seed have the same digest.
     pub digest: Option<String>,
-    /// Files that were collected.
+    /// Number of collected files.
     pub collected: usize,
-    /// Failures, the first ones.
+    /// The first failures.
     pub failures: Vec<Failure>,
-    /// What a reader of the results should know.
+    /// Warnings for the reader of the results.
     pub warnings: Vec<String>,
     #[serde(skip)]
     begin: SystemTime,
@@ -120,7 +112,7 @@ impl Summary {
             setup_s: 0.0,
             run_s: 0.0,
             stop_s: 0.0,
-            ended: Why::Broken,
+            ended: EndReason::Broken,
             processes: schedule.processes.len(),
             done: 0,
             failed: 0,
@@ -143,7 +135,7 @@ impl Summary {
         }
     }
 
-    /// The run begins now.
+    /// Records the start of the run.
     pub(super) fn start(&mut self) {
         let now = SystemTime::now();
         let since = |then| now.duration_since(then).unwrap_or(Duration::ZERO);
@@ -157,7 +149,7 @@ impl Summary {
         }
     }
 
-    /// How much later than planned each program started.
+    /// Computes the statistics of the start delays.
     pub(super) fn lateness(&mut self, mut late: Vec<Duration>) {
         late.sort_unstable();
         let ms = |d: Option<&Duration>| d.map_or(0.0, |d| d.as_secs_f64() * 1e3);
@@ -165,8 +157,8 @@ impl Summary {
         self.late_max_ms = ms(late.last());
     }
 
-    /// Whether all went as it should.
+    /// Whether no process failed and the run was not aborted.
     pub fn is_good(&self) -> bool {
-        self.failed == 0 && matches!(self.ended, Why::Complete | Why::Duration)
+        self.failed == 0 && matches!(self.ended, EndReason::Complete | EndReason::Duration)
     }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use emu_kernel::{
-    cohort::{self, Cohort},
     health::Monitor,
+    run_cgroup::{self, RunCgroup},
     session::SessionError,
     spawn,
     state::StateDir,
@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use super::{
-    Input, Observer, Options, Progress, RunError, Summary, Why,
+    EndReason, Input, Observer, Options, Progress, RunError, Summary,
     counters::{Counters, Traffic},
     files::Files,
     gate::{Gate, ProcessId, listens},
@@ -29,20 +29,20 @@ use super::{
     network::{Events, Network},
     record::{Cause, Record, csv_error},
     shares::Share,
-    slot::{Action, Agenda, Slot},
+    timers::{Action, ProcessState, TimerQueue},
 };
-use crate::rendezvous::{Fleet, There};
+use crate::rendezvous::{ClusterView, Membership};
 
-/// Time between two looks for ready programs.
-const GLANCE: Duration = Duration::from_millis(20);
-/// Time between two looks of the observer.
-const TICK: Duration = Duration::from_millis(250);
-/// Time between two looks at the host.
-const HEALTH: Duration = Duration::from_secs(1);
-/// Programs started before other things are looked at.
-const BATCH: usize = 4;
+/// Time between two polls for programs that become ready.
+const READY_POLL_INTERVAL: Duration = Duration::from_millis(20);
+/// Time between two progress reports.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Time between two samples of the host's health.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// Largest number of programs that are started before the loop does other work.
+const MAX_STARTS_PER_TURN: usize = 4;
 /// Longest wait for killed programs.
-const KILL_TIME: Duration = Duration::from_secs(10);
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// SIGINT, SIGTERM and SIGHUP, which end a run.
 pub(super) struct Signals([Signal; 3]);
@@ -67,7 +67,7 @@ impl Signals {
     }
 }
 
-/// What a supervisor works with.
+/// Collaborators of a supervisor.
 pub(super) struct Parts<'a> {
     pub input: &'a Input,
     pub options: &'a Options,
@@ -75,24 +75,23 @@ pub(super) struct Parts<'a> {
     pub programs: &'a [PathBuf],
     pub files: &'a Files,
     pub network: &'a Network,
-    pub fleet: Option<&'a Fleet>,
+    pub membership: Option<&'a Membership>,
     pub guardian: &'a mut Guardian,
     pub observer: &'a mut dyn Observer,
     pub name: &'a str,
 }
 
-/// The processes of a run.
 pub(super) struct Supervisor<'a> {
     pub(super) parts: Parts<'a>,
-    pub(super) slots: Vec<Slot>,
-    pub(super) agenda: Agenda,
-    pub(super) cohort: Option<Cohort>,
+    pub(super) states: Vec<ProcessState>,
+    pub(super) timers: TimerQueue,
+    pub(super) run_cgroup: Option<RunCgroup>,
     pub(super) record: Record,
     pub(super) gate: Gate,
     pub(super) start: Instant,
     pub(super) open_files: Option<nix::sys::resource::rlim_t>,
     pub(super) nice: i32,
-    /// Controllers to be taken back from the machine's own root.
+    /// Controllers to be disabled in the machine's root cgroup at the end.
     controlled: Vec<&'static str>,
     pub(super) exits: UnboundedSender<ProcessId>,
     ended: UnboundedReceiver<ProcessId>,
@@ -102,10 +101,10 @@ pub(super) struct Supervisor<'a> {
     traffic: (Instant, Traffic),
     progress: Progress,
     pub(super) late: Vec<Duration>,
-    /// Why the run cannot go on.
+    /// Why the run must be aborted.
     pub(super) broken: Option<String>,
-    /// How the other hosts stand.
-    pub(super) there: There,
+    /// The state of the run on all hosts.
+    pub(super) cluster: ClusterView,
 }
 
 impl<'a> Supervisor<'a> {
@@ -115,14 +114,14 @@ impl<'a> Supervisor<'a> {
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let loaded = &parts.network.loaded;
         let (vnodes, count) = (counted(loaded.plan.vnodes.len()), counted(processes.len()));
-        let mut cohort = Cohort::new(&dir, parts.name, vnodes, count)
+        let mut run_cgroup = RunCgroup::new(&dir, parts.name, vnodes, count)
             .map_err(|e| RunError::Identity(Box::new(e)))?;
         let sample = parts.input.experiment.sample;
         let controlled = super::limits::control(
             (parts.input, parts.schedule),
             parts.options,
             parts.guardian,
-            &mut cohort,
+            &mut run_cgroup,
         )?;
         let table = sample
             .map(|_| parts.files.table("counters.csv"))
@@ -132,7 +131,7 @@ impl<'a> Supervisor<'a> {
             &parts.network.maps,
             processes.iter().map(|p| p.vnode),
             table,
-            sample.unwrap_or(HEALTH),
+            sample.unwrap_or(HEALTH_INTERVAL),
         );
         let mut of_vnode: BTreeMap<IpAddr, Vec<ProcessId>> = BTreeMap::new();
         for (id, process) in processes.iter().enumerate() {
@@ -141,14 +140,14 @@ impl<'a> Supervisor<'a> {
         let gate = Gate::new(
             &parts.input.experiment,
             processes.iter().map(|p| p.program_index),
-            parts.fleet.is_some(),
+            parts.membership.is_some(),
         );
         let (exits, ended) = unbounded_channel();
         Ok(Self {
-            slots: processes.iter().map(|_| Slot::default()).collect(),
+            states: processes.iter().map(|_| ProcessState::default()).collect(),
             record: Record::new(parts.files.table("processes.csv")?),
-            agenda: Agenda::default(),
-            cohort: Some(cohort),
+            timers: TimerQueue::default(),
+            run_cgroup: Some(run_cgroup),
             open_files: spawn::raise_open_files(),
             nice: spawn::raise_priority(),
             controlled,
@@ -158,7 +157,7 @@ impl<'a> Supervisor<'a> {
             progress: Progress::default(),
             late: Vec::new(),
             broken: None,
-            there: There::default(),
+            cluster: ClusterView::default(),
             gate,
             exits,
             ended,
@@ -180,7 +179,7 @@ impl<'a> Supervisor<'a> {
         &self.parts.input.experiment
     }
 
-    /// Runs the schedule until something ends it, then stops everything.
+    /// Runs the schedule until its end or a signal, then stops all programs.
     pub async fn run(
         &mut self,
         mut signals: Signals,
@@ -192,14 +191,18 @@ impl<'a> Supervisor<'a> {
         self.monitor = Monitor::new();
         let events = self.parts.network.start_clock();
         let why = if interrupted {
-            Ok(Why::Interrupted)
+            Ok(EndReason::Interrupted)
         } else {
             self.follow(&mut signals, summary).await
         };
         summary.run_s = self.start.elapsed().as_secs_f64();
-        if let (Some(fleet), Ok(why)) = (self.parts.fleet, &why) {
-            self.exchange(fleet, Some(*why));
-            let stop = self.there.stop.take().filter(|_| *why == Why::Elsewhere);
+        if let (Some(membership), Ok(why)) = (self.parts.membership, &why) {
+            self.exchange(membership, Some(*why));
+            let stop = self
+                .cluster
+                .stop
+                .take()
+                .filter(|_| *why == EndReason::Elsewhere);
             summary.warnings.extend(stop);
         }
         self.sample(true)?;
@@ -213,8 +216,8 @@ impl<'a> Supervisor<'a> {
 
     /// Waits for the common start; returns whether a signal came first.
     async fn wait_for_start(&mut self, signals: &mut Signals) -> Result<bool, RunError> {
-        if let Some(fleet) = self.parts.fleet {
-            return self.start_together(fleet, signals).await;
+        if let Some(membership) = self.parts.membership {
+            return self.start_together(membership, signals).await;
         }
         let Some(at) = self.parts.options.start_at else {
             return Ok(false);
@@ -235,14 +238,15 @@ impl<'a> Supervisor<'a> {
         &mut self,
         signals: &mut Signals,
         summary: &mut Summary,
-    ) -> Result<Why, RunError> {
+    ) -> Result<EndReason, RunError> {
         let end = self.experiment().duration.map(|d| self.start + d);
-        let (mut tick, mut glance, mut health) = (self.start, self.start, self.start + HEALTH);
+        let (mut tick, mut glance, mut health) =
+            (self.start, self.start, self.start + HEALTH_INTERVAL);
         self.release();
         loop {
             let now = Instant::now();
-            for _ in 0..BATCH {
-                let Some(due) = self.agenda.pop(now) else {
+            for _ in 0..MAX_STARTS_PER_TURN {
+                let Some(due) = self.timers.pop(now) else {
                     break;
                 };
                 self.act(due, summary)?;
@@ -253,22 +257,22 @@ impl<'a> Supervisor<'a> {
             let waits = self.gate.waited_for();
             if !waits.is_empty() && now >= glance {
                 self.look_for_ready(&waits);
-                glance = now + GLANCE;
+                glance = now + READY_POLL_INTERVAL;
             }
             if now >= self.counters.next() {
                 self.sample(false)?;
             }
             if now >= health {
                 self.monitor.sample();
-                health = now + HEALTH;
+                health = now + HEALTH_INTERVAL;
             }
             if now >= tick {
                 self.tell();
-                if let Some(fleet) = self.parts.fleet {
-                    self.exchange(fleet, None);
+                if let Some(membership) = self.parts.membership {
+                    self.exchange(membership, None);
                     self.release();
                 }
-                tick = now + TICK;
+                tick = now + PROGRESS_INTERVAL;
             }
             if let Some(why) = self.over(end) {
                 self.tell();
@@ -279,15 +283,15 @@ impl<'a> Supervisor<'a> {
                 Some(self.counters.next()),
                 Some(health),
                 end,
-                self.agenda.next(),
+                self.timers.next(),
                 (!waits.is_empty()).then_some(glance),
             ];
             let next = times.into_iter().flatten().min().unwrap_or(tick);
-            // Watchers of programs run while this task waits.
+            // The tasks that watch programs run while this task waits.
             tokio::task::yield_now().await;
             tokio::select! {
                 biased;
-                () = signals.any() => return Ok(Why::Interrupted),
+                () = signals.any() => return Ok(EndReason::Interrupted),
                 Some(id) = self.ended.recv() => self.exited(id, summary)?,
                 () = sleep_until(next.into()) => {}
             }
@@ -295,23 +299,23 @@ impl<'a> Supervisor<'a> {
     }
 
     /// Whether the run is over, and why.
-    fn over(&self, end: Option<Instant>) -> Option<Why> {
+    fn over(&self, end: Option<Instant>) -> Option<EndReason> {
         if self.broken.is_some() {
-            return Some(Why::Broken);
+            return Some(EndReason::Broken);
         }
         if end.is_some_and(|end| Instant::now() >= end) {
-            return Some(Why::Duration);
+            return Some(EndReason::Duration);
         }
         let experiment = self.experiment();
-        let failed = self.slots.iter().filter(|s| s.failed).count();
-        let failed = failed.max(self.there.failed);
+        let failed = self.states.iter().filter(|s| s.failed).count();
+        let failed = failed.max(self.cluster.failed);
         if experiment.until_failed.is_some_and(|most| failed >= most) {
-            return Some(Why::Failures);
+            return Some(EndReason::Failures);
         }
-        if self.parts.fleet.is_some() {
+        if self.parts.membership.is_some() {
             return self.over_together();
         }
-        // A host that has none of the programs that end the run waits for its time.
+        // A host without any of the programs that end the run waits for the duration.
         let mut ending = self
             .parts
             .schedule
@@ -319,18 +323,18 @@ impl<'a> Supervisor<'a> {
             .iter()
             .map(|p| p.program_index);
         let any = ending.any(|program| experiment.until.contains(&program));
-        ((any || self.slots.is_empty()) && self.all_ended()).then_some(Why::Complete)
+        ((any || self.states.is_empty()) && self.all_ended()).then_some(EndReason::Complete)
     }
 
     /// Whether all local processes that the run waits for have ended.
     pub(super) fn all_ended(&self) -> bool {
-        let processes = self.slots.iter().zip(&self.parts.schedule.processes);
+        let processes = self.states.iter().zip(&self.parts.schedule.processes);
         let until = &self.experiment().until;
         let mut ending = processes.filter(|(_, p)| until.contains(&p.program_index));
-        ending.all(|(slot, _)| slot.finished)
+        ending.all(|(state, _)| state.finished)
     }
 
-    /// Plans the first sessions of programs that need not wait any more.
+    /// Schedules the first sessions of the programs that may start now.
     fn release(&mut self) {
         let programs = self.gate.release();
         let base = Instant::now();
@@ -338,21 +342,21 @@ impl<'a> Supervisor<'a> {
             if !programs.contains(&process.program_index) {
                 continue;
             }
-            self.slots[id].base = Some(base);
+            self.states[id].base = Some(base);
             match process.sessions.first() {
-                Some(first) => self.agenda.plan(base + first.from, id, Action::Start),
-                None => self.slots[id].finished = true,
+                Some(first) => self.timers.schedule(base + first.from, id, Action::Start),
+                None => self.states[id].finished = true,
             }
         }
     }
 
     fn look_for_ready(&mut self, waits: &[ProcessId]) {
         for id in waits.iter().copied() {
-            let (slot, process) = (&self.slots[id], self.process(id));
+            let (state, process) = (&self.states[id], self.process(id));
             let Some(ready) = &self.program(id).ready else {
                 continue;
             };
-            let Some(running) = &slot.running else {
+            let Some(running) = &state.running else {
                 continue;
             };
             let age = running.started.elapsed();
@@ -373,18 +377,17 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// A process is ready; others may start.
+    /// Records that a process is ready, which may release other programs.
     pub(super) fn ready(&mut self, id: ProcessId) {
         self.gate.ready(id);
         self.release();
     }
 
-    /// Reads the counters of all vnodes.
     fn sample(&mut self, last: bool) -> Result<(), RunError> {
-        let (slots, of_vnode) = (&self.slots, &self.of_vnode);
+        let (states, of_vnode) = (&self.states, &self.of_vnode);
         let cpu = |vnode: IpAddr| {
             let ids = of_vnode.get(&vnode)?;
-            Some(ids.iter().map(|id| slots[*id].cpu()).sum())
+            Some(ids.iter().map(|id| states[*id].cpu()).sum())
         };
         let now = Instant::now();
         let time = now - self.start;
@@ -405,10 +408,11 @@ impl<'a> Supervisor<'a> {
     }
 
     fn tell(&mut self) {
-        let count = |which: fn(&Slot) -> bool| self.slots.iter().filter(|s| which(s)).count();
+        let count =
+            |which: fn(&ProcessState) -> bool| self.states.iter().filter(|s| which(s)).count();
         self.progress = Progress {
             elapsed: self.start.elapsed(),
-            processes: self.slots.len(),
+            processes: self.states.len(),
             running: count(|s| s.running.is_some()),
             done: count(|s| s.finished && !s.failed),
             failed: count(|s| s.failed),
@@ -419,45 +423,45 @@ impl<'a> Supervisor<'a> {
         self.parts.observer.progress(&self.progress);
     }
 
-    /// Stops all programs: their signals, their grace, then SIGKILL.
+    /// Stops all programs: stop signal, grace period, SIGKILL.
     async fn stop_all(
         &mut self,
         signals: &mut Signals,
         summary: &mut Summary,
     ) -> Result<(), RunError> {
-        self.agenda.clear();
+        self.timers.clear();
         let mut grace = Duration::ZERO;
-        for id in 0..self.slots.len() {
-            self.slots[id].again = false;
-            if self.slots[id].running.is_some() {
+        for id in 0..self.states.len() {
+            self.states[id].again = false;
+            if self.states[id].running.is_some() {
                 grace = grace.max(self.program(id).stop.grace);
                 self.stop(id, Cause::RunOver);
             }
         }
-        self.agenda.clear();
+        self.timers.clear();
         let patience = Instant::now() + grace;
-        for end in [patience, Instant::now() + grace + KILL_TIME] {
-            while self.slots.iter().any(|s| s.running.is_some()) {
+        for end in [patience, Instant::now() + grace + KILL_TIMEOUT] {
+            while self.states.iter().any(|s| s.running.is_some()) {
                 let one = tokio::select! {
                     biased;
                     one = timeout_at(end.into(), self.ended.recv()) => one,
-                    // A second signal: no more grace.
+                    // A second signal ends the grace period.
                     () = signals.any() => break,
                 };
                 let Ok(Some(id)) = one else { break };
                 self.exited(id, summary)?;
             }
-            for slot in &mut self.slots {
-                if let (Some(running), Some(place)) = (&mut slot.running, &slot.place) {
+            for state in &mut self.states {
+                if let (Some(running), Some(cgroup)) = (&mut state.running, &state.cgroup) {
                     running.killed = true;
-                    place.kill();
+                    cgroup.kill();
                 }
             }
         }
         self.record.flush()
     }
 
-    /// What is known when all is over.
+    /// Completes the summary after the end.
     fn conclude(&mut self, summary: &mut Summary, events: Option<Events>) -> Result<(), RunError> {
         if let Some(events) = events {
             let mut table = self.parts.files.table("events.csv")?;
@@ -470,12 +474,12 @@ impl<'a> Supervisor<'a> {
                 table.serialize(&event).map_err(csv_error)?;
             }
         }
-        for slot in &self.slots {
-            let count = if slot.failed {
+        for state in &self.states {
+            let count = if state.failed {
                 &mut summary.failed
-            } else if slot.cut_short {
+            } else if state.cut_short {
                 &mut summary.running
-            } else if slot.starts == 0 {
+            } else if state.starts == 0 {
                 &mut summary.not_started
             } else {
                 &mut summary.done
@@ -493,9 +497,9 @@ impl<'a> Supervisor<'a> {
     fn cpu_shares(&self) -> Vec<Share> {
         let programs = self.experiment().programs.iter().enumerate();
         let share = |(index, program): (usize, &Program)| {
-            let processes = self.parts.schedule.processes.iter().zip(&self.slots);
-            let of = processes.filter(|(p, slot)| p.program_index == index && slot.starts > 0);
-            let cpu_s = of.map(|(_, slot)| slot.cpu().as_secs_f64()).collect();
+            let processes = self.parts.schedule.processes.iter().zip(&self.states);
+            let of = processes.filter(|(p, state)| p.program_index == index && state.starts > 0);
+            let cpu_s = of.map(|(_, state)| state.cpu().as_secs_f64()).collect();
             Share::new(&program.name, cpu_s)
         };
         let shares = programs.map(share);
@@ -504,15 +508,15 @@ impl<'a> Supervisor<'a> {
 
     /// Removes the cgroups of the run.
     pub fn clear(&mut self) -> Result<(), RunError> {
-        for slot in &mut self.slots {
-            slot.place = None;
+        for state in &mut self.states {
+            state.cgroup = None;
         }
-        if let Some(cohort) = self.cohort.take() {
-            cohort.remove()?;
+        if let Some(run_cgroup) = self.run_cgroup.take() {
+            run_cgroup.remove()?;
         }
         let names = std::mem::take(&mut self.controlled);
         if !names.is_empty() {
-            cohort::take_back(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
+            run_cgroup::disable_controllers(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
         }
         Ok(())
     }

@@ -1,57 +1,54 @@
-//! One process of the schedule while the run lasts.
+//! The state of one process of the schedule, and the queue of its timers.
 use std::{
     collections::BinaryHeap,
     time::{Duration, Instant},
 };
 
-use emu_kernel::cohort::Place;
+use emu_kernel::run_cgroup::ProcessCgroup;
 
 use super::{gate::ProcessId, record::Cause};
 
-/// What is to be done with a process.
+/// What a timer does to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Action {
-    /// Start a session.
     Start,
-    /// End a session.
     End,
-    /// Send SIGKILL if this session's program still runs.
+    /// Send SIGKILL if the program of this session is still running.
     Kill(usize),
 }
 
-/// Something to do at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Due {
+pub(super) struct Timer {
     pub at: Instant,
-    /// Of two at once, the one that was planned first.
+    /// Among timers of the same time, the first that was scheduled runs first.
     pub order: u64,
     pub process: ProcessId,
     pub action: Action,
 }
 
-impl Ord for Due {
-    /// The earliest is the greatest, as a heap wants it.
+impl Ord for Timer {
+    /// The earliest timer is the greatest, since the heap pops the greatest.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (other.at, other.order).cmp(&(self.at, self.order))
     }
 }
 
-impl PartialOrd for Due {
+impl PartialOrd for Timer {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-/// What is still to come, the earliest first.
+/// The timers, earliest first.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
-    heap: BinaryHeap<Due>,
+pub(super) struct TimerQueue {
+    heap: BinaryHeap<Timer>,
     planned: u64,
 }
 
-impl Agenda {
-    pub fn plan(&mut self, at: Instant, process: ProcessId, action: Action) {
-        self.heap.push(Due {
+impl TimerQueue {
+    pub fn schedule(&mut self, at: Instant, process: ProcessId, action: Action) {
+        self.heap.push(Timer {
             at,
             order: self.planned,
             process,
@@ -60,13 +57,13 @@ impl Agenda {
         self.planned += 1;
     }
 
-    /// When the next one is due.
+    /// Due time of the next timer.
     pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|due| due.at)
     }
 
-    /// The next one that is due by now.
-    pub fn pop(&mut self, now: Instant) -> Option<Due> {
+    /// Removes the next timer if it is due.
+    pub fn pop(&mut self, now: Instant) -> Option<Timer> {
         self.next().filter(|at| *at <= now)?;
         self.heap.pop()
     }
@@ -76,47 +73,46 @@ impl Agenda {
     }
 }
 
-/// A program that runs.
 #[derive(Debug)]
 pub(super) struct Running {
     pub pid: i32,
     pub planned: Instant,
     pub started: Instant,
-    /// Why it is about to end, once it is.
+    /// Why it is being ended.
     pub cause: Option<Cause>,
-    /// Whether SIGKILL had to help.
+    /// Whether it got SIGKILL.
     pub killed: bool,
 }
 
-/// One process of the schedule.
+/// The state of one process of the schedule.
 #[derive(Debug, Default)]
-pub(super) struct Slot {
-    /// Its cgroup while it runs.
-    pub place: Option<Place>,
-    /// Processor time of its sessions that are over.
+pub(super) struct ProcessState {
+    /// The cgroup of the running program.
+    pub cgroup: Option<ProcessCgroup>,
+    /// CPU time of past sessions.
     pub cpu_past: Duration,
-    /// What its times count from.
+    /// Time origin of this process's session offsets.
     pub base: Option<Instant>,
-    /// Index of the session that is under way or comes next.
+    /// Index of the current or next session.
     pub session: usize,
     pub running: Option<Running>,
-    /// Sessions that were started.
+    /// Number of sessions that were started.
     pub starts: usize,
-    /// Whether it keeps its vnode dark.
+    /// Whether the process keeps its vnode disconnected.
     pub dark: bool,
-    /// Start again as soon as the program has gone.
+    /// Whether to start again as soon as the program has ended.
     pub again: bool,
-    /// Whether nothing more comes of it.
+    /// Whether no further session follows.
     pub finished: bool,
     pub failed: bool,
-    /// Whether it ran when the run was over.
+    /// Whether it was running at the end of the run.
     pub cut_short: bool,
-    /// Files that were collected so far, for each pattern.
+    /// Number of collected files, for each pattern.
     pub collected: Vec<usize>,
 }
 
-impl Slot {
-    /// Files were collected, so many for each pattern.
+impl ProcessState {
+    /// Adds to the number of collected files, for each pattern.
     pub fn has_collected(&mut self, counts: &[usize]) {
         self.collected.resize(counts.len(), 0);
         for (sum, count) in self.collected.iter_mut().zip(counts) {
@@ -124,9 +120,9 @@ impl Slot {
         }
     }
 
-    /// Processor time of all its sessions.
+    /// CPU time of all sessions.
     pub fn cpu(&self) -> Duration {
-        let now = self.place.as_ref().and_then(Place::cpu);
+        let now = self.cgroup.as_ref().and_then(ProcessCgroup::cpu);
         self.cpu_past + now.unwrap_or_default()
     }
 }

@@ -190,10 +190,7 @@ programs:
         let missing = Lab::new("programs: [{name: a, on: adsl/0, run: [no-such-program]}]\n");
         let output = missing.run("");
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            errors.contains("there is no program `no-such-program`"),
-            "{errors}"
-        );
+        assert!(errors.contains("no program `no-such-program`"), "{errors}");
         no_residue(&before);
     });
 }

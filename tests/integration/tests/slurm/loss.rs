@@ -75,10 +75,13 @@ fn a_node_without_power_ends_the_run() {
         );
         let warnings = names(&merged["warnings"]).join("\n");
         assert!(
-            warnings.contains("h2 was lost; last heard of"),
+            warnings.contains("h2 was lost; last heartbeat"),
             "{warnings}"
         );
-        assert!(warnings.contains("h0: h2 fell silent"), "{warnings}");
+        assert!(
+            warnings.contains("h0: h2 missed its heartbeats"),
+            "{warnings}"
+        );
         end(cluster, srun);
     });
 }

@@ -1,120 +1,134 @@
-//! What the thread does: says this host's word, listens to the others', and draws
-//! conclusions.
+//! Background thread: publishes this host's status, polls the others', computes the shared
+//! decision.
 use std::{
     sync::atomic::Ordering,
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{LOOK, Shared, State};
-use crate::rendezvous::{OnLoss, Orders, Phase, Terms, Word, unix_ns};
+use super::{STATUS_POLL_INTERVAL, Shared, State};
+use crate::rendezvous::{ClusterState, HostStatus, OnLoss, Phase, RendezvousConfig, unix_ns};
 
-/// A word is said at least so often.
-const BEAT: Duration = Duration::from_secs(1);
-/// Time between the agreement on a start and the start itself: every host must have
-/// seen it by then.
-pub(super) const MARGIN: Duration = Duration::from_secs(2);
+/// Longest time between two writes of the status.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between the decision on the start and the start itself, in which every host must have
+/// read the decision.
+pub(super) const START_DELAY: Duration = Duration::from_secs(2);
 
-/// Runs until the fleet ends; says a last word then.
-pub(super) fn keep(shared: &Shared) {
+/// Runs until the membership ends, and then publishes a last status.
+pub(super) fn run(shared: &Shared) {
     let mut said = Instant::now();
     loop {
         let last = shared.stop.load(Ordering::Relaxed);
-        listen(shared);
-        let word = {
+        poll(shared);
+        let status = {
             let mut state = shared.state();
-            let due = state.dirty || last || said.elapsed() >= BEAT;
+            let due = state.dirty || last || said.elapsed() >= HEARTBEAT_INTERVAL;
             due.then(|| {
                 state.dirty = false;
-                state.own.beat += 1;
-                state.own.said_unix_ns = unix_ns(SystemTime::now());
+                state.own.heartbeat += 1;
+                state.own.written_unix_ns = unix_ns(SystemTime::now());
                 state.own.clone()
             })
         };
-        // Not under the lock: a file server may take its time.
-        if let Some(word) = word {
-            let trouble = word.say(&shared.meet).err();
-            let path = shared.meet.path().join(Word::file(word.rank));
-            let trouble = trouble.map(|e| format!("write {}: {e}", path.display()));
-            shared.state().trouble = trouble;
+        // The write happens without the lock, since a file server may be slow.
+        if let Some(status) = status {
+            let write_error = status.publish(&shared.status_folder).err();
+            let path = shared
+                .status_folder
+                .path()
+                .join(HostStatus::file(status.rank));
+            let write_error = write_error.map(|e| format!("write {}: {e}", path.display()));
+            shared.state().write_error = write_error;
             said = Instant::now();
         }
         shared.changed.notify_all();
         if last {
             return;
         }
-        thread::park_timeout(LOOK);
+        thread::park_timeout(STATUS_POLL_INTERVAL);
     }
 }
 
-/// Looks at the words of those whom this host listens to, and draws conclusions.
-fn listen(shared: &Shared) {
-    let terms = &shared.terms;
+/// Reads the status of the hosts that this host follows, and updates the decision.
+fn poll(shared: &Shared) {
+    let config = &shared.config;
     let (first_lost, own) = {
         let state = shared.state();
-        (state.orders.lost.contains(&0), state.own.clone())
+        (state.cluster.lost.contains(&0), state.own.clone())
     };
-    // The first host listens to all and commands. Once it is lost, all do so.
-    let commands = terms.rank == 0 || first_lost;
-    let ranks = if commands { 0..terms.names.len() } else { 0..1 };
-    let heard: Vec<(usize, Option<Word>)> = ranks
-        .map(|rank| match rank == terms.rank {
+    // The first host polls all and decides. Once it is lost, every host does so.
+    let decides = config.rank == 0 || first_lost;
+    let ranks = if decides { 0..config.names.len() } else { 0..1 };
+    let found: Vec<(usize, Option<HostStatus>)> = ranks
+        .map(|rank| match rank == config.rank {
             true => (rank, Some(own.clone())),
-            false => (rank, Word::hear(&shared.meet, rank)),
+            false => (rank, HostStatus::read(&shared.status_folder, rank)),
         })
         .collect();
-    let looks = terms.lost_after.as_millis() / LOOK.as_millis();
+    let looks = config.lost_after.as_millis() / STATUS_POLL_INTERVAL.as_millis();
     let most = u32::try_from(looks).unwrap_or(u32::MAX).max(2);
     let mut state = shared.state();
-    let mut lost = vec![false; terms.names.len()];
-    for (rank, word) in heard {
-        // A word that could not be read now is not news.
-        if word.is_some() {
-            state.words[rank] = word;
+    let mut lost = vec![false; config.names.len()];
+    for (rank, status) in found {
+        // A status that cannot be read now changes nothing.
+        if status.is_some() {
+            state.statuses[rank] = status;
         }
-        let word = state.words[rank].clone().filter(|_| rank != terms.rank);
-        lost[rank] = state.watches[rank].look(word.as_ref(), most);
+        let status = state.statuses[rank].clone().filter(|_| rank != config.rank);
+        lost[rank] = state.liveness[rank].observe(status.as_ref(), most);
     }
-    let orders = if commands {
-        command(&state, terms, &lost, shared.programs)
+    let cluster = if decides {
+        decide(&state, config, &lost, shared.programs)
     } else {
-        obey(&state, lost[0], terms.on_loss)
+        follow_first(&state, lost[0], config.on_loss)
     };
-    state.orders = orders;
-    if commands && state.own.orders.as_ref() != Some(&state.orders) {
-        state.own.orders = Some(state.orders.clone());
+    state.cluster = cluster;
+    if decides && state.own.cluster.as_ref() != Some(&state.cluster) {
+        state.own.cluster = Some(state.cluster.clone());
         state.dirty = true;
     }
 }
 
-fn command(state: &State, terms: &Terms, lost: &[bool], programs: usize) -> Orders {
-    let mut orders = Orders::new(&state.words, lost, &state.orders, terms.on_loss, programs);
-    if orders.start_unix_ns.is_none() && orders.loaded == terms.names.len() {
-        orders.start_unix_ns = Some(unix_ns(SystemTime::now() + MARGIN));
+fn decide(
+    state: &State,
+    config: &RendezvousConfig,
+    lost: &[bool],
+    programs: usize,
+) -> ClusterState {
+    let mut cluster = ClusterState::new(
+        &state.statuses,
+        lost,
+        &state.cluster,
+        config.on_loss,
+        programs,
+    );
+    if cluster.start_unix_ns.is_none() && cluster.loaded == config.names.len() {
+        cluster.start_unix_ns = Some(unix_ns(SystemTime::now() + START_DELAY));
     }
-    orders
+    cluster
 }
 
-/// What the first host says, or what follows from its silence.
-fn obey(state: &State, lost: bool, on_loss: OnLoss) -> Orders {
-    let first = state.words[0].as_ref();
-    let mut orders = first
-        .and_then(|word| word.orders.clone())
-        .unwrap_or_else(|| state.orders.clone());
-    if let Some(word) = first.filter(|w| w.phase == Phase::Failed) {
-        let error = word.error.as_deref().unwrap_or("gave up");
-        orders
+/// The first host's decision, or the consequence of its loss.
+fn follow_first(state: &State, lost: bool, on_loss: OnLoss) -> ClusterState {
+    let first = state.statuses[0].as_ref();
+    let mut cluster = first
+        .and_then(|status| status.cluster.clone())
+        .unwrap_or_else(|| state.cluster.clone());
+    if let Some(status) = first.filter(|s| s.phase == Phase::Failed) {
+        let error = status.error.as_deref().unwrap_or("gave up");
+        cluster
             .stop
-            .get_or_insert_with(|| format!("{}: {error}", word.host));
+            .get_or_insert_with(|| format!("{}: {error}", status.host));
     }
     if lost {
-        orders.lost.push(0);
-        let host = first.map_or("the first host", |word| word.host.as_str());
+        cluster.lost.push(0);
+        let host = first.map_or("the first host", |status| status.host.as_str());
         if on_loss == OnLoss::End {
-            orders
+            cluster
                 .stop
-                .get_or_insert_with(|| format!("{host} fell silent"));
+                .get_or_insert_with(|| format!("{host} missed its heartbeats"));
         }
     }
-    orders
+    cluster
 }

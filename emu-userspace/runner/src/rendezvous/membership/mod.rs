@@ -1,6 +1,6 @@
-//! This host among the others: its word, kept fresh by a thread that listens to the
-//! others'.
-mod listen;
+//! This host as a member of the run: its status, which a thread keeps current, and the
+//! decisions for all hosts.
+mod heartbeat;
 
 use std::{
     collections::BTreeSet,
@@ -16,17 +16,19 @@ use std::{
 use emu_kernel::beneath::Folder;
 
 use super::{
-    FOLDER, FleetError, Here, Luggage, Orders, Phase, Terms, There, Word,
+    ClusterState, ClusterView, FOLDER, HostStatus, JoinInfo, LocalStatus, Phase, RendezvousConfig,
+    RendezvousError,
     clock::{self, Server},
-    orders::Watch,
+    cluster::Liveness,
 };
 
-/// Time between two looks at the others' words.
-const LOOK: Duration = Duration::from_millis(250);
+/// Time between two polls of the others' status.
+const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// This host among the others. Dropped without [`Fleet::finish`], it has given up.
+/// This host as a member of the run. If it is dropped without [`Membership::finish`], the
+/// host publishes that it has failed.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct Membership {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
     _clock: Option<Server>,
@@ -34,11 +36,11 @@ pub struct Fleet {
 
 #[derive(Debug)]
 struct Shared {
-    terms: Terms,
-    /// The folder that all share.
+    config: RendezvousConfig,
+    /// The shared folder.
     folder: Folder,
-    /// The folder of the words in it.
-    meet: Folder,
+    /// The folder of the status files in it.
+    status_folder: Folder,
     programs: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -47,17 +49,16 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    /// This host's word.
-    own: Word,
-    /// Whether it has changed since it was said.
+    own: HostStatus,
+    /// Whether the status has changed since it was last published.
     dirty: bool,
-    /// The words of all, as far as this host reads them.
-    words: Vec<Option<Word>>,
-    watches: Vec<Watch>,
-    /// What the one in command says.
-    orders: Orders,
-    /// Why words cannot be said.
-    trouble: Option<String>,
+    /// The status of each host, as far as this host polls them.
+    statuses: Vec<Option<HostStatus>>,
+    liveness: Vec<Liveness>,
+    /// The current decision for all hosts.
+    cluster: ClusterState,
+    /// Why the last status could not be written.
+    write_error: Option<String>,
 }
 
 impl Shared {
@@ -66,55 +67,52 @@ impl Shared {
     }
 }
 
-impl Fleet {
-    /// Takes this host's place in the shared folder.
-    ///
-    /// # Errors
-    /// [`FleetError::Taken`], [`FleetError::System`].
-    pub fn join(terms: Terms, luggage: Luggage) -> Result<Self, FleetError> {
-        // Without one, offsets are not known: nothing else needs it.
-        let clock = (terms.rank == 0).then(|| Server::start().ok()).flatten();
+impl Membership {
+    /// Creates this host's status file in the shared folder and starts the heartbeat.
+    pub fn join(config: RendezvousConfig, info: JoinInfo) -> Result<Self, RendezvousError> {
+        // Without a server the offsets are unknown, and nothing else depends on it.
+        let clock = (config.rank == 0).then(|| Server::start().ok()).flatten();
         let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let own = Word {
-            host: terms.names.get(terms.rank).cloned().unwrap_or_default(),
-            rank: terms.rank,
-            size: terms.names.len(),
-            digest: terms.digest.clone(),
+        let own = HostStatus {
+            host: config.names.get(config.rank).cloned().unwrap_or_default(),
+            rank: config.rank,
+            size: config.names.len(),
+            digest: config.digest.clone(),
             machine: machine.trim().to_owned(),
             clock: clock
                 .iter()
-                .flat_map(|c| places(&luggage.addresses, c.port()))
+                .flat_map(|c| clock_addresses(&info.addresses, c.port()))
                 .collect(),
-            seed: luggage.seed,
-            interface: luggage.interface,
-            addresses: luggage.addresses,
-            beat: 1,
-            ..Word::default()
+            seed: info.seed,
+            interface: info.interface,
+            addresses: info.addresses,
+            heartbeat: 1,
+            ..HostStatus::default()
         };
-        let make = || FleetError::system(format!("make {}", terms.folder.display()));
-        let (folder, _) = Folder::make(&terms.folder).map_err(make())?;
-        let meet = folder.make_folder(FOLDER).map_err(make())?;
-        own.claim(&meet)?;
-        let size = terms.names.len();
+        let make = || RendezvousError::system(format!("make {}", config.folder.display()));
+        let (folder, _) = Folder::make(&config.folder).map_err(make())?;
+        let status_folder = folder.make_folder(FOLDER).map_err(make())?;
+        own.claim(&status_folder)?;
+        let size = config.names.len();
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 own,
-                words: vec![None; size],
-                watches: vec![Watch::default(); size],
+                statuses: vec![None; size],
+                liveness: vec![Liveness::default(); size],
                 ..State::default()
             }),
-            terms,
+            config,
             folder,
-            meet,
-            programs: luggage.programs,
+            status_folder,
+            programs: info.programs,
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
         });
-        let keeper = Arc::clone(&shared);
+        let for_thread = Arc::clone(&shared);
         let thread = thread::Builder::new()
-            .name("fleet".to_owned())
-            .spawn(move || listen::keep(&keeper))
-            .map_err(FleetError::system("start the thread of the fleet"))?;
+            .name("membership".to_owned())
+            .spawn(move || heartbeat::run(&for_thread))
+            .map_err(RendezvousError::system("start the heartbeat thread"))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -122,27 +120,29 @@ impl Fleet {
         })
     }
 
-    /// The folder that all hosts share.
     pub fn folder(&self) -> &Folder {
         &self.shared.folder
     }
 
-    /// Waits until all hosts are there and returns their words; `interrupted` ends
-    /// that early, with none.
+    /// Waits until all hosts have joined and returns their status; returns `None` if
+    /// `interrupted` says so first.
     ///
-    /// # Errors
-    /// [`FleetError::Missing`] with the names of those that are not, or what is wrong
-    /// with one that is.
-    pub fn gather(&self, interrupted: &dyn Fn() -> bool) -> Result<Option<Vec<Word>>, FleetError> {
-        let deadline = Instant::now() + self.shared.terms.within;
-        let size = self.shared.terms.names.len();
+    /// # Errors [`RendezvousError::Missing`] with the hosts that have not joined in time,
+    /// [`RendezvousError::Different`] or [`RendezvousError::Failed`] of a host that has.
+    pub fn wait_for_all(
+        &self,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Option<Vec<HostStatus>>, RendezvousError> {
+        let deadline = Instant::now() + self.shared.config.within;
+        let size = self.shared.config.names.len();
         loop {
-            // All of them once, also on hosts that later listen to the first alone.
-            let words: Vec<Option<Word>> = (0..size)
-                .map(|rank| Word::hear(&self.shared.meet, rank))
+            // Every host reads all files once, even one that later follows the first host
+            // alone.
+            let statuses: Vec<Option<HostStatus>> = (0..size)
+                .map(|rank| HostStatus::read(&self.shared.status_folder, rank))
                 .collect();
-            self.compare(&words)?;
-            let found: Vec<Word> = words.into_iter().flatten().collect();
+            self.compare(&statuses)?;
+            let found: Vec<HostStatus> = statuses.into_iter().flatten().collect();
             if found.len() == size {
                 return Ok(Some(found));
             }
@@ -151,31 +151,31 @@ impl Fleet {
             }
             self.check_stop()?;
             if Instant::now() >= deadline {
-                let here: BTreeSet<usize> = found.iter().map(|w| w.rank).collect();
+                let here: BTreeSet<usize> = found.iter().map(|s| s.rank).collect();
                 return Err(self.missing("there", |rank| here.contains(&rank)));
             }
-            thread::sleep(LOOK);
+            thread::sleep(STATUS_POLL_INTERVAL);
         }
     }
 
-    /// All must run the same.
-    fn compare(&self, words: &[Option<Word>]) -> Result<(), FleetError> {
+    /// Checks that all hosts have the same inputs and none has failed.
+    fn compare(&self, statuses: &[Option<HostStatus>]) -> Result<(), RendezvousError> {
         let own = self.shared.state().own.clone();
-        let differs = |what: &'static str, other: &Word| FleetError::Different {
+        let differs = |what: &'static str, other: &HostStatus| RendezvousError::Different {
             host: own.host.clone(),
             what,
             other: other.host.clone(),
         };
-        for word in words.iter().flatten() {
-            if word.size != own.size {
-                return Err(differs("with another number of hosts", word));
+        for status in statuses.iter().flatten() {
+            if status.size != own.size {
+                return Err(differs("with another number of hosts", status));
             }
-            if word.digest != own.digest {
-                return Err(differs("another experiment or topology", word));
+            if status.digest != own.digest {
+                return Err(differs("another experiment or topology", status));
             }
-            if let (Phase::Failed, Some(error)) = (word.phase, &word.error) {
-                return Err(FleetError::Failed {
-                    host: word.host.clone(),
+            if let (Phase::Failed, Some(error)) = (status.phase, &status.error) {
+                return Err(RendezvousError::Failed {
+                    host: status.host.clone(),
                     error: error.clone(),
                 });
             }
@@ -183,66 +183,67 @@ impl Fleet {
         Ok(())
     }
 
-    fn missing(&self, state: &'static str, is_well: impl Fn(usize) -> bool) -> FleetError {
-        let names = self.shared.terms.names.iter().enumerate();
-        FleetError::Missing {
+    fn missing(&self, state: &'static str, is_well: impl Fn(usize) -> bool) -> RendezvousError {
+        let names = self.shared.config.names.iter().enumerate();
+        RendezvousError::Missing {
             missing: names
                 .filter(|(rank, _)| !is_well(*rank))
                 .map(|(_, name)| name.clone())
                 .collect(),
             state,
-            within: self.shared.terms.within,
-            folder: self.shared.terms.folder.clone(),
+            within: self.shared.config.within,
+            folder: self.shared.config.folder.clone(),
         }
     }
 
-    /// Compares this host's clock with the first one's, and tells.
-    pub fn compare_clocks(&self, first: &Word) {
-        if self.shared.terms.rank > 0 {
-            let offset = clock::ask(&first.clock);
-            self.change(|word| word.offset = offset);
+    /// Measures the offset to the first host's clock, and publishes it.
+    pub fn compare_clocks(&self, first: &HostStatus) {
+        if self.shared.config.rank > 0 {
+            let offset = clock::measure(&first.clock);
+            self.change(|status| status.offset = offset);
         }
     }
 
-    /// Says that this host could start; [`Fleet::start`] then tells when all do.
-    pub fn loaded(&self) {
-        self.change(|word| word.phase = Phase::Loaded);
+    /// Publishes that this host could start; [`Membership::start`] then returns the common
+    /// start.
+    pub fn set_loaded(&self) {
+        self.change(|status| status.phase = Phase::Loaded);
     }
 
-    /// When all start, by this host's clock; none as long as that is not known.
+    /// The common start by this host's clock; `None` until it is known. `waited` is the time
+    /// since this host has loaded.
     ///
-    /// # Errors
-    /// What keeps the others from starting; `waited` is how long they have had.
-    pub fn start(&self, waited: Duration) -> Result<Option<SystemTime>, FleetError> {
+    /// # Errors Why the other hosts cannot start.
+    pub fn start(&self, waited: Duration) -> Result<Option<SystemTime>, RendezvousError> {
         self.check_stop()?;
         let state = self.shared.state();
-        let lost: Vec<String> = self.lost(&state.orders);
+        let lost: Vec<String> = self.lost(&state.cluster);
         if !lost.is_empty() {
-            return Err(FleetError::Lost { lost });
+            return Err(RendezvousError::Lost { lost });
         }
-        if let Some(start_ns) = state.orders.start_unix_ns {
+        if let Some(start_ns) = state.cluster.start_unix_ns {
             let ahead = state.own.offset.map_or(0, |o| o.ahead_ns);
             let start = SystemTime::UNIX_EPOCH
                 + Duration::from_nanos(start_ns.saturating_add_signed(ahead));
             return Ok(Some(start));
         }
         drop(state);
-        if waited < self.shared.terms.within {
+        if waited < self.shared.config.within {
             return Ok(None);
         }
-        let words =
-            (0..self.shared.terms.names.len()).map(|rank| Word::hear(&self.shared.meet, rank));
-        let loaded: Vec<bool> = words
-            .map(|w| w.is_some_and(|w| w.phase >= Phase::Loaded))
+        let statuses = (0..self.shared.config.names.len())
+            .map(|rank| HostStatus::read(&self.shared.status_folder, rank));
+        let loaded: Vec<bool> = statuses
+            .map(|s| s.is_some_and(|s| s.phase >= Phase::Loaded))
             .collect();
         Err(self.missing("loaded", |rank| loaded[rank]))
     }
 
-    fn check_stop(&self) -> Result<(), FleetError> {
-        match self.there().stop {
+    fn check_stop(&self) -> Result<(), RendezvousError> {
+        match self.view().stop {
             Some(stop) => {
                 let (host, error) = stop.split_once(": ").unwrap_or(("a host", &stop));
-                Err(FleetError::Failed {
+                Err(RendezvousError::Failed {
                     host: host.to_owned(),
                     error: error.to_owned(),
                 })
@@ -251,82 +252,81 @@ impl Fleet {
         }
     }
 
-    /// Tells the others how this host stands, from the start on. Never blocks on
-    /// the shared folder.
-    pub fn tell(&self, here: &Here) {
-        self.change(|word| {
+    /// Publishes the status of the run on this host. Never blocks on the shared folder.
+    pub fn publish(&self, here: &LocalStatus) {
+        self.change(|status| {
             let phase = if here.over {
                 Phase::Over
             } else {
                 Phase::Running
             };
-            word.phase = word.phase.max(phase);
-            word.ready.clone_from(&here.ready);
-            word.failed = here.failed;
-            word.stop.clone_from(&here.stop);
+            status.phase = status.phase.max(phase);
+            status.ready.clone_from(&here.ready);
+            status.failed = here.failed;
+            status.stop.clone_from(&here.stop);
         });
     }
 
-    /// How all stand. Never blocks on the shared folder.
-    pub fn there(&self) -> There {
+    /// The state of the whole run. Never blocks on the shared folder.
+    pub fn view(&self) -> ClusterView {
         let state = self.shared.state();
-        let orders = &state.orders;
-        let given_up = orders.lost.contains(&self.shared.terms.rank);
-        There {
-            ready: orders.ready.clone(),
-            failed: orders.failed,
-            over: orders.over,
-            lost: self.lost(orders),
-            stop: (orders.stop.clone())
+        let cluster = &state.cluster;
+        let given_up = cluster.lost.contains(&self.shared.config.rank);
+        ClusterView {
+            ready: cluster.ready.clone(),
+            failed: cluster.failed,
+            over: cluster.over,
+            lost: self.lost(cluster),
+            stop: (cluster.stop.clone())
                 .or_else(|| given_up.then(|| "the other hosts have given this one up".to_owned()))
-                .or_else(|| state.trouble.clone()),
+                .or_else(|| state.write_error.clone()),
         }
     }
 
-    fn lost(&self, orders: &Orders) -> Vec<String> {
-        let names = &self.shared.terms.names;
-        let names = orders.lost.iter().filter_map(|rank| names.get(*rank));
+    fn lost(&self, cluster: &ClusterState) -> Vec<String> {
+        let names = &self.shared.config.names;
+        let names = cluster.lost.iter().filter_map(|rank| names.get(*rank));
         names.cloned().collect()
     }
 
-    /// Whether this is the first host that lives: it puts the results together.
+    /// Whether this is the first live host, which merges the results.
     pub fn leads(&self) -> bool {
-        let orders = &self.shared.state().orders;
-        (0..self.shared.terms.rank).all(|rank| orders.lost.contains(&rank))
+        let cluster = &self.shared.state().cluster;
+        (0..self.shared.config.rank).all(|rank| cluster.lost.contains(&rank))
     }
 
-    /// Says that this host's results are written, or that it gave up and why, and
-    /// ends. The one that leads, before that, waits for the others to be through,
-    /// for `patience` at most. Returns the last words of all.
-    pub fn finish(mut self, error: Option<String>, patience: Duration) -> Vec<Word> {
+    /// Publishes that this host's results are written, or why it failed, and ends the
+    /// membership. The first live host then waits until the others have finished, for
+    /// `timeout` at most. Returns the last status of every host.
+    pub fn finish(mut self, error: Option<String>, timeout: Duration) -> Vec<HostStatus> {
         let gave_up = error.is_some();
-        self.change(|word| {
-            word.phase = if gave_up { Phase::Failed } else { Phase::Done };
-            word.error = error;
+        self.change(|status| {
+            status.phase = if gave_up { Phase::Failed } else { Phase::Done };
+            status.error = error;
         });
         let shared = Arc::clone(&self.shared);
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         if self.leads() && !gave_up {
             let mut state = shared.state();
             let through = |state: &State| {
-                state.words.iter().enumerate().all(|(rank, word)| {
-                    state.orders.lost.contains(&rank)
-                        || word.as_ref().is_some_and(|w| w.phase >= Phase::Done)
+                state.statuses.iter().enumerate().all(|(rank, status)| {
+                    state.cluster.lost.contains(&rank)
+                        || status.as_ref().is_some_and(|s| s.phase >= Phase::Done)
                 })
             };
             while !through(&state) && Instant::now() < deadline {
-                let waited = shared.changed.wait_timeout(state, LOOK);
+                let waited = shared.changed.wait_timeout(state, STATUS_POLL_INTERVAL);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
         }
         self.end();
-        let size = shared.terms.names.len();
+        let size = shared.config.names.len();
         (0..size)
-            .filter_map(|r| Word::hear(&shared.meet, r))
+            .filter_map(|r| HostStatus::read(&shared.status_folder, r))
             .collect()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Word)) {
+    fn change(&self, change: impl FnOnce(&mut HostStatus)) {
         let mut state = self.shared.state();
         let before = state.own.clone();
         change(&mut state.own);
@@ -342,20 +342,20 @@ impl Fleet {
     }
 }
 
-impl Drop for Fleet {
+impl Drop for Membership {
     fn drop(&mut self) {
         if self.thread.is_some() {
-            self.change(|word| {
-                word.phase = Phase::Failed;
-                word.error.get_or_insert_with(|| "gave up".to_owned());
+            self.change(|status| {
+                status.phase = Phase::Failed;
+                status.error.get_or_insert_with(|| "gave up".to_owned());
             });
             self.end();
         }
     }
 }
 
-/// Where a clock can be asked for: at this host's addresses, and on the host itself.
-fn places(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+/// Addresses at which this host answers time requests: its own, and loopback.
+fn clock_addresses(addresses: &[IpAddr], port: u16) -> Vec<SocketAddr> {
     let own = addresses.iter().map(|a| SocketAddr::new(*a, port));
     own.chain([SocketAddr::from(([127, 0, 0, 1], port))])
         .collect()
