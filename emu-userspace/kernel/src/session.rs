@@ -247,6 +247,9 @@ fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), SessionError
     if let Some(size) = state.size {
         topology.resize(size).map_err(PlanError::from)?;
     }
+    if state.host_latency_ns > 0 {
+        topology.host_latency = Some(Duration::from_nanos(state.host_latency_ns));
+    }
     let plan = Plan::new(&topology, state.host.as_deref())?;
     Ok((topology, plan))
 }

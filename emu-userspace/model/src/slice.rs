@@ -1,6 +1,9 @@
 //! Which of a topology's hosts this machine is, as said by the user or by the
 //! system that started us.
-use crate::{plan::PlanError, topology::Topology};
+use crate::{
+    plan::PlanError,
+    topology::{self, Topology},
+};
 
 /// How a host is told which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +31,8 @@ pub struct Surroundings {
     pub names: Vec<(&'static str, String)>,
     /// Its number and the number of all, as Slurm says.
     pub slurm: Option<(usize, usize)>,
+    /// Latency of the network between the hosts, as text.
+    pub host_latency: Option<String>,
 }
 
 impl Surroundings {
@@ -35,7 +40,7 @@ impl Surroundings {
     /// `NODE_NAME` and `POD_NAME` as Kubernetes' downward API gives them,
     /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's
     /// nodes, `SLURM_STEP_NUM_NODES`, or with `SLURM_NNODES` or `SLURM_NTASKS` where that
-    /// is missing.
+    /// is missing; `EMU_HOST_LATENCY`, which a topology that says nothing of it gets.
     pub fn from_lookup(get: impl Fn(&str) -> Option<String>, host: Option<String>) -> Self {
         let get = |key: &str| get(key).filter(|value| !value.is_empty());
         let mut names: Vec<(&'static str, String)> =
@@ -51,7 +56,21 @@ impl Surroundings {
         Self {
             names,
             slurm: number("SLURM_NODEID").zip(size),
+            host_latency: get("EMU_HOST_LATENCY"),
         }
+    }
+
+    /// Gives a topology that says nothing of the latency between the hosts that of this
+    /// machine's environment.
+    ///
+    /// # Errors
+    /// [`PlanError::HostLatency`].
+    pub fn give_host_latency(&self, topology: &mut Topology) -> Result<(), PlanError> {
+        if let (None, Some(text)) = (topology.host_latency, &self.host_latency) {
+            let latency = topology::time(text).map_err(PlanError::HostLatency)?;
+            topology.host_latency = (!latency.is_zero()).then_some(latency);
+        }
+        Ok(())
     }
 
     /// The host that one of the names means, in full or before its first dot.
@@ -86,6 +105,7 @@ pub fn pick(
     which: &Which,
     around: &Surroundings,
 ) -> Result<Option<String>, PlanError> {
+    around.give_host_latency(topology)?;
     match which {
         Which::Only => Ok(None),
         Which::Named(name) => Ok(Some(name.clone())),

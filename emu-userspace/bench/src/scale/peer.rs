@@ -148,7 +148,10 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
     );
     let shared = Shared::create(folder, size, TRACKER.into())?;
     let own = folder.join("tracker");
-    fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
+    fs::create_dir_all(&own).map_err(BenchError::system(format!(
+        "make the folder {}",
+        own.display()
+    )))?;
     let mut client = Client::Libtorrent.argv(&shared.files, "{ip}", false);
     client.push("digest".to_owned());
     let seeding = Client::Libtorrent.argv(&shared.files, "{ip}", true);

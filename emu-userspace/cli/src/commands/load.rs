@@ -12,7 +12,7 @@ use emu_kernel::{
     user,
 };
 use emu_model::{
-    plan::{self, Plan},
+    plan::{self, LatePair, Plan},
     topology::{self, Addressing, Topology},
 };
 use serde_json::json;
@@ -73,6 +73,9 @@ impl Load {
                 plan.vnodes.len()
             );
         }
+        if let Some(late) = &plan.late_pair {
+            eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
+        }
         let how = if self.anew {
             session.load_anew(&plan, &file, &text)?;
             How::Anew { because: None }
@@ -92,6 +95,20 @@ impl Load {
             self.json,
         )
     }
+}
+
+fn late_text(late: &LatePair, host_latency_ns: u64) -> String {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    format!(
+        "packets from {} to {} have {} ms of latency before the receiver's line, and the network \
+         between the hosts takes {} ms (`host_latency`): they arrive late when the receiver is on \
+         another host; so for {} pairs of groups",
+        late.from,
+        late.to,
+        ms(late.latency_ns),
+        ms(host_latency_ns),
+        late.count
+    )
 }
 
 fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {

@@ -143,6 +143,7 @@ impl Loader<'_> {
             slots: Vec::new(),
             features: self.plan.features(),
             corrupts: self.plan.corrupts(),
+            host_latency_ns: self.plan.host_latency_ns,
             fq: Some(self.plan.fq.clone()),
             object: bpf::object_mark(),
             copy: String::new(),

@@ -120,6 +120,7 @@ fn open_with(
         .map_max_entries(names::MAP_WAITS, groups * 2)
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
+        .override_global(names::GLOBAL_HOST_LATENCY, &plan.host_latency_ns, true)
         .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
         .load(OBJECT)
         .map_err(Box::new)?;

@@ -114,6 +114,10 @@ pub struct State {
     /// Whether checksum offloads are off.
     #[serde(default)]
     pub corrupts: bool,
+    /// One-way latency of the network between the hosts that the programs were loaded with,
+    /// in nanoseconds.
+    #[serde(default)]
+    pub host_latency_ns: u64,
     /// Settings of fq as they are; those of the plan if none.
     #[serde(default)]
     pub fq: Option<FqPlan>,

@@ -239,7 +239,10 @@ impl Scene<'_> {
             .collect();
         for (host, parts) in topology.hosts.iter().zip(topology.slices()) {
             let peer = hosts.iter().find(|peer| peer.host == host.name);
-            let link_ms = peer.and_then(|p| p.rtt_ms).map_or(0.0, |rtt| rtt.p50);
+            let round_trip_ms = peer.and_then(|p| p.rtt_ms).map_or(0.0, |rtt| rtt.p50);
+            // What the programs have deducted already.
+            let deducted_ms = 2.0 * self.plan.host_latency_ns as f64 / 1e6;
+            let link_ms = (round_trip_ms - deducted_ms).max(0.0);
             for (first, last) in parts.into_iter().flat_map(|(_, spans)| spans) {
                 for address in away.range(first..=last) {
                     self.away.insert(*address, (host.name.clone(), link_ms));

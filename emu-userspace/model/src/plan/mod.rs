@@ -9,7 +9,7 @@ mod room;
 mod runs;
 mod tables;
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use emu_common::{
     layout::{MAX_GROUPS, MAX_VNODES, Pipe, Stage},
@@ -85,6 +85,9 @@ pub enum PlanError {
         /// Hosts.
         size: usize,
     },
+    /// `EMU_HOST_LATENCY` is not a time.
+    #[error("EMU_HOST_LATENCY: {}; expected {}", .0.message, .0.expected)]
+    HostLatency(topology::UnitError),
     /// More groups than the tables hold.
     #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
     TooManyGroups {
@@ -153,6 +156,20 @@ pub struct PlanRoutes {
     pub prefixes: Vec<IpNet>,
 }
 
+/// The pair of groups with the shortest latency of those that have less than the network
+/// between the hosts: packets from one to the other arrive late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatePair {
+    /// Name of the sender's group, on this host.
+    pub from: String,
+    /// Name of the receiver's group, on another host.
+    pub to: String,
+    /// Latency of the sender's line and between the groups, in nanoseconds.
+    pub latency_ns: u64,
+    /// Number of such pairs.
+    pub count: usize,
+}
+
 /// All that the kernel must be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -173,6 +190,12 @@ pub struct Plan {
     pub address_runs: Vec<(IpAddr, IpAddr)>,
     /// Routes to vnodes on other hosts.
     pub routes: Vec<PlanRoutes>,
+    /// One-way latency of the network between the hosts, in nanoseconds.
+    pub host_latency_ns: u64,
+    /// A pair of groups, this host's and another's, whose latency is less than that, with
+    /// the number of such pairs.
+    #[serde(skip)]
+    pub late_pair: Option<LatePair>,
     /// Settings of fq.
     pub fq: FqPlan,
     /// Groups, indexed as in the topology.
@@ -240,6 +263,10 @@ impl Plan {
             })
             .collect();
         let pair_ways = topology.pair_links();
+        let remote: BTreeSet<GroupId> = away
+            .iter()
+            .flat_map(|(_, parts)| parts.iter().map(|(group, _)| *group))
+            .collect();
         let (interfaces, routes) = reach(topology, host.as_deref(), away);
         let fq = FqPlan::for_groups(
             &topology.fq,
@@ -248,7 +275,7 @@ impl Plan {
             topology.mtu_bytes,
         );
         let reserve = Reserve::of(topology, &vnodes);
-        Ok(Self {
+        let mut plan = Self {
             reserve,
             name: topology.name.clone(),
             host,
@@ -261,6 +288,7 @@ impl Plan {
             }),
             address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
             routes,
+            host_latency_ns: topology.host_latency.map_or(0, nanoseconds),
             fq,
             groups,
             group_prefixes: topology
@@ -272,10 +300,13 @@ impl Plan {
             seed: topology.seed.unwrap_or_else(fresh_seed),
             has_seed: topology.seed.is_some(),
             distributions: topology.distributions.clone(),
+            late_pair: None,
             links,
             pair_ways,
             vnodes,
-        })
+        };
+        plan.late_pair = plan.late_pair_to(&remote);
+        Ok(plan)
     }
 }
 

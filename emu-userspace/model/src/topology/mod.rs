@@ -75,6 +75,9 @@ pub struct Topology {
     pub template: Option<HostTemplate>,
     /// Number of hosts where it is another than the file's.
     pub size: Option<usize>,
+    /// One-way latency of the network between the hosts, which is deducted from the latency
+    /// between vnodes of different hosts.
+    pub host_latency: Option<Duration>,
     /// What happens after `emu start`, in the order of time.
     pub events: Vec<Event>,
     /// Recordings that lines and links follow after `emu start`.

@@ -29,6 +29,7 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "latency_matrix",
     "placement",
     "hosts",
+    "host_latency",
     "events",
     "traces",
 ];
@@ -161,6 +162,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
         hosts: hosts.list.iter().map(|h| h.host.clone()).collect(),
         placement: hosts.placement,
         template: hosts.template.clone(),
+        host_latency: record.get("host_latency").and_then(|f| f.unit(units::time)),
         size: None,
         events: Vec::new(),
         traces: Vec::new(),

@@ -2,6 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use emu_kernel::{
+    machine,
     session::{Loaded, SessionError},
     spawn,
     state::{State, StateDir},
@@ -66,7 +67,8 @@ impl Input {
                     .map_or_else(|| SessionError::NotLoaded.into(), RunError::File));
             }
         };
-        let experiment = parsed.map_err(Box::new)?;
+        let mut experiment = parsed.map_err(Box::new)?;
+        give_host_latency(&mut experiment.topology)?;
         let state = found.state.as_ref();
         let seed = experiment
             .seed
@@ -165,4 +167,10 @@ fn find(reference: &Reference) -> Result<Found, RunError> {
             })
         }
     }
+}
+
+/// Applies the latency between the hosts that this machine's environment gives.
+pub(super) fn give_host_latency(topology: &mut Topology) -> Result<(), RunError> {
+    let given = machine::surroundings().give_host_latency(topology);
+    Ok(given.map_err(SessionError::Plan)?)
 }

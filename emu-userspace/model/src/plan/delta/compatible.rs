@@ -20,6 +20,9 @@ pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), Anew> {
     if old.routes != new.routes {
         return anew("the routes to other hosts changed");
     }
+    if old.host_latency_ns != new.host_latency_ns {
+        return anew("the latency between the hosts changed");
+    }
     if old.fq.orphan_mask != new.fq.orphan_mask {
         return anew("fq's orphan_mask changed");
     }

@@ -63,6 +63,9 @@ struct File {
     placement: Option<Placement>,
     /// Machines that carry vnodes; this one carries all when left out.
     hosts: Option<Hosts>,
+    /// One-way latency of the network between the hosts, which is deducted from the
+    /// latency between vnodes of different hosts; nothing is when left out.
+    host_latency: Option<String>,
     /// What happens after `emu start`.
     events: Option<Vec<Event>>,
     /// Recordings that lines and links follow after `emu start`.
