@@ -23,6 +23,7 @@ Examples:
   cargo xtask test --e2e tcp        only end-to-end tests whose name has `tcp`
   cargo xtask test --e2e tcp --real-time
                                     the same with the machine's clock
+  cargo xtask test --repeat 10      ten runs of each workload in virtual time are the same
   cargo xtask test --host           only what needs no VM")]
 pub struct Test {
     /// Only the end-to-end tests in the VM, or those whose name has this.
@@ -35,6 +36,11 @@ pub struct Test {
     /// time.
     #[arg(long, conflicts_with_all = ["e2e", "host", "ssh"])]
     quick: bool,
+    /// Only the comparison of repeated runs in virtual time: N runs of each workload, with
+    /// different background loads.
+    #[arg(long, value_name = "N", conflicts_with_all = ["e2e", "quick", "host", "ssh"],
+          value_parser = clap::value_parser!(u16).range(2..=1_000))]
+    repeat: Option<u16>,
     /// Only what runs on the machine itself.
     #[arg(long, conflicts_with = "e2e")]
     host: bool,
@@ -62,6 +68,13 @@ struct Counts {
 impl Test {
     pub fn run(self) -> anyhow::Result<u8> {
         let mut counts = Counts::default();
+        if let Some(times) = self.repeat {
+            let object = suite::committed_object()?;
+            counts.tests("the same run several times", || {
+                repeat::run(&object, times.into(), print)
+            })?;
+            return Ok(counts.finish());
+        }
         let all = self.e2e.is_none() && !self.host && !self.ssh && !self.quick;
         if all {
             counts.step("style", || Ok(check::run()? == 0))?;
@@ -191,7 +204,9 @@ fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepRe
             let argv = suite::for_place(&place, suite::end_to_end(object, "latency::")?);
             Tally::run(place.command(&argv), print)
         }),
-        StepResult::of("the same run twice", |print| repeat::run(object, print)),
+        StepResult::of("the same run twice", |print| {
+            repeat::run(object, repeat::IN_CI, print)
+        }),
         StepResult::of("under Slurm in the VM", |print| {
             slurm::run(object, &slurm::SMALL, print)
         }),
