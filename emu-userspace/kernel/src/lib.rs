@@ -37,6 +37,7 @@ pub mod cgroup;
 pub mod clock;
 mod controllers;
 pub mod counters;
+pub mod drift;
 pub mod error;
 pub mod fq_stats;
 pub mod health;
@@ -48,7 +49,6 @@ pub mod identity;
 pub mod link;
 pub mod live;
 pub mod machine;
-pub mod missing;
 pub mod netlink;
 #[expect(unsafe_code, reason = "ioctl has no safe interface")]
 mod offload;

@@ -1,14 +1,14 @@
 //! What this machine is: its place among other hosts, and the speed of its interfaces.
 use std::{env, fs};
 
-use emu_model::slice::Surroundings;
+use emu_model::host_selector::HostHints;
 
 /// What environment and host name say of this machine's place among the hosts of a
-/// topology; see [`Surroundings::from_lookup`] for the variables.
-pub fn surroundings() -> Surroundings {
+/// topology; see [`HostHints::from_lookup`] for the variables.
+pub fn host_hints() -> HostHints {
     let host = fs::read_to_string("/proc/sys/kernel/hostname");
     let host = host.map(|name| name.trim().to_owned());
-    Surroundings::from_lookup(|key| env::var(key).ok(), host.ok())
+    HostHints::from_lookup(|key| env::var(key).ok(), host.ok())
 }
 
 /// Speed of an interface of this machine in bits per second; `None` if there is no such

@@ -6,7 +6,7 @@ use emu_common::{
     layout::{PairLink, Pipe, Stage},
     names,
 };
-use emu_model::plan::{self, Addressing, Delta, FqPlan, Plan, Store};
+use emu_model::plan::{self, Addressing, FqPlan, MapWrite, Plan, PlanDiff};
 use ipnet::IpNet;
 
 use super::{
@@ -25,32 +25,32 @@ impl Maps {
     /// stores would be the first of its flow, and all later ones wait behind it.
     pub fn store(
         &mut self,
-        stages: &[Store<Stage>],
-        pipes: &[Store<Pipe>],
-        links: &[Store<PairLink>],
+        stages: &[MapWrite<Stage>],
+        pipes: &[MapWrite<Pipe>],
+        links: &[MapWrite<PairLink>],
     ) {
         for stage in stages {
             self.store_stage(stage);
         }
         // Links may lead through pipes that are new.
-        for pipe in pipes.iter().filter(|pipe| pipe.fresh) {
+        for pipe in pipes.iter().filter(|pipe| pipe.is_new) {
             self.store_pipe(pipe);
         }
         for link in links {
             self.store_link(link);
         }
-        for pipe in pipes.iter().filter(|pipe| !pipe.fresh) {
+        for pipe in pipes.iter().filter(|pipe| !pipe.is_new) {
             self.store_pipe(pipe);
         }
     }
 
     /// Stores a pipe; one that nobody used starts with an empty queue.
-    fn store_pipe(&mut self, change: &Store<Pipe>) {
+    fn store_pipe(&mut self, change: &MapWrite<Pipe>) {
         let (index, pipe) = (change.index as usize, &change.value);
         let Some(before) = self.pipes.get(index) else {
             return;
         };
-        if change.fresh {
+        if change.is_new {
             self.carry_over(0, 0, 0, pipe);
             self.pipes.set(index, *pipe);
             return;
@@ -89,9 +89,9 @@ impl Maps {
     }
 
     /// Stores a stage; one that nobody used starts from nothing.
-    fn store_stage(&mut self, change: &Store<Stage>) {
+    fn store_stage(&mut self, change: &MapWrite<Stage>) {
         let index = change.index as usize;
-        if change.fresh {
+        if change.is_new {
             self.stages.set(index, change.value);
         } else {
             self.stages.store_settings(index, &change.value);
@@ -99,7 +99,7 @@ impl Maps {
     }
 
     /// Stores a link.
-    fn store_link(&mut self, change: &Store<PairLink>) {
+    fn store_link(&mut self, change: &MapWrite<PairLink>) {
         self.pairs.store(change.index as usize, &change.value);
     }
 }
@@ -137,7 +137,7 @@ pub struct Reload<'a> {
     /// What shall be.
     pub new: &'a Plan,
     /// The difference.
-    pub delta: &'a Delta,
+    pub diff: &'a PlanDiff,
 }
 
 impl Reload<'_> {
@@ -153,7 +153,7 @@ impl Reload<'_> {
             have: Vec::new(),
         })?;
         self.remove_vnodes(&mut netlink, &lo, maps)?;
-        maps.store(&self.delta.stages, &self.delta.pipes, &self.delta.links);
+        maps.store(&self.diff.stages, &self.diff.pipes, &self.diff.links);
         self.add_vnodes(&mut netlink, &lo, maps)
     }
 
@@ -164,13 +164,13 @@ impl Reload<'_> {
         lo: &Link,
         maps: &mut Maps,
     ) -> Result<(), ApplyError> {
-        if self.delta.removed.is_empty() {
+        if self.diff.removed.is_empty() {
             return Ok(());
         }
         if self.new.addressing == Addressing::Alias {
             let kept = self.users()?;
             let requests = self
-                .delta
+                .diff
                 .removed
                 .iter()
                 .filter(|address| !kept.contains(address))
@@ -178,7 +178,7 @@ impl Reload<'_> {
                 .collect();
             netlink.batch(requests)?;
         }
-        for address in &self.delta.removed {
+        for address in &self.diff.removed {
             maps.remove_vnode(*address)?;
         }
         Ok(())
@@ -201,12 +201,12 @@ impl Reload<'_> {
         lo: &Link,
         maps: &mut Maps,
     ) -> Result<(), ApplyError> {
-        for (address, place) in &self.delta.added {
+        for (address, place) in &self.diff.added {
             maps.add_vnode(*address, *place)?;
         }
         match self.new.addressing {
-            Addressing::Alias if !self.delta.added.is_empty() => {
-                let added: BTreeSet<IpAddr> = self.delta.added.iter().map(|(a, _)| *a).collect();
+            Addressing::Alias if !self.diff.added.is_empty() => {
+                let added: BTreeSet<IpAddr> = self.diff.added.iter().map(|(a, _)| *a).collect();
                 let keep = addr::addresses(netlink)?
                     .into_iter()
                     .filter(|a| a.index == lo.index)
@@ -215,7 +215,7 @@ impl Reload<'_> {
                     .collect();
                 self.record(Undo::Aliases {
                     interface: lo.name.clone(),
-                    runs: plan::runs(added.iter().copied()),
+                    runs: plan::address_ranges(added.iter().copied()),
                     keep,
                 })?;
                 let requests = added
@@ -233,7 +233,7 @@ impl Reload<'_> {
     /// The routes that make vnodes local: new ones before old ones go.
     fn reroute(&self, netlink: &mut Netlink, lo: &Link) -> Result<(), ApplyError> {
         let prefixes = |plan: &Plan| -> BTreeSet<IpNet> {
-            plan::covering_prefixes(&plan.address_runs)
+            plan::covering_prefixes(&plan.address_ranges)
                 .into_iter()
                 .collect()
         };

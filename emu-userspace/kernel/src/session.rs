@@ -7,7 +7,7 @@ use std::{
 };
 
 use emu_model::{
-    plan::{self, Anew, Delta, FqPlan, Plan, PlanError},
+    plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
     topology::{self, Topology, TopologyErrors},
 };
 use serde::Serialize;
@@ -15,9 +15,9 @@ use serde::Serialize;
 use crate::{
     apply,
     bpf::{self, BpfError, Maps},
+    drift::{self, DriftError},
     error::ApplyError,
     identity::{self, IdentityError, Summary},
-    missing::{self, DriftError},
     reload::{self, Reload},
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
@@ -92,7 +92,8 @@ pub struct Loaded {
 #[serde(rename_all = "snake_case")]
 pub enum How {
     /// By a load of everything.
-    Anew {
+    #[serde(rename = "anew")]
+    FullReload {
         /// Why what was loaded could not be changed; none if nothing was.
         because: Option<String>,
     },
@@ -110,12 +111,12 @@ pub enum How {
 }
 
 impl How {
-    fn in_place(delta: &Delta) -> Self {
+    fn in_place(diff: &PlanDiff) -> Self {
         Self::InPlace {
-            pipes: delta.pipes.len() - 2 * delta.removed.len(),
-            links: delta.links_changed,
-            added: delta.added.len(),
-            removed: delta.removed.len(),
+            pipes: diff.pipes.len() - 2 * diff.removed.len(),
+            links: diff.links_changed,
+            added: diff.added.len(),
+            removed: diff.removed.len(),
         }
     }
 }
@@ -125,7 +126,7 @@ struct Change {
     loaded: Loaded,
     maps: Maps,
     plan: Plan,
-    delta: Delta,
+    diff: PlanDiff,
     fq: FqPlan,
 }
 
@@ -298,21 +299,21 @@ impl Session {
     pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
-            Comparison::Anew(because) => Some(because),
+            Comparison::FullReload(because) => Some(because),
             Comparison::InPlace(change) => match self.change(*change, file, text) {
                 Ok(how) => return Ok(how),
                 Err(error) => Some(format!("the change in place failed ({error})")),
             },
         };
-        self.load_anew(plan, file, text)?;
-        Ok(How::Anew { because })
+        self.load_full(plan, file, text)?;
+        Ok(How::FullReload { because })
     }
 
     /// Loads a plan in place of whatever is loaded, which is taken back first.
     ///
     /// # Errors
     /// As for [`Session::load`].
-    pub fn load_anew(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
+    pub fn load_full(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
         let before = self.dir.loaded().ok().flatten();
         apply::load(plan, file, text, &self.dir, &self.lock).map_err(|error| {
             let undone = !self.dir.exists();
@@ -331,11 +332,11 @@ impl Session {
             loaded,
             mut maps,
             plan,
-            delta,
+            diff,
             fq,
         } = change;
-        let how = How::in_place(&delta);
-        let settings = delta.added.is_empty() && delta.removed.is_empty();
+        let how = How::in_place(&diff);
+        let settings = diff.added.is_empty() && diff.removed.is_empty();
         // Once vnodes were half changed, settings alone do not put them in order.
         self.dir.changing(&self.lock, settings)?;
         if &fq != loaded.fq() {
@@ -346,7 +347,7 @@ impl Session {
             lock: &self.lock,
             old: &loaded.plan,
             new: &plan,
-            delta: &delta,
+            diff: &diff,
         };
         reload.apply(&mut maps).map_err(Box::new)?;
         let state = State {
@@ -356,7 +357,7 @@ impl Session {
                 .map_or(0, |d| d.as_secs()),
             seed: plan.seed,
             size: plan.size,
-            slots: delta.slots,
+            slots: diff.slots,
             fq: Some(fq),
             ..loaded.state
         };
@@ -395,7 +396,7 @@ impl Session {
 /// What a plan means for what is loaded.
 enum Comparison {
     Nothing,
-    Anew(String),
+    FullReload(String),
     InPlace(Box<Change>),
 }
 
@@ -405,41 +406,41 @@ enum Comparison {
 /// [`SessionError`] when the state or the maps cannot be read.
 pub fn preview(plan: &Plan) -> Result<How, SessionError> {
     Ok(match compare(&StateDir::here()?, plan)? {
-        Comparison::Nothing => How::Anew { because: None },
-        Comparison::Anew(because) => How::Anew {
+        Comparison::Nothing => How::FullReload { because: None },
+        Comparison::FullReload(because) => How::FullReload {
             because: Some(because),
         },
-        Comparison::InPlace(change) => How::in_place(&change.delta),
+        Comparison::InPlace(change) => How::in_place(&change.diff),
     })
 }
 
 fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
-    let anew = |because: &str| Ok(Comparison::Anew(because.to_owned()));
+    let full_reload = |because: &str| Ok(Comparison::FullReload(because.to_owned()));
     let found = match dir.loaded() {
         Ok(found) => found,
-        Err(error) => return anew(&error.to_string()),
+        Err(error) => return full_reload(&error.to_string()),
     };
     let Some((state, text)) = found else {
         if dir.exists() {
-            return anew("a load was broken off");
+            return full_reload("a load was broken off");
         }
         return Ok(Comparison::Nothing);
     };
     if dir.is_half_changed() && !dir.can_change_again() {
-        return anew("a change in place was broken off");
+        return full_reload("a change in place was broken off");
     }
     if state.object != bpf::object_mark() {
-        return anew("another version of emu loaded the programs");
+        return full_reload("another version of emu loaded the programs");
     }
     let Ok(loaded) = Loaded::from_state(state, &text) else {
-        return anew("what is loaded is not understood any more");
+        return full_reload("what is loaded is not understood any more");
     };
-    let damage = missing::damage(&loaded.plan, &loaded.state)?;
+    let damage = drift::find(&loaded.plan, &loaded.state)?;
     if let Some(first) = damage.first() {
-        return anew(&format!("{first} was missing"));
+        return full_reload(&format!("{first} was missing"));
     }
     let Ok(maps) = loaded.maps() else {
-        return anew("the maps are gone");
+        return full_reload("the maps are gone");
     };
     let mut plan = plan.clone();
     if !plan.has_seed {
@@ -451,15 +452,15 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
         features: loaded.state.features,
         corrupts: loaded.state.corrupts,
     };
-    match Delta::between(&of_loaded, &maps.current(), &plan) {
-        Err(Anew(because)) => Ok(Comparison::Anew(because)),
-        Ok(delta) => {
+    match PlanDiff::between(&of_loaded, &maps.current(), &plan) {
+        Err(ReloadReason(because)) => Ok(Comparison::FullReload(because)),
+        Ok(diff) => {
             let fq = loaded.fq().grown(&plan.fq);
             Ok(Comparison::InPlace(Box::new(Change {
                 loaded,
                 maps,
                 plan,
-                delta,
+                diff,
                 fq,
             })))
         }

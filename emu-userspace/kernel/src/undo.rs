@@ -10,7 +10,7 @@ use netlink_packet_route::tc::TcHandle;
 use super::{
     addr,
     cgroup::{self, CgroupError, Tree},
-    link, missing,
+    drift, link,
     netlink::{Netlink, NetlinkError},
     offload,
     state::{StateDir, StateError, Undo, WriterLock},
@@ -138,7 +138,7 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
         return Err(UndoError::Steps { failures });
     }
     // The kernel has the last say: an interface may have got another name meanwhile.
-    let left = missing::left(dir, &journal)?;
+    let left = drift::residue(dir, &journal)?;
     if !journal.is_empty() && !left.is_empty() {
         return Err(UndoError::Left { left });
     }

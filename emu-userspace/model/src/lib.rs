@@ -15,8 +15,8 @@
 
 pub mod experiment;
 pub mod fairness;
-pub mod folding;
+pub mod host_selector;
 pub mod input;
+pub mod placement_report;
 pub mod plan;
-pub mod slice;
 pub mod topology;

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use emu_kernel::live::{Clock, Happened, Live, LiveError};
+use emu_kernel::live::{Clock, EventResult, Live, LiveError};
 
 use super::{
     record::{LoadMark, Record},
@@ -74,8 +74,8 @@ fn go(
     let clock = Clock::joining(live, zero, done)?;
     clock.run(
         || stop.load(Ordering::Relaxed),
-        |happened: &Happened| {
-            let words = happened.what.words(&topology);
+        |happened: &EventResult| {
+            let words = happened.what.to_text(&topology);
             let at_s = happened.at.as_secs_f64();
             let late_ms = happened.late.as_secs_f64() * 1e3;
             match &happened.outcome {

@@ -6,8 +6,8 @@
 //! does is in the state folder and the kernel, so that another one finds it: a crash
 //! touches no traffic.
 mod events;
-mod keeper;
 mod metrics;
+mod reconciler;
 mod record;
 mod server;
 mod shared;
@@ -22,11 +22,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use emu_model::slice::Which;
+use emu_model::host_selector::HostSelector;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{keeper::Keeper, shared::Shared};
+use self::{reconciler::Reconciler, shared::Shared};
 
 /// How long the keeper may be busy before it is taken for hung: loading 65,536
 /// vnodes on a slow machine takes a small part of it.
@@ -61,7 +61,7 @@ pub struct Config {
     /// The topology.
     pub file: PathBuf,
     /// Which of its hosts this machine is.
-    pub which: Which,
+    pub which: HostSelector,
     /// Where to answer HTTP.
     pub listen: SocketAddr,
     /// What becomes of the network at the end.
@@ -138,7 +138,7 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     watch::start(&config.file, tell.clone()).map_err(system("watch the file"))?;
     tracing::info!(file = %config.file.display(), %address, "agent started");
     let router = server::router(Arc::clone(&shared), config.per_vnode);
-    let keeper = Keeper::new(config, Arc::clone(&shared));
+    let keeper = Reconciler::new(config, Arc::clone(&shared));
     let keeper = thread::Builder::new()
         .name("keeper".to_owned())
         .spawn(move || keeper.run(&told))

@@ -16,7 +16,8 @@ pub(super) enum Outcome {
     /// Changed in place.
     InPlace,
     /// Loaded from anew.
-    Anew,
+    #[serde(rename = "anew")]
+    FullReload,
     /// The file is bad; what was loaded stays.
     BadFile,
     /// The kernel refused, or another process was at work for too long.
@@ -27,7 +28,7 @@ impl Outcome {
     pub const ALL: [Outcome; 5] = [
         Outcome::Adopted,
         Outcome::InPlace,
-        Outcome::Anew,
+        Outcome::FullReload,
         Outcome::BadFile,
         Outcome::Failed,
     ];
@@ -36,7 +37,7 @@ impl Outcome {
         match self {
             Outcome::Adopted => "adopted",
             Outcome::InPlace => "in_place",
-            Outcome::Anew => "anew",
+            Outcome::FullReload => "anew",
             Outcome::BadFile => "bad_file",
             Outcome::Failed => "failed",
         }

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use emu_model::topology;
 use tracing::Level;
 
-use super::{OK, Outcome, slice::Slice};
+use super::{OK, Outcome, host_args::HostArgs};
 
 /// Arguments of `emu agent`.
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub(super) struct Agent {
     /// The topology.
     file: PathBuf,
     #[command(flatten)]
-    slice: Slice,
+    host: HostArgs,
     /// Where to answer /metrics, /healthz and /readyz; nobody is asked who they are.
     #[arg(
         long,
@@ -103,7 +103,7 @@ impl Agent {
         let interval = time("--interval", &self.interval)?;
         Ok(Config {
             file: self.file.clone(),
-            which: self.slice.which()?,
+            which: self.host.which()?,
             listen: self.listen,
             on_exit: match self.on_exit {
                 AtExit::Leave => OnExit::Leave,

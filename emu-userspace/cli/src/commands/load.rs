@@ -17,7 +17,7 @@ use emu_model::{
 };
 use serde_json::json;
 
-use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table, verify};
+use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table, verify};
 
 /// Arguments of `emu load`.
 #[derive(Args)]
@@ -33,7 +33,7 @@ pub(super) struct Load {
     /// The topology.
     file: PathBuf,
     #[command(flatten)]
-    slice: Slice,
+    host: HostArgs,
     /// Show what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -59,7 +59,7 @@ impl Load {
     pub(super) fn run(self) -> Outcome {
         let (text, mut topology) = read(&self.file)?;
         live::check_traces(&topology)?;
-        let plan = self.slice.plan(&mut topology)?;
+        let plan = self.host.plan(&mut topology)?;
         if self.dry_run {
             return dry_run(&plan, self.anew, self.json);
         }
@@ -77,8 +77,8 @@ impl Load {
             eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
         }
         let how = if self.anew {
-            session.load_anew(&plan, &file, &text)?;
-            How::Anew { because: None }
+            session.load_full(&plan, &file, &text)?;
+            How::FullReload { because: None }
         } else {
             session.load(&plan, &file, &text)?
         };
@@ -119,7 +119,7 @@ fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
             "vnodes": vnodes, "groups": groups, "interfaces": plan.interfaces,
         }));
     }
-    if let How::Anew {
+    if let How::FullReload {
         because: Some(because),
     } = how
     {
@@ -166,7 +166,7 @@ fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
         return print_json(&value);
     }
     match &how {
-        Some(How::Anew {
+        Some(How::FullReload {
             because: Some(because),
         }) => {
             print(&format!("would load anew because {because}"))?;

@@ -57,7 +57,7 @@ impl Together {
         let by_srun = || {
             // A batch script has a node's number too, but only srun makes steps.
             env::var_os("SLURM_STEP_NUM_NODES")?;
-            machine::surroundings().slurm.filter(|(_, size)| *size > 1)
+            machine::host_hints().slurm.filter(|(_, size)| *size > 1)
         };
         let Some((rank, size)) = self.rank.zip(self.size).or_else(|| {
             let found = by_srun();

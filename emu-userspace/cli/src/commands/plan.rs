@@ -5,13 +5,13 @@ use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::{machine, user};
 use emu_model::{
-    folding::{self, HostPart},
+    placement_report::{self, HostLoad},
     plan::PlanError,
     topology::{self, Rate},
 };
 use serde_json::json;
 
-use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table};
+use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table};
 
 /// Hosts that are warned of one by one.
 const MOST_WARNINGS: usize = 3;
@@ -32,7 +32,7 @@ pub(super) struct PlanArgs {
     /// The topology.
     file: PathBuf,
     #[command(flatten)]
-    slice: Slice,
+    host: HostArgs,
     /// Show the part of every host.
     #[arg(long, conflicts_with_all = ["host", "rank"])]
     all_hosts: bool,
@@ -48,14 +48,14 @@ impl PlanArgs {
     pub(super) fn run(self) -> Outcome {
         let mut topology = user::as_caller(|| topology::load(&self.file))??;
         if !self.all_hosts {
-            let plan = self.slice.plan(&mut topology)?;
+            let plan = self.host.plan(&mut topology)?;
             return if self.json {
                 print_json(&plan)
             } else {
                 print(&plan.to_string())
             };
         }
-        if let Some(size) = self.slice.size {
+        if let Some(size) = self.host.size {
             topology.resize(size).map_err(PlanError::from)?;
         }
         let link = match self.link.as_deref().map(topology::rate).transpose() {
@@ -72,7 +72,7 @@ impl PlanArgs {
                 topology.vnode_total()
             ));
         }
-        let parts = folding::parts(&topology, link, machine::link_speed);
+        let parts = placement_report::host_loads(&topology, link, machine::link_speed);
         if self.json {
             let vnodes = topology.vnode_total();
             return print_json(&json!({
@@ -87,7 +87,7 @@ fn rate(bits_per_sec: Option<u64>) -> String {
     bits_per_sec.map_or("unlimited".to_owned(), |bits| Rate(bits).to_string())
 }
 
-fn show(parts: &[HostPart]) -> Outcome {
+fn show(parts: &[HostLoad]) -> Outcome {
     let mut rows = table(
         &[
             "host",
@@ -120,7 +120,7 @@ fn show(parts: &[HostPart]) -> Outcome {
         ]);
     }
     print(&rows.to_string())?;
-    let limited: Vec<&HostPart> = parts.iter().filter(|part| part.link_is_limit).collect();
+    let limited: Vec<&HostLoad> = parts.iter().filter(|part| part.link_is_limit).collect();
     for part in limited.iter().take(MOST_WARNINGS) {
         print(&format!(
             "WARNING: the link of {} ({}) can be the limit: its vnodes may send {} and receive \

@@ -2,7 +2,7 @@
 use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::live::{Changed, Live};
-use emu_model::topology::{LineChange, PipeChange, Target};
+use emu_model::topology::{AccessLinkChange, PipeChange, Target};
 use serde_json::json;
 
 use super::{Outcome, print, print_json};
@@ -93,7 +93,7 @@ impl Set {
                 return Err(anyhow!("--one-way is for two groups, as in A:B"));
             }
             target => {
-                let change = LineChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                let change = AccessLinkChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
                 live.set_line(target, &change)?
             }
         };

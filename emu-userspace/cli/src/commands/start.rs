@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu_kernel::live::{Clock, Happened, Live};
+use emu_kernel::live::{Clock, EventResult, Live};
 use emu_model::topology;
 use serde_json::json;
 
@@ -89,8 +89,8 @@ fn unix_s(time: SystemTime) -> f64 {
         .map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn line(happened: &Happened, topology: &topology::Topology, as_json: bool) -> String {
-    let words = happened.what.words(topology);
+fn line(happened: &EventResult, topology: &topology::Topology, as_json: bool) -> String {
+    let words = happened.what.to_text(topology);
     if as_json {
         let mut value = json!({
             "at_s": happened.at.as_secs_f64(),

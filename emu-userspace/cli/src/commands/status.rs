@@ -9,8 +9,8 @@ use emu_common::{
 use emu_kernel::{
     bpf::Maps,
     counters::{self, Counters, pipe},
+    drift,
     identity::Summary,
-    missing,
     session::Loaded,
 };
 use emu_model::plan::PlanGroup;
@@ -61,7 +61,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     let totals = counters::by_group(loaded, maps);
     let waits = counters::waits_by_group(loaded, maps)?;
     let reasons = maps.reasons()?;
-    let mut missing = missing::damage(plan, &loaded.state)?;
+    let mut missing = drift::find(plan, &loaded.state)?;
     if loaded.is_half_changed() {
         missing.push("the rest of a change that was broken off".to_owned());
     }

@@ -49,12 +49,12 @@ impl Loader<'_> {
                     .collect();
                 self.record(Undo::Aliases {
                     interface: lo.name.clone(),
-                    runs: self.plan.address_runs.clone(),
+                    runs: self.plan.address_ranges.clone(),
                     keep,
                 })?;
                 let requests = self
                     .plan
-                    .address_runs
+                    .address_ranges
                     .iter()
                     .flat_map(|run| plan::addresses(*run))
                     .map(|address| addr::add_alias(lo.index, &lo.name, address))
@@ -65,7 +65,7 @@ impl Loader<'_> {
                 if self.plan.vnodes.iter().any(|v| v.address.is_ipv6()) {
                     self.allow_v6_bind()?;
                 }
-                let prefixes = plan::covering_prefixes(&self.plan.address_runs);
+                let prefixes = plan::covering_prefixes(&self.plan.address_ranges);
                 self.record(Undo::LocalRoutes {
                     prefixes: prefixes.clone(),
                 })?;

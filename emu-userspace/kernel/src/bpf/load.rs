@@ -17,7 +17,7 @@ use emu_common::{
     model::{order, random},
     names,
 };
-use emu_model::plan::{Entries, Plan, Room, jitter_tables};
+use emu_model::plan::{Entries, MapCapacity, Plan, jitter_tables};
 
 use super::{BpfError, Mapped, Programs, address_key, map_error};
 use crate::{state, user};
@@ -41,7 +41,7 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
 /// As for [`load`].
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let entries = Entries::of(plan);
-    let room = Room::of(plan, &entries);
+    let room = MapCapacity::of(plan, &entries);
     let tables = match plan.features() & feature::STAGES {
         0 => Vec::new(),
         _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
@@ -94,7 +94,7 @@ pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfE
 /// # Errors
 /// [`BpfError::Load`].
 pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
-    let room = Room::of(plan, &Entries::of(plan));
+    let room = MapCapacity::of(plan, &Entries::of(plan));
     open_with(plan, true, features, &room, 0)
 }
 
@@ -102,7 +102,7 @@ fn open_with(
     plan: &Plan,
     orphan: bool,
     features: u32,
-    room: &Room,
+    room: &MapCapacity,
     tables: usize,
 ) -> Result<Ebpf, BpfError> {
     let groups = plan.groups.len().max(1) as u32;
@@ -145,7 +145,7 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
     }
 }
 
-/// Room for what filters have opened: 64 peers for each filtered vnode.
+/// MapCapacity for what filters have opened: 64 peers for each filtered vnode.
 fn openings(plan: &Plan) -> u32 {
     if plan.features() & feature::FILTERS == 0 {
         return 1;

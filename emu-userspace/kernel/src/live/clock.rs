@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use emu_model::topology::{Event, Happening};
+use emu_model::topology::{Event, EventAction};
 
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
 
@@ -17,7 +17,7 @@ const GLANCE: Duration = Duration::from_millis(5);
 
 /// Something that happened.
 #[derive(Debug)]
-pub struct Happened {
+pub struct EventResult {
     /// When it was due, since the start of the clock.
     pub at: Duration,
     /// How much later it was begun.
@@ -25,15 +25,15 @@ pub struct Happened {
     /// When it was done.
     pub done: SystemTime,
     /// What.
-    pub what: Happening,
+    pub what: EventAction,
     /// What was changed, or why not.
     pub outcome: Result<Changed, LiveError>,
 }
 
 /// What is still to come.
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
-enum Act {
-    Event(Happening),
+enum TimerEntry {
+    Event(EventAction),
     /// The next step of a ramp.
     Step(Ramp),
     /// The next row of a recording that began at a time.
@@ -53,7 +53,7 @@ enum Act {
 pub struct Clock {
     live: Live,
     /// By time and order.
-    pending: BTreeMap<(Duration, usize), Act>,
+    pending: BTreeMap<(Duration, usize), TimerEntry>,
     /// In the order of the topology.
     recordings: Vec<Rc<Recording>>,
     from: Duration,
@@ -81,8 +81,8 @@ impl Clock {
             Err(early) => clock.ahead = early.duration(),
         }
         clock.pending.retain(|(at, _), act| match act {
-            Act::Event(Happening::Trace { .. }) => true,
-            Act::Event(what) => done.is_none_or(|done| *at + what.lasts() > done),
+            TimerEntry::Event(EventAction::Trace { .. }) => true,
+            TimerEntry::Event(what) => done.is_none_or(|done| *at + what.lasts() > done),
             _ => true,
         });
         Ok(clock)
@@ -116,18 +116,18 @@ impl Clock {
             let recording = &clock.recordings[index];
             let at = recording.at().max(from);
             let act = if recording.waits() {
-                Act::Await {
+                TimerEntry::Await {
                     index,
                     packets: None,
                 }
             } else {
                 let begins = true;
-                Act::Event(Happening::Trace { index, begins })
+                TimerEntry::Event(EventAction::Trace { index, begins })
             };
             clock.plan(at, act);
         }
         for event in events.into_iter().filter(|e| e.at >= from) {
-            clock.plan(event.at, Act::Event(event.what));
+            clock.plan(event.at, TimerEntry::Event(event.what));
         }
         Ok(clock)
     }
@@ -142,7 +142,7 @@ impl Clock {
         self.pending.len()
     }
 
-    fn plan(&mut self, at: Duration, act: Act) {
+    fn plan(&mut self, at: Duration, act: TimerEntry) {
         self.pending.insert((at, self.next), act);
         self.next += 1;
     }
@@ -155,7 +155,7 @@ impl Clock {
     pub fn run(
         mut self,
         stop: impl Fn() -> bool,
-        mut on: impl FnMut(&Happened),
+        mut on: impl FnMut(&EventResult),
     ) -> Result<bool, LiveError> {
         let start = Instant::now();
         while let Some(((at, _), act)) = self.pending.pop_first() {
@@ -172,12 +172,12 @@ impl Clock {
             }
             let late = self.now(start).saturating_sub(at);
             match act {
-                Act::Event(what) => {
+                TimerEntry::Event(what) => {
                     let outcome = self.happen(at, &what);
                     if matches!(outcome, Err(LiveError::Replaced)) {
                         return Err(LiveError::Replaced);
                     }
-                    on(&Happened {
+                    on(&EventResult {
                         at,
                         late,
                         done: SystemTime::now(),
@@ -185,30 +185,30 @@ impl Clock {
                         outcome,
                     });
                 }
-                Act::Step(ramp) => self.step(self.now(start), ramp)?,
-                Act::Await { index, packets } => {
+                TimerEntry::Step(ramp) => self.step(self.now(start), ramp)?,
+                TimerEntry::Await { index, packets } => {
                     let now = self.now(start);
                     let counted = self.recordings[index].packets(&self.live);
                     if packets.is_none_or(|packets| packets == counted) {
                         let packets = Some(counted);
-                        self.plan(now + GLANCE, Act::Await { index, packets });
+                        self.plan(now + GLANCE, TimerEntry::Await { index, packets });
                     } else {
                         let begins = true;
-                        self.plan(now, Act::Event(Happening::Trace { index, begins }));
+                        self.plan(now, TimerEntry::Event(EventAction::Trace { index, begins }));
                     }
                 }
-                Act::Row { index, began } => {
+                TimerEntry::Row { index, began } => {
                     let now = self.now(start);
                     let outcome = self.row(index, began, now);
                     let ends = matches!(outcome, Ok(None));
                     match outcome {
                         Err(LiveError::Replaced) => return Err(LiveError::Replaced),
                         Ok(Some(_)) => {}
-                        Ok(None) | Err(_) => on(&Happened {
+                        Ok(None) | Err(_) => on(&EventResult {
                             at,
                             late,
                             done: SystemTime::now(),
-                            what: Happening::Trace {
+                            what: EventAction::Trace {
                                 index,
                                 begins: !ends,
                             },
@@ -221,27 +221,27 @@ impl Clock {
         Ok(true)
     }
 
-    fn happen(&mut self, at: Duration, what: &Happening) -> Result<Changed, LiveError> {
-        if let Happening::Trace { index, .. } = what {
+    fn happen(&mut self, at: Duration, what: &EventAction) -> Result<Changed, LiveError> {
+        if let EventAction::Trace { index, .. } = what {
             return self.begin(at, *index);
         }
         if let Some(ramp) = Ramp::begin(&self.live, at, what) {
             let changed = ramp.prepare(&mut self.live)?;
-            self.plan(ramp.next(at), Act::Step(ramp));
+            self.plan(ramp.next(at), TimerEntry::Step(ramp));
             return Ok(changed);
         }
         let live = &mut self.live;
         match what {
-            Happening::Line { target, change, .. } => live.set_line(*target, change),
-            Happening::Link {
+            EventAction::AccessLink { target, change, .. } => live.set_line(*target, change),
+            EventAction::Link {
                 ends,
                 one_way,
                 change,
                 ..
             } => live.set_pair(*ends, *one_way, change),
-            Happening::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
-            Happening::Down { target, down } => live.set_down(*target, *down),
-            Happening::Trace { .. } => Ok(Changed::default()),
+            EventAction::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
+            EventAction::Down { target, down } => live.set_down(*target, *down),
+            EventAction::Trace { .. } => Ok(Changed::default()),
         }
     }
 
@@ -269,7 +269,7 @@ impl Clock {
         let (row, next) = recording.row(now.saturating_sub(began));
         let changed = recording.put(&mut self.live, row)?;
         let Some(next) = next else { return Ok(None) };
-        self.plan(began + next, Act::Row { index, began });
+        self.plan(began + next, TimerEntry::Row { index, began });
         Ok(Some(changed))
     }
 
@@ -281,7 +281,7 @@ impl Clock {
             return Err(LiveError::Replaced);
         }
         if !ramp.is_over(now) {
-            self.plan(ramp.next(now), Act::Step(ramp));
+            self.plan(ramp.next(now), TimerEntry::Step(ramp));
         }
         Ok(())
     }

@@ -4,8 +4,8 @@
 //! Settings are stored in the maps while packets pass; nothing is loaded again.
 //! What a change needs beside (a stage, a longer queue, a larger fq) is found in
 //! the room that the load left, or the change is refused whole.
+mod access_links;
 mod clock;
-mod lines;
 mod pairs;
 mod ramp;
 mod trace;
@@ -17,7 +17,7 @@ use std::{
 
 use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
 use emu_model::{
-    plan::{Current, FqPlan, Places, Plan, Store},
+    plan::{Current, FqPlan, MapWrite, Plan, SlotAllocator},
     topology::{GroupId, Impairments, Target, Topology},
 };
 use serde::Serialize;
@@ -29,7 +29,7 @@ use crate::{
     state::{State, StateError},
 };
 
-pub use clock::{Clock, Happened};
+pub use clock::{Clock, EventResult};
 pub use trace::{TraceError, check as check_traces};
 
 /// A change that was not made.
@@ -84,7 +84,7 @@ pub enum LiveError {
     },
     /// The maps have no room for it.
     #[error("the maps have no room for {what}; change {file} and load it again")]
-    Room {
+    MapCapacity {
         /// For what.
         what: &'static str,
         /// The loaded file.
@@ -116,25 +116,25 @@ pub struct Changed {
 /// Entries to store.
 #[derive(Default)]
 struct Stores {
-    stages: Vec<Store<Stage>>,
-    pipes: Vec<Store<Pipe>>,
-    links: Vec<Store<PairLink>>,
+    stages: Vec<MapWrite<Stage>>,
+    pipes: Vec<MapWrite<Pipe>>,
+    links: Vec<MapWrite<PairLink>>,
 }
 
 impl Stores {
     fn pipe(&mut self, index: u32, value: Pipe) {
-        self.pipes.push(Store {
+        self.pipes.push(MapWrite {
             index,
             value,
-            fresh: false,
+            is_new: false,
         });
     }
 
     fn link(&mut self, index: u32, value: PairLink) {
-        self.links.push(Store {
+        self.links.push(MapWrite {
             index,
             value,
-            fresh: false,
+            is_new: false,
         });
     }
 
@@ -157,7 +157,7 @@ pub struct Live {
     loaded: Loaded,
     maps: Maps,
     /// Found when first needed: going through all maps takes a while.
-    places: Option<Places>,
+    places: Option<SlotAllocator>,
 }
 
 impl Live {
@@ -258,10 +258,10 @@ impl Live {
         self.loaded.slots[vnode] * 2 + direction as u32
     }
 
-    fn places(&mut self) -> &mut Places {
+    fn places(&mut self) -> &mut SlotAllocator {
         let (slots, maps) = (&self.loaded.slots, &self.maps);
         self.places
-            .get_or_insert_with(|| Places::free(slots, &maps.current()))
+            .get_or_insert_with(|| SlotAllocator::free(slots, &maps.current()))
     }
 
     /// Whether the programs can do what impairments need.

@@ -10,7 +10,7 @@ use emu_model::{
     topology::{self, GroupId, PipeChange},
 };
 
-use super::{Changed, Live, LiveError, Stores, lines};
+use super::{Changed, Live, LiveError, Stores, access_links};
 
 impl Live {
     /// Cuts two groups off from each other, or joins them again, in both
@@ -161,7 +161,7 @@ impl Live {
                 queue: change.queue,
                 ..PipeChange::default()
             };
-            let mut pipe = lines::changed(&before, &topology::Pipe::default(), &capacity);
+            let mut pipe = access_links::changed(&before, &topology::Pipe::default(), &capacity);
             self.give_ring(&before, &mut pipe)?;
             stores.pipe(index, pipe);
         }

@@ -7,7 +7,8 @@ use emu_common::{
     model::rate,
 };
 use emu_model::topology::{
-    Chance, GroupId, Happening, Jitter, LineChange, Loss, PipeChange, Probability, Rate, Target,
+    AccessLinkChange, Chance, EventAction, GroupId, Jitter, Loss, PipeChange, Probability, Rate,
+    Target,
 };
 
 use super::{Changed, Live, LiveError};
@@ -21,8 +22,8 @@ const STEP: Duration = Duration::from_millis(100);
 enum Course {
     Line {
         target: Target,
-        from: LineChange,
-        to: LineChange,
+        from: AccessLinkChange,
+        to: AccessLinkChange,
     },
     Link {
         ends: (GroupId, GroupId),
@@ -104,9 +105,9 @@ fn now(rate_q20: Option<u64>, latency_ns: u64, stage: &Stage, change: &PipeChang
 impl Ramp {
     /// The ramp of an event that is one. It begins at the settings of the first
     /// vnode or pair of its target.
-    pub fn begin(live: &Live, start: Duration, what: &Happening) -> Option<Self> {
+    pub fn begin(live: &Live, start: Duration, what: &EventAction) -> Option<Self> {
         let (course, over) = match what {
-            Happening::Line {
+            EventAction::AccessLink {
                 target,
                 change,
                 over,
@@ -118,7 +119,7 @@ impl Ramp {
                     let stage = live.stage(pipe.stage);
                     now(Some(pipe.ns_per_byte_q20), pipe.latency_ns, &stage, change)
                 };
-                let from = LineChange {
+                let from = AccessLinkChange {
                     up: side(Direction::Up, &change.up),
                     down: side(Direction::Down, &change.down),
                 };
@@ -129,7 +130,7 @@ impl Ramp {
                 };
                 (course, *over)
             }
-            Happening::Link {
+            EventAction::Link {
                 ends,
                 one_way,
                 change,
@@ -171,7 +172,7 @@ impl Ramp {
                 target, from, to, ..
             } => {
                 live.reserve_line(*target, to)?;
-                let first = LineChange {
+                let first = AccessLinkChange {
                     up: at(&from.up, &to.up, 0.0),
                     down: at(&from.down, &to.down, 0.0),
                 };
@@ -194,7 +195,7 @@ impl Ramp {
         let part = now.saturating_sub(self.start).as_secs_f64() / self.over.as_secs_f64();
         match &self.course {
             Course::Line { target, from, to } => {
-                let change = LineChange {
+                let change = AccessLinkChange {
                     up: at(&from.up, &to.up, part),
                     down: at(&from.down, &to.down, part),
                 };

@@ -5,7 +5,10 @@ use std::{io, path::PathBuf, time::Duration};
 use emu_common::layout::Direction;
 use emu_model::{
     input,
-    topology::{self, Chance, LineChange, Loss, PipeChange, Place, Probability, Rate, Side, Trace},
+    topology::{
+        self, AccessLinkChange, Chance, EventTarget, Loss, PipeChange, Probability, Rate, Side,
+        Trace,
+    },
 };
 
 use super::{Changed, Live, LiveError};
@@ -78,7 +81,7 @@ pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
     for trace in &topology.traces {
         let recording = Recording::read(trace)?;
         let has_rates = recording.rows.iter().any(|row| row.change.rate.is_some());
-        if let Place::Link((a, b), one_way) = trace.place
+        if let EventTarget::Link((a, b), one_way) = trace.target
             && has_rates
             && topology.capacity_fault(&ways, (a, b), one_way).is_some()
         {
@@ -127,7 +130,7 @@ impl Recording {
 
     /// Packets that its lines have taken so far.
     pub fn packets(&self, live: &Live) -> u64 {
-        let Place::Line(target) = self.trace.place else {
+        let EventTarget::AccessLink(target) = self.trace.target else {
             return 0;
         };
         let sides: &[Direction] = match self.trace.side {
@@ -172,29 +175,29 @@ impl Recording {
             r.map_or(u64::MAX, |r| r.0)
         });
         worst.latency = changes().filter_map(|c| c.latency).max();
-        match self.trace.place {
-            Place::Line(target) => live.reserve_line(target, &self.line(worst)),
-            Place::Link(ends, one_way) => live.reserve_pair(ends, one_way, &worst),
+        match self.trace.target {
+            EventTarget::AccessLink(target) => live.reserve_line(target, &self.line(worst)),
+            EventTarget::Link(ends, one_way) => live.reserve_pair(ends, one_way, &worst),
         }
     }
 
     /// Puts the settings of a row in place.
     pub fn put(&self, live: &mut Live, row: usize) -> Result<Changed, LiveError> {
         let change = self.rows[row].change;
-        match self.trace.place {
-            Place::Line(target) => live.change_line(target, &self.line(change), false),
-            Place::Link(ends, one_way) => live.change_pair(ends, one_way, &change, false),
+        match self.trace.target {
+            EventTarget::AccessLink(target) => live.change_line(target, &self.line(change), false),
+            EventTarget::Link(ends, one_way) => live.change_pair(ends, one_way, &change, false),
         }
     }
 
-    fn line(&self, change: PipeChange) -> LineChange {
+    fn line(&self, change: PipeChange) -> AccessLinkChange {
         let none = PipeChange::default();
         let (up, down) = match self.trace.side {
             Side::Both => (change, change),
             Side::Up => (change, none),
             Side::Down => (none, change),
         };
-        LineChange { up, down }
+        AccessLinkChange { up, down }
     }
 }
 
@@ -402,7 +405,7 @@ mod tests {
         let trace = |loops| Recording {
             trace: Trace {
                 file: PathBuf::new(),
-                place: Place::Link((0, 0), false),
+                target: EventTarget::Link((0, 0), false),
                 side: Side::Both,
                 at: Duration::ZERO,
                 waits: false,

@@ -180,7 +180,7 @@ impl Schedule {
                 .iter()
                 .map(|event| Event {
                     at: event.at,
-                    event: event.what.words(topology),
+                    event: event.what.to_text(topology),
                 })
                 .collect(),
         })

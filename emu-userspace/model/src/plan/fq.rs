@@ -8,12 +8,12 @@ use emu_common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Current, Plan, PlanGroup, delta::stage_at, entries::PlanLink, tables};
+use super::{Current, Plan, PlanGroup, diff::stage_at, entries::PlanLink, tables};
 use crate::topology::{FqSettings, LinkWay, Topology};
 
 /// Smallest packet that the sizes assume: an IPv4 header with a TCP header.
 const SMALLEST_PACKET_BYTES: u64 = 40;
-/// Room for bursts on lines without a rate.
+/// MapCapacity for bursts on lines without a rate.
 const UNLIMITED_FLOW_PACKETS: u64 = 1_000_000;
 const DEFAULT_LIMIT: u64 = 10_000;
 const LARGEST_LIMIT: u64 = 20_000_000;

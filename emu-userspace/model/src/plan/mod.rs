@@ -1,12 +1,12 @@
 //! What one host must do for a topology: pure data, made without touching the
 //! kernel, printable with `--dry-run`.
-mod delta;
+mod capacity;
+mod diff;
 mod entries;
 mod fq;
 mod impair;
 mod lookup;
-mod room;
-mod runs;
+mod ranges;
 mod tables;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, time::Duration};
@@ -19,16 +19,16 @@ use emu_common::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use delta::{Anew, Current, Delta, Loaded, Store};
-pub use delta::{next_generation, stage_at, stage_settings};
+use capacity::Headroom;
+pub use capacity::MapCapacity;
+pub use capacity::SlotAllocator;
+pub use diff::{Current, Loaded, MapWrite, PlanDiff, ReloadReason};
+pub use diff::{next_generation, stage_at, stage_settings};
 pub use entries::{Entries, Way};
 pub use entries::{LIMIT_IN_BYTES, Service, serve};
 pub use fq::FqPlan;
 pub use impair::put as put_impairments;
-pub use room::Places;
-use room::Reserve;
-pub use room::Room;
-pub use runs::{covering_prefixes, runs};
+pub use ranges::{address_ranges, covering_prefixes};
 pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
@@ -187,7 +187,8 @@ pub struct Plan {
     #[serde(skip)]
     pub addressing: Addressing,
     /// First and last address of each run of local vnodes.
-    pub address_runs: Vec<(IpAddr, IpAddr)>,
+    #[serde(rename = "address_runs")]
+    pub address_ranges: Vec<(IpAddr, IpAddr)>,
     /// Routes to vnodes on other hosts.
     pub routes: Vec<PlanRoutes>,
     /// One-way latency of the network between the hosts, in nanoseconds.
@@ -218,7 +219,7 @@ pub struct Plan {
     pub vnodes: Vec<PlanVnode>,
     /// What the events need beside.
     #[serde(skip)]
-    reserve: Reserve,
+    reserve: Headroom,
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -238,7 +239,7 @@ impl Plan {
             });
         }
         let (parts, away) = slice(topology, host.as_deref());
-        let count: u128 = parts.iter().map(|(_, s)| topology::span_total(s)).sum();
+        let count: u128 = parts.iter().map(|(_, s)| topology::range_total(s)).sum();
         if count > u128::from(MAX_VNODES) {
             return Err(PlanError::TooManyVnodes {
                 count: count as usize,
@@ -274,7 +275,7 @@ impl Plan {
             (&links, &pair_ways),
             topology.mtu_bytes,
         );
-        let reserve = Reserve::of(topology, &vnodes);
+        let reserve = Headroom::of(topology, &vnodes);
         let mut plan = Self {
             reserve,
             name: topology.name.clone(),
@@ -286,7 +287,9 @@ impl Plan {
                 ..=MOST_ALIASES => Addressing::Alias,
                 _ => Addressing::AnyIp,
             }),
-            address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
+            address_ranges: topology::merge_adjacent(
+                parts.into_iter().flat_map(|(_, s)| s).collect(),
+            ),
             routes,
             host_latency_ns: topology.host_latency.map_or(0, nanoseconds),
             fq,
@@ -343,7 +346,7 @@ impl fmt::Display for Plan {
             Addressing::Alias => "aliases on lo",
             Addressing::AnyIp => "local routes for",
         };
-        for (first, last) in &self.address_runs {
+        for (first, last) in &self.address_ranges {
             writeln!(f, "  {how} {first} to {last}")?;
         }
         for routes in &self.routes {
@@ -413,7 +416,7 @@ fn reach(
         interfaces.push(own.interface.clone());
     }
     let routes = away.into_iter().flat_map(|(other, parts)| {
-        let runs = topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect());
+        let runs = topology::merge_adjacent(parts.into_iter().flat_map(|(_, s)| s).collect());
         let prefixes = covering_prefixes(&runs);
         let gateways = topology.hosts[other].addresses.iter();
         gateways.map(move |gateway| PlanRoutes {

@@ -71,7 +71,7 @@ pub struct PipeChange {
 
 /// What changes of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LineChange {
+pub struct AccessLinkChange {
     /// From the vnode into the network.
     pub up: PipeChange,
     /// From the network to the vnode.
@@ -104,7 +104,7 @@ impl PipeChange {
     }
 }
 
-impl LineChange {
+impl AccessLinkChange {
     pub(super) fn of(record: &Record<'_>, own: &[&str]) -> Self {
         let mut both = PipeChange::default();
         both.read(record, own);
@@ -216,22 +216,23 @@ mod tests {
 
     #[test]
     fn words_are_read_as_a_file_would_be() {
-        let change = LineChange::from_words(&words("up=64kbit latency=50ms loss=1%")).unwrap();
+        let change =
+            AccessLinkChange::from_words(&words("up=64kbit latency=50ms loss=1%")).unwrap();
         assert_eq!(change.up.rate, Some(Some(Rate(64_000))));
         assert_eq!(change.down.rate, None);
         assert_eq!(change.down.latency, Some(Duration::from_millis(50)));
         assert!(change.down.impairments.loss.is_some());
-        let change = LineChange::from_words(&words("down={rate:\t1mbit,queue:\t9KB}"));
+        let change = AccessLinkChange::from_words(&words("down={rate:\t1mbit,queue:\t9KB}"));
         assert!(change.is_err() || change.unwrap().up == PipeChange::default());
-        let change = LineChange::from_words(&["down={rate: 1mbit, queue: 9KB}".to_owned()]);
+        let change = AccessLinkChange::from_words(&["down={rate: 1mbit, queue: 9KB}".to_owned()]);
         assert_eq!(change.unwrap().down.queue, Some(Queue::Bytes(9_000)));
-        let change = LineChange::from_words(&words("up=unlimited")).unwrap();
+        let change = AccessLinkChange::from_words(&words("up=unlimited")).unwrap();
         assert_eq!(change.up.rate, Some(None));
     }
 
     #[test]
     fn bad_words_are_all_named() {
-        let error = LineChange::from_words(&words("up=64 latncy=5ms loss")).unwrap_err();
+        let error = AccessLinkChange::from_words(&words("up=64 latncy=5ms loss")).unwrap_err();
         assert_eq!(error.lines().count(), 3, "{error}");
         for part in [
             "`64` has no unit",

@@ -2,7 +2,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    CapacityFault, GroupId, LineChange, LinkWay, Loss, PipeChange, Target, Topology,
+    AccessLinkChange, CapacityFault, GroupId, LinkWay, Loss, PipeChange, Target, Topology,
     change::{LINE_CHANGE_KEYS, LINK_CHANGE_KEYS},
     reader::{Field, Record},
     sections::Groups,
@@ -37,19 +37,19 @@ pub struct Event {
     /// Since the start of the clock.
     pub at: Duration,
     /// What.
-    pub what: Happening,
+    pub what: EventAction,
 }
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a file has few events")]
-pub enum Happening {
+pub enum EventAction {
     /// Lines change.
-    Line {
+    AccessLink {
         /// Whose: a group or a vnode.
         target: Target,
         /// What of them.
-        change: LineChange,
+        change: AccessLinkChange,
         /// In so long; zero: at once.
         over: Duration,
     },
@@ -87,12 +87,12 @@ pub enum Happening {
     },
 }
 
-impl Happening {
+impl EventAction {
     /// How long it takes until it is as it says.
     pub fn lasts(&self) -> Duration {
         match self {
-            Happening::Line { over, .. } | Happening::Link { over, .. } => *over,
-            Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {
+            EventAction::AccessLink { over, .. } | EventAction::Link { over, .. } => *over,
+            EventAction::Cut { .. } | EventAction::Down { .. } | EventAction::Trace { .. } => {
                 Duration::ZERO
             }
         }
@@ -101,9 +101,9 @@ impl Happening {
 
 /// What a change or a trace is made to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum EventTarget {
     /// Lines.
-    Line(Target),
+    AccessLink(Target),
     /// A link: its ends, and whether from the first to the second only.
     Link((GroupId, GroupId), bool),
 }
@@ -200,12 +200,12 @@ impl<'a, 'b> Reader<'a, 'b> {
                 ramps(&value, &what)?;
                 what
             }
-            "partition" | "heal" => Happening::Cut {
+            "partition" | "heal" => EventAction::Cut {
                 ends: self.pair(&value)?,
                 cut: deed == "partition",
             },
             "flap" => return self.flap(&record, &value, at),
-            _ => Happening::Down {
+            _ => EventAction::Down {
                 target: self.vnodes(&value)?,
                 down: deed == "down",
             },
@@ -240,7 +240,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         let mut start = at;
         while start < until {
             for (at, down) in [(start, true), ((start + down_for).min(until), false)] {
-                let what = Happening::Down { target, down };
+                let what = EventAction::Down { target, down };
                 self.events.push(Event { at, what });
             }
             start += period;
@@ -280,11 +280,11 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.groups.resolve(field).map(Target::Group)
     }
 
-    fn change(&mut self, field: &Field<'_>, over: Duration) -> Option<Happening> {
+    fn change(&mut self, field: &Field<'_>, over: Duration) -> Option<EventAction> {
         let record = field.record(&set_keys())?;
         let (ends, one_way) = match self.place(&record)? {
-            Place::Line(target) => return self.line(&record, target, over),
-            Place::Link(ends, one_way) => (ends, one_way),
+            EventTarget::AccessLink(target) => return self.line(&record, target, over),
+            EventTarget::Link(ends, one_way) => (ends, one_way),
         };
         foreign(&record, LINK_CHANGE_KEYS, "a link between groups");
         let change = PipeChange::of_link(&record, self.own);
@@ -295,7 +295,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         if let Some(setting) = record.get("rate").or_else(|| record.get("queue")) {
             self.capacity(&setting, ends, one_way);
         }
-        Some(Happening::Link {
+        Some(EventAction::Link {
             ends,
             one_way,
             change,
@@ -333,7 +333,7 @@ impl<'a, 'b> Reader<'a, 'b> {
     }
 
     /// What a record with [`TARGET_KEYS`] is about.
-    pub fn place(&mut self, record: &Record<'_>) -> Option<Place> {
+    pub fn place(&mut self, record: &Record<'_>) -> Option<EventTarget> {
         let get = |key| record.get(key);
         match (
             get("group"),
@@ -342,16 +342,18 @@ impl<'a, 'b> Reader<'a, 'b> {
             get("from"),
             get("to"),
         ) {
-            (Some(group), None, None, None, None) => {
-                Some(Place::Line(Target::Group(self.groups.resolve(&group)?)))
+            (Some(group), None, None, None, None) => Some(EventTarget::AccessLink(Target::Group(
+                self.groups.resolve(&group)?,
+            ))),
+            (None, Some(vnode), None, None, None) => {
+                Some(EventTarget::AccessLink(self.vnode(&vnode)?))
             }
-            (None, Some(vnode), None, None, None) => Some(Place::Line(self.vnode(&vnode)?)),
             (None, None, Some(between), None, None) => {
-                Some(Place::Link(self.pair(&between)?, false))
+                Some(EventTarget::Link(self.pair(&between)?, false))
             }
             (None, None, None, Some(from), Some(to)) => {
                 let ends = (self.groups.resolve(&from), self.groups.resolve(&to));
-                Some(Place::Link((ends.0?, ends.1?), true))
+                Some(EventTarget::Link((ends.0?, ends.1?), true))
             }
             _ => {
                 record.field().report(
@@ -368,14 +370,14 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
     }
 
-    fn line(&self, record: &Record<'_>, target: Target, over: Duration) -> Option<Happening> {
+    fn line(&self, record: &Record<'_>, target: Target, over: Duration) -> Option<EventAction> {
         foreign(record, LINE_CHANGE_KEYS, "a line");
-        let change = LineChange::of(record, self.own);
-        if change == LineChange::default() {
+        let change = AccessLinkChange::of(record, self.own);
+        if change == AccessLinkChange::default() {
             nothing(record.field());
             return None;
         }
-        Some(Happening::Line {
+        Some(EventAction::AccessLink {
             target,
             change,
             over,
@@ -408,7 +410,7 @@ fn foreign(record: &Record<'_>, keys: &[&str], what: &str) {
 }
 
 /// What has values between two values.
-fn ramps(field: &Field<'_>, what: &Happening) -> Option<()> {
+fn ramps(field: &Field<'_>, what: &EventAction) -> Option<()> {
     let can = |change: &PipeChange| {
         let i = &change.impairments;
         let loss = matches!(i.loss, None | Some(Loss::Random(_)));
@@ -420,8 +422,8 @@ fn ramps(field: &Field<'_>, what: &Happening) -> Option<()> {
             && change.rate != Some(None)
     };
     let fine = match what {
-        Happening::Line { change, .. } => can(&change.up) && can(&change.down),
-        Happening::Link { change, .. } => can(change),
+        EventAction::AccessLink { change, .. } => can(&change.up) && can(&change.down),
+        EventAction::Link { change, .. } => can(change),
         _ => true,
     };
     if !fine {

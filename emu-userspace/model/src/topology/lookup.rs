@@ -1,7 +1,7 @@
 //! Questions to a checked topology.
 use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
 
-use super::{GroupId, Topology, Vnodes, spans};
+use super::{GroupId, Topology, Vnodes, ranges};
 
 /// One direction of a link between groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Topology {
     /// Addresses of a group's vnodes, in order.
     pub fn vnode_addresses(&self, group: GroupId) -> Box<dyn Iterator<Item = IpAddr> + Send + '_> {
         let spans = self.group_spans(group).into_iter();
-        Box::new(spans.flat_map(spans::addresses))
+        Box::new(spans.flat_map(ranges::addresses))
     }
 
     /// The vnode with a name: its address, or its group's name, a slash and its
@@ -70,7 +70,7 @@ impl Topology {
         let (group, index) = name.rsplit_once('/')?;
         let spans = self.group_spans(self.group_named(group)?);
         let index = index.parse::<u64>().ok()?.into();
-        let found = spans::part(&spans, index, index + 1);
+        let found = ranges::part(&spans, index, index + 1);
         found.first().map(|(address, _)| *address)
     }
 
@@ -181,6 +181,6 @@ impl Topology {
         let host = self.hosts.iter().position(|h| h.name == host);
         let parts = host.map(|host| self.slices().swap_remove(host));
         let spans = parts.into_iter().flatten().flat_map(|(_, spans)| spans);
-        spans.flat_map(spans::addresses).collect()
+        spans.flat_map(ranges::addresses).collect()
     }
 }

@@ -7,6 +7,7 @@
 //! in the destination's down pipe + destination latency.
 mod change;
 mod error;
+mod event_text;
 mod events;
 mod hosts;
 mod impair;
@@ -15,30 +16,29 @@ mod lookup;
 pub(crate) mod node;
 mod parse;
 mod placement;
+mod ranges;
 pub(crate) mod reader;
 mod schema;
 mod sections;
-mod spans;
 mod traces;
 mod units;
 mod validate;
-mod words;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-pub use change::{LineChange, PipeChange, Target};
+pub use change::{AccessLinkChange, PipeChange, Target};
 pub(crate) use error::similar;
 pub use error::{Position, Problem, TopologyErrors};
-pub use events::{Event, Happening, Place};
+pub use events::{Event, EventAction, EventTarget};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::{CapacityFault, LinkWay};
 pub use parse::{MOST_BYTES, load, parse, read_text};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
+pub(crate) use ranges::total as range_total;
+pub use ranges::{AddrRange, addresses, merge_adjacent};
 pub use schema::json_schema;
-pub(crate) use spans::total as span_total;
-pub use spans::{Span, addresses, joined};
 pub use traces::{Side, Trace};
 pub use units::{Queue, Rate, UnitError, probability, rate, size, span, time};
 
@@ -234,7 +234,7 @@ pub struct Host {
     /// Groups of which it carries all vnodes, those of nested groups included.
     pub groups: Vec<GroupId>,
     /// Runs of vnodes that it carries: first and last address.
-    pub nodes: Vec<Span>,
+    pub nodes: Vec<AddrRange>,
 }
 
 impl Host {

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, net::IpAddr};
 
 use super::{
     GroupId, Host, Topology,
-    spans::{self, Span},
+    ranges::{self, AddrRange},
 };
 
 /// How vnodes are dealt out to the hosts that name none themselves.
@@ -53,7 +53,7 @@ impl HostTemplate {
                 addresses: self
                     .addresses
                     .iter()
-                    .map(|first| spans::after(*first, rank as u128))
+                    .map(|first| ranges::after(*first, rank as u128))
                     .collect(),
                 link: self.link,
                 groups: Vec::new(),
@@ -93,19 +93,19 @@ pub enum SizeError {
 }
 
 /// A group's part on a host.
-pub type Part = (GroupId, Vec<Span>);
+pub type Part = (GroupId, Vec<AddrRange>);
 
 impl Topology {
     /// Runs of a group's vnodes, in their order; those of nested groups not
     /// included.
-    pub fn group_spans(&self, group: GroupId) -> Vec<Span> {
+    pub fn group_spans(&self, group: GroupId) -> Vec<AddrRange> {
         match &self.groups[group].vnodes {
             super::Vnodes::None => Vec::new(),
-            super::Vnodes::List(list) => spans::of_list(list),
+            super::Vnodes::List(list) => ranges::of_list(list),
             super::Vnodes::Count(count) => {
                 let inner = self.groups.iter().filter(|g| g.parent == Some(group));
                 let inner = inner.map(|g| g.prefix).collect();
-                spans::usable(self.groups[group].prefix, inner, u128::from(*count))
+                ranges::usable(self.groups[group].prefix, inner, u128::from(*count))
             }
         }
     }
@@ -147,19 +147,19 @@ impl Topology {
         if !host.says_what() {
             return Vec::new();
         }
-        let nodes = spans::joined(host.nodes.clone());
+        let nodes = ranges::merge_adjacent(host.nodes.clone());
         self.parts(|group, all| {
             if self.chain(group).iter().any(|g| host.groups.contains(g)) {
                 return all.to_vec();
             }
             let named = all
                 .iter()
-                .flat_map(|span| nodes.iter().filter_map(|run| spans::common(span, run)));
+                .flat_map(|span| nodes.iter().filter_map(|run| ranges::common(span, run)));
             named.collect()
         })
     }
 
-    fn parts(&self, mut pick: impl FnMut(GroupId, &[Span]) -> Vec<Span>) -> Vec<Part> {
+    fn parts(&self, mut pick: impl FnMut(GroupId, &[AddrRange]) -> Vec<AddrRange>) -> Vec<Part> {
         (0..self.groups.len())
             .filter_map(|group| {
                 let picked = pick(group, &self.group_spans(group));
@@ -171,9 +171,9 @@ impl Topology {
     /// What no host names itself.
     pub(super) fn rest(&self) -> Vec<Part> {
         let said = self.hosts.iter().flat_map(|host| self.said(host));
-        let said = spans::joined(said.flat_map(|(_, spans)| spans).collect());
+        let said = ranges::merge_adjacent(said.flat_map(|(_, spans)| spans).collect());
         self.parts(|_, all| {
-            let left = all.iter().flat_map(|span| spans::without(*span, &said));
+            let left = all.iter().flat_map(|span| ranges::without(*span, &said));
             left.collect()
         })
     }
@@ -206,11 +206,11 @@ impl Topology {
 
 /// Deals parts of groups out to so many hosts.
 fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
-    let count = |part: &Part| spans::total(&part.1);
+    let count = |part: &Part| ranges::total(&part.1);
     let all: u128 = rest.iter().map(count).sum();
     let share = |of: u128, rank: usize| of * rank as u128 / hosts as u128;
     let mut dealt: Vec<Vec<Part>> = vec![Vec::new(); hosts];
-    let mut give = |host: usize, group: GroupId, spans: Vec<Span>| {
+    let mut give = |host: usize, group: GroupId, spans: Vec<AddrRange>| {
         if !spans.is_empty() {
             dealt[host].push((group, spans));
         }
@@ -227,7 +227,7 @@ fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
                         give(
                             host,
                             part.0,
-                            spans::part(&part.1, from - passed, to - passed),
+                            ranges::part(&part.1, from - passed, to - passed),
                         );
                     }
                 }
@@ -238,7 +238,7 @@ fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
             for (order, part) in rest.iter().enumerate() {
                 let of = count(part);
                 for block in 0..hosts {
-                    let spans = spans::part(&part.1, share(of, block), share(of, block + 1));
+                    let spans = ranges::part(&part.1, share(of, block), share(of, block + 1));
                     // What does not go up evenly falls to another host each time.
                     give((block + order) % hosts, part.0, spans);
                 }
@@ -246,8 +246,8 @@ fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
         }
         Placement::RoundRobin => {
             for (group, spans) in rest {
-                let mut turns: Vec<Vec<Span>> = vec![Vec::new(); hosts];
-                for address in spans.iter().flat_map(|span| spans::addresses(*span)) {
+                let mut turns: Vec<Vec<AddrRange>> = vec![Vec::new(); hosts];
+                for address in spans.iter().flat_map(|span| ranges::addresses(*span)) {
                     turns[(passed % hosts as u128) as usize].push((address, address));
                     passed += 1;
                 }
@@ -291,7 +291,7 @@ mod tests {
 
     fn sizes(topology: &Topology) -> Vec<u128> {
         let slices = topology.slices();
-        let of = |parts: &Vec<Part>| parts.iter().map(|(_, s)| spans::total(s)).sum();
+        let of = |parts: &Vec<Part>| parts.iter().map(|(_, s)| ranges::total(s)).sum();
         slices.iter().map(of).collect()
     }
 
@@ -311,7 +311,7 @@ mod tests {
                 .into_iter()
                 .flatten()
                 .flat_map(|(_, spans)| spans)
-                .flat_map(spans::addresses)
+                .flat_map(ranges::addresses)
                 .collect();
             found.sort_unstable();
             let mut all: Vec<IpAddr> =

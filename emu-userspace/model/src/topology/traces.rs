@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Topology,
-    events::{Place, Reader},
+    events::{EventTarget, Reader},
     reader::{Field, Record, resolve},
     sections::Groups,
     units,
@@ -40,7 +40,7 @@ pub struct Trace {
     /// The recording.
     pub file: PathBuf,
     /// What follows it.
-    pub place: Place,
+    pub target: EventTarget,
     /// Which directions.
     pub side: Side,
     /// When it begins, since the start of the clock.
@@ -99,7 +99,9 @@ fn read(
         Some(field) => resolve(&field, "beginning", BEGINNINGS.iter().copied()).map(|i| i == 1),
         None => Some(false),
     };
-    if let (Some(Place::Link(..)), Some(true), Some(field)) = (place, waits, record.get("begin")) {
+    if let (Some(EventTarget::Link(..)), Some(true), Some(field)) =
+        (place, waits, record.get("begin"))
+    {
         field.report(
             field
                 .problem("packets of a link are not counted")
@@ -121,7 +123,9 @@ fn read(
         );
         return None;
     }
-    if let (Some(Place::Link(..)), Some(side)) = (place, record.get("up").or(record.get("down"))) {
+    if let (Some(EventTarget::Link(..)), Some(side)) =
+        (place, record.get("up").or(record.get("down")))
+    {
         side.report(
             side.problem("a link between groups has no up and down")
                 .expected("`file`, and `from` and `to` for one direction"),
@@ -132,7 +136,7 @@ fn read(
         if let Some(file) = file {
             traces.push(Trace {
                 file,
-                place: place?,
+                target: place?,
                 side,
                 at: at?,
                 waits: waits?,

@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use super::{
     Queue, Topology, Vnodes,
     hosts::ReadHost,
+    ranges::{self, AddrRange, Owners},
     reader::Field,
     sections::{Groups, most_ring_slots},
-    spans::{self, Owners, Span},
 };
 
 pub(super) fn check(
@@ -234,14 +234,14 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
                     ),
             );
         }
-        let clashes: Vec<(Span, usize)> = mine
+        let clashes: Vec<(AddrRange, usize)> = mine
             .into_iter()
             .flat_map(|(_, spans)| spans)
             .flat_map(|span| owners.take(span, id))
             .collect();
         // One message for all of them: a whole group would fill the screen.
         if let Some(((address, _), other)) = clashes.first() {
-            let more = match clashes.iter().map(|(span, _)| spans::length(span)).sum() {
+            let more = match clashes.iter().map(|(span, _)| ranges::length(span)).sum() {
                 1u128 => String::new(),
                 n => format!(", and {} more", n - 1),
             };
@@ -267,9 +267,9 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
     let owned = owners.spans();
     let missing = (0..topology.groups.len())
         .flat_map(|g| topology.group_spans(g))
-        .find_map(|span| spans::without(span, &owned).first().map(|(a, _)| *a));
+        .find_map(|span| ranges::without(span, &owned).first().map(|(a, _)| *a));
     if let (Some(address), Some(read)) = (missing, hosts.first()) {
-        let count = (topology.vnode_total() as u128).saturating_sub(spans::total(&owned));
+        let count = (topology.vnode_total() as u128).saturating_sub(ranges::total(&owned));
         read.field.report(
             read.field
                 .problem(format!(

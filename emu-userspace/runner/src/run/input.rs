@@ -171,6 +171,6 @@ fn find(reference: &Reference) -> Result<Found, RunError> {
 
 /// Applies the latency between the hosts that this machine's environment gives.
 pub(super) fn give_host_latency(topology: &mut Topology) -> Result<(), RunError> {
-    let given = machine::surroundings().give_host_latency(topology);
+    let given = machine::host_hints().give_host_latency(topology);
     Ok(given.map_err(SessionError::Plan)?)
 }

@@ -12,12 +12,12 @@ use std::{
 };
 
 use emu_kernel::{
-    live, machine, missing,
+    drift, live, machine,
     session::{How, Loaded, Session, SessionError},
     state::{StateDir, StateError},
     undo::{Processes, UndoError},
 };
-use emu_model::{plan::Plan, slice, topology};
+use emu_model::{host_selector, plan::Plan, topology};
 use sd_notify::NotifyState;
 
 use super::{
@@ -49,7 +49,7 @@ struct Wanted {
     plan: Plan,
 }
 
-pub(super) struct Keeper {
+pub(super) struct Reconciler {
     config: Config,
     /// The file, whatever the folder of whoever asks.
     file: PathBuf,
@@ -64,7 +64,7 @@ pub(super) struct Keeper {
     running: Option<(LoadMark, Option<Events>)>,
 }
 
-impl Keeper {
+impl Reconciler {
     pub fn new(config: Config, shared: Arc<Shared>) -> Self {
         let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
         Self {
@@ -193,7 +193,7 @@ impl Keeper {
         let name = self.file.display().to_string();
         let mut topology = topology::parse(&text, &name).map_err(|e| e.to_string())?;
         live::check_traces(&topology).map_err(|e| e.to_string())?;
-        let host = slice::pick(&mut topology, &self.config.which, &machine::surroundings());
+        let host = host_selector::pick(&mut topology, &self.config.which, &machine::host_hints());
         let plan = host.and_then(|host| Plan::new(&topology, host.as_deref()));
         let plan = plan.map_err(|e| e.to_string())?;
         self.wanted = Some(Wanted { text, plan });
@@ -245,7 +245,7 @@ impl Keeper {
         drop(session);
         let outcome = match &how {
             How::InPlace { .. } => Outcome::InPlace,
-            How::Anew { .. } => Outcome::Anew,
+            How::FullReload { .. } => Outcome::FullReload,
         };
         let took = begin.elapsed();
         tracing::info!(
@@ -362,7 +362,7 @@ fn is_as(wanted: &Wanted) -> Result<bool, SessionError> {
     {
         return Ok(false);
     }
-    let damage = missing::damage(plan, &state)?;
+    let damage = drift::find(plan, &state)?;
     for what in &damage {
         tracing::warn!("{what} was missing");
     }

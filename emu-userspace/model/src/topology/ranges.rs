@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 /// First and last address of a run, both of one family.
-pub type Span = (IpAddr, IpAddr);
+pub type AddrRange = (IpAddr, IpAddr);
 
 /// An address as a number, with its family first, so that runs of two families
 /// never touch.
@@ -36,17 +36,17 @@ fn before(address: IpAddr) -> IpAddr {
 }
 
 /// How many addresses a run has.
-pub(crate) fn length(span: &Span) -> u128 {
+pub(crate) fn length(span: &AddrRange) -> u128 {
     (number(span.1).1 - number(span.0).1).saturating_add(1)
 }
 
 /// Addresses of several runs.
-pub(crate) fn total(spans: &[Span]) -> u128 {
+pub(crate) fn total(spans: &[AddrRange]) -> u128 {
     spans.iter().map(length).sum()
 }
 
 /// Every address of a run.
-pub fn addresses((first, last): Span) -> Box<dyn Iterator<Item = IpAddr> + Send> {
+pub fn addresses((first, last): AddrRange) -> Box<dyn Iterator<Item = IpAddr> + Send> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
             Box::new((u32::from(first)..=u32::from(last)).map(|a| IpAddr::V4(a.into())))
@@ -59,8 +59,8 @@ pub fn addresses((first, last): Span) -> Box<dyn Iterator<Item = IpAddr> + Send>
 }
 
 /// Runs of a list of addresses, in its order.
-pub(crate) fn of_list(list: &[IpAddr]) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
+pub(crate) fn of_list(list: &[IpAddr]) -> Vec<AddrRange> {
+    let mut spans: Vec<AddrRange> = Vec::new();
     for address in list {
         let (v6, value) = number(*address);
         match spans.last_mut() {
@@ -74,9 +74,9 @@ pub(crate) fn of_list(list: &[IpAddr]) -> Vec<Span> {
 }
 
 /// Sorts runs that do not overlap, and joins neighbours.
-pub fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+pub fn merge_adjacent(mut spans: Vec<AddrRange>) -> Vec<AddrRange> {
     spans.sort_unstable();
-    let mut joined: Vec<Span> = Vec::new();
+    let mut joined: Vec<AddrRange> = Vec::new();
     for span in spans {
         match joined.last_mut() {
             Some((_, last))
@@ -92,13 +92,13 @@ pub fn joined(mut spans: Vec<Span>) -> Vec<Span> {
 }
 
 /// What two runs have in common.
-pub(crate) fn common(a: &Span, b: &Span) -> Option<Span> {
+pub(crate) fn common(a: &AddrRange, b: &AddrRange) -> Option<AddrRange> {
     let (first, last) = (a.0.max(b.0), a.1.min(b.1));
     (first.is_ipv4() == last.is_ipv4() && first <= last).then_some((first, last))
 }
 
 /// What is left of a run, in order, without others that are sorted and apart.
-pub(crate) fn without(span: Span, holes: &[Span]) -> Vec<Span> {
+pub(crate) fn without(span: AddrRange, holes: &[AddrRange]) -> Vec<AddrRange> {
     let (mut left, mut first) = (Vec::new(), span.0);
     for hole in holes {
         let Some((from, to)) = common(&(first, span.1), hole) else {
@@ -117,7 +117,7 @@ pub(crate) fn without(span: Span, holes: &[Span]) -> Vec<Span> {
 }
 
 /// The part of runs from the `from`th to before the `to`th address.
-pub(crate) fn part(spans: &[Span], from: u128, to: u128) -> Vec<Span> {
+pub(crate) fn part(spans: &[AddrRange], from: u128, to: u128) -> Vec<AddrRange> {
     let (mut part, mut passed) = (Vec::new(), 0u128);
     for span in spans {
         let count = length(span);
@@ -133,7 +133,7 @@ pub(crate) fn part(spans: &[Span], from: u128, to: u128) -> Vec<Span> {
 
 /// The first `count` usable addresses of a prefix without those of others inside
 /// it: no network and broadcast address, or IPv6 subnet's routers (RFC 4291, 2.6.1).
-pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<Span> {
+pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<AddrRange> {
     let (mut first, mut last) = (prefix.network(), prefix.broadcast());
     if prefix.max_prefix_len() - prefix.prefix_len() > 1 {
         first = after(first, 1);
@@ -141,8 +141,8 @@ pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<Span>
             last = before(last);
         }
     }
-    let holes: Vec<Span> = inner.iter().map(|p| (p.network(), p.broadcast())).collect();
-    part(&without((first, last), &joined(holes)), 0, count)
+    let holes: Vec<AddrRange> = inner.iter().map(|p| (p.network(), p.broadcast())).collect();
+    part(&without((first, last), &merge_adjacent(holes)), 0, count)
 }
 
 /// Which host has which run; runs of different hosts are told when they overlap.
@@ -151,10 +151,10 @@ pub(crate) struct Owners(BTreeMap<IpAddr, (IpAddr, usize)>);
 
 impl Owners {
     /// Gives a run to an owner; returns what others had of it, in order.
-    pub fn take(&mut self, span: Span, owner: usize) -> Vec<(Span, usize)> {
+    pub fn take(&mut self, span: AddrRange, owner: usize) -> Vec<(AddrRange, usize)> {
         let reaching = self.0.range(..=span.0).next_back();
         let begin = reaching.map_or(span.0, |(first, _)| *first);
-        let hit: Vec<(Span, usize)> = self
+        let hit: Vec<(AddrRange, usize)> = self
             .0
             .range(begin..=span.1)
             .map(|(first, (last, owner))| ((*first, *last), *owner))
@@ -177,7 +177,7 @@ impl Owners {
     }
 
     /// All runs that have owners, sorted.
-    pub fn spans(&self) -> Vec<Span> {
+    pub fn spans(&self) -> Vec<AddrRange> {
         self.0
             .iter()
             .map(|(first, (last, _))| (*first, *last))
@@ -189,7 +189,7 @@ impl Owners {
 mod tests {
     use super::*;
 
-    fn span(first: &str, last: &str) -> Span {
+    fn span(first: &str, last: &str) -> AddrRange {
         (first.parse().unwrap(), last.parse().unwrap())
     }
 
@@ -225,6 +225,9 @@ mod tests {
             owners.take(span("10.0.0.8", "10.0.0.20"), 2),
             [(span("10.0.0.8", "10.0.0.9"), 0)]
         );
-        assert_eq!(joined(owners.spans()), [span("10.0.0.1", "10.0.0.20")]);
+        assert_eq!(
+            merge_adjacent(owners.spans()),
+            [span("10.0.0.1", "10.0.0.20")]
+        );
     }
 }

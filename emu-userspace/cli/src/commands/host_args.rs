@@ -2,14 +2,14 @@
 use clap::Args;
 use emu_kernel::machine;
 use emu_model::{
+    host_selector::{self, HostSelector},
     plan::{Plan, PlanError},
-    slice::{self, Which},
     topology::Topology,
 };
 
 /// Which of the topology's hosts this machine is.
 #[derive(Args, Clone)]
-pub(super) struct Slice {
+pub(super) struct HostArgs {
     /// Which of the topology's hosts this machine is: its name, or `auto`: what
     /// EMU_HOST, NODE_NAME, POD_NAME, SLURMD_NODENAME or the host name says, else
     /// number SLURM_NODEID of SLURM_NNODES.
@@ -23,24 +23,24 @@ pub(super) struct Slice {
     pub size: Option<usize>,
 }
 
-impl Slice {
+impl HostArgs {
     /// What was said; a number of hosts alone says nothing of this one.
-    pub(super) fn which(&self) -> Result<Which, anyhow::Error> {
+    pub(super) fn which(&self) -> Result<HostSelector, anyhow::Error> {
         if let (Some(_), None) = (self.size, self.rank) {
             anyhow::bail!("--size needs --rank");
         }
         Ok(self.said())
     }
 
-    fn said(&self) -> Which {
+    fn said(&self) -> HostSelector {
         match (self.host.as_deref(), self.rank) {
-            (Some("auto"), _) => Which::Auto,
-            (Some(name), _) => Which::Named(name.to_owned()),
-            (None, Some(rank)) => Which::Rank {
+            (Some("auto"), _) => HostSelector::Auto,
+            (Some(name), _) => HostSelector::Named(name.to_owned()),
+            (None, Some(rank)) => HostSelector::Rank {
                 rank,
                 size: self.size,
             },
-            (None, None) => Which::Only,
+            (None, None) => HostSelector::Only,
         }
     }
 
@@ -49,7 +49,7 @@ impl Slice {
         if let (Some(size), None) = (self.size, self.rank) {
             topology.resize(size)?;
         }
-        slice::pick(topology, &self.said(), &machine::surroundings())
+        host_selector::pick(topology, &self.said(), &machine::host_hints())
     }
 
     /// This host's plan; the topology gets the number of hosts that was said.

@@ -2,14 +2,14 @@
 //! carry for it. Nothing is written out vnode by vnode.
 use serde::Serialize;
 
-use crate::topology::{GroupId, Rate, Span, Topology, joined, span_total};
+use crate::topology::{AddrRange, GroupId, Rate, Topology, merge_adjacent, range_total};
 
 /// Runs of vnodes that a host's part shows at most.
 const MOST_RUNS: usize = 1_000;
 
 /// A group's vnodes on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GroupPart {
+pub struct GroupLoad {
     /// Name.
     pub group: String,
     /// Vnodes of it here.
@@ -18,7 +18,7 @@ pub struct GroupPart {
 
 /// What one host carries, and what its link needs for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HostPart {
+pub struct HostLoad {
     /// Name.
     pub host: String,
     /// Its interface towards the others.
@@ -26,9 +26,9 @@ pub struct HostPart {
     /// Vnodes.
     pub vnodes: u64,
     /// By group.
-    pub groups: Vec<GroupPart>,
+    pub groups: Vec<GroupLoad>,
     /// First and last address of each run; the first thousand.
-    pub runs: Vec<Span>,
+    pub runs: Vec<AddrRange>,
     /// All runs.
     pub run_count: usize,
     /// The most that its vnodes can send to those of other hosts in bits per
@@ -67,18 +67,18 @@ impl Sum {
 /// The part of every host; one part for this machine if the topology has no hosts.
 /// `link` is the speed of hosts of which the file says none; without it, `speed` is asked
 /// for that of this machine's interface of the same name, in bits per second.
-pub fn parts(
+pub fn host_loads(
     topology: &Topology,
     link: Option<Rate>,
     speed: impl Fn(&str) -> Option<u64>,
-) -> Vec<HostPart> {
+) -> Vec<HostLoad> {
     let slices = topology.slices();
     let counts: Vec<Vec<u64>> = slices
         .iter()
         .map(|parts| {
             let mut counts = vec![0u64; topology.groups.len()];
             for (group, spans) in parts {
-                counts[*group] += span_total(spans) as u64;
+                counts[*group] += range_total(spans) as u64;
             }
             counts
         })
@@ -105,16 +105,16 @@ pub fn parts(
             .or_else(|| speed(&of.interface));
         let exceeds = |need: Option<u64>| speed.is_some_and(|s| need.is_none_or(|n| n > s));
         let groups = topology.groups.iter().zip(&counts[host]);
-        let mut runs = joined(slice.into_iter().flat_map(|(_, spans)| spans).collect());
+        let mut runs = merge_adjacent(slice.into_iter().flat_map(|(_, spans)| spans).collect());
         let run_count = runs.len();
         runs.truncate(MOST_RUNS);
-        parts.push(HostPart {
+        parts.push(HostLoad {
             host: of.name.clone(),
             interface: of.interface.clone(),
             vnodes: counts[host].iter().sum(),
             groups: groups
                 .filter(|(_, count)| **count > 0)
-                .map(|(group, count)| GroupPart {
+                .map(|(group, count)| GroupLoad {
                     group: group.name.clone(),
                     vnodes: *count,
                 })
@@ -154,12 +154,12 @@ hosts:
   - {name: h2, interface: no-such-if, groups: [b]}
 ";
         let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let found = parts(&topology, None, unknown);
+        let found = host_loads(&topology, None, unknown);
         assert_eq!(found[0].out_bits_per_sec, Some(100_000_000));
         assert_eq!(found[0].in_bits_per_sec, Some(30_000_000));
         assert_eq!(found[1].in_bits_per_sec, Some(100_000_000));
         assert!(found[0].link_is_limit && !found[1].link_is_limit);
-        assert!(parts(&topology, Some(Rate(30_000_000)), unknown)[1].link_is_limit);
+        assert!(host_loads(&topology, Some(Rate(30_000_000)), unknown)[1].link_is_limit);
         assert_eq!(
             found[1].runs,
             [("10.2.0.1".parse().unwrap(), "10.2.0.50".parse().unwrap())]
@@ -175,7 +175,7 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 30}}
 hosts: {count: 3, interface: no-such-if, link: 1gbit}
 ";
         let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let found = parts(&topology, None, unknown);
+        let found = host_loads(&topology, None, unknown);
         assert_eq!(found.iter().map(|p| p.vnodes).sum::<u64>(), 30);
         assert!(
             found

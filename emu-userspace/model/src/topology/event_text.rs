@@ -1,7 +1,7 @@
 //! Events in the words of a file, one line each.
 use std::{fmt, time::Duration};
 
-use super::{Happening, LineChange, Loss, PipeChange, Place, Rate, Target, Topology};
+use super::{AccessLinkChange, EventAction, EventTarget, Loss, PipeChange, Rate, Target, Topology};
 use crate::topology::GroupId;
 
 /// A change in the words of a file.
@@ -52,9 +52,9 @@ fn percent(fraction: f64) -> f64 {
     (fraction * 1e5).round() / 1e3
 }
 
-impl Happening {
+impl EventAction {
     /// What happens, in one line.
-    pub fn words(&self, topology: &Topology) -> String {
+    pub fn to_text(&self, topology: &Topology) -> String {
         let group = |id: &GroupId| topology.groups[*id].name.as_str();
         let of = |target: &Target| match target {
             Target::Group(id) => group(id).to_owned(),
@@ -69,9 +69,9 @@ impl Happening {
             }
         };
         match self {
-            Happening::Line {
+            EventAction::AccessLink {
                 target,
-                change: LineChange { up, down },
+                change: AccessLinkChange { up, down },
                 over,
             } => {
                 // What both directions share is said once.
@@ -104,7 +104,7 @@ impl Happening {
                 };
                 format!("{verb} {of}{}{}", side("up", up), side("down", down))
             }
-            Happening::Link {
+            EventAction::Link {
                 ends: (a, b),
                 one_way,
                 change,
@@ -119,20 +119,20 @@ impl Happening {
                     Words(change, "rate")
                 )
             }
-            Happening::Cut { ends: (a, b), cut } => {
+            EventAction::Cut { ends: (a, b), cut } => {
                 let verb = if *cut { "partition" } else { "heal" };
                 format!("{verb} {} {}", group(a), group(b))
             }
-            Happening::Trace { index, begins } => {
+            EventAction::Trace { index, begins } => {
                 let trace = &topology.traces[*index];
-                let place = match &trace.place {
-                    Place::Line(target) => of(target),
-                    Place::Link((a, b), _) => format!("{}:{}", group(a), group(b)),
+                let place = match &trace.target {
+                    EventTarget::AccessLink(target) => of(target),
+                    EventTarget::Link((a, b), _) => format!("{}:{}", group(a), group(b)),
                 };
                 let verb = if *begins { "begins" } else { "ends" };
                 format!("trace {} of {place} {verb}", trace.file.display())
             }
-            Happening::Down { target, down } => {
+            EventAction::Down { target, down } => {
                 format!("{} {}", if *down { "down" } else { "up" }, of(target))
             }
         }
@@ -163,7 +163,7 @@ events:
         let told: Vec<String> = topology
             .events
             .iter()
-            .map(|event| event.what.words(&topology))
+            .map(|event| event.what.to_text(&topology))
             .collect();
         assert_eq!(
             told,

@@ -7,13 +7,13 @@ use crate::{
 
 /// How a host is told which one it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Which {
+pub enum HostSelector {
     /// The only one, or no host at all.
     #[default]
     Only,
     /// By name.
     Named(String),
-    /// By what can be found out, see [`Surroundings`].
+    /// By what can be found out, see [`HostHints`].
     Auto,
     /// By number, of so many.
     Rank {
@@ -26,7 +26,7 @@ pub enum Which {
 
 /// What a machine knows of its place among others.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Surroundings {
+pub struct HostHints {
     /// Names it goes by, the most telling first, with where they come from.
     pub names: Vec<(&'static str, String)>,
     /// Its number and the number of all, as Slurm says.
@@ -35,7 +35,7 @@ pub struct Surroundings {
     pub host_latency: Option<String>,
 }
 
-impl Surroundings {
+impl HostHints {
     /// From the environment, which `get` looks up, and the host name: `EMU_HOST`,
     /// `NODE_NAME` and `POD_NAME` as Kubernetes' downward API gives them,
     /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's
@@ -102,16 +102,16 @@ impl Surroundings {
 /// [`PlanError`] when no host or more than one could be meant.
 pub fn pick(
     topology: &mut Topology,
-    which: &Which,
-    around: &Surroundings,
+    which: &HostSelector,
+    around: &HostHints,
 ) -> Result<Option<String>, PlanError> {
     around.give_host_latency(topology)?;
     match which {
-        Which::Only => Ok(None),
-        Which::Named(name) => Ok(Some(name.clone())),
-        Which::Rank { rank, size } => ranked(topology, *rank, *size).map(Some),
-        Which::Auto if topology.hosts.is_empty() => Ok(None),
-        Which::Auto => {
+        HostSelector::Only => Ok(None),
+        HostSelector::Named(name) => Ok(Some(name.clone())),
+        HostSelector::Rank { rank, size } => ranked(topology, *rank, *size).map(Some),
+        HostSelector::Auto if topology.hosts.is_empty() => Ok(None),
+        HostSelector::Auto => {
             if let Some(name) = around.named(topology) {
                 return Ok(Some(name));
             }
@@ -143,19 +143,19 @@ mod tests {
     use super::*;
     use crate::topology::parse;
 
-    fn around(pairs: &[(&str, &str)], host: &str) -> Surroundings {
+    fn around(pairs: &[(&str, &str)], host: &str) -> HostHints {
         let get = |key: &str| {
             let found = pairs.iter().find(|(k, _)| *k == key);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Surroundings::from_lookup(get, Some(host.to_owned()))
+        HostHints::from_lookup(get, Some(host.to_owned()))
     }
 
-    fn which(hosts: &str, around: &Surroundings) -> Result<(Option<String>, usize), PlanError> {
+    fn which(hosts: &str, around: &HostHints) -> Result<(Option<String>, usize), PlanError> {
         let text =
             format!("version: 1\ngroups: {{a: {{prefix: 10.1.0.0/16, nodes: 90}}}}\n{hosts}");
         let mut topology = parse(&text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let host = pick(&mut topology, &Which::Auto, around)?;
+        let host = pick(&mut topology, &HostSelector::Auto, around)?;
         Ok((host, topology.hosts.len()))
     }
 

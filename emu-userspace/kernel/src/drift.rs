@@ -182,7 +182,7 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             lost.map(|address| format!("the address {address}"))
         }
         Undo::LocalRoutes { .. } => {
-            let mut all = plan::covering_prefixes(&plan.address_runs).into_iter();
+            let mut all = plan::covering_prefixes(&plan.address_ranges).into_iter();
             let lost = all.find(|prefix| !facts.routes.iter().any(|r| r.is_local_for(*prefix)));
             lost.map(|prefix| format!("the local route {prefix}"))
         }
@@ -223,7 +223,7 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
 ///
 /// # Errors
 /// [`DriftError`].
-pub fn damage(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
+pub fn find(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
     let dir = StateDir::here()?;
     let facts = Facts::read(&mut Netlink::open()?)?;
     let load = Load {
@@ -253,7 +253,7 @@ pub fn damage(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
 ///
 /// # Errors
 /// [`NetlinkError`].
-pub(crate) fn left(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
+pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
     let facts = Facts::read(&mut Netlink::open()?)?;
     let name = |index: u32| {
         let link = facts.links.iter().find(|link| link.index == index);

@@ -3,11 +3,11 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use crate::topology::joined;
+use crate::topology::merge_adjacent;
 
 /// First and last address of each run of consecutive addresses, sorted.
-pub fn runs(addresses: impl Iterator<Item = IpAddr>) -> Vec<(IpAddr, IpAddr)> {
-    joined(addresses.map(|address| (address, address)).collect())
+pub fn address_ranges(addresses: impl Iterator<Item = IpAddr>) -> Vec<(IpAddr, IpAddr)> {
+    merge_adjacent(addresses.map(|address| (address, address)).collect())
 }
 
 /// The smallest set of prefixes that covers exactly these runs.

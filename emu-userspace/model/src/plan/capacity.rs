@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use emu_common::layout::{MAX_VNODES, PairLink, feature};
 
 use super::{Current, Entries, Plan, PlanVnode};
-use crate::topology::{GroupId, Happening, PipeChange, Place, Queue, Target, Topology};
+use crate::topology::{EventAction, EventTarget, GroupId, PipeChange, Queue, Target, Topology};
 
 /// Stages set aside for events: two for each vnode that a host carries.
 const MOST_EVENT_STAGES: u32 = 2 * MAX_VNODES;
@@ -14,7 +14,7 @@ const MOST_EVENT_RING: u32 = 8_000_000;
 
 /// Sizes of the maps that a change in place needs room in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct MapCapacity {
     /// Pairs of pipes: one for each vnode, one for each capacity between groups.
     pub slots: u32,
     /// Stages.
@@ -23,7 +23,7 @@ pub struct Room {
     pub ring: u32,
 }
 
-impl Room {
+impl MapCapacity {
     /// What a plan needs, and a part of it again: a quarter more vnodes, queues
     /// twice as long up to 8 MB, impairments where there were none up to 2 MB.
     pub fn of(plan: &Plan, entries: &Entries) -> Self {
@@ -49,7 +49,7 @@ impl Room {
 
 /// What the events of a topology need beside what it begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Reserve {
+pub(super) struct Headroom {
     /// [`feature`] bits.
     pub features: u32,
     /// Whether some event corrupts packets.
@@ -58,7 +58,7 @@ pub(super) struct Reserve {
     ring: u32,
 }
 
-impl Reserve {
+impl Headroom {
     pub fn of(topology: &Topology, vnodes: &[PlanVnode]) -> Self {
         let mut reserve = Self::default();
         let count = |group: GroupId| {
@@ -67,7 +67,7 @@ impl Reserve {
         };
         for event in &topology.events {
             match &event.what {
-                Happening::Line { target, change, .. } => {
+                EventAction::AccessLink { target, change, .. } => {
                     let count = match target {
                         Target::Group(group) => count(*group),
                         _ => 1,
@@ -75,15 +75,15 @@ impl Reserve {
                     reserve.add(&change.up, count);
                     reserve.add(&change.down, count);
                 }
-                Happening::Link { change, .. } => reserve.add(change, 4),
-                Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {}
+                EventAction::Link { change, .. } => reserve.add(change, 4),
+                EventAction::Cut { .. } | EventAction::Down { .. } | EventAction::Trace { .. } => {}
             }
         }
         for trace in &topology.traces {
             // What a recording holds is read when it begins; it may have losses.
             reserve.features |= feature::STAGES;
-            let count = match trace.place {
-                Place::Line(Target::Group(group)) => 2 * count(group),
+            let count = match trace.target {
+                EventTarget::AccessLink(Target::Group(group)) => 2 * count(group),
                 _ => 4,
             };
             reserve.stages = reserve.stages.saturating_add(count);
@@ -113,8 +113,8 @@ impl Reserve {
     }
 }
 
-/// Places in the maps that nobody uses.
-pub struct Places {
+/// SlotAllocator in the maps that nobody uses.
+pub struct SlotAllocator {
     ring: FreeRing,
     /// Numbers plus one of stages, the first ones last.
     pub stages: Vec<u32>,
@@ -122,7 +122,7 @@ pub struct Places {
     pub slots: Vec<u32>,
 }
 
-impl Places {
+impl SlotAllocator {
     /// Those that neither these vnodes nor any link have.
     pub fn free(vnode_slots: &[u32], current: &Current) -> Self {
         let capacities = current.links.iter().map(|l| l.pipe).filter(|p| *p != 0);

@@ -4,8 +4,8 @@ use emu_common::{
     model::rate,
 };
 use emu_model::{
-    plan::{LIMIT_IN_BYTES, Service, Store, next_generation, put_impairments, serve, stage_at},
-    topology::{self, LineChange, PipeChange, Queue, Rate, Target},
+    plan::{LIMIT_IN_BYTES, MapWrite, Service, next_generation, put_impairments, serve, stage_at},
+    topology::{self, AccessLinkChange, PipeChange, Queue, Rate, Target},
 };
 
 use super::{Changed, Live, LiveError, Stores};
@@ -68,7 +68,11 @@ impl Live {
     ///
     /// # Errors
     /// [`LiveError`]; then nothing was changed.
-    pub fn set_line(&mut self, target: Target, change: &LineChange) -> Result<Changed, LiveError> {
+    pub fn set_line(
+        &mut self,
+        target: Target,
+        change: &AccessLinkChange,
+    ) -> Result<Changed, LiveError> {
         self.change_line(target, change, true)
     }
 
@@ -76,7 +80,7 @@ impl Live {
     pub(crate) fn change_line(
         &mut self,
         target: Target,
-        change: &LineChange,
+        change: &AccessLinkChange,
         resize: bool,
     ) -> Result<Changed, LiveError> {
         let session = self.lock()?;
@@ -88,14 +92,18 @@ impl Live {
     pub(crate) fn reserve_line(
         &mut self,
         target: Target,
-        change: &LineChange,
+        change: &AccessLinkChange,
     ) -> Result<(), LiveError> {
         let session = self.lock()?;
         let stores = self.prepare_line(target, change)?;
         self.grow_fq(&session, &stores)
     }
 
-    fn prepare_line(&mut self, target: Target, change: &LineChange) -> Result<Stores, LiveError> {
+    fn prepare_line(
+        &mut self,
+        target: Target,
+        change: &AccessLinkChange,
+    ) -> Result<Stores, LiveError> {
         let vnodes = self.vnodes(target)?;
         let mut stores = Stores::default();
         for vnode in vnodes {
@@ -158,7 +166,7 @@ impl Live {
             .places()
             .ring(before.ring_base, before.limit_packets, wanted);
         let Some(base) = place else {
-            return Err(LiveError::Room {
+            return Err(LiveError::MapCapacity {
                 what: "queues of so many packets",
                 file: self.file(),
             });
@@ -183,10 +191,10 @@ impl Live {
         seed: u64,
         change: impl Fn(&mut Stage),
     ) -> Result<(u32, Stage), LiveError> {
-        let fresh = number == 0;
-        let (number, mut stage) = if fresh {
+        let is_new = number == 0;
+        let (number, mut stage) = if is_new {
             let Some(number) = self.places().stages.pop() else {
-                return Err(LiveError::Room {
+                return Err(LiveError::MapCapacity {
                     what: "more impairments",
                     file: self.file(),
                 });
@@ -200,10 +208,10 @@ impl Live {
             (number, self.stage(number))
         };
         change(&mut stage);
-        stores.stages.push(Store {
+        stores.stages.push(MapWrite {
             index: number - 1,
             value: stage,
-            fresh,
+            is_new,
         });
         Ok((number, stage))
     }
