@@ -1,46 +1,46 @@
-//! Which of a topology's hosts this machine is, as said by the user or by the
-//! system that started us.
+//! Which of a topology's hosts this machine is, according to the user or to the system that
+//! started emu.
 use crate::{
     plan::PlanError,
     topology::{self, Topology},
 };
 
-/// How a host is told which one it is.
+/// How the host that this machine is gets selected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum HostSelector {
-    /// The only one, or no host at all.
+    /// The topology has one host, or none.
     #[default]
     Only,
-    /// By name.
+    /// By its name.
     Named(String),
-    /// By what can be found out, see [`HostHints`].
+    /// By what the machine knows about itself, see [`HostHints`].
     Auto,
-    /// By number, of so many.
+    /// By its rank.
     Rank {
-        /// From 0.
+        /// Counted from 0.
         rank: usize,
-        /// Number of hosts; that of the file if none.
+        /// Number of hosts; `None`: that of the file.
         size: Option<usize>,
     },
 }
 
-/// What a machine knows of its place among others.
+/// What a machine knows about its identity among the hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostHints {
-    /// Names it goes by, the most telling first, with where they come from.
+    /// Names of the machine with their sources, the most specific first.
     pub names: Vec<(&'static str, String)>,
-    /// Its number and the number of all, as Slurm says.
+    /// Rank and number of hosts, according to Slurm.
     pub slurm: Option<(usize, usize)>,
     /// Latency of the network between the hosts, as text.
     pub host_latency: Option<String>,
 }
 
 impl HostHints {
-    /// From the environment, which `get` looks up, and the host name: `EMU_HOST`,
-    /// `NODE_NAME` and `POD_NAME` as Kubernetes' downward API gives them,
-    /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's
-    /// nodes, `SLURM_STEP_NUM_NODES`, or with `SLURM_NNODES` or `SLURM_NTASKS` where that
-    /// is missing; `EMU_HOST_LATENCY`, which a topology that says nothing of it gets.
+    /// Collects the hints from the environment, which `get` looks up, and the host name:
+    /// `EMU_HOST`, `NODE_NAME` and `POD_NAME` as in Kubernetes' downward API,
+    /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's nodes,
+    /// `SLURM_STEP_NUM_NODES`, or with `SLURM_NNODES` or `SLURM_NTASKS` if that is missing;
+    /// `EMU_HOST_LATENCY`, for a topology without a latency between its hosts.
     pub fn from_lookup(get: impl Fn(&str) -> Option<String>, host: Option<String>) -> Self {
         let get = |key: &str| get(key).filter(|value| !value.is_empty());
         let mut names: Vec<(&'static str, String)> =
@@ -60,8 +60,7 @@ impl HostHints {
         }
     }
 
-    /// Gives a topology that says nothing of the latency between the hosts that of this
-    /// machine's environment.
+    /// Sets the latency between the hosts from the environment, if the topology has none.
     ///
     /// # Errors
     /// [`PlanError::HostLatency`].
@@ -73,7 +72,7 @@ impl HostHints {
         Ok(())
     }
 
-    /// The host that one of the names means, in full or before its first dot.
+    /// The host that one of the names matches, in full or up to its first dot.
     fn named(&self, topology: &Topology) -> Option<String> {
         let short = |name: &str| name.split('.').next().map(str::to_owned);
         let forms = self
@@ -95,11 +94,10 @@ impl HostHints {
     }
 }
 
-/// Finds the name of this host in a topology, which gets another number of hosts
-/// where that was said; none if it has no hosts.
+/// Finds the name of this host in a topology; `None` if the topology has no hosts. If the
+/// selector has a number of hosts, the topology is resized to it.
 ///
-/// # Errors
-/// [`PlanError`] when no host or more than one could be meant.
+/// # Errors [`PlanError`] if no host matches, or more than one.
 pub fn pick(
     topology: &mut Topology,
     which: &HostSelector,
@@ -191,6 +189,6 @@ mod tests {
   - {name: h2, interface: eth0, nodes: [10.1.0.46-10.1.0.90]}";
         let slurm = around(&[("SLURM_NODEID", "0"), ("SLURM_NNODES", "1")], "c005");
         let error = which(hosts, &slurm).unwrap_err().to_string();
-        assert!(error.contains("spread over 1"), "{error}");
+        assert!(error.contains("distributed over 1"), "{error}");
     }
 }

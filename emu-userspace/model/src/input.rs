@@ -1,9 +1,9 @@
-//! Reading the files that a topology or an experiment names.
+//! Reads the files that a topology or an experiment names.
 //!
-//! Such a file may come from elsewhere and name anything: a fifo that nobody writes to, a
-//! device without an end, a file that only root may read. So a file is opened without
-//! waiting, must be regular, is read up to a limit whatever its length says, and errors
-//! tell the line of a mistake and what was expected, but never what stands there.
+//! Such a file may come from elsewhere and name anything: a fifo without a writer, an endless
+//! device, a file that only root may read. So a file is opened without waiting, must be
+//! regular, is read up to a limit regardless of its length, and errors give the line of a
+//! mistake and what was expected, but never the content.
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
@@ -13,8 +13,7 @@ use std::{
 
 /// Opens a regular file for reading, without waiting.
 ///
-/// # Errors
-/// The kernel's answer; [`io::ErrorKind::InvalidInput`] for what is no regular file.
+/// # Errors The kernel's error; [`io::ErrorKind::InvalidInput`] if the file is not regular.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -24,24 +23,22 @@ pub fn open(path: &Path) -> io::Result<File> {
         m if m.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is no regular file",
+            "it is not a regular file",
         )),
     }
 }
 
-/// Reads the text of a regular file of at most so many bytes.
+/// Reads the text of a regular file of at most `most_bytes`.
 ///
-/// # Errors
-/// As for [`open`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidData`] for
-/// what is not UTF-8.
+/// # Errors As for [`open`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidData`]
+/// if the file is not UTF-8.
 pub fn text(path: &Path, most_bytes: u64) -> io::Result<String> {
     bounded(open(path)?, most_bytes)
 }
 
-/// As [`text`], for a file that a person names on the command line, which may be a pipe.
+/// Like [`text`], for a file that the user names on the command line, which may be a pipe.
 ///
-/// # Errors
-/// As for [`text`], but for files that are not regular.
+/// # Errors As for [`text`], except that the file need not be regular.
 pub fn text_of_any(path: &Path, most_bytes: u64) -> io::Result<String> {
     bounded(File::open(path)?, most_bytes)
 }
@@ -54,8 +51,8 @@ fn bounded(file: File, most_bytes: u64) -> io::Result<String> {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     String::from_utf8(bytes).map_err(|_| {
-        let words = "it is not UTF-8";
-        io::Error::new(io::ErrorKind::InvalidData, words)
+        let text = "it is not UTF-8";
+        io::Error::new(io::ErrorKind::InvalidData, text)
     })
 }
 

@@ -1,49 +1,49 @@
-//! Who holds what when a topology is spread over hosts, and what their links must
-//! carry for it. Nothing is written out vnode by vnode.
+//! Placement of a topology on its hosts, and the capacity that the hosts' links need for it.
+//! Works on ranges, never on single vnodes.
 use serde::Serialize;
 
 use crate::topology::{AddrRange, GroupId, Rate, Topology, merge_adjacent, range_total};
 
-/// Runs of vnodes that a host's part shows at most.
+/// Largest number of address ranges in the report of a host.
 const MOST_RUNS: usize = 1_000;
 
-/// A group's vnodes on a host.
+/// The vnodes of one group on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupLoad {
-    /// Name.
+    /// Name of the group.
     pub group: String,
-    /// Vnodes of it here.
+    /// Number of its vnodes on the host.
     pub vnodes: u64,
 }
 
-/// What one host carries, and what its link needs for it.
+/// The load of one host, and the capacity that its link needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HostLoad {
-    /// Name.
+    /// Name of the host.
     pub host: String,
-    /// Its interface towards the others.
+    /// Interface towards the other hosts.
     pub interface: String,
-    /// Vnodes.
+    /// Number of vnodes.
     pub vnodes: u64,
-    /// By group.
+    /// The load by group.
     pub groups: Vec<GroupLoad>,
-    /// First and last address of each run; the first thousand.
+    /// First and last address of each range; the first thousand ranges.
     pub runs: Vec<AddrRange>,
-    /// All runs.
+    /// Number of all ranges.
     pub run_count: usize,
-    /// The most that its vnodes can send to those of other hosts in bits per
-    /// second: no more than their up pipes give, and the down pipes of the others
-    /// take. None: both are without a rate.
+    /// Largest rate at which its vnodes can send to vnodes of other hosts, in bits per
+    /// second: bounded by their up pipes and by the down pipes of the others. `None` if both
+    /// are unlimited.
     pub out_bits_per_sec: Option<u64>,
-    /// The same from other hosts.
+    /// Largest rate at which its vnodes can receive from other hosts.
     pub in_bits_per_sec: Option<u64>,
-    /// Speed of its link, if it is known.
+    /// Speed of its link, if known.
     pub link_bits_per_sec: Option<u64>,
-    /// Whether the link can be the limit, and not the emulated lines alone.
+    /// Whether the link can be the bottleneck, in addition to the emulated pipes.
     pub link_is_limit: bool,
 }
 
-/// Sum of the rates of pipes; none once one of them has no rate.
+/// Sum of the rates of pipes; `None` if one of them is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sum(Option<u64>);
 
@@ -55,7 +55,7 @@ impl Sum {
         }
     }
 
-    /// What both ends allow.
+    /// The smaller of both sums.
     fn meet(self, other: Self) -> Option<u64> {
         match (self.0, other.0) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -64,9 +64,9 @@ impl Sum {
     }
 }
 
-/// The part of every host; one part for this machine if the topology has no hosts.
-/// `link` is the speed of hosts of which the file says none; without it, `speed` is asked
-/// for that of this machine's interface of the same name, in bits per second.
+/// The load of every host; of this machine if the topology has no hosts. `link` is the speed
+/// of links that the file does not state; without it, `speed` returns the speed of this
+/// machine's interface of the same name, in bits per second.
 pub fn host_loads(
     topology: &Topology,
     link: Option<Rate>,
@@ -135,12 +135,12 @@ mod tests {
     use super::*;
     use crate::topology::parse;
 
-    /// The speed of an interface that this machine does not have.
+    /// This machine has no interface of that name.
     fn unknown(_: &str) -> Option<u64> {
         None
     }
 
-    /// 30 lines of 10 Mbit/s up and 50 of 2 Mbit/s down elsewhere: 100 Mbit/s is what
+    /// 30 pipes of 10 Mbit/s up here, and 50 of 2 Mbit/s down elsewhere: at most 100 Mbit/s
     /// can pass.
     #[test]
     fn a_link_must_carry_what_both_ends_allow() {

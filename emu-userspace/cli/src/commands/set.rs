@@ -86,14 +86,14 @@ impl Set {
         let target = target(&live, &self.target)?;
         let changed = match target {
             Target::Pair(a, b) => {
-                let change = PipeChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                let change = PipeChange::from_args(&self.changes).map_err(|e| anyhow!(e))?;
                 live.set_pair((a, b), self.one_way, &change)?
             }
             _ if self.one_way => {
                 return Err(anyhow!("--one-way is for two groups, as in A:B"));
             }
             target => {
-                let change = AccessLinkChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                let change = AccessLinkChange::from_args(&self.changes).map_err(|e| anyhow!(e))?;
                 live.set_line(target, &change)?
             }
         };

@@ -1,4 +1,4 @@
-//! Questions to a plan: what it needs of the maps, and what a packet meets.
+//! Queries on a plan: the maps that it needs, and what a packet passes.
 use std::collections::BTreeSet;
 
 use emu_common::{

@@ -55,7 +55,7 @@ groups:
   a: {prefix: 10.1.0.0/24, nodes: 1, up: 10mbit, latency: 500ms, queue: 1000 packets}
 ";
     let fq = plan(fat, None).fq;
-    // 10 Mbit/s for half a second is 417 full packets, and 15,625 small ones.
+    // 10 Mbit/s for half a second is 417 full packets, or 15,625 small ones.
     assert!(fq.flow_limit_packets > 1000 + 15_625);
     let slow = "
 version: 1
@@ -172,7 +172,7 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 100, up: 1mbit}, b: {prefix: 10.2.0.0/2
     assert!(plan(&corrupt, None).corrupts());
 }
 
-/// A host's part of a million vnodes is as large as the part, not as the whole.
+/// The plan of a host grows with its own vnodes, not with all vnodes.
 #[test]
 fn a_slice_of_a_million_vnodes() {
     let groups: String = (0..16)
@@ -188,7 +188,7 @@ fn a_slice_of_a_million_vnodes() {
         assert_eq!(plan.vnodes.len(), 10_000, "{placement}");
         assert!(plan.address_ranges.len() <= 16);
         assert_eq!(plan.routes.len(), 99);
-        // A run of addresses takes some two prefixes for each bit of its length.
+        // A range of addresses needs about two prefixes per bit of its length.
         let prefixes: usize = plan.routes.iter().map(|r| r.prefixes.len()).sum();
         assert!(prefixes < 99 * 16 * 32, "{placement}: {prefixes}");
         topology.resize(4).unwrap();
@@ -199,8 +199,8 @@ fn a_slice_of_a_million_vnodes() {
     }
 }
 
-/// Aliases up to some thousands of vnodes of this host, routes beyond, and what the file
-/// says in any case.
+/// Aliases for up to some thousands of vnodes of this host, routes for more, unless the file
+/// sets one of them.
 #[test]
 fn the_number_of_vnodes_decides_how_they_get_their_addresses() {
     for (says, nodes, expected) in [

@@ -1,13 +1,13 @@
-//! Events in the words of a file, one line each.
+//! Events as text, one line each, in the notation of the file.
 use std::{fmt, time::Duration};
 
 use super::{AccessLinkChange, EventAction, EventTarget, Loss, PipeChange, Rate, Target, Topology};
 use crate::topology::GroupId;
 
-/// A change in the words of a file.
-struct Words<'a>(&'a PipeChange, &'a str);
+/// A change in the notation of the file, and the key for its rate.
+struct ChangeText<'a>(&'a PipeChange, &'a str);
 
-impl fmt::Display for Words<'_> {
+impl fmt::Display for ChangeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(change, rate_key) = self;
         let i = &change.impairments;
@@ -53,7 +53,7 @@ fn percent(fraction: f64) -> f64 {
 }
 
 impl EventAction {
-    /// What happens, in one line.
+    /// The event in one line.
     pub fn to_text(&self, topology: &Topology) -> String {
         let group = |id: &GroupId| topology.groups[*id].name.as_str();
         let of = |target: &Target| match target {
@@ -74,7 +74,7 @@ impl EventAction {
                 change: AccessLinkChange { up, down },
                 over,
             } => {
-                // What both directions share is said once.
+                // Settings that both directions share are printed once.
                 let same = PipeChange { rate: None, ..*up };
                 let (verb, of) = (verb(over), of(target));
                 if same
@@ -90,16 +90,16 @@ impl EventAction {
                     let (up, down) = (rate(up.rate), rate(down.rate));
                     return format!(
                         "{verb} {of}{}{}{}",
-                        Words(&up, "up"),
-                        Words(&down, "down"),
-                        Words(&same, "rate")
+                        ChangeText(&up, "up"),
+                        ChangeText(&down, "down"),
+                        ChangeText(&same, "rate")
                     );
                 }
                 let side = |name: &str, change: &PipeChange| {
                     if *change == PipeChange::default() {
                         String::new()
                     } else {
-                        format!(" {name}:{}", Words(change, "rate"))
+                        format!(" {name}:{}", ChangeText(change, "rate"))
                     }
                 };
                 format!("{verb} {of}{}{}", side("up", up), side("down", down))
@@ -116,7 +116,7 @@ impl EventAction {
                     verb(over),
                     group(a),
                     group(b),
-                    Words(change, "rate")
+                    ChangeText(change, "rate")
                 )
             }
             EventAction::Cut { ends: (a, b), cut } => {

@@ -1,7 +1,7 @@
-//! The YAML document as a tree that knows where each part stands.
+//! The YAML document as a tree that records the position of each part.
 //!
-//! Reading into a tree first, instead of straight into the topology's types, is
-//! what lets one run report every mistake of a file.
+//! Reading into a tree first, instead of directly into the topology's types, makes it
+//! possible to report all errors of a file in one run.
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -16,7 +16,7 @@ pub(crate) struct Node {
     pub value: Value,
 }
 
-/// What the part is.
+/// The content of the part.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     Nothing,
@@ -138,15 +138,15 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-/// Parts of the largest file: a matrix of 1,024 groups has a million cells.
+/// Largest number of parts: a matrix of 1,024 groups has a million cells.
 const MOST_NODES: usize = 2_500_000;
 
-/// Lists and maps inside each other; each takes some 30 KB of stack to read in a
-/// debug build, and a thread may have 2 MB. Nested groups take two.
+/// Deepest nesting of lists and maps; each level takes some 30 KB of stack in a debug build,
+/// and a thread may have 2 MB. Nested groups take two levels.
 const DEEPEST: usize = 32;
 
-/// Duplicate keys and infinite numbers are left to us: the parser would stop at
-/// the first.
+/// Duplicate keys and infinite numbers are checked later, since the parser would stop at the
+/// first.
 fn options() -> serde_yaml::Options {
     serde_yaml::options! {
         budget: serde_yaml::budget! {
@@ -165,7 +165,7 @@ pub(crate) fn document(text: &str) -> Result<Node, Problem> {
         let error = error.without_snippet();
         let at = error.location().map(position).unwrap_or_default();
         let message = error.to_string();
-        // The first line, without the place that the others of our errors name.
+        // The first line, without the position, which the error adds itself.
         let message = message.lines().next().unwrap_or_default();
         let message = message
             .split(" at line ")
@@ -176,20 +176,24 @@ pub(crate) fn document(text: &str) -> Result<Node, Problem> {
     })
 }
 
-/// The parser's message in the words of a topology's author.
+/// The parser's message in the terms of a topology.
 fn explain(at: Position, message: &str) -> Problem {
     if message.starts_with("recursive references") {
         Problem::new(
             at,
             "",
-            "this alias refers to a part of the file that holds it: a cycle",
+            "this alias refers to a part of the file that contains it: a cycle",
         )
         .expected("anchors that do not contain their own aliases")
     } else if message.starts_with("budget breached: Depth") {
         Problem::new(at, "", "lists and maps are nested too deeply here")
     } else if message.starts_with("budget breached") {
-        Problem::new(at, "", "the file is too large, its aliases expanded")
-            .hint("groups that are alike share a profile")
+        Problem::new(
+            at,
+            "",
+            "the file is too large, after expansion of its aliases",
+        )
+        .hint("let equal groups share a profile")
     } else {
         Problem::new(at, "", message.to_owned())
     }

@@ -39,8 +39,7 @@ pub(super) const FQ_KEYS: &[&str] = &["limit", "flow_limit", "horizon", "buckets
 /// Keys of the long form of `accounting`.
 pub(super) const OVERHEAD_KEYS: &[&str] = &["overhead", "cells"];
 
-/// Accountings with a name. Those of DSL are named and sized as in the manual of
-/// tc-cake(8).
+/// Accountings with a name. The DSL ones have names and sizes as in tc-cake(8).
 pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
     ("ip", Accounting::Ip),
     ("ethernet", Accounting::Ethernet),
@@ -53,21 +52,19 @@ pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
     ("pppoe-llcsnap", Accounting::Cells(40)),
 ];
 
-/// Largest file that is read; a topology of a million named addresses is smaller.
+/// Largest file that is read; a topology with a million listed addresses is smaller.
 pub const MOST_BYTES: u64 = 64 << 20;
 
 /// Reads and checks a topology file.
 ///
-/// # Errors
-/// All mistakes of the file at once; one without a position if it cannot be read.
+/// # Errors All errors of the file at once; one without a position if it cannot be read.
 pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
     parse(&read_text(path)?, &path.display().to_string())
 }
 
-/// Reads a topology file without looking at what it says.
+/// Reads the text of a topology file without parsing it.
 ///
-/// # Errors
-/// One without a position.
+/// # Errors One error without a position.
 pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
     let name = path.display().to_string();
     let unreadable = |why: String| {
@@ -86,12 +83,12 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
         _ => {}
     }
     let mut bytes = Vec::new();
-    // By what there is to read: a pipe or a device says nothing of its length.
+    // Limits the bytes read, since a pipe or a device does not report its length.
     let read = File::open(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|e| unreadable(e.to_string()))?;
     if bytes.len() as u64 > MOST_BYTES {
-        let words = format!("it has over {MOST_BYTES} bytes, more than a topology needs");
-        return Err(unreadable(words));
+        let text = format!("it has over {MOST_BYTES} bytes, more than a topology needs");
+        return Err(unreadable(text));
     }
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
@@ -105,8 +102,7 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
 
 /// Checks the text of a topology; `file` is for the errors.
 ///
-/// # Errors
-/// All mistakes of the text at once.
+/// # Errors All errors of the text at once.
 pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
     let problems = Problems::default();
     let topology = match node::document(text) {
@@ -173,7 +169,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     Some(topology)
 }
 
-/// `None`: as many vnodes as a host carries decide.
+/// `None`: the addressing depends on the number of vnodes of the host.
 fn addressing(record: &Record<'_>) -> Option<Addressing> {
     let field = record.get("addressing")?;
     match field.text() {
@@ -183,7 +179,7 @@ fn addressing(record: &Record<'_>) -> Option<Addressing> {
         Some(other) => {
             field.report(
                 field
-                    .problem(format!("`{other}` is no way of addressing"))
+                    .problem(format!("`{other}` is not an addressing"))
                     .expected("auto, alias or anyip"),
             );
             None
@@ -227,7 +223,7 @@ fn fq(record: &Record<'_>) -> FqSettings {
         if value.count_ones() != 1 {
             field.report(
                 field
-                    .problem(format!("{value} is no power of two"))
+                    .problem(format!("{value} is not a power of two"))
                     .expected("a power of two up to 262144"),
             );
         }
@@ -241,7 +237,7 @@ fn fq(record: &Record<'_>) -> FqSettings {
             if horizon.is_zero() {
                 field.report(
                     field
-                        .problem("a horizon of 0 holds no packet back")
+                        .problem("a horizon of 0 delays no packet")
                         .expected("a time longer than any packet waits, as in `20s`"),
                 );
             }

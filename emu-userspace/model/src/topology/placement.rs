@@ -1,5 +1,5 @@
-//! Which host carries which vnodes: said in the file, or computed the same way on
-//! every host.
+//! The host that carries each vnode: stated in the file, or computed in the same way on every
+//! host.
 use std::{cmp::Reverse, net::IpAddr};
 
 use super::{
@@ -7,16 +7,16 @@ use super::{
     ranges::{self, AddrRange},
 };
 
-/// How vnodes are dealt out to the hosts that name none themselves.
+/// Distribution of vnodes to the hosts that name none themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// In the order of the file, in as many equal blocks as hosts.
+    /// In the order of the file, in equal blocks, one per host.
     Block,
     /// An equal block of each group to every host.
     Spread,
-    /// One after the other in turn.
+    /// One vnode per host in turn.
     RoundRobin,
-    /// Each group whole, the largest first, to the host with the fewest vnodes.
+    /// Whole groups, the largest first, each to the host with the fewest vnodes.
     ByGroup,
 }
 
@@ -30,21 +30,21 @@ impl Placement {
     ];
 }
 
-/// Hosts that are alike, numbered from 0.
+/// A template of hosts, which are numbered from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTemplate {
-    /// Name with `{rank}` for the number.
+    /// Name, with `{rank}` for the number.
     pub name: String,
     /// Interface towards the others.
     pub interface: String,
-    /// Addresses of the first; each following host has the next ones.
+    /// Addresses of the first host; each following host has the next addresses.
     pub addresses: Vec<IpAddr>,
     /// Speed of each host's link.
     pub link: Option<super::Rate>,
 }
 
 impl HostTemplate {
-    /// The hosts.
+    /// The hosts of the template.
     pub fn hosts(&self, count: usize) -> Vec<Host> {
         (0..count)
             .map(|rank| Host {
@@ -63,26 +63,26 @@ impl HostTemplate {
     }
 }
 
-/// A number of hosts that a topology cannot be spread over.
+/// Why a topology cannot have a number of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// No hosts to take.
-    #[error("the topology has no `hosts` section to take {wanted} hosts from")]
+    /// The topology has no hosts.
+    #[error("the topology has no `hosts` section for {wanted} hosts")]
     NoHosts {
         /// Hosts asked for.
         wanted: usize,
     },
-    /// Too few of them.
-    #[error("the topology names {have} hosts, and {wanted} are asked for")]
+    /// The topology has fewer hosts.
+    #[error("the topology has {have} hosts, fewer than the {wanted} requested")]
     TooFew {
         /// Hosts of the file.
         have: usize,
         /// Hosts asked for.
         wanted: usize,
     },
-    /// Hosts say themselves what they carry, so none can be left out.
+    /// The hosts name their vnodes, so none can be left out.
     #[error(
-        "the topology says which of its {have} hosts carries what, so it cannot be spread over {wanted}; leave `groups` and `nodes` of the hosts out and say `placement: block`"
+        "the topology assigns vnodes to its {have} hosts, so they cannot be distributed over {wanted}; remove `groups` and `nodes` from the hosts and write `placement: block`"
     )]
     Explicit {
         /// Hosts of the file.
@@ -92,12 +92,11 @@ pub enum SizeError {
     },
 }
 
-/// A group's part on a host.
+/// The vnodes of a group on one host.
 pub type Part = (GroupId, Vec<AddrRange>);
 
 impl Topology {
-    /// Runs of a group's vnodes, in their order; those of nested groups not
-    /// included.
+    /// Ranges of a group's vnodes, in their order, without nested groups.
     pub fn group_spans(&self, group: GroupId) -> Vec<AddrRange> {
         match &self.groups[group].vnodes {
             super::Vnodes::None => Vec::new(),
@@ -110,7 +109,7 @@ impl Topology {
         }
     }
 
-    /// Whether an address is a vnode's.
+    /// Whether an address belongs to a vnode.
     pub fn is_vnode(&self, address: IpAddr) -> bool {
         self.group_of(address).is_some_and(|group| {
             let spans = self.group_spans(group);
@@ -118,10 +117,7 @@ impl Topology {
         })
     }
 
-    /// Takes the first `size` hosts of the file, or makes as many of its template.
-    ///
-    /// # Errors
-    /// [`SizeError`].
+    /// Takes the first `size` hosts of the file, or makes `size` hosts from its template.
     pub fn resize(&mut self, size: usize) -> Result<(), SizeError> {
         if let Some(template) = &self.template {
             self.hosts = template.hosts(size);
@@ -142,7 +138,7 @@ impl Topology {
         Ok(())
     }
 
-    /// What a host of the file says that it carries.
+    /// The vnodes that the file assigns to a host.
     pub(super) fn said(&self, host: &Host) -> Vec<Part> {
         if !host.says_what() {
             return Vec::new();
@@ -168,7 +164,7 @@ impl Topology {
             .collect()
     }
 
-    /// What no host names itself.
+    /// The vnodes that the file assigns to no host.
     pub(super) fn rest(&self) -> Vec<Part> {
         let said = self.hosts.iter().flat_map(|host| self.said(host));
         let said = ranges::merge_adjacent(said.flat_map(|(_, spans)| spans).collect());
@@ -178,8 +174,8 @@ impl Topology {
         })
     }
 
-    /// What each host carries, in the order of [`Topology::hosts`]: parts of groups
-    /// in the order of the file, none of which is written out.
+    /// The vnodes of each host, in the order of [`Topology::hosts`]: parts of groups in the
+    /// order of the file, as ranges.
     pub fn slices(&self) -> Vec<Vec<Part>> {
         let mut slices: Vec<Vec<Part>> = self.hosts.iter().map(|h| self.said(h)).collect();
         let open: Vec<usize> = (0..self.hosts.len())
@@ -195,7 +191,7 @@ impl Topology {
         slices
     }
 
-    /// The index of the host that carries a vnode.
+    /// Index of the host that carries a vnode.
     pub fn host_of(&self, address: IpAddr) -> Option<usize> {
         self.slices().iter().position(|parts| {
             let mut spans = parts.iter().flat_map(|(_, spans)| spans);
@@ -204,7 +200,7 @@ impl Topology {
     }
 }
 
-/// Deals parts of groups out to so many hosts.
+/// Distributes parts of groups to hosts.
 fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
     let count = |part: &Part| ranges::total(&part.1);
     let all: u128 = rest.iter().map(count).sum();
@@ -239,7 +235,7 @@ fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
                 let of = count(part);
                 for block in 0..hosts {
                     let spans = ranges::part(&part.1, share(of, block), share(of, block + 1));
-                    // What does not go up evenly falls to another host each time.
+                    // The remainder of each group goes to another host.
                     give((block + order) % hosts, part.0, spans);
                 }
             }
@@ -296,7 +292,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every vnode is on exactly one host, whatever the placement.
+        /// Every vnode is on exactly one host, for every placement.
         #[test]
         fn every_vnode_is_on_one_host(
             hosts in 1usize..9,

@@ -1,14 +1,14 @@
-//! Runs of neighbouring addresses: a group of a million vnodes is one of them, or
-//! few, and is never written out.
+//! Ranges of addresses: a group of a million vnodes is one range, or a few, and is never
+//! expanded.
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-/// First and last address of a run, both of one family.
+/// First and last address of a range, both of one family.
 pub type AddrRange = (IpAddr, IpAddr);
 
-/// An address as a number, with its family first, so that runs of two families
-/// never touch.
+/// An address as a number, preceded by its family, so that ranges of two families are never
+/// adjacent.
 pub(crate) fn number(address: IpAddr) -> (bool, u128) {
     match address {
         IpAddr::V4(a) => (false, u128::from(u32::from(a))),
@@ -16,8 +16,7 @@ pub(crate) fn number(address: IpAddr) -> (bool, u128) {
     }
 }
 
-/// The address `count` places after another; the family's last one where there
-/// are not so many.
+/// The address `count` after another; saturates at the last address of the family.
 pub(crate) fn after(address: IpAddr, count: u128) -> IpAddr {
     match address {
         IpAddr::V4(a) => {
@@ -35,17 +34,17 @@ fn before(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many addresses a run has.
+/// Number of addresses in a range.
 pub(crate) fn length(span: &AddrRange) -> u128 {
     (number(span.1).1 - number(span.0).1).saturating_add(1)
 }
 
-/// Addresses of several runs.
+/// Number of addresses in all ranges.
 pub(crate) fn total(spans: &[AddrRange]) -> u128 {
     spans.iter().map(length).sum()
 }
 
-/// Every address of a run.
+/// All addresses of a range.
 pub fn addresses((first, last): AddrRange) -> Box<dyn Iterator<Item = IpAddr> + Send> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
@@ -58,7 +57,7 @@ pub fn addresses((first, last): AddrRange) -> Box<dyn Iterator<Item = IpAddr> + 
     }
 }
 
-/// Runs of a list of addresses, in its order.
+/// Ranges of a list of addresses, in the order of the list.
 pub(crate) fn of_list(list: &[IpAddr]) -> Vec<AddrRange> {
     let mut spans: Vec<AddrRange> = Vec::new();
     for address in list {
@@ -73,7 +72,7 @@ pub(crate) fn of_list(list: &[IpAddr]) -> Vec<AddrRange> {
     spans
 }
 
-/// Sorts runs that do not overlap, and joins neighbours.
+/// Sorts ranges that do not overlap, and merges adjacent ones.
 pub fn merge_adjacent(mut spans: Vec<AddrRange>) -> Vec<AddrRange> {
     spans.sort_unstable();
     let mut joined: Vec<AddrRange> = Vec::new();
@@ -91,13 +90,13 @@ pub fn merge_adjacent(mut spans: Vec<AddrRange>) -> Vec<AddrRange> {
     joined
 }
 
-/// What two runs have in common.
+/// Intersection of two ranges.
 pub(crate) fn common(a: &AddrRange, b: &AddrRange) -> Option<AddrRange> {
     let (first, last) = (a.0.max(b.0), a.1.min(b.1));
     (first.is_ipv4() == last.is_ipv4() && first <= last).then_some((first, last))
 }
 
-/// What is left of a run, in order, without others that are sorted and apart.
+/// The rest of a range, in order, without holes that are sorted and disjoint.
 pub(crate) fn without(span: AddrRange, holes: &[AddrRange]) -> Vec<AddrRange> {
     let (mut left, mut first) = (Vec::new(), span.0);
     for hole in holes {
@@ -116,7 +115,7 @@ pub(crate) fn without(span: AddrRange, holes: &[AddrRange]) -> Vec<AddrRange> {
     left
 }
 
-/// The part of runs from the `from`th to before the `to`th address.
+/// The addresses of ranges from index `from` to before index `to`.
 pub(crate) fn part(spans: &[AddrRange], from: u128, to: u128) -> Vec<AddrRange> {
     let (mut part, mut passed) = (Vec::new(), 0u128);
     for span in spans {
@@ -131,8 +130,8 @@ pub(crate) fn part(spans: &[AddrRange], from: u128, to: u128) -> Vec<AddrRange> 
     part
 }
 
-/// The first `count` usable addresses of a prefix without those of others inside
-/// it: no network and broadcast address, or IPv6 subnet's routers (RFC 4291, 2.6.1).
+/// The first `count` usable addresses of a prefix, without those of inner prefixes: not the
+/// network and broadcast address, nor an IPv6 subnet's routers (RFC 4291, 2.6.1).
 pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<AddrRange> {
     let (mut first, mut last) = (prefix.network(), prefix.broadcast());
     if prefix.max_prefix_len() - prefix.prefix_len() > 1 {
@@ -145,12 +144,12 @@ pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<AddrR
     part(&without((first, last), &merge_adjacent(holes)), 0, count)
 }
 
-/// Which host has which run; runs of different hosts are told when they overlap.
+/// The host that owns each range; detects overlaps of different hosts.
 #[derive(Default)]
 pub(crate) struct Owners(BTreeMap<IpAddr, (IpAddr, usize)>);
 
 impl Owners {
-    /// Gives a run to an owner; returns what others had of it, in order.
+    /// Assigns a range to an owner; returns the parts that others own, in order.
     pub fn take(&mut self, span: AddrRange, owner: usize) -> Vec<(AddrRange, usize)> {
         let reaching = self.0.range(..=span.0).next_back();
         let begin = reaching.map_or(span.0, |(first, _)| *first);
@@ -176,7 +175,7 @@ impl Owners {
         taken
     }
 
-    /// All runs that have owners, sorted.
+    /// All ranges with an owner, sorted.
     pub fn spans(&self) -> Vec<AddrRange> {
         self.0
             .iter()

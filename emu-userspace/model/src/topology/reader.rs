@@ -1,4 +1,4 @@
-//! Walking the tree: typed access to maps, with every mistake collected.
+//! Typed access to maps of the tree, which collects all errors.
 use std::{
     cell::RefCell,
     collections::{BTreeSet, HashSet},
@@ -13,7 +13,7 @@ use super::{
     units::UnitError,
 };
 
-/// Where the problems of one file are collected.
+/// The problems of one file.
 #[derive(Default)]
 pub(crate) struct Problems(RefCell<Vec<Problem>>);
 
@@ -31,7 +31,7 @@ impl Problems {
     }
 }
 
-/// A value with its place and path.
+/// A value with its position and path.
 #[derive(Clone)]
 pub(crate) struct Field<'a> {
     pub node: &'a Node,
@@ -39,7 +39,7 @@ pub(crate) struct Field<'a> {
     problems: &'a Problems,
 }
 
-/// A map whose keys are known; unknown ones are reported.
+/// A map whose keys are known; unknown keys are reported.
 pub(crate) struct Record<'a> {
     field: Field<'a>,
     entries: &'a [Entry],
@@ -66,7 +66,7 @@ impl<'a> Field<'a> {
         self.problems.add(problem);
     }
 
-    /// Whether nothing in the file was found wrong so far.
+    /// Whether no problem has been found so far.
     pub fn is_sound_so_far(&self) -> bool {
         self.problems.is_empty()
     }
@@ -86,7 +86,7 @@ impl<'a> Field<'a> {
 
     fn wrong_kind(&self, wanted: &str) {
         let found = self.node.value.kind();
-        self.report(self.problem(format!("{found} where {wanted} should be")));
+        self.report(self.problem(format!("found {found}, expected {wanted}")));
     }
 
     /// A map with only these keys.
@@ -126,14 +126,14 @@ impl<'a> Field<'a> {
         let mut seen = HashSet::new();
         for entry in entries.iter().filter(|e| !seen.insert(e.key.as_str())) {
             let path = self.child(&entry.key, &entry.value).path;
-            let message = format!("the key `{}` stands here a second time", entry.key);
+            let message = format!("the key `{}` is a duplicate", entry.key);
             self.report(
                 Problem::new(entry.key_at, path, message).expected("each key once in a map"),
             );
         }
     }
 
-    /// A map from names to values: name, place of the name, value.
+    /// A map from names to values: name, position of the name, value.
     pub fn named(&self) -> Vec<(&'a str, Position, Field<'a>)> {
         self.entries()
             .unwrap_or_default()
@@ -212,7 +212,7 @@ impl<'a> Field<'a> {
             }
             Err(_) => {
                 self.report(
-                    self.problem(format!("`{text}` is no whole number"))
+                    self.problem(format!("`{text}` is not a whole number"))
                         .expected(range),
                 );
                 None
@@ -227,7 +227,7 @@ impl<'a> Field<'a> {
             "false" => Some(false),
             other => {
                 self.report(
-                    self.problem(format!("`{other}` is neither yes nor no"))
+                    self.problem(format!("`{other}` is neither `true` nor `false`"))
                         .expected("true or false"),
                 );
                 None
@@ -241,7 +241,7 @@ impl<'a> Field<'a> {
             Ok(address) => Some(address),
             Err(_) => {
                 self.report(
-                    self.problem(format!("`{text}` is no IP address"))
+                    self.problem(format!("`{text}` is not an IP address"))
                         .expected("an address, as in 10.1.1.1"),
                 );
                 None
@@ -254,7 +254,7 @@ impl<'a> Field<'a> {
         let text = self.text()?;
         let Ok(net) = text.parse::<IpNet>() else {
             self.report(
-                self.problem(format!("`{text}` is no prefix"))
+                self.problem(format!("`{text}` is not a prefix"))
                     .expected("an address and a length, as in 10.1.1.0/24"),
             );
             return None;
@@ -285,7 +285,7 @@ fn unusable(net: IpNet) -> Option<&'static str> {
             .is_ok_and(|o| o.contains(&net) || net.contains(&o))
     };
     if net.prefix_len() == 0 {
-        Some("is every address there is")
+        Some("covers all addresses")
     } else if overlaps("127.0.0.0/8") || overlaps("::1/128") {
         Some("is the machine's own loopback")
     } else if overlaps("224.0.0.0/4") || overlaps("ff00::/8") {
@@ -309,7 +309,7 @@ impl<'a> Record<'a> {
             .map(|e| self.field.child(key, &e.value))
     }
 
-    /// A key that must be there.
+    /// A mandatory key.
     pub fn need(&self, key: &str, example: &str) -> Option<Field<'a>> {
         let found = self.get(key);
         if found.is_none() {
@@ -340,7 +340,7 @@ pub(crate) fn resolve<'n>(
         let shown: Vec<&str> = names.iter().copied().take(12).collect();
         let more = if names.len() > 12 { ", …" } else { "" };
         let expected = if names.is_empty() {
-            format!("a {what} of the file, which has none")
+            format!("a {what} of the file, but the file has none")
         } else {
             format!("one of {}{more}", shown.join(", "))
         };

@@ -1,4 +1,4 @@
-//! The sections of a file about lines: profiles and groups.
+//! The sections of a file about access links: profiles and groups.
 
 use super::{
     Filtering, Group, GroupId, Pipe, Vnodes,
@@ -42,8 +42,8 @@ pub(super) struct Line {
 /// Profiles by name.
 pub(super) type Profiles<'a> = Vec<(&'a str, Line)>;
 
-/// Groups with the places of their parts. `complete` is false when some group
-/// could not be read, so that others may seem to be missing.
+/// Groups with the positions of their parts. `complete` is false if a group could not be
+/// read, so that references to it are not reported.
 pub(super) struct Groups<'a> {
     pub list: Vec<ReadGroup<'a>>,
     pub complete: bool,
@@ -58,7 +58,7 @@ pub(super) struct ReadGroup<'a> {
     pub addresses: Vec<Field<'a>>,
 }
 
-/// What a line's keys say, on top of what was inherited.
+/// Reads the keys of an access link, on top of inherited settings.
 fn line(record: &Record<'_>, base: Line, own: &[&str]) -> Line {
     let mut line = base;
     line.up.impairments.read(record, own);
@@ -151,13 +151,13 @@ pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>, own: &[&s
     groups
 }
 
-/// What surrounds a map of groups.
+/// The context of a map of groups.
 struct Around<'a, 'p> {
     profiles: &'p Profiles<'a>,
     /// Names of the file's own distributions.
     own: &'p [&'p str],
     parent: Option<GroupId>,
-    /// The line that the groups inherit.
+    /// Settings that the groups inherit.
     line: Line,
     depth: usize,
 }
@@ -180,7 +180,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
                 .expected("letters, digits, `-`, `_` and `.`, at most 63"),
             );
         }
-        // A second time in one map is a duplicate key, which is reported as such.
+        // A second group of the same map is a duplicate key, which is reported as such.
         let elsewhere = groups.names.iter().any(|(n, _)| *n == name) && !here.contains(&name);
         here.push(name);
         if elsewhere {
@@ -220,7 +220,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
     }
 }
 
-/// A line without a rate has no queue that could be managed.
+/// Reports `aqm` on a pipe without a rate, which has no queue.
 fn managed_lines_have_rates(record: &Record<'_>, line: &Line) {
     for (key, pipe) in [("up", &line.up), ("down", &line.down)] {
         if pipe.impairments.aqm.is_some() && pipe.rate.is_none() {
@@ -294,15 +294,15 @@ fn read_group<'a>(
 }
 
 impl<'a> Groups<'a> {
-    /// The group that a field names; silent for one that exists but could not
-    /// be read.
+    /// The group that a field names; reports nothing if the group exists but could not be
+    /// read.
     pub fn resolve(&self, field: &Field<'_>) -> Option<GroupId> {
         let index = resolve(field, "group", self.names.iter().map(|(n, _)| *n))?;
         self.names[index].1
     }
 }
 
-/// Whether all packet queues of a topology fit the departure ring.
+/// Largest total of packet queues, the size of the departure log.
 pub(super) fn most_ring_slots() -> u64 {
     u64::from(MOST_QUEUED_PACKETS) * 256
 }

@@ -28,14 +28,14 @@ pub(super) fn check(
     prefixes(topology, groups);
     vnodes(topology, groups);
     queues(root, topology);
-    // A group that could not be read would look like vnodes without a host.
+    // A group with errors would look like vnodes without a host.
     if groups.complete {
         host_names(hosts);
         placement(topology, hosts);
     }
 }
 
-/// Nested prefixes lie inside their parents', all others apart.
+/// Nested prefixes are inside their parents' prefixes; all others are disjoint.
 fn prefixes(topology: &Topology, groups: &Groups<'_>) {
     for read in &groups.list {
         let Some(parent) = read.group.parent.map(|p| &topology.groups[p]) else {
@@ -44,14 +44,14 @@ fn prefixes(topology: &Topology, groups: &Groups<'_>) {
         let prefix = read.group.prefix;
         if !parent.prefix.contains(&prefix) || parent.prefix == prefix {
             let problem = read.prefix.problem(format!(
-                "{prefix} of `{}` is not a part of {} of the group around it, `{}`",
+                "{prefix} of `{}` is not inside {} of the group that contains it, `{}`",
                 read.group.name, parent.prefix, parent.name
             ));
             read.prefix
                 .report(problem.expected(format!("a longer prefix inside {}", parent.prefix)));
         }
     }
-    // Sorted by address and length, a prefix follows those that hold it.
+    // Sorted by address and length, a prefix comes after the prefixes that contain it.
     let mut order: Vec<usize> = (0..groups.list.len()).collect();
     order.sort_by_key(|g| {
         let prefix = topology.groups[*g].prefix;
@@ -90,8 +90,8 @@ fn is_inside(topology: &Topology, group: usize, around: usize) -> bool {
     .any(|g| g == around)
 }
 
-/// Addresses of a prefix that no vnode has: network and broadcast, or the
-/// subnet's routers; none of a prefix of one or two addresses.
+/// Addresses of a prefix that no vnode has: network and broadcast, or the subnet's routers;
+/// empty for a prefix of one or two addresses.
 fn reserved(prefix: IpNet) -> Vec<IpAddr> {
     let bits = prefix.max_prefix_len() - prefix.prefix_len();
     match (bits > 1, prefix.addr().is_ipv4()) {
@@ -137,10 +137,10 @@ fn vnodes(topology: &Topology, groups: &Groups<'_>) {
                     nodes.report(
                         nodes
                             .problem(format!(
-                                "{count} nodes do not fit {}, which has room for {room}",
+                                "{count} nodes do not fit {}, which has {room} usable addresses",
                                 read.group.prefix
                             ))
-                            .hint("take a shorter prefix, or fewer nodes"),
+                            .hint("use a shorter prefix, or fewer nodes"),
                     );
                 }
             }
@@ -184,7 +184,7 @@ fn listed(topology: &Topology, id: usize, field: &Field<'_>, owner: &mut HashMap
     }
 }
 
-/// Packet queues take slots of one ring.
+/// The packet queues of all vnodes share one departure log.
 fn queues(root: &Field<'_>, topology: &Topology) {
     let packets = |queue: Queue| match queue {
         Queue::Packets(n) => u64::from(n),
@@ -201,7 +201,7 @@ fn queues(root: &Field<'_>, topology: &Topology) {
         root.report(
             root.problem(format!("the queues of all vnodes hold {slots} packets"))
                 .expected(format!("at most {}", most_ring_slots()))
-                .hint("give large queues in bytes or time: those need no room"),
+                .hint("give large queues in bytes or time: they do not count"),
         );
     }
 }
@@ -216,7 +216,7 @@ fn host_names(hosts: &[ReadHost<'_>]) {
     }
 }
 
-/// Every vnode is on exactly one host.
+/// Checks that every vnode is on exactly one host.
 fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
     if hosts.is_empty() || hosts.len() != topology.hosts.len() {
         return;
@@ -239,7 +239,7 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
             .flat_map(|(_, spans)| spans)
             .flat_map(|span| owners.take(span, id))
             .collect();
-        // One message for all of them: a whole group would fill the screen.
+        // One message for all vnodes, since a whole group would fill the screen.
         if let Some(((address, _), other)) = clashes.first() {
             let more = match clashes.iter().map(|(span, _)| ranges::length(span)).sum() {
                 1u128 => String::new(),
@@ -255,7 +255,7 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
         let mut ends = read.host.nodes.iter().flat_map(|(a, b)| [a, b]);
         if let Some(address) = ends.find(|a| !topology.is_vnode(**a)) {
             read.field.report(read.field.problem(format!(
-                "`nodes` of the host `{}` names {address}, which is no vnode",
+                "`nodes` of the host `{}` names {address}, which is not a vnode",
                 read.host.name
             )));
         }
@@ -273,7 +273,7 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
         read.field.report(
             read.field
                 .problem(format!(
-                    "{count} vnodes are on no host, {address} is the first"
+                    "{count} vnodes are on no host, beginning with {address}"
                 ))
                 .hint("name their groups under some host's `groups`"),
         );

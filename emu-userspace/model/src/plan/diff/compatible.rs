@@ -1,7 +1,7 @@
-//! Whether a plan can take the place of another at all.
+//! Whether a plan can replace the loaded one in place at all.
 use super::{Loaded, Plan, ReloadReason, full_reload};
 
-/// Whether programs, interfaces and groups can stay.
+/// Checks that programs, interfaces and groups can stay.
 pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadReason> {
     let old = loaded.plan;
     if old.host != new.host {

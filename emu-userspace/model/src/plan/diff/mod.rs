@@ -1,7 +1,8 @@
-//! What turns the maps of a loaded plan into those of another, while packets pass.
+//! The difference between the maps of a loaded plan and those of another, applied while
+//! packets pass.
 //!
-//! Only settings are compared and changed; state and counters are the kernel's.
-//! Whoever is not named in a [`PlanDiff`] keeps queue and clock.
+//! Only settings are compared and changed; state and counters belong to the kernel. A pipe
+//! that is not in a [`PlanDiff`] keeps its queue and its clock.
 mod compatible;
 
 use std::{
@@ -17,16 +18,16 @@ use emu_common::{
 use self::compatible::compatible;
 use super::{Plan, capacity::SlotAllocator};
 
-/// Why a plan cannot take the place of the loaded one without a load from anew.
+/// Why a plan needs a full reload instead of a change in place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ReloadReason(pub String);
 
-/// What is loaded, beside the contents of the maps.
+/// The loaded state, in addition to the contents of the maps.
 pub struct Loaded<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// Place of each of its vnodes in the maps.
+    /// Slot of each of its vnodes in the maps.
     pub slots: &'a [u32],
     /// Features that the programs were loaded with.
     pub features: u32,
@@ -34,7 +35,7 @@ pub struct Loaded<'a> {
     pub corrupts: bool,
 }
 
-/// The maps as they are.
+/// The current contents of the maps.
 pub struct Current {
     /// Pipes, two for each slot.
     pub pipes: Vec<Pipe>,
@@ -46,21 +47,21 @@ pub struct Current {
     pub ring_slots: u32,
 }
 
-/// A change of one entry of an array.
+/// A write to one entry of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MapWrite<T> {
-    /// Its index.
+    /// Index of the entry.
     pub index: u32,
-    /// The settings.
+    /// The new settings.
     pub value: T,
-    /// Whether nobody used the entry before, so that its state starts from zero.
+    /// Whether the entry was unused, so that its state starts from zero.
     pub is_new: bool,
 }
 
 /// All changes, in the order in which they are made.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PlanDiff {
-    /// Place in the maps of each vnode of the new plan.
+    /// Slot of each vnode of the new plan.
     pub slots: Vec<u32>,
     /// Stages.
     pub stages: Vec<MapWrite<Stage>>,
@@ -68,11 +69,11 @@ pub struct PlanDiff {
     pub pipes: Vec<MapWrite<Pipe>>,
     /// Entries of the pair table.
     pub links: Vec<MapWrite<PairLink>>,
-    /// Vnodes that come.
+    /// Vnodes to add.
     pub added: Vec<(IpAddr, VnodeRef)>,
-    /// Vnodes that go.
+    /// Vnodes to remove.
     pub removed: Vec<IpAddr>,
-    /// Links of the file that differ.
+    /// Number of links of the file that differ.
     pub links_changed: usize,
 }
 
@@ -86,10 +87,9 @@ impl PlanDiff {
             && self.removed.is_empty()
     }
 
-    /// What turns the loaded plan into `new`.
+    /// The difference between the loaded plan and `new`.
     ///
-    /// # Errors
-    /// [`Anew`] when the maps, the programs or the interfaces must be others.
+    /// # Errors [`ReloadReason`] if other maps, programs or interfaces are needed.
     pub fn between(
         loaded: &Loaded<'_>,
         current: &Current,
@@ -184,7 +184,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Vnodes keep their places; new ones take those that are free.
+    /// Vnodes keep their slots; new vnodes get free ones.
     fn place_vnodes(&mut self) -> Result<(), ReloadReason> {
         let old: HashMap<IpAddr, u32> = self
             .loaded
@@ -199,7 +199,8 @@ impl<'a> Work<'a> {
         for (vnode, slot) in gone.filter(|(v, _)| !stay.contains(&v.address)) {
             self.diff.removed.push(vnode.address);
             for index in [slot * 2, slot * 2 + 1] {
-                // Its ring and its stage are free from the next change on.
+                // Its part of the departure log and its stage become free with the next
+                // change.
                 self.diff.pipes.push(MapWrite {
                     index,
                     value: Pipe::default(),
@@ -213,7 +214,7 @@ impl<'a> Work<'a> {
                 Some(slot) => *slot,
                 None => {
                     let Some(slot) = self.free.slots.pop().filter(|s| *s < MAX_VNODES) else {
-                        return full_reload("there are more vnodes than the maps have room for");
+                        return full_reload("the vnodes exceed the capacity of the maps");
                     };
                     let place = VnodeRef {
                         index: slot,
@@ -228,7 +229,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Links, their stages and capacities. Returns the groups from which some way
+    /// Compares links, their stages and capacities. Returns the groups from which a path
     /// became shorter.
     fn links(&mut self) -> Result<BTreeSet<usize>, ReloadReason> {
         let ways: Vec<Option<usize>> = self.new.pair_ways().collect();
@@ -254,9 +255,13 @@ impl<'a> Work<'a> {
                     let (index, is_new) = match kept {
                         Some(index) => (index, false),
                         None => match self.free.slots.pop() {
-                            // Pipe 0 is none; a slot's second pipe serves.
+                            // Pipe 0 means none; the second pipe of a slot serves.
                             Some(slot) => (slot * 2 + 1, true),
-                            None => return full_reload("there are more capacities than room"),
+                            None => {
+                                return full_reload(
+                                    "the link capacities exceed the capacity of the maps",
+                                );
+                            }
                         },
                     };
                     self.pipe(index, pipe, stage, is_new, false)?;
@@ -295,13 +300,13 @@ impl<'a> Work<'a> {
         Ok(shortened)
     }
 
-    /// Whether packets on a link may be due before those that went before them.
+    /// Whether packets on a link may be due before packets that were sent earlier.
     fn is_shorter(&self, before: &PairLink, after: &PairLink, stage: Option<Stage>) -> bool {
         let jitter_ns = stage_at(&self.current.stages, before.stage).jitter_ns;
         after.latency_ns < before.latency_ns || stage.map_or(0, |s| s.jitter_ns) < jitter_ns
     }
 
-    /// The lines of all vnodes.
+    /// Compares the pipes of all vnodes.
     fn pipes(&mut self, shortened: &BTreeSet<usize>) -> Result<(), ReloadReason> {
         let is_new: BTreeSet<u32> = self.diff.added.iter().map(|(_, v)| v.index).collect();
         for vnode in 0..self.new.vnodes.len() {
@@ -324,7 +329,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Number plus one of the stage for these settings; keeps the one before.
+    /// Index plus one of the stage for these settings; reuses the one before.
     fn stage(&mut self, before: u32, wanted: Option<&Stage>) -> Result<u32, ReloadReason> {
         let Some(wanted) = wanted else { return Ok(0) };
         if before != 0 && self.kept_stages.insert(before) {
@@ -339,7 +344,7 @@ impl<'a> Work<'a> {
             return Ok(before);
         }
         let Some(number) = self.free.stages.pop() else {
-            return full_reload("there are more impairments than the maps have room for");
+            return full_reload("the impairments exceed the capacity of the maps");
         };
         self.diff.stages.push(MapWrite {
             index: number - 1,
@@ -386,7 +391,7 @@ impl<'a> Work<'a> {
     fn room(&mut self, base: u32, before: u32, packets: u32) -> Result<u32, ReloadReason> {
         match self.free.ring(base, before, packets) {
             Some(base) => Ok(base),
-            None => full_reload("the queues hold more packets than the maps have room for"),
+            None => full_reload("the queues exceed the capacity of the departure log"),
         }
     }
 }

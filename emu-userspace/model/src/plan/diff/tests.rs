@@ -78,7 +78,8 @@ impl System {
         &self.current.pipes[self.slots[vnode] as usize * 2 + direction as usize]
     }
 
-    /// Every line and link is as the plan wants it, and no two share a place.
+    /// Checks that every pipe and link has the settings of the plan, and that no two share an
+    /// entry.
     fn check(&self) {
         let mut rings = Vec::new();
         let mut stages = BTreeSet::new();
@@ -177,7 +178,7 @@ fn a_shorter_way_has_flows_of_its_own() {
     system.reload(&TWO.replace("latency: 20ms", "latency: 10ms"));
     assert_eq!(generations(&system, Direction::Up), [1, 1, 1, 0, 0]);
     assert_eq!(generations(&system, Direction::Down), [1, 1, 1, 0, 0]);
-    // One way only: the lines of its source.
+    // In one direction only: the pipes of its source.
     let one_way = TWO.replace(
         "{between: [a, b], latency: 40ms}",
         "{from: a, to: b, latency: 40ms}\n  - {from: b, to: a, latency: 30ms}",
@@ -210,26 +211,30 @@ fn vnodes_come_and_go() {
     let more = TWO.replace("nodes: 3", "nodes: 9");
     let diff = system.reload(&more);
     assert_eq!((diff.removed.len(), diff.added.len()), (0, 8));
-    // The lines of those that stayed were not touched.
+    // The pipes of the other vnodes were not touched.
     assert!(diff.pipes.iter().all(|p| p.is_new));
     let many = TWO.replace("nodes: 3", "nodes: 200");
     let why = system.diff(&many).unwrap_err().to_string();
-    assert!(why.contains("more vnodes"), "{why}");
+    assert!(why.contains("vnodes exceed"), "{why}");
 }
 
 #[test]
 fn what_needs_another_load_says_why() {
     let system = System::load(TWO);
-    for (from, to, word) in [
+    for (from, to, text) in [
         ("version: 1", "version: 1\nmtu: 1400", "MTU"),
         ("version: 1", "version: 1\naddressing: anyip", "addressing"),
         ("10.2.0.0/24", "10.3.0.0/24", "groups"),
         ("loss: 1%", "loss: 1%, corrupt: 1%", "feature"),
         ("latency: 40ms", "latency: 40ms, rate: 1mbit", "feature"),
-        ("latency: 5ms", "latency: 5ms, queue: 99999 packets", "room"),
+        (
+            "latency: 5ms",
+            "latency: 5ms, queue: 99999 packets",
+            "departure log",
+        ),
     ] {
         let why = system.diff(&TWO.replace(from, to)).unwrap_err().to_string();
-        assert!(why.contains(word), "{why}");
+        assert!(why.contains(text), "{why}");
     }
 }
 
@@ -244,7 +249,7 @@ latencies:
   - {between: [a, c], latency: 40ms, rate: 5mbit}
 ";
 
-/// One change after the other, each of which frees and takes places.
+/// One change after the other, each of which allocates and frees entries.
 #[test]
 fn long_histories_end_where_the_file_says() {
     let mut system = System::load(RICH);
