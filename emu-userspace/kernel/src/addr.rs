@@ -153,9 +153,6 @@ pub fn delete_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
 }
 
 /// Index of the interface of the default route, of IPv4 or else of IPv6.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn default_interface(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
@@ -207,9 +204,6 @@ impl Route {
 }
 
 /// All routes of all tables.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn routes(netlink: &mut Netlink) -> Result<Vec<Route>, NetlinkError> {
     let mut list = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -260,9 +254,6 @@ pub struct Existing {
 }
 
 /// All addresses of the namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn addresses(netlink: &mut Netlink) -> Result<Vec<Existing>, NetlinkError> {
     let found = netlink.dump(
         RouteNetlinkMessage::GetAddress(AddressMessage::default()),

@@ -35,17 +35,13 @@ pub enum CgroupError {
     /// A file operation failed.
     #[error("{operation} {}: {source}", path.display())]
     File {
-        /// What was done.
         operation: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
     /// Processes outlived their SIGKILL.
     #[error("{count} processes in {} are still there after SIGKILL", path.display())]
     Immortal {
-        /// How many.
         count: usize,
         /// Their cgroup.
         path: PathBuf,
@@ -79,9 +75,6 @@ impl Tree {
     ///
     /// A second mount is the last resort: it would reset options of the first
     /// (the kernel's `apply_cgroup_root_flags`).
-    ///
-    /// # Errors
-    /// [`CgroupError::NoTree`].
     pub fn find() -> Result<Self, CgroupError> {
         let places = [
             ("/proc/self/mounts", ""),
@@ -174,26 +167,17 @@ fn detached_mount() -> io::Result<OwnedFd> {
 }
 
 /// Makes a cgroup, with those around it, and returns its identifier.
-///
-/// # Errors
-/// [`CgroupError::File`].
 pub fn create(path: &Path) -> Result<u64, CgroupError> {
     fs::create_dir_all(path).map_err(file_error("create the cgroup", path))?;
     identifier(path).map_err(file_error("look at the cgroup", path))
 }
 
 /// The identifier that programs see: the inode number.
-///
-/// # Errors
-/// What the file system says.
 pub fn identifier(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|m| m.ino())
 }
 
 /// Moves the calling process with all its threads into a cgroup.
-///
-/// # Errors
-/// [`CgroupError::File`].
 pub fn join(path: &Path) -> Result<(), CgroupError> {
     let file = path.join("cgroup.procs");
     fs::write(&file, "0").map_err(file_error("move this process to", &file))
@@ -214,9 +198,6 @@ pub fn processes(folder: &Path) -> Vec<(PathBuf, Vec<i32>)> {
 }
 
 /// Kills all processes below a folder and waits until they are gone.
-///
-/// # Errors
-/// [`CgroupError::Immortal`].
 pub fn kill_all(folder: &Path) -> Result<(), CgroupError> {
     let end = Instant::now() + KILL_TIME;
     loop {

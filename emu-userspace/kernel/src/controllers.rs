@@ -25,9 +25,6 @@ pub fn new_at_root(tree: &Tree, wanted: &[&'static str]) -> Vec<&'static str> {
 }
 
 /// Hands controllers on from the root down to a folder and to those in it.
-///
-/// # Errors
-/// [`CgroupError::File`].
 pub fn enable(tree: &Tree, folder: &Path, wanted: &[&str]) -> Result<(), CgroupError> {
     let mut way: Vec<&Path> = folder
         .ancestors()
@@ -38,9 +35,6 @@ pub fn enable(tree: &Tree, folder: &Path, wanted: &[&str]) -> Result<(), CgroupE
 }
 
 /// Hands controllers on from one cgroup to those in it.
-///
-/// # Errors
-/// [`CgroupError::File`].
 pub fn hand_on(path: &Path, wanted: &[&str]) -> Result<(), CgroupError> {
     change(path, wanted, '+').map_err(file_error("hand controllers on in", path))
 }

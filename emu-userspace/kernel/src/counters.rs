@@ -91,9 +91,6 @@ pub fn by_group(loaded: &Loaded, maps: &Maps) -> Vec<[Counters; 2]> {
 
 /// How long packets of every group were in its lines' pipes, up and down, in the order of
 /// the plan.
-///
-/// # Errors
-/// [`BpfError::Map`].
 pub fn waits_by_group(loaded: &Loaded, maps: &Maps) -> Result<Vec<[Waits; 2]>, BpfError> {
     (0..loaded.plan.groups.len())
         .map(|group| {

@@ -24,7 +24,6 @@ use super::{
 /// What keeps drift from being found.
 #[derive(Debug, thiserror::Error)]
 pub enum DriftError {
-    /// The journal.
     #[error(transparent)]
     State(#[from] StateError),
     /// A list of the kernel's.
@@ -220,9 +219,6 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
 }
 
 /// Objects of a load that are not in place, in words for people; empty if all are.
-///
-/// # Errors
-/// [`DriftError`].
 pub fn find(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
     let dir = StateDir::here()?;
     let facts = Facts::read(&mut Netlink::open()?)?;
@@ -250,9 +246,6 @@ pub fn find(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
 
 /// Objects of emu that are in the namespace although nothing is loaded: what an unload
 /// must not leave behind.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
     let facts = Facts::read(&mut Netlink::open()?)?;
     let name = |index: u32| {

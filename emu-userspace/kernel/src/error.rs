@@ -6,10 +6,8 @@ use super::{bpf::BpfError, netlink::NetlinkError, state::StateError, undo::UndoE
 /// A load that did not come about. What it had changed is undone.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A network table.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// A qdisc or device that this kernel does not have.
@@ -17,74 +15,48 @@ pub enum ApplyError {
     Module {
         /// The module that would supply it.
         module: &'static str,
-        /// What was refused.
         source: NetlinkError,
     },
-    /// The BPF object.
     #[error(transparent)]
     Bpf(#[from] BpfError),
     /// Offloads of an interface.
     #[error("turn off the segmentation offloads of {interface}: {source}")]
     Offload {
-        /// Interface.
         interface: String,
-        /// The kernel's answer.
         source: io::Error,
     },
-    /// A kernel setting.
     #[error("set {}: {source}", path.display())]
-    Sysctl {
-        /// Its file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    Sysctl { path: PathBuf, source: io::Error },
     /// An interface of the topology does not exist.
     #[error("no interface {name}; there are {}", have.join(", "))]
     NoInterface {
-        /// Its name.
         name: String,
         /// Interfaces of the namespace.
         have: Vec<String>,
     },
     /// Frames without an Ethernet header are not understood.
     #[error("{name} is no Ethernet interface")]
-    NotEthernet {
-        /// Its name.
-        name: String,
-    },
+    NotEthernet { name: String },
     /// A root qdisc that could not be put back.
     #[error(
         "{interface} has the root qdisc {kind}, which cannot be put back as it was; delete it first (tc qdisc del dev {interface} root)"
     )]
-    Qdisc {
-        /// Interface.
-        interface: String,
-        /// Kind of the qdisc.
-        kind: String,
-    },
+    Qdisc { interface: String, kind: String },
     /// The machine itself lives in a prefix of the topology.
     #[error(
         "the address {address} of this machine's {interface} and the group {group} ({prefix}) overlap; choose other prefixes"
     )]
     AddressInUse {
-        /// The machine's address.
         address: String,
-        /// Its interface.
         interface: String,
-        /// The group.
         group: String,
-        /// The group's prefix.
         prefix: String,
     },
     /// Some other device has our name.
     #[error(
         "there is already an interface {name} that this namespace's emu did not make; delete it (ip link del {name})"
     )]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
+    NameTaken { name: String },
     /// Taking back a former load failed.
     #[error(transparent)]
     Undo(#[from] UndoError),

@@ -20,7 +20,6 @@ const HORIZON_DROPS: usize = 88;
 /// Figures of one fq qdisc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FqStats {
-    /// Its interface.
     pub interface: String,
     /// How much later than due it woke up, a moving average in nanoseconds.
     pub lateness_ns: u32,
@@ -36,7 +35,6 @@ pub struct FqStats {
     pub memory_drops: u64,
     /// Packets that waited for their time, since it was made.
     pub throttled: u64,
-    /// Flows.
     pub flows: u32,
     /// Flows of which the next packet is not yet due.
     pub waiting_flows: u32,
@@ -57,9 +55,6 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 }
 
 /// Figures of all our fq qdiscs in the calling thread's network namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn fq_stats(netlink: &mut Netlink) -> Result<Vec<FqStats>, NetlinkError> {
     let links = link::links(netlink)?;
     let ours = tc::qdiscs(netlink)?;

@@ -33,21 +33,16 @@ use super::{
 /// A process could not become a vnode's.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The cgroup tree.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The BPF object.
     #[error(transparent)]
     Bpf(#[from] BpfError),
     /// A program could not be attached.
     #[error("attach {program} to the cgroup: {source}")]
     Attach {
-        /// Its name.
         program: &'static str,
-        /// The kernel's answer.
         source: io::Error,
     },
     /// The topology went away meanwhile.
@@ -75,9 +70,6 @@ pub struct Hooks {
 
 impl Hooks {
     /// Loads the programs with room for so many vnodes.
-    ///
-    /// # Errors
-    /// [`BpfError`].
     pub fn load(vnodes: u32) -> Result<Self, BpfError> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_IDENTITY, vnodes.max(1))
@@ -96,17 +88,11 @@ impl Hooks {
     }
 
     /// Attaches all programs to a cgroup.
-    ///
-    /// # Errors
-    /// [`IdentityError::Attach`].
     pub fn attach(&self, cgroup: &File) -> Result<(), IdentityError> {
         self.each(cgroup, Command::Attach)
     }
 
     /// Detaches them.
-    ///
-    /// # Errors
-    /// [`IdentityError::Attach`].
     pub fn detach(&self, cgroup: &File) -> Result<(), IdentityError> {
         self.each(cgroup, Command::Detach)
     }
@@ -131,9 +117,6 @@ impl Hooks {
     }
 
     /// Identifiers of the maps of identities and of counters.
-    ///
-    /// # Errors
-    /// [`BpfError`].
     pub fn map_ids(&self) -> Result<(u32, u32), BpfError> {
         let id = |name| match self.ebpf.map(name) {
             Some(Map::HashMap(map) | Map::PerCpuArray(map)) => {
@@ -188,9 +171,6 @@ fn attach(
 }
 
 /// Says that the processes of a cgroup are a vnode's.
-///
-/// # Errors
-/// [`BpfError::Map`].
 pub fn assign(map_id: u32, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
     Identities::open(map_id)?.assign(cgroup_id, vnode)
 }
@@ -231,9 +211,6 @@ pub struct Summary {
 }
 
 /// The summary of a network namespace; none before its first process.
-///
-/// # Errors
-/// [`IdentityError`].
 pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
     if dir.identity().is_none() {
         return Ok(None);

@@ -10,9 +10,7 @@ use super::netlink::{Netlink, NetlinkError, Request};
 /// What the loader needs to know of an interface.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// Interface index.
     pub index: u32,
-    /// Name.
     pub name: String,
     /// Largest IP packet in bytes.
     pub mtu_bytes: u32,
@@ -25,9 +23,6 @@ pub struct Link {
 }
 
 /// All interfaces of the namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
     let found = netlink.dump(
         RouteNetlinkMessage::GetLink(LinkMessage::default()),

@@ -29,10 +29,7 @@ pub enum NetlinkError {
     Socket(#[source] io::Error),
     /// The kernel did not answer at all.
     #[error("{operation}: no answer of the kernel within {ANSWER_SECONDS} s")]
-    Silent {
-        /// What was asked.
-        operation: String,
-    },
+    Silent { operation: String },
     /// The kernel answered with an error.
     #[error("{operation}: {source}")]
     Refused {
@@ -44,7 +41,6 @@ pub enum NetlinkError {
     /// The kernel's answer could not be read.
     #[error("{operation}: answer of the kernel not understood: {detail}")]
     Answer {
-        /// What was asked.
         operation: String,
         /// The parser's words.
         detail: String,
@@ -83,9 +79,6 @@ pub struct Netlink {
 
 impl Netlink {
     /// Opens a socket in the network namespace of the calling thread.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Socket`].
     pub fn open() -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
         socket.bind_auto().map_err(NetlinkError::Socket)?;
@@ -114,9 +107,6 @@ impl Netlink {
 
     /// Sends many changes, several in one write, and returns the first error
     /// that a request does not tolerate. Requests after it were carried out.
-    ///
-    /// # Errors
-    /// As for [`Netlink::request`].
     pub fn batch(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
         let mut first_error = None;
         let mut requests = requests.into_iter().peekable();
@@ -142,9 +132,6 @@ impl Netlink {
     }
 
     /// Asks for all objects of a kind.
-    ///
-    /// # Errors
-    /// As for [`Netlink::request`].
     pub fn dump(
         &mut self,
         message: RouteNetlinkMessage,

@@ -167,9 +167,6 @@ impl Device {
 }
 
 /// The features of a kind that can be changed on an interface and are on.
-///
-/// # Errors
-/// What the kernel refused.
 pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
     let device = Device::open(interface)?;
     let names = device.feature_names()?;
@@ -187,9 +184,6 @@ pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
 }
 
 /// Turns all features of a kind off.
-///
-/// # Errors
-/// What the kernel refused.
 pub fn turn_off(interface: &str, kind: Kind) -> io::Result<()> {
     let mut features = on(interface, kind)?;
     for feature in &mut features {
@@ -199,9 +193,6 @@ pub fn turn_off(interface: &str, kind: Kind) -> io::Result<()> {
 }
 
 /// Sets features; names that the interface does not have are passed over.
-///
-/// # Errors
-/// What the kernel refused.
 pub fn set(interface: &str, features: &[Feature]) -> io::Result<()> {
     if features.is_empty() {
         return Ok(());

@@ -105,9 +105,6 @@ impl Maps {
 }
 
 /// Gives all fq qdiscs of a plan other sizes; they keep their packets.
-///
-/// # Errors
-/// [`ApplyError`].
 pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
     let mut netlink = Netlink::open()?;
     let links = link::links(&mut netlink)?;
@@ -128,7 +125,6 @@ pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
 
 /// A change in place: from a loaded plan to another.
 pub struct Reload<'a> {
-    /// The state folder.
     pub dir: &'a StateDir,
     /// The right to change it.
     pub lock: &'a WriterLock,

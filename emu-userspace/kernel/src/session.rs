@@ -26,25 +26,20 @@ use crate::{
 /// What kept a session from its work.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The topology file.
     #[error(transparent)]
     Topology(#[from] Box<TopologyErrors>),
     /// The topology does not fit this host.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The kernel.
     #[error(transparent)]
     Apply(#[from] Box<ApplyError>),
-    /// Taking back.
     #[error(transparent)]
     Undo(#[from] UndoError),
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
     /// Comparing the kernel with what was loaded.
     #[error(transparent)]
     Drift(#[from] DriftError),
-    /// The maps.
     #[error(transparent)]
     Bpf(#[from] Box<BpfError>),
     /// Making a process a vnode's.
@@ -61,7 +56,6 @@ pub enum SessionError {
     /// The vnode is another host's.
     #[error("{vnode} is no vnode of this host{}", host.as_ref().map(|h| format!(" but of {h}")).unwrap_or_default())]
     Elsewhere {
-        /// Its address.
         vnode: IpAddr,
         /// The host that carries it, if any.
         host: Option<String>,
@@ -165,9 +159,6 @@ impl Loaded {
     }
 
     /// The local vnode with a name: an address, or `group/index`.
-    ///
-    /// # Errors
-    /// [`SessionError::UnknownVnode`], [`SessionError::Elsewhere`].
     pub fn vnode(&self, name: &str) -> Result<IpAddr, SessionError> {
         let Some(vnode) = self.topology.vnode_named(name) else {
             let first = self.plan.groups.iter().find(|g| g.local_vnodes > 0);
@@ -189,9 +180,6 @@ impl Loaded {
     /// Makes the calling process a local vnode's, with all that it starts: their
     /// sockets get the vnode's address, and no other. Sockets that are open
     /// already stay as they are.
-    ///
-    /// # Errors
-    /// [`SessionError::Identity`].
     pub fn enter(&self, vnode: IpAddr) -> Result<(), SessionError> {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
@@ -199,18 +187,12 @@ impl Loaded {
     }
 
     /// What runs as vnodes; none if nothing ever did.
-    ///
-    /// # Errors
-    /// [`SessionError::Identity`].
     pub fn processes(&self) -> Result<Option<Summary>, SessionError> {
         let dir = StateDir::here()?;
         identity::summary(&dir).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
     /// The state alone, without the topology.
-    ///
-    /// # Errors
-    /// As for [`Loaded::find`].
     pub fn state() -> Result<State, SessionError> {
         match StateDir::here()?.loaded()? {
             Some((state, _)) => Ok(state),
@@ -233,9 +215,6 @@ impl Loaded {
     }
 
     /// The maps of the running programs.
-    ///
-    /// # Errors
-    /// [`SessionError::Bpf`].
     pub fn maps(&self) -> Result<Maps, SessionError> {
         apply::open_maps(&self.state).map_err(|e| SessionError::Bpf(Box::new(e)))
     }
@@ -310,9 +289,6 @@ impl Session {
     }
 
     /// Loads a plan in place of whatever is loaded, which is taken back first.
-    ///
-    /// # Errors
-    /// As for [`Session::load`].
     pub fn load_full(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
         let before = self.dir.loaded().ok().flatten();
         apply::load(plan, file, text, &self.dir, &self.lock).map_err(|error| {
@@ -367,9 +343,6 @@ impl Session {
     }
 
     /// Stores a state that differs from the one on disk in its settings of fq.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub(crate) fn update(&self, state: &State) -> Result<(), SessionError> {
         Ok(self.dir.update(&self.lock, state)?)
     }

@@ -283,9 +283,6 @@ pub fn delete_filter(index: u32, name: &str, hook: Hook) -> Request {
 }
 
 /// Whether any filter is attached to either hook of an interface.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkError> {
     for hook in [Hook::Ingress, Hook::Egress] {
         let mut query = TcMessage::default();
@@ -309,9 +306,6 @@ pub struct Filter {
 }
 
 /// The filters in a hook of an interface that has a clsact qdisc.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filter>, NetlinkError> {
     let mut query = TcMessage::default();
     query.header.index = index as i32;
@@ -376,7 +370,6 @@ pub fn is_at_least(fq: &Qdisc, plan: &FqPlan) -> bool {
 /// A qdisc as the kernel reports it.
 #[derive(Debug, Clone)]
 pub struct Qdisc {
-    /// Interface index.
     pub index: u32,
     /// Kind, for example `fq_codel`.
     pub kind: String,
@@ -388,9 +381,6 @@ pub struct Qdisc {
 }
 
 /// All qdiscs of the namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn qdiscs(netlink: &mut Netlink) -> Result<Vec<Qdisc>, NetlinkError> {
     let found = netlink.dump(
         RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()),

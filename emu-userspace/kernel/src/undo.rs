@@ -20,13 +20,10 @@ use super::{
 /// Steps that could not be taken back; the journal keeps them.
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The netlink socket.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     /// Processes of vnodes would lose their network.
@@ -34,21 +31,13 @@ pub enum UndoError {
         "still running: {count} of `emu exec` or `emu run`, as {}; end them, or kill them with `emu unload --kill`",
         some(vnodes)
     )]
-    Busy {
-        /// How many.
-        count: usize,
-        /// Their vnodes.
-        vnodes: Vec<String>,
-    },
+    Busy { count: usize, vnodes: Vec<String> },
     /// Objects of emu are still there.
     #[error(
         "still there: {}; remove them by hand, or give interfaces their names back, and unload again",
         left.join(", ")
     )]
-    Left {
-        /// The objects.
-        left: Vec<String>,
-    },
+    Left { left: Vec<String> },
     /// Some steps failed.
     #[error("not everything could be restored: {}", failures.join("; "))]
     Steps {
@@ -87,9 +76,6 @@ fn cgroups(journal: &[Undo]) -> Option<std::path::PathBuf> {
 }
 
 /// Ends what runs as vnodes, whoever holds the lock.
-///
-/// # Errors
-/// [`UndoError`].
 pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     match cgroups(&dir.journal()?) {
         Some(folder) => Ok(cgroup::kill_all(&folder)?),

@@ -17,26 +17,13 @@ use nix::{
 pub enum UserError {
     /// No such name.
     #[error("no user {name:?} on this machine")]
-    Unknown {
-        /// The name.
-        name: String,
-    },
+    Unknown { name: String },
     /// The user database failed.
     #[error("look up the user {name}: {source}")]
-    LookUp {
-        /// Name or number.
-        name: String,
-        /// Why.
-        source: Errno,
-    },
+    LookUp { name: String, source: Errno },
     /// The kernel refused.
     #[error("become the user {name}: {source}")]
-    Become {
-        /// Name or number.
-        name: String,
-        /// Why.
-        source: Errno,
-    },
+    Become { name: String, source: Errno },
 }
 
 /// Somebody to run a program as.
@@ -55,9 +42,7 @@ pub struct Person {
 /// Numbers of a user, for a process that can look nothing up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// User.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
     /// Further groups.
     pub groups: Vec<u32>,
@@ -111,9 +96,6 @@ pub fn is_root() -> bool {
 }
 
 /// The user with a name.
-///
-/// # Errors
-/// [`UserError`].
 pub fn named(name: &str) -> Result<Person, UserError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user.into()),
@@ -128,9 +110,6 @@ pub fn named(name: &str) -> Result<Person, UserError> {
 }
 
 /// Who called `sudo`, by what it left in the environment; none if nobody did.
-///
-/// # Errors
-/// [`UserError::LookUp`].
 pub fn behind_sudo() -> Result<Option<Person>, UserError> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) else {
@@ -252,9 +231,6 @@ fn thread_groups(groups: &[u32]) -> Result<(), Errno> {
 }
 
 /// Gives up this process's rights for those of a user, for good.
-///
-/// # Errors
-/// [`UserError::Become`].
 pub fn become_user(person: &Person) -> Result<(), UserError> {
     let text = person
         .name

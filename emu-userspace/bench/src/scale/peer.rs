@@ -54,7 +54,6 @@ impl fmt::Display for Peer {
 
 /// The texts of an experiment that is ready to run.
 pub(super) struct Experiment {
-    /// The topology file.
     pub topology: String,
     /// The experiment file for `emu run`.
     pub experiment: String,

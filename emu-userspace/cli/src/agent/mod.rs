@@ -88,9 +88,7 @@ pub enum AgentError {
     /// Signals, threads or the runtime.
     #[error("{operation}: {source}")]
     System {
-        /// What was done.
         operation: &'static str,
-        /// Why it failed.
         source: io::Error,
     },
     /// The network was to be taken back at the end, and was not.

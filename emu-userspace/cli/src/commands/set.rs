@@ -42,7 +42,6 @@ Examples:
   emu partition eu us      nothing passes between the two groups and those nested in them
   emu heal eu us           all passes again")]
 pub(super) struct Pair {
-    /// A group.
     a: String,
     /// The group that it is cut off from.
     b: String,

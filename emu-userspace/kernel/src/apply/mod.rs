@@ -342,9 +342,6 @@ pub(super) fn bpffs_device() -> u64 {
 }
 
 /// The maps of a finished load.
-///
-/// # Errors
-/// [`BpfError`].
 pub fn open_maps(state: &State) -> Result<Maps, BpfError> {
     Maps::open(&state.pins, &state.map_ids)
 }

@@ -97,9 +97,6 @@ impl Folder {
 
     /// As [`Folder::open`], but makes what is missing; also returns the folders that
     /// were made, outermost first.
-    ///
-    /// # Errors
-    /// As for [`Folder::open`].
     pub fn make(path: &Path) -> io::Result<(Self, Vec<Self>)> {
         walk::walk(path, true)
     }
@@ -111,9 +108,6 @@ impl Folder {
     }
 
     /// A second descriptor of the same folder.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn again(&self) -> io::Result<Self> {
         Ok(Self {
             fd: self.fd.try_clone()?,
@@ -122,9 +116,6 @@ impl Folder {
     }
 
     /// Owner, permissions and other numbers of the folder.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn metadata(&self) -> io::Result<Metadata> {
         File::from(self.fd.try_clone()?).metadata()
     }
@@ -172,9 +163,6 @@ impl Folder {
     }
 
     /// Opens a folder below this one and makes what is missing of it.
-    ///
-    /// # Errors
-    /// As for [`Folder::folder`].
     pub fn make_folder(&self, below: impl AsRef<Path>) -> io::Result<Self> {
         let mut folder = self.again()?;
         for name in names(below.as_ref())? {
@@ -194,9 +182,6 @@ impl Folder {
     }
 
     /// Names of what is in the folder, in order, without those of a dot alone.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
         use std::os::unix::ffi::OsStrExt;
         // A description of its own: the position in a list belongs to it.
@@ -264,9 +249,6 @@ impl Folder {
     }
 
     /// Reads a file of at most so many bytes.
-    ///
-    /// # Errors
-    /// As for [`Folder::file`], and [`io::ErrorKind::FileTooLarge`].
     pub fn read(&self, below: impl AsRef<Path>, most_bytes: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = self.file(below)?;
@@ -295,9 +277,6 @@ impl Folder {
     }
 
     /// Makes a file that must not be there yet.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn create_new(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -326,9 +305,6 @@ impl Folder {
     }
 
     /// Replaces a file as a whole, so that nobody reads half of it.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn replace(&self, below: impl AsRef<Path>, bytes: &[u8]) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let mut new = OsString::from(".");
@@ -348,9 +324,6 @@ impl Folder {
     }
 
     /// Moves something below this folder to another place.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn rename(
         &self,
         from: impl AsRef<Path>,
@@ -389,9 +362,6 @@ impl Folder {
 
     /// Gives this process the folder for as long as it works there: nobody else can
     /// change what is in it. Returns owner and group before.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn take(&self) -> io::Result<(u32, u32)> {
         let (m, before) = (self.metadata()?, self.owner()?);
         if !self.is_ours()? {
@@ -403,9 +373,6 @@ impl Folder {
     }
 
     /// Owner and group of the folder.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn owner(&self) -> io::Result<(u32, u32)> {
         let m = self.metadata()?;
         Ok((m.uid(), m.gid()))
@@ -416,18 +383,12 @@ impl Folder {
     }
 
     /// Lets everybody pass through the folder, whatever the umask was.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn let_pass(&self) -> io::Result<()> {
         let mode = self.metadata()?.mode() & 0o777;
         self.set_mode(mode | 0o111)
     }
 
     /// Hands the folder itself to a user.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn give(&self, uid: u32, gid: u32) -> io::Result<()> {
         if self.owner()? == (uid, gid) {
             return Ok(());
@@ -437,9 +398,6 @@ impl Folder {
 
     /// Hands over all that this process's user owns in the folder, innermost first, and
     /// the folder itself last. Folders of others are passed over with all below them.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn give_all(&self, uid: u32, gid: u32) -> io::Result<()> {
         self.give_below(uid, gid, 0)
     }

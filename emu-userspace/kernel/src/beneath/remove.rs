@@ -27,9 +27,6 @@ struct Removal<'a> {
 
 impl Folder {
     /// Removes an empty folder below this one.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn remove_empty(&self, below: impl AsRef<Path>) -> io::Result<()> {
         let (folder, name) = self.parent(below.as_ref())?;
         remove_empty(&folder, name)

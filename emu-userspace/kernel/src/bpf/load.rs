@@ -36,9 +36,6 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
 
 /// As [`load`]; without `orphan` the egress program shapes at once what still
 /// has a socket. Only for tests of the bytecode.
-///
-/// # Errors
-/// As for [`load`].
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let entries = Entries::of(plan);
     let room = MapCapacity::of(plan, &entries);
@@ -90,9 +87,6 @@ pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfE
 
 /// The object as for a plan with these [`feature`]s: its maps are made, and its
 /// programs not yet seen by the verifier. Only to measure what that costs.
-///
-/// # Errors
-/// [`BpfError::Load`].
 pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
     let room = MapCapacity::of(plan, &Entries::of(plan));
     open_with(plan, true, features, &room, 0)

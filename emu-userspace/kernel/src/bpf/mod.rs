@@ -43,14 +43,11 @@ pub enum BpfError {
     /// The verifier refused a program.
     #[error("load the BPF program {program}: {source}{log}")]
     Program {
-        /// Its name.
         program: &'static str,
-        /// The kernel's answer.
         source: Box<ProgramError>,
         /// Where the verifier's log is.
         log: String,
     },
-    /// A jitter distribution's file.
     #[error(transparent)]
     Table(#[from] TableError),
     /// Reading such a file with the caller's rights.
@@ -62,29 +59,19 @@ pub enum BpfError {
     /// A map operation failed.
     #[error("{operation} {map}: {source}")]
     Map {
-        /// What was done.
         operation: &'static str,
-        /// To which map.
         map: &'static str,
-        /// The kernel's answer.
         source: Box<aya::maps::MapError>,
     },
     /// Memory-mapping a map failed.
     #[error("map {map} into memory: {source}")]
     Mmap {
-        /// Which map.
         map: &'static str,
-        /// The kernel's answer.
         source: io::Error,
     },
     /// Pinning failed.
     #[error("pin the maps in {}: {detail}", path.display())]
-    Pin {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        detail: String,
-    },
+    Pin { path: PathBuf, detail: String },
 }
 
 pub(super) fn map_error(
@@ -105,9 +92,6 @@ pub struct Programs {
 
 impl Programs {
     /// File descriptor of a program.
-    ///
-    /// # Errors
-    /// [`BpfError::Missing`].
     pub fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
         let program = self.ebpf.program(name).ok_or(BpfError::Missing(name))?;
         let fd = program.fd().map_err(|source| BpfError::Program {
@@ -127,9 +111,6 @@ impl Programs {
     }
 
     /// Identifier and name of every map.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn map_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
         names::MAPS
             .iter()
@@ -141,9 +122,6 @@ impl Programs {
     }
 
     /// Identifier and name of every program of a filter.
-    ///
-    /// # Errors
-    /// [`BpfError::Missing`], [`BpfError::Program`].
     pub fn program_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
         let names = [names::PROG_INGRESS, names::PROG_EGRESS, names::PROG_IFB];
         let id = |name: &'static str| {
@@ -159,9 +137,6 @@ impl Programs {
     }
 
     /// Pins every map below `directory`.
-    ///
-    /// # Errors
-    /// [`BpfError::Pin`].
     pub fn pin(&self, directory: &Path) -> Result<(), BpfError> {
         let error = |detail: String| BpfError::Pin {
             path: directory.to_owned(),
@@ -188,9 +163,6 @@ impl Programs {
     }
 
     /// The maps of this object, for reading and writing.
-    ///
-    /// # Errors
-    /// [`BpfError`].
     pub fn maps(&self) -> Result<Maps, BpfError> {
         let open = |name| {
             // Not by the identifier, which takes CAP_SYS_ADMIN.
@@ -262,9 +234,6 @@ impl Maps {
     }
 
     /// Makes an address a vnode.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn add_vnode(&mut self, address: IpAddr, place: VnodeRef) -> Result<(), BpfError> {
         self.vnodes
             .insert(address_key(address), place, 0)
@@ -272,9 +241,6 @@ impl Maps {
     }
 
     /// Makes an address one that is no vnode; whether it was one or not.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn remove_vnode(&mut self, address: IpAddr) -> Result<(), BpfError> {
         match self.vnodes.remove(&address_key(address)) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
@@ -283,9 +249,6 @@ impl Maps {
     }
 
     /// How long packets of a group's vnodes were in their pipes, over all CPUs.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn waits(&self, group: usize, direction: Direction) -> Result<Waits, BpfError> {
         let each = self
             .waits
@@ -297,9 +260,6 @@ impl Maps {
     }
 
     /// How often each reason was counted, over all CPUs.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, BpfError> {
         Reason::ALL
             .iter()

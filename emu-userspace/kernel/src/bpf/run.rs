@@ -15,9 +15,6 @@ const ATTR_WORDS: usize = 10;
 
 /// Loads a classifier of two instructions that lets every packet go on: what calling
 /// any program costs.
-///
-/// # Errors
-/// The kernel's.
 pub fn empty_classifier() -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
     let mut attr = [0u64; ATTR_WORDS];
@@ -33,9 +30,6 @@ pub fn empty_classifier() -> io::Result<OwnedFd> {
 
 /// Runs a program on a frame so many times, and gives the mean time of a run in
 /// nanoseconds, as the kernel measures it.
-///
-/// # Errors
-/// The kernel's.
 pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<u32> {
     let mut attr = [0u64; ATTR_WORDS];
     // prog_fd and retval, data_size_in and data_size_out, data_in, data_out, repeat and

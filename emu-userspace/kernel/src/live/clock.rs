@@ -67,9 +67,6 @@ impl Clock {
     /// happen at the same moment on several hosts: in the future, or in the past.
     /// What was to happen until now does so at once, in order; but nothing that had
     /// happened by `done`, ramps that were still under way excepted.
-    ///
-    /// # Errors
-    /// As for [`Clock::new`].
     pub fn joining(
         live: Live,
         zero: SystemTime,

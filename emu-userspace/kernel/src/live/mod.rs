@@ -51,7 +51,6 @@ pub enum LiveError {
     Feature {
         /// What they lack.
         what: &'static str,
-        /// The loaded file.
         file: String,
         /// What to add.
         add: &'static str,
@@ -62,38 +61,22 @@ pub enum LiveError {
     #[error(
         "the link between {a} and {b} has no capacity; add `rate: …` to it in {file} and load it again"
     )]
-    NoCapacity {
-        /// One end.
-        a: String,
-        /// The other end.
-        b: String,
-        /// The loaded file.
-        file: String,
-    },
+    NoCapacity { a: String, b: String, file: String },
     /// The capacity serves other groups as well.
     #[error(
         "the capacity between {a} and {b} is that of a link between groups around them; change it there, or give them a link of their own in {file}"
     )]
-    SharedCapacity {
-        /// One end.
-        a: String,
-        /// The other end.
-        b: String,
-        /// The loaded file.
-        file: String,
-    },
+    SharedCapacity { a: String, b: String, file: String },
     /// The maps have no room for it.
     #[error("the maps have no room for {what}; change {file} and load it again")]
     MapCapacity {
         /// For what.
         what: &'static str,
-        /// The loaded file.
         file: String,
     },
     /// This target has no such setting.
     #[error("{0}")]
     Target(&'static str),
-    /// A recording.
     #[error(transparent)]
     Trace(#[from] TraceError),
     /// Something else was loaded meanwhile.
@@ -162,9 +145,6 @@ pub struct Live {
 
 impl Live {
     /// Opens what is loaded in the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// [`LiveError::Session`].
     pub fn open() -> Result<Self, LiveError> {
         let loaded = Loaded::find()?;
         let maps = loaded.maps()?;
@@ -340,9 +320,6 @@ impl Live {
     }
 
     /// Takes vnodes down or up again: what is down neither sends nor receives.
-    ///
-    /// # Errors
-    /// [`LiveError`].
     pub fn set_down(&mut self, target: Target, down: bool) -> Result<Changed, LiveError> {
         let session = self.lock()?;
         let mut stores = Stores::default();

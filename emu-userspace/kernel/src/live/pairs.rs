@@ -15,9 +15,6 @@ use super::{Changed, Live, LiveError, Stores, access_links};
 impl Live {
     /// Cuts two groups off from each other, or joins them again, in both
     /// directions; nested groups are included.
-    ///
-    /// # Errors
-    /// [`LiveError`].
     pub fn set_cut(&mut self, a: GroupId, b: GroupId, cut: bool) -> Result<Changed, LiveError> {
         let session = self.lock()?;
         let mut stores = Stores::default();

@@ -24,20 +24,12 @@ const MOST_BYTES: u64 = 256 << 20;
 pub enum TraceError {
     /// The file cannot be read.
     #[error("read the trace {}: {source}", path.display())]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A line of it is wrong.
     #[error("{}:{line}: {detail}", path.display())]
     Line {
-        /// File.
         path: PathBuf,
-        /// Line, from 1.
         line: usize,
-        /// What is wrong.
         detail: String,
     },
     /// Rates for a link that has none to change.
@@ -47,11 +39,9 @@ pub enum TraceError {
         path.display()
     )]
     Capacity {
-        /// File.
         path: PathBuf,
         /// One end of the link.
         a: String,
-        /// The other end.
         b: String,
     },
 }

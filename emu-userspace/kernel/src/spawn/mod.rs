@@ -39,7 +39,6 @@ use super::user::Credentials;
 /// A program to start.
 #[derive(Debug)]
 pub struct Spec<'a> {
-    /// Path of the program.
     pub program: &'a Path,
     /// Arguments, the name of the program included.
     pub argv: &'a [String],
@@ -47,7 +46,6 @@ pub struct Spec<'a> {
     pub env: &'a [Vec<u8>],
     /// Working folder, open: its path may lead elsewhere by the time it is entered.
     pub folder: BorrowedFd<'a>,
-    /// Standard input, output and error.
     pub streams: [BorrowedFd<'a>; 3],
     /// Folder of the cgroup, open.
     pub cgroup: BorrowedFd<'a>,
@@ -74,7 +72,6 @@ pub struct Spawned {
 pub struct SpawnError {
     /// What was tried.
     pub step: &'static str,
-    /// The kernel's answer.
     #[source]
     pub source: io::Error,
 }
@@ -84,9 +81,6 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
 }
 
 /// Starts a program; returns when it runs, or could not.
-///
-/// # Errors
-/// [`SpawnError`].
 pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
     let text = |bytes: &[u8]| {
         CString::new(bytes).map_err(|_| SpawnError {
@@ -177,9 +171,6 @@ pub struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
     /// Watches the process of [`Spawned::fd`].
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         // SAFETY: an owned file descriptor stays open and the same until it is
         // dropped, which the watch alone can do.
@@ -207,9 +198,6 @@ pub struct Ended {
 
 /// Collects a child that has ended; none if it still runs and is not to be waited
 /// for.
-///
-/// # Errors
-/// The kernel's answer.
 pub fn wait(pid: i32, block: bool) -> io::Result<Option<Ended>> {
     let mut status = 0;
     let flags = if block { 0 } else { libc::WNOHANG };

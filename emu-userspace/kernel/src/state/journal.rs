@@ -18,58 +18,43 @@ use crate::{offload::Feature, tc::Hook};
 #[serde(tag = "undo", rename_all = "kebab-case")]
 pub enum Undo {
     /// Delete an interface that we create.
-    DeleteLink {
-        /// Its name.
-        name: String,
-    },
+    DeleteLink { name: String },
     /// Give an interface its MTU back.
     Mtu {
-        /// Interface.
         interface: String,
         /// MTU before, in bytes.
         mtu_bytes: u32,
     },
     /// Let an interface take super-packets again.
     GsoMaxSegments {
-        /// Interface.
         interface: String,
         /// Segments before.
         segments: u32,
     },
     /// Set an interface down again.
-    LinkDown {
-        /// Interface.
-        interface: String,
-    },
+    LinkDown { interface: String },
     /// Give an interface its root qdisc back.
     RootQdisc {
-        /// Interface.
         interface: String,
         /// How to create the one before; none for the kernel's default.
         recipe: Option<Vec<u8>>,
     },
     /// Delete the clsact qdisc that we add.
-    Clsact {
-        /// Interface.
-        interface: String,
-    },
+    Clsact { interface: String },
     /// Delete our filter.
     Filter {
-        /// Interface.
         interface: String,
         /// Hook.
         hook: Hook,
     },
     /// Give an interface its offloads back.
     Features {
-        /// Interface.
         interface: String,
         /// Features as they were.
         features: Vec<Feature>,
     },
     /// Remove the aliases that we add.
     Aliases {
-        /// Interface.
         interface: String,
         /// First and last address of each run.
         runs: Vec<(IpAddr, IpAddr)>,
@@ -78,7 +63,6 @@ pub enum Undo {
     },
     /// Give a kernel setting its value back.
     Sysctl {
-        /// Its file.
         path: PathBuf,
         /// Value before.
         before: String,
@@ -90,7 +74,6 @@ pub enum Undo {
     },
     /// Remove routes to other hosts.
     Routes {
-        /// Interface.
         interface: String,
         /// Prefix and gateway.
         routes: Vec<(IpNet, IpAddr)>,
@@ -102,10 +85,7 @@ pub enum Undo {
         name: String,
     },
     /// Remove a folder of pinned maps.
-    Pins {
-        /// The folder.
-        directory: PathBuf,
-    },
+    Pins { directory: PathBuf },
 }
 
 impl StateDir {
@@ -128,9 +108,6 @@ impl StateDir {
 
     /// The undo steps in the order in which they were recorded. A line cut off
     /// by a kill belongs to a change that was not made, and is passed over.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn journal(&self) -> Result<Vec<Undo>, StateError> {
         let path = self.path.join(JOURNAL);
         let text = match fs::read_to_string(&path) {

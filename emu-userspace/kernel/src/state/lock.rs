@@ -74,9 +74,6 @@ impl StateDir {
     }
 
     /// As [`StateDir::lock`], but waits for a load to end, a minute at most.
-    ///
-    /// # Errors
-    /// [`StateError::Locked`], [`StateError::File`].
     pub fn wait(&self) -> Result<WriterLock, StateError> {
         let lock = self.flock(FlockArg::LockExclusiveNonblock, LOAD_TIMEOUT)?;
         Ok(WriterLock { _lock: lock })
@@ -84,9 +81,6 @@ impl StateDir {
 
     /// Keeps writers out, but not others that share; waits for a writer, a minute at
     /// most.
-    ///
-    /// # Errors
-    /// [`StateError::Locked`], [`StateError::File`].
     pub fn share(&self) -> Result<SharedLock, StateError> {
         let lock = self.flock(FlockArg::LockSharedNonblock, LOAD_TIMEOUT)?;
         Ok(SharedLock { _lock: lock })

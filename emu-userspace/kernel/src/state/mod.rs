@@ -42,11 +42,8 @@ pub enum StateError {
     /// A file operation failed.
     #[error("{operation} {}: {source}", path.display())]
     File {
-        /// What was done.
         operation: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
     /// Another `emu` is changing this namespace.
@@ -63,7 +60,6 @@ pub enum StateError {
     /// The state file is damaged.
     #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// The parser's words.
         detail: String,
@@ -185,9 +181,6 @@ fn netns_cookie() -> io::Result<u64> {
 
 impl StateDir {
     /// The folder of the calling thread's network namespace; nothing is created.
-    ///
-    /// # Errors
-    /// [`StateError::Cookie`].
     pub fn here() -> Result<Self, StateError> {
         let cookie = netns_cookie().map_err(StateError::Cookie)?;
         Ok(Self {
@@ -207,9 +200,6 @@ impl StateDir {
     }
 
     /// Stores the finished load and a copy of its topology.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn store(
         &self,
         lock: &WriterLock,
@@ -234,9 +224,6 @@ impl StateDir {
     }
 
     /// Stores a state without its topology.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn update(&self, _lock: &WriterLock, state: &State) -> Result<(), StateError> {
         let bytes = serde_json::to_vec_pretty(state).map_err(|e| StateError::Damaged {
             path: self.path.join(STATE),
@@ -247,9 +234,6 @@ impl StateDir {
     }
 
     /// Stores what later commands must know of the processes' programs.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
         let path = self.path.join(IDENTITY);
         let bytes = serde_json::to_vec(record).map_err(|e| StateError::Damaged {
@@ -275,9 +259,6 @@ impl StateDir {
     }
 
     /// Stores the agent's record.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn store_agent_record(&self, bytes: &[u8]) -> Result<(), StateError> {
         private::root()?;
         let path = self.agent_path();
@@ -304,9 +285,6 @@ impl StateDir {
     /// Marks that the maps are about to be changed in place: if this process ends
     /// before [`StateDir::changed`], the next load starts anew, unless `settings` alone
     /// are changed, which can be done again.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn changing(&self, _lock: &WriterLock, settings: bool) -> Result<(), StateError> {
         let path = self.path.join(CHANGING);
         let text = if settings { SETTINGS } else { "" };
@@ -319,9 +297,6 @@ impl StateDir {
     }
 
     /// Takes the mark of [`StateDir::changing`] away.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn changed(&self, _lock: &WriterLock) -> Result<(), StateError> {
         let path = self.path.join(CHANGING);
         fs::remove_file(&path).map_err(file_error("remove", &path))
@@ -339,9 +314,6 @@ impl StateDir {
     }
 
     /// The finished load and its topology, if there is one.
-    ///
-    /// # Errors
-    /// [`StateError::File`], [`StateError::Damaged`].
     pub fn loaded(&self) -> Result<Option<(State, String)>, StateError> {
         let path = self.path.join(STATE);
         let bytes = match fs::read(&path) {
@@ -360,9 +332,6 @@ impl StateDir {
 
     /// Forgets the finished load but keeps the journal: called first by an
     /// unload, so that a kill in its middle leaves no state that looks whole.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn forget_load(&self, _lock: &WriterLock) -> Result<(), StateError> {
         let path = self.path.join(STATE);
         match fs::remove_file(&path) {
@@ -372,9 +341,6 @@ impl StateDir {
     }
 
     /// Removes the folder once everything is undone.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn clear(&self, _lock: &WriterLock) -> Result<(), StateError> {
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

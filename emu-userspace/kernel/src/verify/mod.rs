@@ -72,11 +72,8 @@ impl Tolerance {
 /// Smallest, middle and largest of the samples, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RttMs {
-    /// Smallest.
     pub min: f64,
-    /// Median.
     pub p50: f64,
-    /// Largest.
     pub max: f64,
 }
 
@@ -106,9 +103,7 @@ pub struct PairReport {
     pub expected_rtt_ms: f64,
     /// Measured; none when no reply came.
     pub rtt_ms: Option<RttMs>,
-    /// Replies.
     pub samples: usize,
-    /// Probes.
     pub sent: usize,
     /// The host that the responder is on, if it is another one.
     pub remote: Option<String>,

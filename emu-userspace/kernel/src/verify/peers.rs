@@ -40,9 +40,7 @@ pub struct OffsetMs {
 /// Another host of the topology.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerReport {
-    /// Its name.
     pub host: String,
-    /// Its address.
     pub address: IpAddr,
     /// Round trip of the link, unshaped; none when it does not answer.
     pub rtt_ms: Option<RttMs>,

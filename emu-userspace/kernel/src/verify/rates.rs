@@ -44,9 +44,7 @@ const TRIES: u32 = 3;
 /// Goodput of one pair of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RateReport {
-    /// Sender.
     pub src: IpAddr,
-    /// Receiver.
     pub dst: IpAddr,
     /// `tcp` or `udp`.
     pub proto: &'static str,
