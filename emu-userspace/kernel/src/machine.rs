@@ -1,10 +1,10 @@
-//! What this machine is: its place among other hosts, and the speed of its interfaces.
+//! Facts about this machine: its identity among the hosts, and the speed of its interfaces.
 use std::{env, fs};
 
 use emu_model::host_selector::HostHints;
 
-/// What environment and host name say of this machine's place among the hosts of a
-/// topology; see [`HostHints::from_lookup`] for the variables.
+/// Hints in the environment and the host name about which host of a topology this machine is;
+/// see [`HostHints::from_lookup`] for the variables.
 pub fn host_hints() -> HostHints {
     let host = fs::read_to_string("/proc/sys/kernel/hostname");
     let host = host.map(|name| name.trim().to_owned());
@@ -12,10 +12,10 @@ pub fn host_hints() -> HostHints {
 }
 
 /// Speed of an interface of this machine in bits per second; `None` if there is no such
-/// interface, or its driver does not know.
+/// interface, or its driver does not know the speed.
 pub fn link_speed(interface: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/sys/class/net/{interface}/speed")).ok()?;
-    // -1 where the driver does not know.
+    // -1 if the driver does not know.
     let mbit: u64 = text.trim().parse().ok()?;
     Some(mbit * 1_000_000)
 }

@@ -1,5 +1,5 @@
-//! Changing what is loaded in place: settings in the maps, vnodes and their
-//! addresses, sizes of fq. Packets pass all the while.
+//! Changes a loaded plan in place: settings in the maps, vnodes and their addresses, sizes of
+//! fq. Packets pass meanwhile.
 use std::{collections::BTreeSet, net::IpAddr};
 
 use emu_common::{
@@ -20,9 +20,9 @@ use super::{
 };
 
 impl Maps {
-    /// Stores settings that belong together. A pipe's new generation begins new fq
-    /// flows: it comes after the links, or a packet of the longer way between two
-    /// stores would be the first of its flow, and all later ones wait behind it.
+    /// Stores settings that belong together. A pipe's new generation begins new fq flows, so
+    /// it is stored after the links: otherwise a packet of the longer path, between two
+    /// writes, would be the first of its flow, and all later ones would wait behind it.
     pub fn store(
         &mut self,
         stages: &[MapWrite<Stage>],
@@ -32,7 +32,7 @@ impl Maps {
         for stage in stages {
             self.store_stage(stage);
         }
-        // Links may lead through pipes that are new.
+        // Links may refer to new pipes.
         for pipe in pipes.iter().filter(|pipe| pipe.is_new) {
             self.store_pipe(pipe);
         }
@@ -44,7 +44,7 @@ impl Maps {
         }
     }
 
-    /// Stores a pipe; one that nobody used starts with an empty queue.
+    /// Stores a pipe; a new one starts with an empty queue.
     fn store_pipe(&mut self, change: &MapWrite<Pipe>) {
         let (index, pipe) = (change.index as usize, &change.value);
         let Some(before) = self.pipes.get(index) else {
@@ -67,13 +67,13 @@ impl Maps {
         }
         self.pipes.store_settings(index, pipe);
         if moves && pipe.ring_base == before.ring_base {
-            // There was no other room: what waits is not counted.
+            // There is no other part of the log, so queued packets are not counted.
             self.carry_over(0, 0, 0, pipe);
         }
     }
 
-    /// Fills the ring of a pipe with the departures of what waits, so that a queue
-    /// of another length holds as many packets as it should.
+    /// Copies the departure times of queued packets to a pipe's new part of the departure
+    /// log, so that a queue of another length holds the right number of packets.
     fn carry_over(&mut self, base: u32, packets: u32, sequence: u64, pipe: &Pipe) {
         let (to, room) = (u64::from(pipe.ring_base), u64::from(pipe.limit_packets));
         for slot in 0..room {
@@ -88,7 +88,7 @@ impl Maps {
         }
     }
 
-    /// Stores a stage; one that nobody used starts from nothing.
+    /// Stores a stage; a new one starts with an empty state.
     fn store_stage(&mut self, change: &MapWrite<Stage>) {
         let index = change.index as usize;
         if change.is_new {
@@ -104,7 +104,7 @@ impl Maps {
     }
 }
 
-/// Gives all fq qdiscs of a plan other sizes; they keep their packets.
+/// Resizes all fq qdiscs of a plan; they keep their packets.
 pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
     let mut netlink = Netlink::open()?;
     let links = link::links(&mut netlink)?;
@@ -126,11 +126,9 @@ pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
 /// A change in place: from a loaded plan to another.
 pub struct Reload<'a> {
     pub dir: &'a StateDir,
-    /// The right to change it.
     pub lock: &'a WriterLock,
     /// What is loaded.
     pub old: &'a Plan,
-    /// What shall be.
     pub new: &'a Plan,
     /// The difference.
     pub diff: &'a PlanDiff,
@@ -139,9 +137,8 @@ pub struct Reload<'a> {
 impl Reload<'_> {
     /// Changes the maps and the addresses.
     ///
-    /// # Errors
-    /// [`ApplyError`]; then some changes were made and others not, and a load
-    /// from anew puts all in order.
+    /// # Errors [`ApplyError`]; then only a part of the changes was made, and a full reload
+    /// repairs it.
     pub fn apply(&self, maps: &mut Maps) -> Result<(), ApplyError> {
         let mut netlink = Netlink::open()?;
         let lo = link::link(&mut netlink, "lo")?.ok_or(ApplyError::NoInterface {
@@ -153,7 +150,7 @@ impl Reload<'_> {
         self.add_vnodes(&mut netlink, &lo, maps)
     }
 
-    /// Addresses first: nobody sends unshaped.
+    /// Removes the addresses first, so that no packet is sent unshaped.
     fn remove_vnodes(
         &self,
         netlink: &mut Netlink,
@@ -180,7 +177,7 @@ impl Reload<'_> {
         Ok(())
     }
 
-    /// Addresses that were there before any load.
+    /// Addresses that existed before any load.
     fn users(&self) -> Result<BTreeSet<IpAddr>, ApplyError> {
         let journal = self.dir.journal()?;
         let kept = journal.into_iter().filter_map(|step| match step {
@@ -190,7 +187,7 @@ impl Reload<'_> {
         Ok(kept.flatten().collect())
     }
 
-    /// Addresses last: nobody sends unshaped.
+    /// Adds the addresses last, so that no packet is sent unshaped.
     fn add_vnodes(
         &self,
         netlink: &mut Netlink,
@@ -238,7 +235,7 @@ impl Reload<'_> {
         if !come.is_empty() {
             self.record(Undo::LocalRoutes { prefixes: come })?;
         }
-        // All of them: one that somebody deleted comes back.
+        // All of them, since a user may have deleted one.
         let requests = after
             .iter()
             .map(|prefix| addr::add_local_route(lo.index, *prefix))

@@ -1,5 +1,5 @@
-//! Loading, finding and taking back an emulated network: what the command and
-//! other programs call.
+//! Loads, finds and unloads an emulated network: the interface for the command and other
+//! programs.
 use std::{
     net::IpAddr,
     path::Path,
@@ -23,7 +23,7 @@ use crate::{
     undo::{self, Processes, UndoError},
 };
 
-/// What kept a session from its work.
+/// Why an operation on a session failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     #[error(transparent)]
@@ -45,7 +45,6 @@ pub enum SessionError {
     /// Making a process a vnode's.
     #[error(transparent)]
     Identity(#[from] Box<IdentityError>),
-    /// No vnode has that name.
     #[error("no vnode {name:?}; name one by its address, or as group/index, the first being {}", example.as_deref().unwrap_or("GROUP/0"))]
     UnknownVnode {
         /// What was asked for.
@@ -53,8 +52,8 @@ pub enum SessionError {
         /// A good name.
         example: Option<String>,
     },
-    /// The vnode is another host's.
-    #[error("{vnode} is no vnode of this host{}", host.as_ref().map(|h| format!(" but of {h}")).unwrap_or_default())]
+    /// The vnode is on another host.
+    #[error("{vnode} is not a vnode of this host{}", host.as_ref().map(|h| format!(" but of {h}")).unwrap_or_default())]
     Elsewhere {
         vnode: IpAddr,
         /// The host that carries it, if any.
@@ -63,15 +62,16 @@ pub enum SessionError {
     /// Nothing is loaded in this network namespace.
     #[error("nothing is loaded in this network namespace (emu load FILE)")]
     NotLoaded,
-    /// A load was broken off.
-    #[error("a load was broken off; `emu unload` restores what it changed, `emu load` starts anew")]
-    BrokenOff,
+    /// A load was interrupted.
+    #[error(
+        "a load was interrupted; `emu unload` undoes its changes, `emu load` does a full reload"
+    )]
+    Interrupted,
 }
 
 /// A topology that is loaded, as another process finds it.
 #[derive(Debug)]
 pub struct Loaded {
-    /// When, from which file, as which host.
     pub state: State,
     /// The topology as it was loaded.
     pub topology: Topology,
@@ -81,25 +81,25 @@ pub struct Loaded {
     pub slots: Vec<u32>,
 }
 
-/// How a topology was, or would be, made real.
+/// How a topology was, or would be, loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
-    /// By a load of everything.
+    /// As a full reload.
     #[serde(rename = "anew")]
     FullReload {
-        /// Why what was loaded could not be changed; none if nothing was.
+        /// Why a change in place was not possible; `None` if nothing was loaded.
         because: Option<String>,
     },
-    /// By changing what was loaded.
+    /// By a change in place.
     InPlace {
-        /// Pipes with other settings, those of new vnodes included.
+        /// Pipes with other settings, including those of new vnodes.
         pipes: usize,
         /// Links between groups with other settings.
         links: usize,
-        /// Vnodes that came.
+        /// Vnodes that were added.
         added: usize,
-        /// Vnodes that went.
+        /// Vnodes that were removed.
         removed: usize,
     },
 }
@@ -125,16 +125,15 @@ struct Change {
 }
 
 impl Loaded {
-    /// Finds what is loaded in the calling thread's network namespace.
+    /// Finds the topology that is loaded in the calling thread's network namespace.
     ///
-    /// # Errors
-    /// [`SessionError::NotLoaded`], [`SessionError::BrokenOff`], or what is
-    /// wrong with the state.
+    /// # Errors [`SessionError::NotLoaded`], [`SessionError::Interrupted`], or the error of the
+    /// state.
     pub fn find() -> Result<Self, SessionError> {
         let dir = StateDir::here()?;
         let Some((state, text)) = dir.loaded()? else {
             return Err(if dir.exists() {
-                SessionError::BrokenOff
+                SessionError::Interrupted
             } else {
                 SessionError::NotLoaded
             });
@@ -177,16 +176,15 @@ impl Loaded {
         })
     }
 
-    /// Makes the calling process a local vnode's, with all that it starts: their
-    /// sockets get the vnode's address, and no other. Sockets that are open
-    /// already stay as they are.
+    /// Moves the calling process, with its future children, into a local vnode: their sockets
+    /// get the vnode's address, and no other. Sockets that are open already do not change.
     pub fn enter(&self, vnode: IpAddr) -> Result<(), SessionError> {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
         identity::enter(&dir, vnode, vnodes).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
-    /// What runs as vnodes; none if nothing ever did.
+    /// Processes of vnodes; `None` if there never was one.
     pub fn processes(&self) -> Result<Option<Summary>, SessionError> {
         let dir = StateDir::here()?;
         identity::summary(&dir).map_err(|e| SessionError::Identity(Box::new(e)))
@@ -200,8 +198,8 @@ impl Loaded {
         }
     }
 
-    /// Whether a change in place was broken off. One that takes longer than ten
-    /// seconds is taken for that.
+    /// Whether a change in place was interrupted. One that takes longer than ten seconds
+    /// counts as interrupted.
     pub fn is_half_changed(&self) -> bool {
         StateDir::here().is_ok_and(|dir| {
             dir.changing_since()
@@ -243,19 +241,17 @@ pub struct Session {
 impl Session {
     /// Takes the lock of the calling thread's network namespace.
     ///
-    /// # Errors
-    /// [`StateError::Locked`] when another process is changing it.
+    /// # Errors [`StateError::Locked`] if another process is changing it.
     pub fn open() -> Result<Self, SessionError> {
         let dir = StateDir::here()?;
         let lock = dir.lock()?;
         Ok(Self { dir, lock })
     }
 
-    /// As [`Session::open`], for `unload --kill`: if another process keeps the lock, ends
+    /// Like [`Session::open`], for `unload --kill`: if another process keeps the lock, ends
     /// all processes of vnodes and then those that hold it. Returns the latter.
     ///
-    /// # Errors
-    /// [`StateError::Locked`] when the holder is not to be seen from here.
+    /// # Errors [`StateError::Locked`] if the holder is not visible from here.
     pub fn seize() -> Result<(Self, Vec<Holder>), SessionError> {
         let dir = StateDir::here()?;
         let (lock, killed) = match dir.lock() {
@@ -268,13 +264,12 @@ impl Session {
         Ok((Self { dir, lock }, killed))
     }
 
-    /// Makes a plan real: changes what is loaded if that is possible, else loads
-    /// all anew. If that fails, what was loaded before is loaded again.
+    /// Loads a plan: in place if that is possible, otherwise as a full reload. If that fails,
+    /// the previous plan is loaded again.
     ///
     /// `text` is the topology's source, kept for later commands.
     ///
-    /// # Errors
-    /// Why the new plan could not be loaded.
+    /// # Errors Why the new plan could not be loaded.
     pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
@@ -288,7 +283,7 @@ impl Session {
         Ok(How::FullReload { because })
     }
 
-    /// Loads a plan in place of whatever is loaded, which is taken back first.
+    /// Unloads whatever is loaded, then loads a plan.
     pub fn load_full(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
         let before = self.dir.loaded().ok().flatten();
         apply::load(plan, file, text, &self.dir, &self.lock).map_err(|error| {
@@ -313,7 +308,7 @@ impl Session {
         } = change;
         let how = How::in_place(&diff);
         let settings = diff.added.is_empty() && diff.removed.is_empty();
-        // Once vnodes were half changed, settings alone do not put them in order.
+        // After an interrupted change of vnodes, writing the settings again is not enough.
         self.dir.changing(&self.lock, settings)?;
         if &fq != loaded.fq() {
             reload::resize_fq(&plan, &fq).map_err(Box::new)?;
@@ -347,36 +342,34 @@ impl Session {
         Ok(self.dir.update(&self.lock, state)?)
     }
 
-    /// Whether the maps are those of one plan: nobody holds the lock but we, so a
-    /// change in place that has a mark was broken off.
+    /// Checks that the maps match one plan: this process holds the lock, so a change in place
+    /// with a marker was interrupted.
     pub(crate) fn check_whole(&self) -> Result<(), SessionError> {
         if self.dir.is_half_changed() {
-            return Err(SessionError::BrokenOff);
+            return Err(SessionError::Interrupted);
         }
         Ok(())
     }
 
-    /// Takes everything back; returns whether there was anything.
+    /// Undoes everything; returns whether there was anything.
     ///
-    /// # Errors
-    /// [`UndoError`]; [`UndoError::Busy`], with nothing changed, when processes of
-    /// vnodes still run and are not to be killed.
+    /// # Errors [`UndoError`]; [`UndoError::Busy`], with nothing changed, if processes of
+    /// vnodes are running and are not to be killed.
     pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
         Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
     }
 }
 
-/// What a plan means for what is loaded.
+/// Consequence of a plan for the loaded state.
 enum Comparison {
     Nothing,
     FullReload(String),
     InPlace(Box<Change>),
 }
 
-/// What [`Session::load`] would do with a plan; nothing is changed.
+/// What [`Session::load`] would do with a plan; changes nothing.
 ///
-/// # Errors
-/// [`SessionError`] when the state or the maps cannot be read.
+/// # Errors [`SessionError`] if the state or the maps cannot be read.
 pub fn preview(plan: &Plan) -> Result<How, SessionError> {
     Ok(match compare(&StateDir::here()?, plan)? {
         Comparison::Nothing => How::FullReload { because: None },
@@ -395,18 +388,18 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
     };
     let Some((state, text)) = found else {
         if dir.exists() {
-            return full_reload("a load was broken off");
+            return full_reload("a load was interrupted");
         }
         return Ok(Comparison::Nothing);
     };
     if dir.is_half_changed() && !dir.can_change_again() {
-        return full_reload("a change in place was broken off");
+        return full_reload("a change in place was interrupted");
     }
     if state.object != bpf::object_mark() {
         return full_reload("another version of emu loaded the programs");
     }
     let Ok(loaded) = Loaded::from_state(state, &text) else {
-        return full_reload("what is loaded is not understood any more");
+        return full_reload("the loaded state is of an incompatible version");
     };
     let damage = drift::find(&loaded.plan, &loaded.state)?;
     if let Some(first) = damage.first() {

@@ -1,7 +1,7 @@
-//! Taking back what a load changed, from its journal alone.
+//! Undoes the changes of a load, from its journal alone.
 //!
-//! Each step tolerates that its change was never made, or was already taken
-//! back: a kill may have struck at any point of a load or of an unload.
+//! Each step tolerates that its change was never made, or was already undone: the process may
+//! have been killed at any point of a load or of an unload.
 use std::{collections::BTreeSet, fs, io};
 
 use emu_model::plan;
@@ -17,7 +17,7 @@ use super::{
     tc,
 };
 
-/// Steps that could not be taken back; the journal keeps them.
+/// Why an unload failed; the journal keeps the failed steps.
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {
     #[error(transparent)]
@@ -34,7 +34,7 @@ pub enum UndoError {
     Busy { count: usize, vnodes: Vec<String> },
     /// Objects of emu are still there.
     #[error(
-        "still there: {}; remove them by hand, or give interfaces their names back, and unload again",
+        "still there: {}; remove them manually, or rename interfaces back, and unload again",
         left.join(", ")
     )]
     Left { left: Vec<String> },
@@ -55,7 +55,7 @@ pub enum Processes {
     Kill,
 }
 
-/// The first names of a list.
+/// The first names of a list, as text.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let mut text = names[..names.len().min(SHOWN)].join(", ");
@@ -71,11 +71,11 @@ fn cgroups(journal: &[Undo]) -> Option<std::path::PathBuf> {
         Undo::Cgroup { name } => Some(name),
         _ => None,
     })?;
-    // Without a tree there are no cgroups, and removing them will say so.
+    // Without a tree there are no cgroups, and removing them reports the error.
     Tree::find().ok().map(|tree| tree.folder(name))
 }
 
-/// Ends what runs as vnodes, whoever holds the lock.
+/// Kills the processes of vnodes, regardless of the lock's holder.
 pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     match cgroups(&dir.journal()?) {
         Some(folder) => Ok(cgroup::kill_all(&folder)?),
@@ -83,7 +83,7 @@ pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     }
 }
 
-/// Ends what runs in our cgroups, or refuses to go on.
+/// Kills the processes in emu's cgroups, or returns an error if they are to be kept.
 fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoError> {
     let Some(folder) = cgroups(journal) else {
         return Ok(());
@@ -104,11 +104,10 @@ fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoErr
     Ok(())
 }
 
-/// Undoes everything in the journal, last change first, and clears the state.
-/// Returns how many steps there were; 0 means nothing was loaded.
+/// Undoes everything in the journal, last change first, and removes the state. Returns the
+/// number of steps; 0 means that nothing was loaded.
 ///
-/// # Errors
-/// [`UndoError`]; the journal is kept, so that a second try is possible.
+/// # Errors [`UndoError`]; the journal is kept for another attempt.
 pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
     let journal = dir.journal()?;
     clear_processes(&journal, processes)?;
@@ -123,7 +122,7 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
     if !failures.is_empty() {
         return Err(UndoError::Steps { failures });
     }
-    // The kernel has the last say: an interface may have got another name meanwhile.
+    // The journal does not suffice: an interface may have been renamed meanwhile.
     let left = drift::residue(dir, &journal)?;
     if !journal.is_empty() && !left.is_empty() {
         return Err(UndoError::Left { left });
@@ -164,7 +163,7 @@ fn text(result: Result<(), NetlinkError>) -> Result<(), String> {
     result.map_err(|e| e.to_string())
 }
 
-/// Steps that need an interface; one that is gone needs nothing any more.
+/// Undoes a step on an interface; does nothing if the interface is gone.
 fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(), String> {
     let found = link::link(netlink, interface).map_err(|e| e.to_string())?;
     let Some(link) = found else { return Ok(()) };
@@ -179,8 +178,8 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
         Undo::LinkDown { .. } => text(netlink.request(link::set_up(index, name, false))),
         Undo::RootQdisc { recipe, .. } => root_qdisc(netlink, index, name, recipe.as_deref()),
         Undo::Clsact { .. } => {
-            // Ours are gone by now; what is left somebody added meanwhile. Without
-            // a clsact the listing fails, and there is nothing to delete.
+            // Emu's filters are gone by now; others may have been added meanwhile. Without a
+            // clsact the listing fails, and there is nothing to delete.
             if tc::has_filters(netlink, index).unwrap_or(false) {
                 return Ok(());
             }
@@ -220,7 +219,7 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
     }
 }
 
-/// Puts the root qdisc back, if the one there is ours.
+/// Restores the root qdisc, if the current one is emu's.
 fn root_qdisc(
     netlink: &mut Netlink,
     index: u32,

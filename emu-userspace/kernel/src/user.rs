@@ -1,4 +1,4 @@
-//! Becoming the user who called `sudo`, or a named one.
+//! Changes to the user who called `sudo`, or to a named one.
 use std::{
     ffi::{CString, OsString},
     path::PathBuf,
@@ -12,7 +12,7 @@ use nix::{
     },
 };
 
-/// A user cannot be found or become.
+/// Why a user cannot be found or assumed.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// No such name.
@@ -21,15 +21,15 @@ pub enum UserError {
     /// The user database failed.
     #[error("look up the user {name}: {source}")]
     LookUp { name: String, source: Errno },
-    /// The kernel refused.
+    /// The kernel rejected the change.
     #[error("become the user {name}: {source}")]
     Become { name: String, source: Errno },
 }
 
-/// Somebody to run a program as.
+/// A user to run a program as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// Name, if the number has one.
+    /// Name, if the user has one.
     pub name: Option<String>,
     /// Home folder, if known.
     pub home: Option<PathBuf>,
@@ -39,17 +39,17 @@ pub struct Person {
     gid: Gid,
 }
 
-/// Numbers of a user, for a process that can look nothing up.
+/// Numbers of a user, for a process that cannot look them up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
     pub uid: u32,
     pub gid: u32,
-    /// Further groups.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
 }
 
 impl Person {
-    /// What sudo replaced in the environment when it made the user root.
+    /// Environment variables that sudo replaced when it made the user root.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let mut set = Vec::new();
         if let Some(home) = &self.home {
@@ -90,7 +90,6 @@ impl From<User> for Person {
     }
 }
 
-/// Whether this process has a root's rights.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
@@ -109,7 +108,7 @@ pub fn named(name: &str) -> Result<Person, UserError> {
     }
 }
 
-/// Who called `sudo`, by what it left in the environment; none if nobody did.
+/// The user who called `sudo`, according to the environment; `None` without sudo.
 pub fn behind_sudo() -> Result<Option<Person>, UserError> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) else {
@@ -138,7 +137,7 @@ pub fn behind_sudo() -> Result<Option<Person>, UserError> {
     }))
 }
 
-/// The number of the user who called `sudo`; none if nobody did.
+/// The number of the user who called `sudo`; `None` without sudo.
 pub(crate) fn caller_uid() -> Option<u32> {
     if !is_root() {
         return None;
@@ -146,12 +145,11 @@ pub(crate) fn caller_uid() -> Option<u32> {
     std::env::var("SUDO_UID").ok()?.parse().ok()
 }
 
-/// Does something in this thread with a user's rights to files, such as reading a file
-/// that the user names: what the user may not read, root does not read for them. With
-/// none, with our own rights.
+/// Runs `work` in this thread with a user's rights to files, such as reading a file that the
+/// user names: root does not read for users what they may not read. With `None`, with the
+/// rights of the process.
 ///
-/// # Errors
-/// [`UserError::Become`]; then nothing was done.
+/// # Errors [`UserError::Become`]; then `work` did not run.
 pub fn with_files_of<T>(person: Option<&Person>, work: impl FnOnce() -> T) -> Result<T, UserError> {
     let Some(person) = person.filter(|_| is_root()) else {
         return Ok(work());
@@ -163,8 +161,8 @@ pub fn with_files_of<T>(person: Option<&Person>, work: impl FnOnce() -> T) -> Re
     Ok(done)
 }
 
-/// As [`with_files_of`], for a user who is known by numbers alone, without further
-/// groups. For root only.
+/// Like [`with_files_of`], for a user known by number alone, without supplementary groups.
+/// For root only.
 pub(crate) fn with_files_of_number<T>(
     uid: u32,
     gid: u32,
@@ -176,15 +174,15 @@ pub(crate) fn with_files_of_number<T>(
     Ok(done)
 }
 
-/// Does something with the rights to files of the user who called `sudo`, if one did.
+/// Runs `work` with the rights to files of the user who called `sudo`, if one did.
 ///
-/// # Errors
-/// [`UserError`]; then nothing was done.
+/// # Errors [`UserError`]; then `work` did not run.
 pub fn as_caller<T>(work: impl FnOnce() -> T) -> Result<T, UserError> {
     with_files_of(behind_sudo()?.as_ref(), work)
 }
 
-/// Rights to files that this thread has for a while; ours are back when it is dropped.
+/// Rights to files of this thread for a limited time; dropping it restores those of the
+/// process.
 struct Rights {
     groups: Vec<Gid>,
 }
@@ -200,9 +198,9 @@ impl Rights {
         };
         thread_groups(theirs).map_err(failed)?;
         setfsgid(gid);
-        // The last step: it takes away the rights of root to all files.
+        // The last step, which takes away root's rights to all files.
         setfsuid(uid);
-        // These calls tell of no failure; no user has this number.
+        // These calls report no failure; no user has this number.
         let is = setfsuid(Uid::from_raw(u32::MAX));
         if is == uid {
             Ok(rights)
@@ -217,12 +215,12 @@ impl Drop for Rights {
         setfsuid(geteuid());
         setfsgid(getegid());
         let groups: Vec<u32> = self.groups.iter().map(|gid| gid.as_raw()).collect();
-        // Root may, and what it may not it does not get.
+        // Root may do this; a process without the right keeps its own rights.
         let _ = thread_groups(&groups);
     }
 }
 
-/// Sets the groups of this thread alone; the C library would set those of all.
+/// Sets the groups of this thread alone; the C library would set those of all threads.
 fn thread_groups(groups: &[u32]) -> Result<(), Errno> {
     // SAFETY: the kernel reads `groups.len()` numbers from the slice, which has that
     // many and outlives the call.
@@ -230,7 +228,7 @@ fn thread_groups(groups: &[u32]) -> Result<(), Errno> {
     Errno::result(result).map(drop)
 }
 
-/// Gives up this process's rights for those of a user, for good.
+/// Changes this process to a user for good.
 pub fn become_user(person: &Person) -> Result<(), UserError> {
     let text = person
         .name

@@ -207,7 +207,7 @@ impl Reconciler {
                 self.loaded(loaded, None);
                 Ok(())
             }
-            Err(SessionError::NotLoaded | SessionError::BrokenOff) => Ok(()),
+            Err(SessionError::NotLoaded | SessionError::Interrupted) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -1,4 +1,4 @@
-//! Loading the object with the sizes of a plan, and filling its maps.
+//! Loads the object with the map sizes of a plan, and fills the maps.
 use std::{
     io, thread,
     time::{Duration, Instant},
@@ -34,8 +34,8 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
     load_with(plan, true)
 }
 
-/// As [`load`]; without `orphan` the egress program shapes at once what still
-/// has a socket. Only for tests of the bytecode.
+/// Like [`load`]; without `orphan` the egress program shapes packets that still have a
+/// socket. Only for tests of the bytecode.
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let entries = Entries::of(plan);
     let room = MapCapacity::of(plan, &entries);
@@ -65,7 +65,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         maps.pipes.set(index, pipe);
     }
     for (index, stage) in entries.stages.into_iter().enumerate() {
-        // A correlation has a number to begin with.
+        // A correlation needs an initial number.
         let last = [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32);
         maps.stages.set(index, Stage { last, ..stage });
     }
@@ -76,7 +76,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     Ok(programs)
 }
 
-/// What the verifier said of a program.
+/// The error of a program, with the verifier's log.
 pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfError {
     BpfError::Program {
         program,
@@ -85,8 +85,8 @@ pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfE
     }
 }
 
-/// The object as for a plan with these [`feature`]s: its maps are made, and its
-/// programs not yet seen by the verifier. Only to measure what that costs.
+/// The object for a plan with these [`feature`]s: its maps are created, and its programs not
+/// yet verified. Only for measuring the cost of the verification.
 pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
     let room = MapCapacity::of(plan, &Entries::of(plan));
     open_with(plan, true, features, &room, 0)
@@ -121,14 +121,14 @@ fn open_with(
     Ok(ebpf)
 }
 
-/// Tells the programs of this build from those of another.
+/// Identifies the programs of this build.
 pub fn object_mark() -> u64 {
     OBJECT.iter().fold(OBJECT.len() as u64, |mark, byte| {
         random::mix(mark ^ u64::from(*byte))
     })
 }
 
-/// Keeps the verifier's words in a file: they fill screens.
+/// Stores the verifier's log in a file, since it would fill screens.
 fn verifier_log(program: &str, error: &ProgramError) -> String {
     let ProgramError::LoadError { verifier_log, .. } = error else {
         return String::new();
@@ -139,7 +139,7 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
     }
 }
 
-/// MapCapacity for what filters have opened: 64 peers for each filtered vnode.
+/// Capacity for filter entries: 64 peers for each vnode with a filter.
 fn openings(plan: &Plan) -> u32 {
     if plan.features() & feature::FILTERS == 0 {
         return 1;
@@ -178,7 +178,7 @@ fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
     Ok(())
 }
 
-/// How long the kernel may take for memory that it has.
+/// Longest wait for the kernel's refill of preallocated memory.
 const REFILL: Duration = Duration::from_secs(2);
 
 /// An update of a map without preallocated elements.

@@ -1,5 +1,5 @@
-//! The BPF object: its programs and maps, pinning them, and finding them again from
-//! another process; `load` makes them.
+//! The BPF object: its programs and maps, pinning them, and finding them again from another
+//! process; `load` creates them.
 mod load;
 #[expect(
     unsafe_code,
@@ -34,7 +34,7 @@ pub use mapped::Mapped;
 
 use crate::user::UserError;
 
-/// The object could not be loaded or its maps not be reached.
+/// Why the object could not be loaded, or its maps not accessed.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// The kernel refused the object.
@@ -45,7 +45,7 @@ pub enum BpfError {
     Program {
         program: &'static str,
         source: Box<ProgramError>,
-        /// Where the verifier's log is.
+        /// Path of the verifier's log, as the end of the message.
         log: String,
     },
     #[error(transparent)]
@@ -165,7 +165,7 @@ impl Programs {
     /// The maps of this object, for reading and writing.
     pub fn maps(&self) -> Result<Maps, BpfError> {
         let open = |name| {
-            // Not by the identifier, which takes CAP_SYS_ADMIN.
+            // Not by the identifier, which needs CAP_SYS_ADMIN.
             let fd = self.map(name)?.fd().as_fd().try_clone_to_owned();
             let fd = fd.map_err(|source| BpfError::Mmap { map: name, source })?;
             MapData::from_fd(fd).map_err(map_error("open", name))
@@ -190,11 +190,8 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Opens the maps by their pins, or by their identifiers where the pins are
-    /// out of sight (`ip netns exec` hides the BPF file system).
-    ///
-    /// # Errors
-    /// [`BpfError`] when neither way leads to a map.
+    /// Opens the maps by their pins, or by their identifiers if the pins are not accessible
+    /// (`ip netns exec` hides the BPF file system).
     pub fn open(pins: &Path, ids: &[(String, u32)]) -> Result<Self, BpfError> {
         Self::from_opener(|name| {
             if let Ok(map) = MapData::from_pin(pins.join(name)) {
@@ -240,7 +237,7 @@ impl Maps {
             .map_err(map_error("add to", names::MAP_VNODES))
     }
 
-    /// Makes an address one that is no vnode; whether it was one or not.
+    /// Removes a vnode's address; it is no error if it is not in the map.
     pub fn remove_vnode(&mut self, address: IpAddr) -> Result<(), BpfError> {
         match self.vnodes.remove(&address_key(address)) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
@@ -248,7 +245,7 @@ impl Maps {
         }
     }
 
-    /// How long packets of a group's vnodes were in their pipes, over all CPUs.
+    /// The queue-delay histogram of a group's pipes, over all CPUs.
     pub fn waits(&self, group: usize, direction: Direction) -> Result<Waits, BpfError> {
         let each = self
             .waits
@@ -259,7 +256,7 @@ impl Maps {
         Ok(sum)
     }
 
-    /// How often each reason was counted, over all CPUs.
+    /// Count of each reason, over all CPUs.
     pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, BpfError> {
         Reason::ALL
             .iter()

@@ -1,4 +1,4 @@
-//! The clock of `emu start`: makes the events of a topology happen in time.
+//! The clock of `emu start`: runs the events of a topology on schedule.
 use std::{
     collections::BTreeMap,
     rc::Rc,
@@ -10,27 +10,27 @@ use emu_model::topology::{Event, EventAction};
 
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
 
-/// Longest sleep before another look at whether to stop.
-const NAP: Duration = Duration::from_millis(50);
-/// Time between two looks for a first packet.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Longest sleep between two polls of `stop`.
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two polls for a first packet.
+const PACKET_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Something that happened.
+/// An event that has run.
 #[derive(Debug)]
 pub struct EventResult {
-    /// When it was due, since the start of the clock.
+    /// Due time, since the start of the clock.
     pub at: Duration,
-    /// How much later it was begun.
+    /// Delay of its start against the due time.
     pub late: Duration,
-    /// When it was done.
+    /// Time of its completion.
     pub done: SystemTime,
     /// What.
     pub what: EventAction,
-    /// What was changed, or why not.
+    /// The changes, or the error.
     pub outcome: Result<Changed, LiveError>,
 }
 
-/// What is still to come.
+/// An entry of the timer queue.
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum TimerEntry {
     Event(EventAction),
@@ -41,15 +41,14 @@ enum TimerEntry {
         index: usize,
         began: Duration,
     },
-    /// A look whether a packet has passed since there were so many; the first look
-    /// counts them.
+    /// A poll for a packet beyond these; the first poll counts the packets.
     Await {
         index: usize,
         packets: Option<u64>,
     },
 }
 
-/// A clock with all that is still to come.
+/// A clock with its timer queue.
 pub struct Clock {
     live: Live,
     /// By time and order.
@@ -57,16 +56,17 @@ pub struct Clock {
     /// In the order of the topology.
     recordings: Vec<Rc<Recording>>,
     from: Duration,
-    /// How long before its zero the clock is started.
+    /// Time by which the clock is started before its zero.
     ahead: Duration,
     next: usize,
 }
 
 impl Clock {
-    /// A clock whose zero is at another time than now, for a network whose events
-    /// happen at the same moment on several hosts: in the future, or in the past.
-    /// What was to happen until now does so at once, in order; but nothing that had
-    /// happened by `done`, ramps that were still under way excepted.
+    /// A clock with a given zero, in the past or in the future, for a network whose events
+    /// are synchronous on several hosts. Events that are due run at once, in order, except
+    /// those completed by `done`; ramps in progress continue.
+    ///
+    /// # Errors As for [`Clock::new`].
     pub fn joining(
         live: Live,
         zero: SystemTime,
@@ -85,16 +85,15 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Time since the clock's zero, when it runs since `start`.
+    /// Time since the clock's zero, for a clock started at `start`.
     fn now(&self, start: Instant) -> Duration {
         (self.from + start.elapsed()).saturating_sub(self.ahead)
     }
 
-    /// A clock for the events of what is loaded that begins at `from`; what was to
-    /// happen before is passed over, and traces stand where they would by then.
+    /// A clock for the events of the loaded topology that starts at `from`; earlier events
+    /// are skipped, and traces start at their position of that time.
     ///
-    /// # Errors
-    /// [`LiveError::Trace`] for a recording that cannot be followed.
+    /// # Errors [`LiveError::Trace`] if a recording is invalid.
     pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
         let events: Vec<Event> = live.topology().events.clone();
         let traces = live.topology().traces.iter();
@@ -134,7 +133,7 @@ impl Clock {
         &self.live
     }
 
-    /// Events that are still to come.
+    /// Number of events that have not run.
     pub fn events(&self) -> usize {
         self.pending.len()
     }
@@ -144,11 +143,10 @@ impl Clock {
         self.next += 1;
     }
 
-    /// Runs until nothing is left or `stop` says so, and tells `on` what happened.
-    /// What happened stays as it is. Returns whether all happened.
+    /// Runs until the queue is empty or `stop` returns true, and passes each result to `on`.
+    /// Changes stay in effect. Returns whether all events have run.
     ///
-    /// # Errors
-    /// [`LiveError::Replaced`] when another topology was loaded meanwhile.
+    /// # Errors [`LiveError::Replaced`] if another topology was loaded meanwhile.
     pub fn run(
         mut self,
         stop: impl Fn() -> bool,
@@ -165,7 +163,7 @@ impl Clock {
                 if left.is_zero() {
                     break;
                 }
-                thread::sleep(left.min(NAP));
+                thread::sleep(left.min(STOP_POLL_INTERVAL));
             }
             let late = self.now(start).saturating_sub(at);
             match act {
@@ -188,7 +186,10 @@ impl Clock {
                     let counted = self.recordings[index].packets(&self.live);
                     if packets.is_none_or(|packets| packets == counted) {
                         let packets = Some(counted);
-                        self.plan(now + GLANCE, TimerEntry::Await { index, packets });
+                        self.plan(
+                            now + PACKET_POLL_INTERVAL,
+                            TimerEntry::Await { index, packets },
+                        );
                     } else {
                         let begins = true;
                         self.plan(now, TimerEntry::Event(EventAction::Trace { index, begins }));
@@ -242,7 +243,7 @@ impl Clock {
         }
     }
 
-    /// Prepares for a recording and puts its first row in place.
+    /// Prepares fq for a recording and applies its first row.
     fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
         recording.reserve(&mut self.live)?;
@@ -254,8 +255,8 @@ impl Clock {
         Ok(self.row(index, began, at)?.unwrap_or_default())
     }
 
-    /// Puts the row of a recording that holds now in place, and plans the next.
-    /// None: that was the last one.
+    /// Applies the current row of a recording, and schedules the next. `None`: it was the
+    /// last row.
     fn row(
         &mut self,
         index: usize,
@@ -270,10 +271,10 @@ impl Clock {
         Ok(Some(changed))
     }
 
-    /// Brings a ramp to where it should be now.
+    /// Moves a ramp to its current position.
     fn step(&mut self, now: Duration, ramp: Ramp) -> Result<(), LiveError> {
-        // Of other errors the beginning of the ramp told; it goes on as well as it
-        // can.
+        // Other errors were reported at the start of the ramp, which continues as far as
+        // possible.
         if let Err(LiveError::Replaced) = ramp.step(&mut self.live, now) {
             return Err(LiveError::Replaced);
         }

@@ -17,15 +17,15 @@ use crate::{offload::Feature, tc::Hook};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "kebab-case")]
 pub enum Undo {
-    /// Delete an interface that we create.
+    /// Delete an interface that the load created.
     DeleteLink { name: String },
-    /// Give an interface its MTU back.
+    /// Restore the MTU of an interface.
     Mtu {
         interface: String,
         /// MTU before, in bytes.
         mtu_bytes: u32,
     },
-    /// Let an interface take super-packets again.
+    /// Allow super-packets on an interface again.
     GsoMaxSegments {
         interface: String,
         /// Segments before.
@@ -33,35 +33,31 @@ pub enum Undo {
     },
     /// Set an interface down again.
     LinkDown { interface: String },
-    /// Give an interface its root qdisc back.
+    /// Restore the root qdisc of an interface.
     RootQdisc {
         interface: String,
-        /// How to create the one before; none for the kernel's default.
+        /// How to create the previous one; `None` for the kernel's default.
         recipe: Option<Vec<u8>>,
     },
-    /// Delete the clsact qdisc that we add.
+    /// Delete the clsact qdisc that the load added.
     Clsact { interface: String },
-    /// Delete our filter.
-    Filter {
-        interface: String,
-        /// Hook.
-        hook: Hook,
-    },
-    /// Give an interface its offloads back.
+    /// Delete emu's filter.
+    Filter { interface: String, hook: Hook },
+    /// Restore the offloads of an interface.
     Features {
         interface: String,
-        /// Features as they were.
+        /// Previous settings.
         features: Vec<Feature>,
     },
-    /// Remove the aliases that we add.
+    /// Remove the aliases that the load added.
     Aliases {
         interface: String,
-        /// First and last address of each run.
+        /// First and last address of each range.
         runs: Vec<(IpAddr, IpAddr)>,
-        /// Addresses that were there before and stay.
+        /// Addresses that existed before, and stay.
         keep: Vec<IpAddr>,
     },
-    /// Give a kernel setting its value back.
+    /// Restore a kernel setting.
     Sysctl {
         path: PathBuf,
         /// Value before.
@@ -81,7 +77,7 @@ pub enum Undo {
     /// Remove the cgroups of vnodes' processes, and with them the programs
     /// attached there.
     Cgroup {
-        /// Folder of the namespace below ours.
+        /// Folder of the namespace below emu's.
         name: String,
     },
     /// Remove a folder of pinned maps.
@@ -89,10 +85,9 @@ pub enum Undo {
 }
 
 impl StateDir {
-    /// Records how to undo the change that follows.
+    /// Records how to undo the following change.
     ///
-    /// # Errors
-    /// [`StateError::File`]; the change must then not be made.
+    /// # Errors [`StateError::File`]; the change must then not be made.
     pub fn record(&self, _lock: &WriterLock, undo: &Undo) -> Result<(), StateError> {
         self.make()?;
         let path = self.path.join(JOURNAL);
@@ -106,8 +101,8 @@ impl StateDir {
             .map_err(file_error("append to", &path))
     }
 
-    /// The undo steps in the order in which they were recorded. A line cut off
-    /// by a kill belongs to a change that was not made, and is passed over.
+    /// The undo steps in the order in which they were recorded. A truncated line belongs to a
+    /// change that was not made, and is skipped.
     pub fn journal(&self) -> Result<Vec<Undo>, StateError> {
         let path = self.path.join(JOURNAL);
         let text = match fs::read_to_string(&path) {
