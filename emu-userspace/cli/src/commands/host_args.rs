@@ -1,4 +1,4 @@
-//! Which host this is: the arguments that commands share.
+//! Arguments that select the host, shared by several commands.
 use clap::Args;
 use emu_kernel::machine;
 use emu_model::{
@@ -7,24 +7,24 @@ use emu_model::{
     topology::Topology,
 };
 
-/// Which of the topology's hosts this machine is.
+/// The arguments.
 #[derive(Args, Clone)]
 pub(super) struct HostArgs {
-    /// Which of the topology's hosts this machine is: its name, or `auto`: what
-    /// EMU_HOST, NODE_NAME, POD_NAME, SLURMD_NODENAME or the host name says, else
-    /// number SLURM_NODEID of SLURM_NNODES.
+    /// The topology's host that this machine is: its name, or `auto`: the value of EMU_HOST,
+    /// NODE_NAME, POD_NAME, SLURMD_NODENAME or the host name, or else number SLURM_NODEID of
+    /// SLURM_NNODES.
     #[arg(long, value_name = "NAME|auto", conflicts_with = "rank")]
     pub host: Option<String>,
-    /// This machine is this one of the topology's hosts, from 0.
+    /// The rank of this machine among the topology's hosts, from 0.
     #[arg(long, value_name = "R")]
     pub rank: Option<usize>,
-    /// Spread the topology over so many hosts, not over all that the file has.
+    /// Distribute the topology over this number of hosts, instead of all hosts of the file.
     #[arg(long, value_name = "N")]
     pub size: Option<usize>,
 }
 
 impl HostArgs {
-    /// What was said; a number of hosts alone says nothing of this one.
+    /// The selector; a number of hosts alone does not select one.
     pub(super) fn which(&self) -> Result<HostSelector, anyhow::Error> {
         if let (Some(_), None) = (self.size, self.rank) {
             anyhow::bail!("--size needs --rank");
@@ -44,7 +44,7 @@ impl HostArgs {
         }
     }
 
-    /// This host's name; the topology gets the number of hosts that was said.
+    /// This host's name; resizes the topology if a number of hosts is given.
     pub(super) fn host(&self, topology: &mut Topology) -> Result<Option<String>, PlanError> {
         if let (Some(size), None) = (self.size, self.rank) {
             topology.resize(size)?;
@@ -52,7 +52,7 @@ impl HostArgs {
         host_selector::pick(topology, &self.said(), &machine::host_hints())
     }
 
-    /// This host's plan; the topology gets the number of hosts that was said.
+    /// This host's plan; resizes the topology if a number of hosts is given.
     pub(super) fn plan(&self, topology: &mut Topology) -> Result<Plan, PlanError> {
         let host = self.host(topology)?;
         Plan::new(topology, host.as_deref())

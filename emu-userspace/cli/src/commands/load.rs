@@ -24,22 +24,22 @@ use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table, v
 #[command(after_help = "\
 Examples:
   emu load topologies/p2plab.yaml
-  emu load topo.yaml                  again, after an edit: changes what differs
+  emu load topo.yaml                  again, after an edit: changes the differences
   emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
-  emu load topo.yaml --host auto      … the one that its host name, Slurm or Kubernetes says
+  emu load topo.yaml --host auto      … selected by host name, Slurm or Kubernetes
   emu load topo.yaml --rank 2 --size 8    … the third of eight
-  emu load topo.yaml --no-verify      load, and trust it")]
+  emu load topo.yaml --no-verify      load without measuring")]
 pub(super) struct Load {
     /// The topology.
     file: PathBuf,
     #[command(flatten)]
     host: HostArgs,
-    /// Show what would be done, and do nothing.
+    /// Show what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
-    /// Take back what is loaded first, even where a change in place would do.
-    #[arg(long)]
-    anew: bool,
+    /// Unload first, even if a change in place is possible.
+    #[arg(long, alias = "anew")]
+    full_reload: bool,
     /// Do not measure after loading.
     #[arg(long)]
     no_verify: bool,
@@ -48,7 +48,7 @@ pub(super) struct Load {
     json: bool,
 }
 
-/// Reads a topology with the caller's rights: its text, and what it says.
+/// Reads a topology with the caller's rights: its text, and the checked topology.
 fn read(file: &Path) -> anyhow::Result<(String, Topology)> {
     let text = user::as_caller(|| topology::read_text(file))??;
     let topology = topology::parse(&text, &file.display().to_string())?;
@@ -61,7 +61,7 @@ impl Load {
         live::check_traces(&topology)?;
         let plan = self.host.plan(&mut topology)?;
         if self.dry_run {
-            return dry_run(&plan, self.anew, self.json);
+            return dry_run(&plan, self.full_reload, self.json);
         }
         let start = Instant::now();
         let file = self.file.canonicalize().unwrap_or(self.file);
@@ -76,7 +76,7 @@ impl Load {
         if let Some(late) = &plan.late_pair {
             eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
         }
-        let how = if self.anew {
+        let how = if self.full_reload {
             session.load_full(&plan, &file, &text)?;
             How::FullReload { because: None }
         } else {
@@ -123,7 +123,7 @@ fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
         because: Some(because),
     } = how
     {
-        print(&format!("loaded anew because {because}"))?;
+        print(&format!("full reload, because {because}"))?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let what = match in_place(how) {
@@ -137,7 +137,7 @@ fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
     ))
 }
 
-/// The counts of a change in place.
+/// The numbers of changes in place.
 fn in_place(how: &How) -> Option<String> {
     let How::InPlace {
         pipes,
@@ -157,9 +157,9 @@ fn in_place(how: &How) -> Option<String> {
     Some(text)
 }
 
-fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
-    // Without the right to look at the maps, the plan is all there is to say.
-    let how = session::preview(plan).ok().filter(|_| !anew);
+fn dry_run(plan: &Plan, full_reload: bool, as_json: bool) -> Outcome {
+    // Without the right to read the maps, only the plan is printed.
+    let how = session::preview(plan).ok().filter(|_| !full_reload);
     if as_json {
         let mut value = serde_json::to_value(plan)?;
         value["how"] = serde_json::to_value(&how)?;
@@ -169,7 +169,7 @@ fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
         Some(How::FullReload {
             because: Some(because),
         }) => {
-            print(&format!("would load anew because {because}"))?;
+            print(&format!("would do a full reload, because {because}"))?;
         }
         Some(how) => {
             if let Some(what) = in_place(how) {
@@ -225,7 +225,7 @@ pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
     groups(&topology)
 }
 
-/// The access line of every group, each quantity echoed with its unit.
+/// The access link of every group, each quantity with its unit.
 fn groups(topology: &Topology) -> Outcome {
     let mut table = table(
         &[

@@ -1,4 +1,4 @@
-//! The command line: arguments, exit codes, output. The work is the library's.
+//! The command line: arguments, exit codes, output. The work is done in the libraries.
 
 mod agent;
 #[cfg(feature = "bench")]
@@ -31,7 +31,7 @@ use emu_model::{
 use emu_runner::run::RunError;
 use serde::Serialize;
 
-/// Everything held.
+/// Success.
 const OK: u8 = 0;
 /// An operation or a check failed.
 const FAILED: u8 = 1;
@@ -40,16 +40,16 @@ const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
-  emu load topologies/p2plab.yaml            load, and check every pair of groups
+  emu load topologies/p2plab.yaml            load, and measure every pair of groups
   emu load topo.yaml --dry-run               show what would be done
   emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
-  emu run experiment.yaml                    many programs, by a schedule
+  emu run experiment.yaml                    many programs, on a schedule
   emu status 10.1.1.7                        the pipes of one vnode
-  emu set modem up=64kbit latency=80ms       change lines while packets pass
+  emu set modem up=64kbit latency=80ms       change access links while packets pass
   emu verify --rates --json | jq .ok         check latencies and rates
-  emu unload                                 put everything back
+  emu unload                                 undo all changes
 
-Exit codes: 0 all well, 1 something failed or does not hold, 2 wrong usage or topology.";
+Exit codes: 0 all well, 1 an operation or a check failed, 2 wrong usage or topology.";
 
 /// Kernel-side network emulator: thousands of programs on one machine, each
 /// behind its own access line.
@@ -62,13 +62,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a topology real in this network namespace.
+    /// Load a topology in this network namespace.
     Load(load::Load),
-    /// Show what a load would do, or which host holds what.
+    /// Show what a load would do, or the placement of vnodes on hosts.
     Plan(plan::PlanArgs),
-    /// Put everything back as it was before `load`.
+    /// Undo all changes of `load`.
     Unload {
-        /// Kill the processes that `emu exec` started and that still run.
+        /// Kill the processes of vnodes that are still running.
         #[arg(long)]
         kill: bool,
         /// Print JSON.
@@ -77,9 +77,9 @@ enum Command {
     },
     /// Run a program as a vnode: its sockets get the vnode's address.
     Exec(exec::Exec),
-    /// Run an experiment: programs on vnodes, by a schedule, with results.
+    /// Run an experiment: programs on vnodes, on a schedule, with results.
     Run(run::Run),
-    /// Clear up after a run that died.
+    /// Clean up after a run that died.
     #[command(hide = true)]
     RunGuardian {
         /// Name of the run.
@@ -88,35 +88,35 @@ enum Command {
     /// Work on results of `emu run`.
     #[command(subcommand)]
     Results(multi_host::Results),
-    /// Show what is loaded, and the counters of its pipes.
+    /// Show the loaded topology, and the counters of its pipes.
     Status(status::Status),
-    /// Change lines and links while packets pass.
+    /// Change access links and links between groups while packets pass.
     Set(set::Set),
-    /// Cut two groups off from each other.
+    /// Partition two groups: drop all packets between them.
     Partition(set::Pair),
-    /// Join two groups again.
+    /// Heal the partition of two groups.
     Heal(set::Pair),
     /// Take vnodes down.
     Down(set::Vnodes),
-    /// Take vnodes up again.
+    /// Bring vnodes up again.
     Up(set::Vnodes),
-    /// Make the events of the loaded topology happen.
+    /// Run the events of the loaded topology.
     Start(start::Start),
-    /// Keep this host at the state that a file asks for, and tell how it goes.
+    /// Converge this host to the state in a file, as a service with metrics.
     Agent(agent::Agent),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
-    /// Measure the emulator itself: what it costs, and how it follows its formulas.
+    /// Measure the emulator itself: its cost and its accuracy.
     #[cfg(feature = "bench")]
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Say what this kernel and user can do, by trying it.
+    /// Report the features of this kernel and the rights of this user, by trying them.
     Doctor {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Check a file of a topology or an experiment, and nothing else.
+    /// Check a file of a topology or an experiment, without any effect.
     Check {
         /// The topology or the experiment.
         file: PathBuf,
@@ -130,7 +130,7 @@ Examples:
   emu schema > topology.schema.json
   emu schema experiment > experiment.schema.json")]
     Schema {
-        /// Of which files.
+        /// Kind of file.
         #[arg(value_enum, default_value_t = Form::Topology)]
         form: Form,
     },
@@ -142,14 +142,14 @@ Examples:
     },
 }
 
-/// Forms of files.
+/// Kinds of files.
 #[derive(Clone, Copy, ValueEnum)]
 enum Form {
     Topology,
     Experiment,
 }
 
-/// What a command gives back: an exit code, or an error to print.
+/// Result of a command: an exit code, or an error to print.
 type Outcome = anyhow::Result<u8>;
 
 /// Runs the command that the arguments of this process ask for, and returns its exit code.
@@ -157,7 +157,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors and go to standard output.
+            // Help and version are not errors, and go to standard output.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
         }
@@ -210,11 +210,11 @@ fn any_text(file: &Path) -> Option<String> {
     user::as_caller(read).ok()?.ok()
 }
 
-/// Topology errors speak for themselves; others are introduced.
+/// Topology errors are printed as they are; others get a prefix.
 fn error_text(error: &anyhow::Error) -> String {
     match topology_errors(error) {
         Some(errors) => errors.to_string(),
-        // The sources repeat what the outer errors say, so only the first speaks.
+        // The outer errors contain the text of their sources, so only the first is printed.
         None => format!("emu: {error}"),
     }
 }
@@ -236,7 +236,7 @@ fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let plan = error.downcast_ref::<emu_model::plan::PlanError>().is_some();
-    // A file that the topology names is as much the user's as the topology.
+    // An error in a file that the topology names is a usage error, too.
     let beside = error
         .downcast_ref::<emu_model::plan::TableError>()
         .is_some()
@@ -263,7 +263,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Prints; a reader that went away is not an error worth a message.
+/// Prints; a reader that has closed the pipe is not an error.
 fn print(text: &str) -> Outcome {
     let mut out = io::stdout().lock();
     let _ = writeln!(out, "{}", text.trim_end());
@@ -274,7 +274,7 @@ fn print_json<T: Serialize>(value: &T) -> Outcome {
     print(&serde_json::to_string_pretty(value)?)
 }
 
-/// Whether a person is watching the error output.
+/// Whether standard error is a terminal.
 fn watched() -> bool {
     io::stderr().is_terminal()
 }
