@@ -125,6 +125,37 @@ pub fn cargo_test(object: &Path) -> Command {
     command
 }
 
+/// The tests that need neither root nor a VM: with cargo-nextest, which runs the tests of all
+/// crates in parallel, if it is installed.
+pub fn host_tests(object: &Path) -> Vec<(&'static str, Command)> {
+    const CRATES: [&str; 5] = [
+        "--workspace",
+        "--exclude",
+        "emu-ebpf",
+        "--exclude",
+        "integration",
+    ];
+    if !build::on_path("cargo-nextest") {
+        let mut all = cargo_test(object);
+        all.args(CRATES);
+        return vec![("host tests", all)];
+    }
+    // nextest reports on standard error, and has no tests of documentation.
+    let mut tests = Command::new("sh");
+    tests
+        .args(["-c", "exec cargo nextest run \"$@\" 2>&1", "sh"])
+        .args(CRATES)
+        .args(["--no-fail-fast", "--success-output", "immediate"])
+        .current_dir(build::root())
+        .env("EMU_BPF_OBJECT", object);
+    let mut examples = cargo_test(object);
+    examples.arg("--doc").args(CRATES);
+    vec![
+        ("host tests", tests),
+        ("examples in the documentation", examples),
+    ]
+}
+
 /// The tests of the bytecode.
 pub fn bytecode(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
     let binary = test_binary(object, "prog_test_run")?;

@@ -110,10 +110,9 @@ impl Test {
                 }
             })?;
             packaging::prepare();
-            let mut tests = suite::cargo_test(&object);
-            tests.args(["--workspace", "--exclude", "emu-ebpf"]);
-            tests.args(["--exclude", "integration"]);
-            counts.tests("host tests", || Tally::run(tests, print))?;
+            for (name, tests) in suite::host_tests(&object) {
+                counts.tests(name, || Tally::run(tests, print))?;
+            }
             if !quick {
                 counts.tests("verifier on this kernel", || {
                     verifier::check(&object, &Place::Host, print)
