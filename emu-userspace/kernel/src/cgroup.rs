@@ -76,7 +76,8 @@ impl Tree {
     /// A second mount is the last resort, since it would reset options of the first (the
     /// kernel's `apply_cgroup_root_flags`).
     ///
-    /// # Errors [`CgroupError::NoTree`].
+    /// # Errors
+    /// [`CgroupError::NoTree`].
     pub fn find() -> Result<Self, CgroupError> {
         let places = [
             ("/proc/self/mounts", ""),
@@ -111,7 +112,8 @@ impl Tree {
     /// Removes a folder of [`Tree::folder`] with everything below it, and its parent if that
     /// is empty. It is no error if the folder does not exist.
     ///
-    /// # Errors [`CgroupError::File`], for example while processes are in it.
+    /// # Errors
+    /// [`CgroupError::File`], for example while processes are in it.
     pub fn remove(&self, name: &str) -> Result<(), CgroupError> {
         remove(&self.folder(name))?;
         // Other namespaces may have folders in it.
@@ -261,7 +263,8 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path) -> bool) -> bool {
 
 /// Removes a cgroup with everything below it. It is no error if it does not exist.
 ///
-/// # Errors [`CgroupError::File`], for example while processes are in it.
+/// # Errors
+/// [`CgroupError::File`], for example while processes are in it.
 pub fn remove(folder: &Path) -> Result<(), CgroupError> {
     let mut result = Ok(());
     walk(folder, &mut |path| {

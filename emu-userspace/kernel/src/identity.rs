@@ -330,7 +330,8 @@ pub(super) const fn usual_room(vnodes: u32) -> u32 {
 /// Moves the calling process, with its future children, into a vnode. Takes only a moment,
 /// except for the first process of a namespace.
 ///
-/// # Errors [`IdentityError`]; the process may then be in either cgroup.
+/// # Errors
+/// [`IdentityError`]; the process may then be in either cgroup.
 pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityError> {
     let ready = prepare(dir, usual_room(vnodes))?;
     let folder = ready.tree.folder(&dir.name()).join(vnode.to_string());

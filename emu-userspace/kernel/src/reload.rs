@@ -137,8 +137,9 @@ pub struct Reload<'a> {
 impl Reload<'_> {
     /// Changes the maps and the addresses.
     ///
-    /// # Errors [`ApplyError`]; then only a part of the changes was made, and a full reload
-    /// repairs it.
+    /// # Errors
+    /// [`ApplyError`]; then only a part of the changes was made, and a full reload repairs
+    /// it.
     pub fn apply(&self, maps: &mut Maps) -> Result<(), ApplyError> {
         let mut netlink = Netlink::open()?;
         let lo = link::link(&mut netlink, "lo")?.ok_or(ApplyError::NoInterface {

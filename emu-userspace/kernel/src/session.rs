@@ -127,8 +127,8 @@ struct Change {
 impl Loaded {
     /// Finds the topology that is loaded in the calling thread's network namespace.
     ///
-    /// # Errors [`SessionError::NotLoaded`], [`SessionError::Interrupted`], or the error of the
-    /// state.
+    /// # Errors
+    /// [`SessionError::NotLoaded`], [`SessionError::Interrupted`], or the error of the state.
     pub fn find() -> Result<Self, SessionError> {
         let dir = StateDir::here()?;
         let Some((state, text)) = dir.loaded()? else {
@@ -241,7 +241,8 @@ pub struct Session {
 impl Session {
     /// Takes the lock of the calling thread's network namespace.
     ///
-    /// # Errors [`StateError::Locked`] if another process is changing it.
+    /// # Errors
+    /// [`StateError::Locked`] if another process is changing it.
     pub fn open() -> Result<Self, SessionError> {
         let dir = StateDir::here()?;
         let lock = dir.lock()?;
@@ -251,7 +252,8 @@ impl Session {
     /// Like [`Session::open`], for `unload --kill`: if another process keeps the lock, ends
     /// all processes of vnodes and then those that hold it. Returns the latter.
     ///
-    /// # Errors [`StateError::Locked`] if the holder is not visible from here.
+    /// # Errors
+    /// [`StateError::Locked`] if the holder is not visible from here.
     pub fn seize() -> Result<(Self, Vec<Holder>), SessionError> {
         let dir = StateDir::here()?;
         let (lock, killed) = match dir.lock() {
@@ -269,7 +271,8 @@ impl Session {
     ///
     /// `text` is the topology's source, kept for later commands.
     ///
-    /// # Errors Why the new plan could not be loaded.
+    /// # Errors
+    /// Why the new plan could not be loaded.
     pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
@@ -353,8 +356,9 @@ impl Session {
 
     /// Undoes everything; returns whether there was anything.
     ///
-    /// # Errors [`UndoError`]; [`UndoError::Busy`], with nothing changed, if processes of
-    /// vnodes are running and are not to be killed.
+    /// # Errors
+    /// [`UndoError`]; [`UndoError::Busy`], with nothing changed, if processes of vnodes are
+    /// running and are not to be killed.
     pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
         Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
     }
@@ -369,7 +373,8 @@ enum Comparison {
 
 /// What [`Session::load`] would do with a plan; changes nothing.
 ///
-/// # Errors [`SessionError`] if the state or the maps cannot be read.
+/// # Errors
+/// [`SessionError`] if the state or the maps cannot be read.
 pub fn preview(plan: &Plan) -> Result<How, SessionError> {
     Ok(match compare(&StateDir::here()?, plan)? {
         Comparison::Nothing => How::FullReload { because: None },

@@ -432,7 +432,8 @@ impl Qdisc {
 
 /// Creates a root qdisc again from [`Qdisc::recipe`].
 ///
-/// # Errors [`NetlinkError::Answer`] if the recipe is invalid.
+/// # Errors
+/// [`NetlinkError::Answer`] if the recipe is invalid.
 pub fn recreate(index: u32, name: &str, recipe: &[u8]) -> Result<Request, NetlinkError> {
     let operation = format!("restore the root qdisc of {name}");
     let mut message = TcMessage::parse(recipe).map_err(|e| NetlinkError::Answer {

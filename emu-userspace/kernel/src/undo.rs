@@ -107,7 +107,8 @@ fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoErr
 /// Undoes everything in the journal, last change first, and removes the state. Returns the
 /// number of steps; 0 means that nothing was loaded.
 ///
-/// # Errors [`UndoError`]; the journal is kept for another attempt.
+/// # Errors
+/// [`UndoError`]; the journal is kept for another attempt.
 pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
     let journal = dir.journal()?;
     clear_processes(&journal, processes)?;

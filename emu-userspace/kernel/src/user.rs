@@ -149,7 +149,8 @@ pub(crate) fn caller_uid() -> Option<u32> {
 /// user names: root does not read for users what they may not read. With `None`, with the
 /// rights of the process.
 ///
-/// # Errors [`UserError::Become`]; then `work` did not run.
+/// # Errors
+/// [`UserError::Become`]; then `work` did not run.
 pub fn with_files_of<T>(person: Option<&Person>, work: impl FnOnce() -> T) -> Result<T, UserError> {
     let Some(person) = person.filter(|_| is_root()) else {
         return Ok(work());
@@ -176,7 +177,8 @@ pub(crate) fn with_files_of_number<T>(
 
 /// Runs `work` with the rights to files of the user who called `sudo`, if one did.
 ///
-/// # Errors [`UserError`]; then `work` did not run.
+/// # Errors
+/// [`UserError`]; then `work` did not run.
 pub fn as_caller<T>(work: impl FnOnce() -> T) -> Result<T, UserError> {
     with_files_of(behind_sudo()?.as_ref(), work)
 }

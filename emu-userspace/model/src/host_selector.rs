@@ -97,7 +97,8 @@ impl HostHints {
 /// Finds the name of this host in a topology; `None` if the topology has no hosts. If the
 /// selector has a number of hosts, the topology is resized to it.
 ///
-/// # Errors [`PlanError`] if no host matches, or more than one.
+/// # Errors
+/// [`PlanError`] if no host matches, or more than one.
 pub fn pick(
     topology: &mut Topology,
     which: &HostSelector,

@@ -104,8 +104,9 @@ enum Message {
 
 /// Runs until SIGTERM or SIGINT.
 ///
-/// # Errors [`AgentError`]. An invalid file is not an error: the agent reports it and waits
-/// for a valid one.
+/// # Errors
+/// [`AgentError`]. An invalid file is not an error: the agent reports it and waits for a
+/// valid one.
 pub fn run(config: Config) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

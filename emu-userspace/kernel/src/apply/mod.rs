@@ -36,8 +36,9 @@ struct Loader<'a> {
 /// Loads a plan in the calling thread's network namespace, after undoing an earlier load.
 /// `topology` is stored for later commands.
 ///
-/// # Errors [`ApplyError`]; then nothing of the plan is left, and an earlier load is
-/// untouched if a check before the first change failed.
+/// # Errors
+/// [`ApplyError`]; then nothing of the plan is left, and an earlier load is untouched if a
+/// check before the first change failed.
 pub fn load(
     plan: &Plan,
     file: &Path,

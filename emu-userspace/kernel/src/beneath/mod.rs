@@ -89,7 +89,8 @@ impl Folder {
     /// Opens the folder that the user names. Links in its path are followed if they belong to
     /// root or to the user, as with `fs.protected_symlinks`.
     ///
-    /// # Errors The kernel's error, or a link that belongs to another user.
+    /// # Errors
+    /// The kernel's error, or a link that belongs to another user.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(walk::walk(path, false)?.0)
     }
@@ -150,7 +151,8 @@ impl Folder {
 
     /// Opens a folder below this one.
     ///
-    /// # Errors The kernel's error; a link, or a path that leads out of this folder.
+    /// # Errors
+    /// The kernel's error; a link, or a path that leads out of this folder.
     pub fn folder(&self, below: impl AsRef<Path>) -> io::Result<Self> {
         let mut folder = self.again()?;
         for name in names(below.as_ref())? {
@@ -228,7 +230,8 @@ impl Folder {
     /// of its folder, so that a hard link to another user's file, or such a file that was
     /// moved there, is not read.
     ///
-    /// # Errors The kernel's error; a link, a fifo, a socket, a device.
+    /// # Errors
+    /// The kernel's error; a link, a fifo, a socket, a device.
     pub fn file(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
@@ -257,7 +260,8 @@ impl Folder {
 
     /// Creates a file, in place of any other entry of its name.
     ///
-    /// # Errors The kernel's error, for example if the name belongs to a folder.
+    /// # Errors
+    /// The kernel's error, for example if the name belongs to a folder.
     pub fn create(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -279,8 +283,9 @@ impl Folder {
 
     /// Opens a file for appending, and creates it if it does not exist.
     ///
-    /// # Errors As for [`Folder::file`]; a file with a second hard link, or of another user
-    /// than its folder.
+    /// # Errors
+    /// As for [`Folder::file`]; a file with a second hard link, or of another user than its
+    /// folder.
     pub fn append(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_NONBLOCK;

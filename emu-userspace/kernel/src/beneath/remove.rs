@@ -36,7 +36,8 @@ impl Folder {
     /// does not exist. Root takes ownership of each folder first, so that its owner adds
     /// nothing.
     ///
-    /// # Errors The kernel's error; [`io::ErrorKind::TimedOut`] after two minutes.
+    /// # Errors
+    /// The kernel's error; [`io::ErrorKind::TimedOut`] after two minutes.
     pub fn remove(&self, below: impl AsRef<Path>) -> io::Result<()> {
         let (folder, name) = match self.parent(below.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -66,7 +66,8 @@ pub(super) fn changed(before: &Pipe, file: &topology::Pipe, change: &PipeChange)
 impl Live {
     /// Changes the access links of a vnode or of a group's vnodes.
     ///
-    /// # Errors [`LiveError`]; then nothing was changed.
+    /// # Errors
+    /// [`LiveError`]; then nothing was changed.
     pub fn set_line(
         &mut self,
         target: Target,

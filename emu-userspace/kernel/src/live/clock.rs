@@ -66,7 +66,8 @@ impl Clock {
     /// are synchronous on several hosts. Events that are due run at once, in order, except
     /// those completed by `done`; ramps in progress continue.
     ///
-    /// # Errors As for [`Clock::new`].
+    /// # Errors
+    /// As for [`Clock::new`].
     pub fn joining(
         live: Live,
         zero: SystemTime,
@@ -93,7 +94,8 @@ impl Clock {
     /// A clock for the events of the loaded topology that starts at `from`; earlier events
     /// are skipped, and traces start at their position of that time.
     ///
-    /// # Errors [`LiveError::Trace`] if a recording is invalid.
+    /// # Errors
+    /// [`LiveError::Trace`] if a recording is invalid.
     pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
         let events: Vec<Event> = live.topology().events.clone();
         let traces = live.topology().traces.iter();
@@ -146,7 +148,8 @@ impl Clock {
     /// Runs until the queue is empty or `stop` returns true, and passes each result to `on`.
     /// Changes stay in effect. Returns whether all events have run.
     ///
-    /// # Errors [`LiveError::Replaced`] if another topology was loaded meanwhile.
+    /// # Errors
+    /// [`LiveError::Replaced`] if another topology was loaded meanwhile.
     pub fn run(
         mut self,
         stop: impl Fn() -> bool,

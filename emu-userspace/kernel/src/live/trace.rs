@@ -64,7 +64,8 @@ pub(super) struct Recording {
 
 /// Reads all recordings of a topology, to report errors early.
 ///
-/// # Errors [`TraceError`] of the first invalid one.
+/// # Errors
+/// [`TraceError`] of the first invalid one.
 pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
     let ways = topology.pair_links();
     for trace in &topology.traces {

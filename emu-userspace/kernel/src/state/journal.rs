@@ -87,7 +87,8 @@ pub enum Undo {
 impl StateDir {
     /// Records how to undo the following change.
     ///
-    /// # Errors [`StateError::File`]; the change must then not be made.
+    /// # Errors
+    /// [`StateError::File`]; the change must then not be made.
     pub fn record(&self, _lock: &WriterLock, undo: &Undo) -> Result<(), StateError> {
         self.make()?;
         let path = self.path.join(JOURNAL);

@@ -88,7 +88,8 @@ impl StateDir {
     /// Kills the processes that hold the lock, which the journal makes safe, and takes it.
     /// Returns the processes.
     ///
-    /// # Errors As for [`StateDir::lock`], if a holder is not visible from here.
+    /// # Errors
+    /// As for [`StateDir::lock`], if a holder is not visible from here.
     pub fn seize(&self) -> Result<(WriterLock, Vec<Holder>), StateError> {
         let mut killed: Vec<Holder> = Vec::new();
         loop {

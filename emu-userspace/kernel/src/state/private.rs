@@ -19,7 +19,8 @@ const FILE_MODE: u32 = 0o600;
 /// Creates the folder of all states, or makes root its owner again: nobody else may open its
 /// files, above all the locks.
 ///
-/// # Errors [`StateError::File`], also if another user created it.
+/// # Errors
+/// [`StateError::File`], also if another user created it.
 pub(super) fn root() -> Result<(), StateError> {
     let path = Path::new(ROOT);
     folder(path).map_err(file_error("make", path))

@@ -161,7 +161,8 @@ impl Default for Options {
 
 /// Probes every pair of groups, and measures a sample of pipes on request.
 ///
-/// # Errors A socket that could not be opened: probing needs `CAP_NET_RAW`.
+/// # Errors
+/// A socket that could not be opened: probing needs `CAP_NET_RAW`.
 pub fn run(
     topology: &Topology,
     plan: &Plan,

@@ -50,7 +50,8 @@ pub struct PeerReport {
 
 /// Measures all other hosts that share an address family with this one.
 ///
-/// # Errors The socket, which needs `CAP_NET_RAW`.
+/// # Errors
+/// The socket, which needs `CAP_NET_RAW`.
 pub(super) fn measure(
     topology: &Topology,
     plan: &Plan,

@@ -86,8 +86,9 @@ fn at(text: &str, folder: &Path) -> Option<Reference> {
 
 /// Checks the text of an experiment; `file` is for the errors and for paths in it.
 ///
-/// # Errors All errors of the text at once. If only the topology was not found, the list of
-/// problems is empty.
+/// # Errors
+/// All errors of the text at once. If only the topology was not found, the list of problems
+/// is empty.
 pub fn parse(text: &str, file: &str, find: Find<'_>) -> Result<Experiment, TopologyErrors> {
     let problems = Problems::default();
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));

@@ -56,7 +56,8 @@ fn one(field: &Field<'_>, topology: &Topology) -> Option<Vec<Vnode>> {
 
 /// The vnodes of one selector without commas.
 ///
-/// # Errors The message of the problem.
+/// # Errors
+/// The message of the problem.
 pub(super) fn find(text: &str, topology: &Topology) -> Result<Vec<Vnode>, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let group = topology.group_of(address);

@@ -96,7 +96,8 @@ impl Template {
 
     /// Parses a text.
     ///
-    /// # Errors The unknown placeholder.
+    /// # Errors
+    /// The unknown placeholder.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (mut pieces, mut plain) = (Vec::new(), String::new());
         let mut rest = text;

@@ -33,7 +33,8 @@ pub enum Target {
 impl Target {
     /// Parses `GROUP`, `ADDRESS` or `GROUP:GROUP`.
     ///
-    /// # Errors The message of the problem, with the known names.
+    /// # Errors
+    /// The message of the problem, with the known names.
     pub fn parse(text: &str, topology: &Topology) -> Result<Self, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Vnode(address));
@@ -126,7 +127,8 @@ impl AccessLinkChange {
 
     /// Parses settings of the form `key=value`.
     ///
-    /// # Errors All problems, one per line.
+    /// # Errors
+    /// All problems, one per line.
     pub fn from_args(args: &[String]) -> Result<Self, String> {
         from_args(args, LINE_CHANGE_KEYS, |record| Self::of(record, &[]))
     }
@@ -141,7 +143,8 @@ impl PipeChange {
 
     /// Parses settings of a link of the form `key=value`.
     ///
-    /// # Errors All problems, one per line.
+    /// # Errors
+    /// All problems, one per line.
     pub fn from_args(args: &[String]) -> Result<Self, String> {
         from_args(args, LINK_CHANGE_KEYS, |record| Self::of_link(record, &[]))
     }

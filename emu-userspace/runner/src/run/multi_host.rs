@@ -71,7 +71,8 @@ impl RunOutcome {
 /// Runs this host's part of an experiment, together with the other hosts. The folder in
 /// `options` is the shared one.
 ///
-/// # Errors Why this host failed; the other hosts read the reason and stop.
+/// # Errors
+/// Why this host failed; the other hosts read the reason and stop.
 pub fn together(
     input: &mut Input,
     options: &Options,

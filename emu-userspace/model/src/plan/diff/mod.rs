@@ -89,7 +89,8 @@ impl PlanDiff {
 
     /// The difference between the loaded plan and `new`.
     ///
-    /// # Errors [`ReloadReason`] if other maps, programs or interfaces are needed.
+    /// # Errors
+    /// [`ReloadReason`] if other maps, programs or interfaces are needed.
     pub fn between(
         loaded: &Loaded<'_>,
         current: &Current,
