@@ -12,12 +12,10 @@
 //!
 //! ```no_run
 //! use std::path::Path;
-//! let file = Path::new("topologies/p2plab.yaml");
-//! let topology = emu_model::topology::load(file)?;
-//! let plan = emu_model::plan::Plan::new(&topology, None)?;
-//! let text = std::fs::read_to_string(file)?;
+//! let source = emu_model::topology::Source::read(Path::new("topologies/p2plab.yaml"))?;
+//! let plan = emu_model::plan::Plan::new(&source.topology, None)?;
 //! let session = emu_kernel::session::Session::open()?;
-//! session.load(&plan, file, &text)?;
+//! session.load(&plan, &source.absolute(), &source.text)?;
 //! // … run programs that bind to the vnodes' addresses …
 //! session.unload(emu_kernel::undo::Processes::Refuse)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())

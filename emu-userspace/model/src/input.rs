@@ -13,7 +13,8 @@ use std::{
 
 /// Opens a regular file for reading, without waiting.
 ///
-/// # Errors The kernel's error; [`io::ErrorKind::InvalidInput`] if the file is not regular.
+/// # Errors
+/// The kernel's error; [`io::ErrorKind::InvalidInput`] if the file is not regular.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -30,20 +31,34 @@ pub fn open(path: &Path) -> io::Result<File> {
 
 /// Reads the text of a regular file of at most `most_bytes`.
 ///
-/// # Errors As for [`open`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidData`]
-/// if the file is not UTF-8.
+/// # Errors
+/// As for [`open`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidData`] if the
+/// file is not UTF-8.
 pub fn text(path: &Path, most_bytes: u64) -> io::Result<String> {
     bounded(open(path)?, most_bytes)
 }
 
-/// Like [`text`], for a file that the user names on the command line, which may be a pipe.
+/// Opens a file that the user names on the command line, which may be a pipe; `-` is the
+/// standard input.
 ///
-/// # Errors As for [`text`], except that the file need not be regular.
-pub fn text_of_any(path: &Path, most_bytes: u64) -> io::Result<String> {
-    bounded(File::open(path)?, most_bytes)
+/// # Errors
+/// The kernel's error.
+pub fn open_any(path: &Path) -> io::Result<Box<dyn Read>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(File::open(path)?))
 }
 
-fn bounded(file: File, most_bytes: u64) -> io::Result<String> {
+/// Like [`text`], for a file that the user names on the command line, see [`open_any`].
+///
+/// # Errors
+/// As for [`text`], except that the file need not be regular.
+pub fn text_of_any(path: &Path, most_bytes: u64) -> io::Result<String> {
+    bounded(open_any(path)?, most_bytes)
+}
+
+fn bounded(file: impl Read, most_bytes: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(most_bytes.saturating_add(1))
         .read_to_end(&mut bytes)?;

@@ -13,7 +13,7 @@ use emu_kernel::{
 };
 use emu_model::{
     plan::{self, LatePair, Plan},
-    topology::{self, Addressing, Topology},
+    topology::{self, Addressing, Source, Topology},
 };
 use serde_json::json;
 
@@ -30,7 +30,7 @@ Examples:
   emu load topo.yaml --rank 2 --size 8    … the third of eight
   emu load topo.yaml --no-verify      load without measuring")]
 pub(super) struct Load {
-    /// The topology.
+    /// The topology; `-` is the standard input.
     file: PathBuf,
     #[command(flatten)]
     host: HostArgs,
@@ -48,23 +48,18 @@ pub(super) struct Load {
     json: bool,
 }
 
-/// Reads a topology with the caller's rights: its text, and the checked topology.
-fn read(file: &Path) -> anyhow::Result<(String, Topology)> {
-    let text = user::as_caller(|| topology::read_text(file))??;
-    let topology = topology::parse(&text, &file.display().to_string())?;
-    Ok((text, topology))
-}
-
 impl Load {
     pub(super) fn run(self) -> Outcome {
-        let (text, mut topology) = read(&self.file)?;
-        live::check_traces(&topology)?;
-        let plan = self.host.plan(&mut topology)?;
+        let mut source = user::as_caller(|| Source::read(&self.file))??;
+        let topology = &mut source.topology;
+        live::check_traces(topology)?;
+        let plan = self.host.plan(topology)?;
         if self.dry_run {
             return dry_run(&plan, self.full_reload, self.json);
         }
         let start = Instant::now();
-        let file = self.file.canonicalize().unwrap_or(self.file);
+        let file = source.absolute();
+        let (text, topology) = (&source.text, &source.topology);
         let session = Session::open()?;
         if topology.addressing.is_none() && plan.addressing == Addressing::AnyIp {
             eprintln!(
@@ -77,10 +72,10 @@ impl Load {
             eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
         }
         let how = if self.full_reload {
-            session.load_full(&plan, &file, &text)?;
+            session.load_full(&plan, &file, text)?;
             How::FullReload { because: None }
         } else {
-            session.load(&plan, &file, &text)?
+            session.load(&plan, &file, text)?
         };
         if !self.json || self.no_verify {
             summary(&plan, &how, start, self.json)?;
@@ -89,7 +84,7 @@ impl Load {
             return Ok(OK);
         }
         verify::measure(
-            &topology,
+            topology,
             &plan,
             &verify::options(None, false, None),
             self.json,
@@ -203,8 +198,8 @@ pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
 }
 
 /// `emu check`.
-pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    let topology = match user::as_caller(|| topology::load(file))? {
+pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
+    let topology = match user::as_caller(|| Source::new(file, text).map(|s| s.topology))? {
         Ok(topology) => topology,
         Err(errors) if as_json => {
             print(&errors.to_json())?;

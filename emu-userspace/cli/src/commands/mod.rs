@@ -24,10 +24,7 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use emu_kernel::{session::SessionError, user};
-use emu_model::{
-    input,
-    topology::{self, TopologyErrors},
-};
+use emu_model::topology::{self, TopologyErrors};
 use emu_runner::run::RunError;
 use serde::Serialize;
 
@@ -118,7 +115,7 @@ enum Command {
     },
     /// Check a file of a topology or an experiment, without any effect.
     Check {
-        /// The topology or the experiment.
+        /// The topology or the experiment; `-` is the standard input.
         file: PathBuf,
         /// Print JSON.
         #[arg(long)]
@@ -182,10 +179,7 @@ pub fn main() -> ExitCode {
         Command::Doctor { json } => doctor::run(json),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(),
-        Command::Check { file, json } => match any_text(&file) {
-            Some(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
-            _ => load::check(&file, json),
-        },
+        Command::Check { file, json } => check(&file, json),
         Command::Schema { form } => print(&match form {
             Form::Topology => emu_model::topology::json_schema(),
             Form::Experiment => emu_model::experiment::json_schema(),
@@ -204,10 +198,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The text of a file that the caller may read.
-fn any_text(file: &Path) -> Option<String> {
-    let read = || input::text_of_any(file, topology::MOST_BYTES);
-    user::as_caller(read).ok()?.ok()
+/// `emu check`: reads the file once, since it may be a pipe.
+fn check(file: &Path, as_json: bool) -> Outcome {
+    let text = match user::as_caller(|| topology::read_text(file))? {
+        Ok(text) => text,
+        Err(errors) if as_json => {
+            print(&errors.to_json())?;
+            return Ok(USAGE);
+        }
+        Err(errors) => return Err(errors.into()),
+    };
+    if emu_model::experiment::looks_like_one(&text) {
+        run::check(file, text, as_json)
+    } else {
+        load::check(file, text, as_json)
+    }
 }
 
 /// Topology errors are printed as they are; others get a prefix.

@@ -29,7 +29,7 @@ Examples:
 The rates are upper bounds: all pipes of a host saturated, towards vnodes of
 other hosts. If they exceed the speed of the link, the link may be the bottleneck.")]
 pub(super) struct PlanArgs {
-    /// The topology.
+    /// The topology; `-` is the standard input.
     file: PathBuf,
     #[command(flatten)]
     host: HostArgs,

@@ -41,7 +41,7 @@ ends their grace period.
 Exit codes: 0 success, 1 a program failed or the run was aborted, 2 wrong usage
 or file.")]
 pub(super) struct Run {
-    /// The experiment.
+    /// The experiment; `-` is the standard input.
     #[arg(value_name = "EXPERIMENT")]
     file: PathBuf,
     /// Folder of the results; default: NAME-TIME in this folder.
@@ -92,8 +92,8 @@ fn start_time(text: &str) -> Result<SystemTime, String> {
 }
 
 /// `emu check` of an experiment.
-pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    let input = match Input::read(file) {
+pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
+    let input = match Input::new(file, text) {
         Err(RunError::File(errors)) if as_json => {
             print(&errors.to_json())?;
             return Ok(USAGE);

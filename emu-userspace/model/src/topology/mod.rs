@@ -34,7 +34,7 @@ pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, EventAction, EventTarget};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::{CapacityFault, LinkWay};
-pub use parse::{MOST_BYTES, load, parse, read_text};
+pub use parse::{MOST_BYTES, Source, load, parse, read_text};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
 pub(crate) use ranges::total as range_total;
 pub use ranges::{AddrRange, addresses, merge_adjacent};

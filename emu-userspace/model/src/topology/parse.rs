@@ -1,9 +1,11 @@
 //! From the text of a file to a checked topology.
 use std::{
-    fs::{self, File},
+    fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use crate::input;
 
 use super::{
     Accounting, Addressing, FqSettings, Topology,
@@ -55,16 +57,59 @@ pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
 /// Largest file that is read; a topology with a million listed addresses is smaller.
 pub const MOST_BYTES: u64 = 64 << 20;
 
-/// Reads and checks a topology file.
+/// A topology file, read once: a pipe has no second reading.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file, by the name that the user gave; `-` is the standard input.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// The checked topology.
+    pub topology: Topology,
+}
+
+impl Source {
+    /// Reads and checks a topology file.
+    ///
+    /// # Errors
+    /// As for [`load`].
+    pub fn read(path: &Path) -> Result<Self, TopologyErrors> {
+        Self::new(path, read_text(path)?)
+    }
+
+    /// Checks the text of a topology file.
+    ///
+    /// # Errors
+    /// As for [`parse`].
+    pub fn new(path: &Path, text: String) -> Result<Self, TopologyErrors> {
+        let topology = parse(&text, &path.display().to_string())?;
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+            topology,
+        })
+    }
+
+    /// The absolute path of the file, to which names in the file are relative; for the
+    /// standard input a path in the current folder.
+    pub fn absolute(&self) -> PathBuf {
+        let absolute = || std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        self.path.canonicalize().unwrap_or_else(|_| absolute())
+    }
+}
+
+/// Reads and checks a topology file; [`Source`] keeps the text, too.
 ///
-/// # Errors All errors of the file at once; one without a position if it cannot be read.
+/// # Errors
+/// All errors of the file at once; one without a position if it cannot be read.
 pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
     parse(&read_text(path)?, &path.display().to_string())
 }
 
 /// Reads the text of a topology file without parsing it.
 ///
-/// # Errors One error without a position.
+/// # Errors
+/// One error without a position.
 pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
     let name = path.display().to_string();
     let unreadable = |why: String| {
@@ -84,7 +129,7 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
     }
     let mut bytes = Vec::new();
     // Limits the bytes read, since a pipe or a device does not report its length.
-    let read = File::open(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    let read = input::open_any(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|e| unreadable(e.to_string()))?;
     if bytes.len() as u64 > MOST_BYTES {
         let text = format!("it has over {MOST_BYTES} bytes, more than a topology needs");
@@ -102,7 +147,8 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
 
 /// Checks the text of a topology; `file` is for the errors.
 ///
-/// # Errors All errors of the text at once.
+/// # Errors
+/// All errors of the text at once.
 pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
     let problems = Problems::default();
     let topology = match node::document(text) {

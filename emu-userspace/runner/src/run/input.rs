@@ -44,13 +44,21 @@ struct Found {
 impl Input {
     /// Reads and checks an experiment's file and its topology.
     ///
-    /// # Errors [`RunError::File`] with all errors of one of the files, or
-    /// [`RunError::Session`] if the experiment wants the loaded topology and nothing is
-    /// loaded.
+    /// # Errors
+    /// [`RunError::File`] with all errors of one of the files, or [`RunError::Session`] if
+    /// the experiment wants the loaded topology and nothing is loaded.
     pub fn read(file: &Path) -> Result<Self, RunError> {
         let read = || input::text_of_any(file, topology::MOST_BYTES);
         let text =
             user::as_caller(read)?.map_err(RunError::system(format!("read {}", file.display())))?;
+        Self::new(file, text)
+    }
+
+    /// Checks the text of an experiment's file, and its topology.
+    ///
+    /// # Errors
+    /// As for [`Input::read`].
+    pub fn new(file: &Path, text: String) -> Result<Self, RunError> {
         let mut outcome = None;
         let parsed = experiment::parse(&text, &file.display().to_string(), &mut |reference| {
             let found = outcome.insert(find(reference));
@@ -88,8 +96,9 @@ impl Input {
 
     /// The schedule, or a host's part of it.
     ///
-    /// # Errors [`RunError::Schedule`], or [`RunError::Session`] if the topology has hosts
-    /// and `host` is `None`.
+    /// # Errors
+    /// [`RunError::Schedule`], or [`RunError::Session`] if the topology has hosts and `host`
+    /// is `None`.
     pub fn schedule(&self, host: Option<&str>) -> Result<Schedule, RunError> {
         let hosts = &self.experiment.topology.hosts;
         let slice = match (host, &hosts[..]) {
