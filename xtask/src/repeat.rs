@@ -68,7 +68,7 @@ pub fn run(object: &Path, times: usize, print: impl Fn(&str)) -> anyhow::Result<
     Ok(tally)
 }
 
-/// Does `work` while so many threads compute.
+/// Does `work` while this number of threads compute.
 fn under_load<T>(threads: usize, work: impl FnOnce() -> T) -> T {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -132,7 +132,7 @@ fn outcome(answer: &Value, text: &str) -> anyhow::Result<Outcome> {
     })
 }
 
-/// A word for a shell.
+/// An argument, quoted for a shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }

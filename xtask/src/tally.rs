@@ -1,4 +1,4 @@
-//! Running a test program and counting what it says.
+//! Runs a test program and counts its results.
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
@@ -8,30 +8,29 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-/// What a test program counted.
+/// The results of a test program.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Tally {
     /// Tests that passed.
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
-    /// Tests that could not run, and said why.
+    /// Tests that could not run, and printed why.
     pub skipped: u32,
-    /// How long it took.
     pub seconds: f64,
-    /// Names of the tests that failed, the one that never ended, other trouble.
+    /// Names of failed and unfinished tests, and other problems.
     pub failures: Vec<String>,
-    /// The reasons of those that could not run.
+    /// The reasons for skipped tests.
     pub skips: Vec<String>,
-    /// The tests that took longest, and how many seconds; where tests run one by one.
+    /// The slowest tests with their seconds, if the tests run one by one.
     pub slowest: Vec<(String, f64)>,
 }
 
-/// How many of the slowest tests are named.
+/// Number of tests in that list.
 const SLOWEST: usize = 5;
 
 impl Tally {
-    /// Runs a test program to its end; each line goes to `print` as it comes.
+    /// Runs a test program; each line goes to `print` immediately.
     pub fn run(mut command: Command, print: impl Fn(&str)) -> anyhow::Result<Self> {
         let start = Instant::now();
         let mut child = command
@@ -51,7 +50,7 @@ impl Tally {
         Ok(tally)
     }
 
-    /// Of something that cannot run, and why.
+    /// The result of something that cannot run.
     pub fn skipped(why: &str, print: impl Fn(&str)) -> Self {
         let line = format!("SKIPPED {why}");
         print(&line);
@@ -62,14 +61,14 @@ impl Tally {
         }
     }
 
-    /// Whether everything that ran passed, and the run came to its end.
+    /// Whether all tests that ran passed, and the run was complete.
     pub fn ok(&self) -> bool {
         self.failed == 0 && self.failures.is_empty()
     }
 
     fn read(lines: impl Read, print: impl Fn(&str)) -> anyhow::Result<Self> {
         let (mut tally, mut running) = (Self::default(), None);
-        // Verdicts of a program that has not come to its summary.
+        // Verdicts before the summary of a program.
         let mut so_far = (0, 0);
         let mut last = Instant::now();
         for line in BufReader::new(lines).split(b'\n') {

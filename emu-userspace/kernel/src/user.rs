@@ -224,8 +224,8 @@ impl Drop for Rights {
 
 /// Sets the groups of this thread alone; the C library would set those of all threads.
 fn thread_groups(groups: &[u32]) -> Result<(), Errno> {
-    // SAFETY: the kernel reads `groups.len()` numbers from the slice, which has that
-    // many and outlives the call.
+    // SAFETY: the kernel reads `groups.len()` numbers from the slice, which has this length
+    // and outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     Errno::result(result).map(drop)
 }

@@ -48,8 +48,8 @@ Examples:
 
 Exit codes: 0 all well, 1 an operation or a check failed, 2 wrong usage or topology.";
 
-/// Kernel-side network emulator: thousands of programs on one machine, each
-/// behind its own access line.
+/// Kernel-side network emulator: thousands of programs on one machine, each behind its own
+/// access link.
 #[derive(Parser)]
 #[command(name = "emu", version, after_help = EXAMPLES)]
 struct Cli {

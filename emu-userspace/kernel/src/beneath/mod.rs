@@ -1,7 +1,7 @@
 //! Files below an open folder that somebody else may change at any moment.
 //!
 //! emu runs as root and works in folders of the person who called it, of the programs
-//! of vnodes, and of other hosts. A path is resolved anew by each system call, so a
+//! of vnodes, and of other hosts. Each system call resolves a path again, so a
 //! symbolic link that appears in it leads root to a file of root. Everything here
 //! starts from a descriptor instead: `openat2` refuses links and ways out of the folder
 //! (Linux 5.6), files are opened without blocking and must be regular, new files are

@@ -60,7 +60,7 @@ pub enum StateError {
     #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
     Damaged {
         path: PathBuf,
-        /// The parser's words.
+        /// The parser's message.
         detail: String,
     },
     /// The network namespace could not be named.

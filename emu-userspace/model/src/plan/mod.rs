@@ -64,7 +64,7 @@ pub enum PlanError {
         /// Vnodes on this host.
         count: usize,
     },
-    /// The hosts cannot be so many.
+    /// The topology cannot have this number of hosts.
     #[error(transparent)]
     Size(#[from] topology::SizeError),
     /// It could not be found out which host this is.
@@ -217,7 +217,7 @@ pub struct Plan {
     /// Local vnodes.
     #[serde(skip)]
     pub vnodes: Vec<PlanVnode>,
-    /// What the events need beside.
+    /// Additional resources for events.
     #[serde(skip)]
     reserve: Headroom,
 }

@@ -31,7 +31,7 @@ pub(super) const GROUP_KEYS: &[&str] = keys_with_impairments!(
 const MOST_NODES: i64 = 16_777_216;
 const DEEPEST: usize = 12;
 
-/// Both pipes of an access line.
+/// Both pipes of an access link.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Line {
     up: Pipe,
