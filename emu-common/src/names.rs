@@ -51,7 +51,7 @@ pub const MAPS: [&str; 11] = [
 pub const PROGS: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
 
 /// Cgroup programs that give the processes of a vnode its address.
-pub const PROGS_IDENTITY: [&str; 7] = [
+pub const PROGS_IDENTITY: [&str; 8] = [
     "emu_bind4",
     "emu_bind6",
     "emu_connect4",
@@ -59,6 +59,7 @@ pub const PROGS_IDENTITY: [&str; 7] = [
     "emu_sendmsg4",
     "emu_sendmsg6",
     "emu_guard",
+    "emu_setsockopt",
 ];
 /// Hash: cgroup identifier to the [`crate::layout::SocketAddress`] of its vnode.
 pub const MAP_IDENTITY: &str = "EMU_IDENTITY";

@@ -6,7 +6,8 @@
 //! bytes of a packet that they change are those of a corruption or an ECN mark.
 //!
 //! `emu_bind4` and its like give the sockets of a vnode's processes its address;
-//! `emu_guard` drops what would leave from another.
+//! `emu_guard` drops what would leave from another; `emu_setsockopt` answers socket options
+//! that assume another network.
 //!
 //! # Minimum kernel version
 //! 5.18, for `bpf_skb_set_tstamp` (kernel commit 8d21ec0e46ed); the cgroup
@@ -31,6 +32,8 @@ mod filter;
 mod identity;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod option;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]

@@ -3,6 +3,7 @@
 mod cgroup_bind;
 mod cgroup_connect;
 mod cgroup_guard;
+mod cgroup_option;
 mod cgroup_sendmsg;
 mod tc_egress;
 mod tc_ifb;

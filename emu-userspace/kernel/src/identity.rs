@@ -59,7 +59,9 @@ fn attach_type(program: &str) -> u32 {
         "emu_connect4" => 10,
         "emu_connect6" => 11,
         "emu_sendmsg4" => 14,
-        _ => 15,
+        "emu_sendmsg6" => 15,
+        // emu_setsockopt.
+        _ => 22,
     }
 }
 
@@ -80,6 +82,7 @@ impl Hooks {
             let loaded = match program {
                 Program::CgroupSockAddr(program) => program.load(),
                 Program::CgroupSkb(program) => program.load(),
+                Program::CgroupSockopt(program) => program.load(),
                 _ => return Err(BpfError::Missing(name)),
             };
             loaded.map_err(|source| bpf::program_error(name, source))?;

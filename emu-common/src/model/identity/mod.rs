@@ -3,7 +3,10 @@
 //! A vnode is a host with one address and with loopback of both families: what
 //! such a host would answer, the hooks answer. Nothing else may be bound, and
 //! nothing else may be the source of a packet.
+mod option;
+
 use crate::layout::SocketAddress;
+pub use option::{ENOPROTOOPT, OptionAction, option};
 
 /// What becomes of a bind, a connect or a datagram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,19 +55,30 @@ pub enum Event {
     Refused = 0,
     /// Packets dropped because their source was not the vnode's address.
     ForeignSource = 1,
+    /// Calls that would have bound a socket to an interface, and had no effect.
+    DeviceIgnored = 2,
+    /// Calls that would have let a UDP socket send several packets as one.
+    SegmentationRefused = 3,
 }
 
 impl Event {
     /// Number of events, the size of the counter array.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 4;
     /// All events in index order.
-    pub const ALL: [Event; Self::COUNT as usize] = [Event::Refused, Event::ForeignSource];
+    pub const ALL: [Event; Self::COUNT as usize] = [
+        Event::Refused,
+        Event::ForeignSource,
+        Event::DeviceIgnored,
+        Event::SegmentationRefused,
+    ];
 
     /// Stable name for tables and JSON.
     pub const fn name(self) -> &'static str {
         match self {
             Event::Refused => "refused",
             Event::ForeignSource => "foreign_source",
+            Event::DeviceIgnored => "device_ignored",
+            Event::SegmentationRefused => "segmentation_refused",
         }
     }
 }

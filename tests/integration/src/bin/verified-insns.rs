@@ -20,6 +20,7 @@ fn load(name: &str, program: &mut Program) -> Result<(), ProgramError> {
         Program::SchedClassifier(p) => p.load(),
         Program::CgroupDevice(p) => p.load(),
         Program::CgroupSkb(p) => p.load(),
+        Program::CgroupSockopt(p) => p.load(),
         Program::CgroupSock(p) => p.load(),
         Program::CgroupSockAddr(p) => p.load(),
         Program::CgroupSockopt(p) => p.load(),

@@ -14,6 +14,7 @@ mod drift;
 mod events;
 mod exec;
 mod exec_languages;
+mod exec_options;
 mod exec_process;
 mod experiments;
 mod fairness;

@@ -1,0 +1,56 @@
+//! The context of a hook of setsockopt(2): the only place that touches it.
+use aya_ebpf::{helpers::bpf_set_retval, programs::SockoptContext};
+
+/// Verdicts of the hook.
+const GOES_ON: i32 = 1;
+const FAILS: i32 = 0;
+/// The call succeeds without the kernel's handler (kernel/bpf/cgroup.c,
+/// `__cgroup_bpf_run_filter_setsockopt`).
+const WITHOUT_HANDLER: i32 = -1;
+/// The kernel's handler gets the program's own value.
+const OWN_VALUE: i32 = 0;
+/// Longest value that the kernel copies for hooks: a page. It fails a call with a longer one
+/// unless a hook says that the handler is to get the program's own value.
+const LONGEST: i32 = 4_096;
+
+/// Level and name of the option.
+#[inline(always)]
+pub fn asked(ctx: &SockoptContext) -> (i32, i32) {
+    // SAFETY: the context is live; both fields are readable by these programs. Volatile, since
+    // the verifier takes each field as one access.
+    unsafe {
+        (
+            (&raw const (*ctx.sockopt).level).read_volatile(),
+            (&raw const (*ctx.sockopt).optname).read_volatile(),
+        )
+    }
+}
+
+/// Lets the kernel handle the call.
+#[inline(always)]
+pub fn apply(ctx: &SockoptContext) -> i32 {
+    // SAFETY: as above; `optlen` is also writable.
+    unsafe {
+        let length = &raw mut (*ctx.sockopt).optlen;
+        if length.read_volatile() > LONGEST {
+            length.write_volatile(OWN_VALUE);
+        }
+    }
+    GOES_ON
+}
+
+/// Lets the call succeed without an effect.
+#[inline(always)]
+pub fn ignore(ctx: &SockoptContext) -> i32 {
+    // SAFETY: as above.
+    unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(WITHOUT_HANDLER) };
+    GOES_ON
+}
+
+/// Lets the call fail with an error number.
+#[inline(always)]
+pub fn refuse(errno: i32) -> i32 {
+    // SAFETY: the helper takes a number and stores it for this run.
+    unsafe { bpf_set_retval(-errno) };
+    FAILS
+}

@@ -1,0 +1,23 @@
+//! `emu_setsockopt`: socket options of vnodes' processes that assume another network.
+use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
+use emu_common::model::identity::{self, ENOPROTOOPT, Event, OptionAction};
+
+use crate::{identity as who, maps, option};
+
+/// setsockopt(2).
+#[cgroup_sockopt(setsockopt)]
+pub fn emu_setsockopt(ctx: SockoptContext) -> i32 {
+    let (level, name) = option::asked(&ctx);
+    match identity::option(level, name) {
+        OptionAction::Apply => option::apply(&ctx),
+        _ if who::of_task().is_none() => option::apply(&ctx),
+        OptionAction::Ignore => {
+            maps::count_event(Event::DeviceIgnored);
+            option::ignore(&ctx)
+        }
+        OptionAction::Refuse => {
+            maps::count_event(Event::SegmentationRefused);
+            option::refuse(ENOPROTOOPT)
+        }
+    }
+}
