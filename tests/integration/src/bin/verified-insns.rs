@@ -23,7 +23,6 @@ fn load(name: &str, program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSockopt(p) => p.load(),
         Program::CgroupSock(p) => p.load(),
         Program::CgroupSockAddr(p) => p.load(),
-        Program::CgroupSockopt(p) => p.load(),
         Program::CgroupSysctl(p) => p.load(),
         Program::SockOps(p) => p.load(),
         Program::Xdp(p) => p.load(),
