@@ -7,6 +7,7 @@ use std::{
 };
 
 use emu_model::{
+    ErrorKind,
     plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
     topology::{self, Topology, TopologyErrors},
 };
@@ -67,6 +68,25 @@ pub enum SessionError {
         "a load was interrupted; `emu unload` undoes its changes, `emu load` does a full reload"
     )]
     Interrupted,
+}
+
+impl SessionError {
+    /// Whether the user's files or the operation failed.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SessionError::Topology(_) | SessionError::Plan(_) => ErrorKind::Usage,
+            SessionError::Apply(_)
+            | SessionError::Undo(_)
+            | SessionError::State(_)
+            | SessionError::Drift(_)
+            | SessionError::Bpf(_)
+            | SessionError::Identity(_)
+            | SessionError::UnknownVnode { .. }
+            | SessionError::Elsewhere { .. }
+            | SessionError::NotLoaded
+            | SessionError::Interrupted => ErrorKind::Operation,
+        }
+    }
 }
 
 /// A topology that is loaded, as another process finds it.
