@@ -294,6 +294,7 @@ impl Session {
     /// # Errors
     /// Why the new plan could not be loaded.
     pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
+        tracing::info!(topology = %file.display(), vnodes = plan.vnodes.len(), "loading");
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
             Comparison::FullReload(because) => Some(because),
@@ -302,6 +303,10 @@ impl Session {
                 Err(error) => Some(format!("the change in place failed ({error})")),
             },
         };
+        tracing::info!(
+            reason = because.as_deref().unwrap_or("nothing is loaded"),
+            "full reload"
+        );
         self.load_full(plan, file, text)?;
         Ok(How::FullReload { because })
     }
@@ -330,6 +335,7 @@ impl Session {
             fq,
         } = change;
         let how = How::in_place(&diff);
+        tracing::info!(?how, "changing in place");
         let settings = diff.added.is_empty() && diff.removed.is_empty();
         // After an interrupted change of vnodes, writing the settings again is not enough.
         self.dir.changing(&self.lock, settings)?;

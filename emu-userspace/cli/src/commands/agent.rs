@@ -125,7 +125,7 @@ impl Agent {
         let config = match self.config() {
             Ok(config) => config,
             Err(error) => {
-                eprintln!("emu: {error}");
+                eprintln!("{error}");
                 return Ok(super::USAGE);
             }
         };

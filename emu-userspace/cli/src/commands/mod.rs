@@ -55,6 +55,10 @@ Exit codes: 0 all well, 1 an operation or a check failed, 2 wrong usage or topol
 #[derive(Parser)]
 #[command(name = "emu", version, after_help = EXAMPLES)]
 struct Cli {
+    /// Log the steps on standard error; -vv also each change of the kernel's state and each
+    /// start and end of a program.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -161,6 +165,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
         }
     };
+    if !matches!(cli.command, Command::Agent(_)) {
+        log(cli.verbose);
+    }
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
         Command::Plan(plan) => plan.run(),
@@ -198,6 +205,21 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Logs on standard error; the agent has options of its own for its log.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(watched() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .init();
 }
 
 /// `emu check`: reads the file once, since it may be a pipe.
