@@ -111,6 +111,7 @@ impl Netlink {
             let mut buffer = Vec::new();
             let mut pending = Vec::with_capacity(BATCH);
             while let Some(request) = requests.next() {
+                tracing::debug!("{}", request.operation);
                 // The kernel answers in order and reports every error, so one acknowledgement
                 // at the end shows that all requests were handled.
                 let last = pending.len() + 1 == BATCH || requests.peek().is_none();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use emu_model::{
+    ErrorKind,
     plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
     topology::{self, Topology, TopologyErrors},
 };
@@ -67,6 +68,25 @@ pub enum SessionError {
         "a load was interrupted; `emu unload` undoes its changes, `emu load` does a full reload"
     )]
     Interrupted,
+}
+
+impl SessionError {
+    /// Whether the user's files or the operation failed.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            SessionError::Topology(_) | SessionError::Plan(_) => ErrorKind::Usage,
+            SessionError::Apply(_)
+            | SessionError::Undo(_)
+            | SessionError::State(_)
+            | SessionError::Drift(_)
+            | SessionError::Bpf(_)
+            | SessionError::Identity(_)
+            | SessionError::UnknownVnode { .. }
+            | SessionError::Elsewhere { .. }
+            | SessionError::NotLoaded
+            | SessionError::Interrupted => ErrorKind::Operation,
+        }
+    }
 }
 
 /// A topology that is loaded, as another process finds it.
@@ -274,6 +294,7 @@ impl Session {
     /// # Errors
     /// Why the new plan could not be loaded.
     pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
+        tracing::info!(topology = %file.display(), vnodes = plan.vnodes.len(), "loading");
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
             Comparison::FullReload(because) => Some(because),
@@ -282,6 +303,10 @@ impl Session {
                 Err(error) => Some(format!("the change in place failed ({error})")),
             },
         };
+        tracing::info!(
+            reason = because.as_deref().unwrap_or("nothing is loaded"),
+            "full reload"
+        );
         self.load_full(plan, file, text)?;
         Ok(How::FullReload { because })
     }
@@ -310,6 +335,7 @@ impl Session {
             fq,
         } = change;
         let how = How::in_place(&diff);
+        tracing::info!(?how, "changing in place");
         let settings = diff.added.is_empty() && diff.removed.is_empty();
         // After an interrupted change of vnodes, writing the settings again is not enough.
         self.dir.changing(&self.lock, settings)?;

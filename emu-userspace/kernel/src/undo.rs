@@ -2,9 +2,10 @@
 //!
 //! Each step tolerates that its change was never made, or was already undone: the process may
 //! have been killed at any point of a load or of an unload.
-use std::{collections::BTreeSet, fs, io};
+use std::{collections::BTreeSet, fs, io, net::IpAddr};
 
 use emu_model::plan;
+use ipnet::IpNet;
 use netlink_packet_route::tc::TcHandle;
 
 use super::{
@@ -132,6 +133,7 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
     Ok(journal.len())
 }
 
+/// The inverse of each step; a new step does not compile without one.
 fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
     match step {
         Undo::DeleteLink { name } => text(netlink.request(link::delete(name))),
@@ -147,16 +149,65 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
         Undo::Sysctl { path, before } => {
             fs::write(path, before).map_err(|e| format!("restore {}: {e}", path.display()))
         }
-        Undo::Mtu { interface, .. }
-        | Undo::GsoMaxSegments { interface, .. }
-        | Undo::LinkDown { interface }
-        | Undo::RootQdisc { interface, .. }
-        | Undo::Clsact { interface }
-        | Undo::Filter { interface, .. }
-        | Undo::Features { interface, .. }
-        | Undo::Aliases { interface, .. }
-        | Undo::Routes { interface, .. } => on_interface(netlink, step, interface),
-        Undo::LocalRoutes { .. } => on_interface(netlink, step, "lo"),
+        Undo::Mtu {
+            interface,
+            mtu_bytes,
+        } => on_interface(netlink, interface, |netlink, index| {
+            text(netlink.request(link::set_mtu(index, interface, *mtu_bytes)))
+        }),
+        Undo::GsoMaxSegments {
+            interface,
+            segments,
+        } => on_interface(netlink, interface, |netlink, index| {
+            text(netlink.request(link::set_gso_max_segments(index, interface, *segments)))
+        }),
+        Undo::LinkDown { interface } => on_interface(netlink, interface, |netlink, index| {
+            text(netlink.request(link::set_up(index, interface, false)))
+        }),
+        Undo::RootQdisc { interface, recipe } => {
+            on_interface(netlink, interface, |netlink, index| {
+                root_qdisc(netlink, index, interface, recipe.as_deref())
+            })
+        }
+        Undo::Clsact { interface } => on_interface(netlink, interface, |netlink, index| {
+            // Emu's filters are gone by now; others may have been added meanwhile. Without a
+            // clsact the listing fails, and there is nothing to delete.
+            if tc::has_filters(netlink, index).unwrap_or(false) {
+                return Ok(());
+            }
+            text(netlink.request(tc::delete_clsact(index, interface)))
+        }),
+        Undo::Filter { interface, hook } => on_interface(netlink, interface, |netlink, index| {
+            text(netlink.request(tc::delete_filter(index, interface, *hook)))
+        }),
+        Undo::Features {
+            interface,
+            features,
+        } => on_interface(netlink, interface, |_, _| {
+            offload::set(interface, features)
+                .map_err(|e| format!("restore the offloads of {interface}: {e}"))
+        }),
+        Undo::Aliases {
+            interface,
+            runs,
+            keep,
+        } => on_interface(netlink, interface, |netlink, index| {
+            let keep: BTreeSet<_> = keep.iter().collect();
+            let addresses = runs.iter().flat_map(|run| plan::addresses(*run));
+            let requests = addresses
+                .filter(|address| !keep.contains(address))
+                .map(|address| addr::delete_alias(index, interface, address));
+            text(netlink.batch(requests.collect()))
+        }),
+        Undo::LocalRoutes { prefixes } => on_interface(netlink, "lo", |netlink, index| {
+            let delete = |prefix: &IpNet| addr::delete_local_route(index, *prefix);
+            text(netlink.batch(prefixes.iter().map(delete).collect()))
+        }),
+        Undo::Routes { interface, routes } => on_interface(netlink, interface, |netlink, index| {
+            let delete =
+                |(prefix, gateway): &(IpNet, IpAddr)| addr::delete_route(index, *prefix, *gateway);
+            text(netlink.batch(routes.iter().map(delete).collect()))
+        }),
     }
 }
 
@@ -164,59 +215,15 @@ fn text(result: Result<(), NetlinkError>) -> Result<(), String> {
     result.map_err(|e| e.to_string())
 }
 
-/// Undoes a step on an interface; does nothing if the interface is gone.
-fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(), String> {
-    let found = link::link(netlink, interface).map_err(|e| e.to_string())?;
-    let Some(link) = found else { return Ok(()) };
-    let (index, name) = (link.index, link.name.as_str());
-    match step {
-        Undo::Mtu { mtu_bytes, .. } => {
-            text(netlink.request(link::set_mtu(index, name, *mtu_bytes)))
-        }
-        Undo::GsoMaxSegments { segments, .. } => {
-            text(netlink.request(link::set_gso_max_segments(index, name, *segments)))
-        }
-        Undo::LinkDown { .. } => text(netlink.request(link::set_up(index, name, false))),
-        Undo::RootQdisc { recipe, .. } => root_qdisc(netlink, index, name, recipe.as_deref()),
-        Undo::Clsact { .. } => {
-            // Emu's filters are gone by now; others may have been added meanwhile. Without a
-            // clsact the listing fails, and there is nothing to delete.
-            if tc::has_filters(netlink, index).unwrap_or(false) {
-                return Ok(());
-            }
-            text(netlink.request(tc::delete_clsact(index, name)))
-        }
-        Undo::Filter { hook, .. } => text(netlink.request(tc::delete_filter(index, name, *hook))),
-        Undo::Features { features, .. } => {
-            offload::set(name, features).map_err(|e| format!("restore the offloads of {name}: {e}"))
-        }
-        Undo::Aliases { runs, keep, .. } => {
-            let keep: BTreeSet<_> = keep.iter().collect();
-            let requests = runs
-                .iter()
-                .flat_map(|run| plan::addresses(*run))
-                .filter(|address| !keep.contains(address))
-                .map(|address| addr::delete_alias(index, name, address))
-                .collect();
-            text(netlink.batch(requests))
-        }
-        Undo::LocalRoutes { prefixes } => {
-            let requests = prefixes
-                .iter()
-                .map(|prefix| addr::delete_local_route(index, *prefix))
-                .collect();
-            text(netlink.batch(requests))
-        }
-        Undo::Routes { routes, .. } => {
-            let requests = routes
-                .iter()
-                .map(|(prefix, gateway)| addr::delete_route(index, *prefix, *gateway))
-                .collect();
-            text(netlink.batch(requests))
-        }
-        Undo::DeleteLink { .. } | Undo::Pins { .. } | Undo::Sysctl { .. } | Undo::Cgroup { .. } => {
-            Ok(())
-        }
+/// Undoes a change of an interface, by its index; does nothing if the interface is gone.
+fn on_interface(
+    netlink: &mut Netlink,
+    interface: &str,
+    work: impl FnOnce(&mut Netlink, u32) -> Result<(), String>,
+) -> Result<(), String> {
+    match link::link(netlink, interface).map_err(|e| e.to_string())? {
+        Some(link) => work(netlink, link.index),
+        None => Ok(()),
     }
 }
 

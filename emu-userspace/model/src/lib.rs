@@ -17,6 +17,9 @@ pub mod experiment;
 pub mod fairness;
 pub mod host_selector;
 pub mod input;
+mod kind;
 pub mod placement_report;
 pub mod plan;
 pub mod topology;
+
+pub use kind::ErrorKind;

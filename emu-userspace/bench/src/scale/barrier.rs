@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emu_kernel::beneath::Folder;
+
 use crate::BenchError;
 
 /// Timeout for the other hosts to start and to load.
@@ -82,12 +84,11 @@ impl Barrier {
 
     /// Publishes that this host has reached a step.
     pub fn publish(&self, what: &str, text: &str) -> Result<(), BenchError> {
-        let path = self.folder.join(file(what, self.rank));
-        // Renamed into place, because a waiting host reads the file as soon as it appears.
-        let new = path.with_extension("new");
-        fs::write(&new, text)
-            .and_then(|()| fs::rename(&new, &path))
-            .map_err(BenchError::system("tell the other hosts"))
+        // Atomically, because a waiting host reads the file as soon as it appears.
+        Folder::open(&self.folder)
+            .and_then(|folder| folder.replace(file(what, self.rank), text.as_bytes()))
+            .map(drop)
+            .map_err(BenchError::system("publish the step"))
     }
 
     /// Waits until the first host has reached a step.

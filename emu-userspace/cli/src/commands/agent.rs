@@ -7,12 +7,12 @@ use std::{
 };
 
 use crate::agent::{self, Config, OnExit, StartAt};
-use anyhow::anyhow;
 use clap::{Args, ValueEnum};
 use emu_model::topology;
 use tracing::Level;
 
 use super::{OK, Outcome, host_args::HostArgs};
+use crate::commands::error::{CommandError, failure};
 
 /// Arguments of `emu agent`.
 #[derive(Args)]
@@ -77,11 +77,11 @@ enum LogFormat {
 }
 
 /// Parses a time of the command line.
-fn time(option: &str, text: &str) -> anyhow::Result<Duration> {
-    topology::time(text).map_err(|e| anyhow!("{option}: {}; expected {}", e.message, e.expected))
+fn time(option: &str, text: &str) -> Result<Duration, CommandError> {
+    topology::time(text).map_err(|e| failure!("{option}: {}; expected {}", e.message, e.expected))
 }
 
-fn start_at(text: &str) -> anyhow::Result<StartAt> {
+fn start_at(text: &str) -> Result<StartAt, CommandError> {
     if text == "now" {
         return Ok(StartAt::FirstLoad);
     }
@@ -91,7 +91,7 @@ fn start_at(text: &str) -> anyhow::Result<StartAt> {
         .and_then(|s| UNIX_EPOCH.checked_add(s))
         .or_else(|| humantime::parse_rfc3339_weak(text).ok());
     time.map(StartAt::At).ok_or_else(|| {
-        anyhow!(
+        failure!(
             "--start-at: `{text}` is not a time; expected 2026-11-21T12:00:00Z, @1795262400 \
              (seconds since 1970) or now"
         )
@@ -99,7 +99,7 @@ fn start_at(text: &str) -> anyhow::Result<StartAt> {
 }
 
 impl Agent {
-    fn config(&self) -> anyhow::Result<Config> {
+    fn config(&self) -> Result<Config, CommandError> {
         let interval = time("--interval", &self.interval)?;
         Ok(Config {
             file: self.file.clone(),
@@ -125,7 +125,7 @@ impl Agent {
         let config = match self.config() {
             Ok(config) => config,
             Err(error) => {
-                eprintln!("emu: {error}");
+                eprintln!("{error}");
                 return Ok(super::USAGE);
             }
         };

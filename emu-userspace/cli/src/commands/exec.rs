@@ -14,7 +14,7 @@ use emu_kernel::{
     user::{self, Person},
 };
 
-use super::error_text;
+use crate::commands::error::{CommandError, failure};
 
 /// Exit codes for failures of emu itself, as in other commands that start commands.
 const OWN_FAILURE: u8 = 125;
@@ -55,10 +55,10 @@ pub(super) struct Exec {
 /// Why a program could not be started.
 struct Failure {
     code: u8,
-    error: anyhow::Error,
+    error: CommandError,
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
+impl<E: Into<CommandError>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
             code: OWN_FAILURE,
@@ -70,16 +70,16 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 impl Exec {
     pub(super) fn run(self) -> ExitCode {
         let Err(failure) = self.replace_this_process();
-        eprintln!("{}", error_text(&failure.error));
+        eprintln!("{}", failure.error);
         ExitCode::from(failure.code)
     }
 
     fn replace_this_process(self) -> Result<Infallible, Failure> {
         if !user::is_root() {
-            return Err(anyhow::anyhow!("exec needs root: sudo emu exec …").into());
+            return Err(failure!("exec needs root: sudo emu exec …").into());
         }
         if self.tty && !io::stdin().is_terminal() {
-            return Err(anyhow::anyhow!("-t needs a terminal as standard input").into());
+            return Err(failure!("-t needs a terminal as standard input").into());
         }
         let person = match &self.user {
             Some(name) => Some(user::named(name)?),
@@ -90,7 +90,7 @@ impl Exec {
             Some(program) => program,
             None if self.interactive || self.tty => shell(person.as_ref()).into(),
             None => {
-                return Err(anyhow::anyhow!("no program to run; -it runs your shell").into());
+                return Err(failure!("no program to run; -it runs your shell").into());
             }
         };
         let loaded = Loaded::find()?;
@@ -109,7 +109,7 @@ impl Exec {
             io::ErrorKind::NotFound => NOT_FOUND,
             _ => NOT_EXECUTABLE,
         };
-        let error = anyhow::anyhow!("run {}: {error}", program.display());
+        let error = failure!("run {}: {error}", program.display());
         Err(Failure { code, error })
     }
 }

@@ -7,6 +7,8 @@ use emu_model::{
     topology::Topology,
 };
 
+use crate::commands::error::{CommandError, failure};
+
 /// The arguments.
 #[derive(Args, Clone)]
 pub(super) struct HostArgs {
@@ -25,9 +27,9 @@ pub(super) struct HostArgs {
 
 impl HostArgs {
     /// The selector; a number of hosts alone does not select one.
-    pub(super) fn which(&self) -> Result<HostSelector, anyhow::Error> {
+    pub(super) fn which(&self) -> Result<HostSelector, CommandError> {
         if let (Some(_), None) = (self.size, self.rank) {
-            anyhow::bail!("--size needs --rank");
+            return Err(failure!("--size needs --rank"));
         }
         Ok(self.said())
     }

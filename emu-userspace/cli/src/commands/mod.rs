@@ -4,6 +4,7 @@ mod agent;
 #[cfg(feature = "bench")]
 mod bench;
 mod doctor;
+mod error;
 mod exec;
 mod host_args;
 mod load;
@@ -23,10 +24,11 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
-use emu_kernel::{session::SessionError, user};
-use emu_model::topology::{self, TopologyErrors};
-use emu_runner::run::RunError;
+use emu_kernel::user;
+use emu_model::topology;
 use serde::Serialize;
+
+use error::CommandError;
 
 /// Success.
 const OK: u8 = 0;
@@ -53,6 +55,10 @@ Exit codes: 0 all well, 1 an operation or a check failed, 2 wrong usage or topol
 #[derive(Parser)]
 #[command(name = "emu", version, after_help = EXAMPLES)]
 struct Cli {
+    /// Log the steps on standard error; -vv also each change of the kernel's state and each
+    /// start and end of a program.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -147,7 +153,7 @@ enum Form {
 }
 
 /// Result of a command: an exit code, or an error to print.
-type Outcome = anyhow::Result<u8>;
+type Outcome = Result<u8, CommandError>;
 
 /// Runs the command that the arguments of this process ask for, and returns its exit code.
 pub fn main() -> ExitCode {
@@ -159,6 +165,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
         }
     };
+    if !matches!(cli.command, Command::Agent(_)) {
+        log(cli.verbose);
+    }
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
         Command::Plan(plan) => plan.run(),
@@ -192,10 +201,25 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("{}", error_text(&error));
-            ExitCode::from(exit_code(&error))
+            eprintln!("{error}");
+            ExitCode::from(error.exit_code())
         }
     }
+}
+
+/// Logs on standard error; the agent has options of its own for its log.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => return,
+        1 => tracing::Level::INFO,
+        _ => tracing::Level::DEBUG,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(watched() && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .init();
 }
 
 /// `emu check`: reads the file once, since it may be a pipe.
@@ -212,59 +236,6 @@ fn check(file: &Path, as_json: bool) -> Outcome {
         run::check(file, text, as_json)
     } else {
         load::check(file, text, as_json)
-    }
-}
-
-/// Topology errors are printed as they are; others get a prefix.
-fn error_text(error: &anyhow::Error) -> String {
-    match topology_errors(error) {
-        Some(errors) => errors.to_string(),
-        // The outer errors contain the text of their sources, so only the first is printed.
-        None => format!("emu: {error}"),
-    }
-}
-
-fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
-    if let Some(errors) = error.downcast_ref::<TopologyErrors>() {
-        return Some(errors);
-    }
-    if let Some(SessionError::Topology(errors)) = error.downcast_ref::<SessionError>() {
-        return Some(errors);
-    }
-    match error.downcast_ref::<RunError>() {
-        Some(RunError::File(errors) | RunError::Session(SessionError::Topology(errors))) => {
-            Some(errors)
-        }
-        _ => None,
-    }
-}
-
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let plan = error.downcast_ref::<emu_model::plan::PlanError>().is_some();
-    // An error in a file that the topology names is a usage error, too.
-    let beside = error
-        .downcast_ref::<emu_model::plan::TableError>()
-        .is_some()
-        || error
-            .downcast_ref::<emu_kernel::live::TraceError>()
-            .is_some();
-    let session = matches!(
-        error.downcast_ref::<SessionError>(),
-        Some(SessionError::Plan(_))
-    );
-    let run = matches!(
-        error.downcast_ref::<RunError>(),
-        Some(
-            RunError::Schedule(_)
-                | RunError::NoSeed(_)
-                | RunError::Session(SessionError::Plan(_))
-                | RunError::Exists(_)
-        )
-    );
-    if run || plan || session || beside || topology_errors(error).is_some() {
-        USAGE
-    } else {
-        FAILED
     }
 }
 

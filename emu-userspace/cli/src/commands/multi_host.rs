@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use emu_kernel::{beneath::Folder, machine};
 use emu_runner::{
@@ -15,6 +14,7 @@ use emu_runner::{
 };
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
+use crate::commands::error::{CommandError, failure};
 
 /// What happens if a host is lost during the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -53,7 +53,7 @@ pub(super) struct MultiHostArgs {
 impl MultiHostArgs {
     /// This host among the hosts of the run, if there are several: by --rank, or by srun
     /// unless the user starts the run in another way (`alone`).
-    pub(super) fn host_group(&self, alone: bool) -> anyhow::Result<Option<HostGroup>> {
+    pub(super) fn host_group(&self, alone: bool) -> Result<Option<HostGroup>, CommandError> {
         let by_srun = || {
             // A batch script also has a node number, but only srun starts steps.
             env::var_os("SLURM_STEP_NUM_NODES")?;
@@ -66,9 +66,9 @@ impl MultiHostArgs {
             return Ok(None);
         };
         if self.rank.is_none() && env::var("SLURM_LOCALID").is_ok_and(|id| id != "0") {
-            bail!(
+            return Err(failure!(
                 "several tasks on one node, but emu needs one task per node: srun --ntasks-per-node=1 emu run …"
-            );
+            ));
         }
         Ok(Some(HostGroup {
             rank,
@@ -117,7 +117,7 @@ impl Results {
     pub(super) fn run(self) -> Outcome {
         let Results::Merge { folders, out, json } = self;
         let open = |path: &PathBuf| {
-            Folder::open(path).map_err(|e| anyhow!("open {}: {e}", path.display()))
+            Folder::open(path).map_err(|e| failure!("open {}: {e}", path.display()))
         };
         let (mut parts, mut statuses) = (Vec::new(), Vec::new());
         let mut shared = None;
@@ -136,11 +136,15 @@ impl Results {
         let (to, take) = match (&out, shared) {
             (Some(out), _) => {
                 let made = Folder::make(out);
-                let made = made.map_err(|e| anyhow!("make {}: {e}", out.display()));
+                let made = made.map_err(|e| failure!("make {}: {e}", out.display()));
                 (made?.0, false)
             }
             (None, Some(shared)) => (shared, true),
-            (None, None) => bail!("name the folder of the merged results with --out DIR"),
+            (None, None) => {
+                return Err(failure!(
+                    "name the folder of the merged results with --out DIR"
+                ));
+            }
         };
         let merged = results::merge(&parts, &statuses, &to, take)?;
         show(&merged, json)?;

@@ -1,7 +1,6 @@
 //! `emu plan`.
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::{machine, user};
 use emu_model::{
@@ -12,6 +11,7 @@ use emu_model::{
 use serde_json::json;
 
 use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table};
+use crate::commands::error::failure;
 
 /// Largest number of hosts with a warning each.
 const MOST_WARNINGS: usize = 3;
@@ -66,7 +66,7 @@ impl PlanArgs {
             }
         };
         if topology.hosts.is_empty() {
-            return Err(anyhow!(
+            return Err(failure!(
                 "{} has no `hosts`: one machine carries all {} vnodes",
                 self.file.display(),
                 topology.vnode_total()

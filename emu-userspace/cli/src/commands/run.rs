@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::{clock::Stopwatch, user};
 use emu_model::experiment::{Clock, Schedule, Slice};
@@ -21,6 +20,7 @@ use super::{
     multi_host::{self, MultiHostArgs},
     print, print_json, table,
 };
+use crate::commands::error::failure;
 
 /// Time between two lines of progress without a terminal.
 const LINE: Duration = Duration::from_secs(10);
@@ -150,7 +150,7 @@ impl Run {
             };
         }
         if !user::is_root() {
-            return Err(anyhow!("run needs root: sudo emu run …"));
+            return Err(failure!("run needs root: sudo emu run …"));
         }
         let person = match &self.user {
             Some(name) => Some(user::named(name)?),
@@ -162,7 +162,7 @@ impl Run {
             (Some(out), _) => out,
             (None, None) => folder(&input.experiment.name),
             (None, Some(_)) => multi_host::folder_of_step(&input.experiment.name)
-                .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
+                .ok_or_else(|| failure!("several hosts need --out DIR, a folder that all share"))?,
         };
         let hosts = input.experiment.topology.hosts.len();
         if group.is_none() && hosts > 1 && !input.has_seed {

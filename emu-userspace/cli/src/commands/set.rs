@@ -1,11 +1,11 @@
 //! `emu set`, `partition`, `heal`, `down` and `up`.
-use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::live::{Changed, Live};
 use emu_model::topology::{AccessLinkChange, PipeChange, Target};
 use serde_json::json;
 
 use super::{Outcome, print, print_json};
+use crate::commands::error::{CommandError, failure};
 
 /// Arguments of `emu set`.
 #[derive(Args)]
@@ -65,8 +65,8 @@ pub(super) struct Vnodes {
     json: bool,
 }
 
-fn target(live: &Live, text: &str) -> anyhow::Result<Target> {
-    Target::parse(text, live.topology()).map_err(|e| anyhow!(e))
+fn target(live: &Live, text: &str) -> Result<Target, CommandError> {
+    Target::parse(text, live.topology()).map_err(|e| failure!("{e}"))
 }
 
 fn report(changed: Changed, what: &str, as_json: bool) -> Outcome {
@@ -85,14 +85,15 @@ impl Set {
         let target = target(&live, &self.target)?;
         let changed = match target {
             Target::Pair(a, b) => {
-                let change = PipeChange::from_args(&self.changes).map_err(|e| anyhow!(e))?;
+                let change = PipeChange::from_args(&self.changes).map_err(|e| failure!("{e}"))?;
                 live.set_pair((a, b), self.one_way, &change)?
             }
             _ if self.one_way => {
-                return Err(anyhow!("--one-way is for two groups, as in A:B"));
+                return Err(failure!("--one-way is for two groups, as in A:B"));
             }
             target => {
-                let change = AccessLinkChange::from_args(&self.changes).map_err(|e| anyhow!(e))?;
+                let change =
+                    AccessLinkChange::from_args(&self.changes).map_err(|e| failure!("{e}"))?;
                 live.set_line(target, &change)?
             }
         };
@@ -105,7 +106,7 @@ impl Pair {
         let mut live = Live::open()?;
         let group = |text: &str| match target(&live, text)? {
             Target::Group(group) => Ok(group),
-            _ => Err(anyhow!("`{text}` is not a group")),
+            _ => Err(failure!("`{text}` is not a group")),
         };
         let (a, b) = (group(&self.a)?, group(&self.b)?);
         let changed = live.set_cut(a, b, cut)?;

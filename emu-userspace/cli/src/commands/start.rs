@@ -7,13 +7,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::live::{Clock, EventResult, Live};
 use emu_model::topology;
 use serde_json::json;
 
 use super::{FAILED, OK, Outcome, print};
+use crate::commands::error::failure;
 
 /// Arguments of `emu start`.
 #[derive(Args)]
@@ -37,11 +37,11 @@ pub(super) struct Start {
 impl Start {
     pub(super) fn run(self) -> Outcome {
         let from = topology::time(&self.from)
-            .map_err(|e| anyhow!("--from: {}; expected {}", e.message, e.expected))?;
+            .map_err(|e| failure!("--from: {}; expected {}", e.message, e.expected))?;
         let live = Live::open()?;
         let topology = live.topology().clone();
         if topology.events.is_empty() && topology.traces.is_empty() {
-            return Err(anyhow!(
+            return Err(failure!(
                 "{} has no `events` and no `traces`",
                 live.loaded().state.topology.display()
             ));

@@ -17,6 +17,7 @@ use emu_model::plan::PlanGroup;
 use serde_json::{Value, json};
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
+use crate::commands::error::failure;
 
 /// Arguments of `emu status`.
 #[derive(Args)]
@@ -48,7 +49,7 @@ impl Status {
                 let group = loaded.topology.group_named(what);
                 let group = group.ok_or_else(|| {
                     let names: Vec<_> = loaded.plan.groups.iter().map(|g| &*g.name).collect();
-                    anyhow::anyhow!("no vnode or group {what:?}; groups: {}", names.join(", "))
+                    failure!("no vnode or group {what:?}; groups: {}", names.join(", "))
                 })?;
                 members(&loaded, &maps, group, self.json)
             }
@@ -246,7 +247,7 @@ fn vnode(loaded: &Loaded, maps: &Maps, address: IpAddr, as_json: bool) -> Outcom
         .vnodes
         .iter()
         .position(|v| v.address == address)
-        .ok_or_else(|| anyhow::anyhow!("{address} is not a vnode of this host"))?;
+        .ok_or_else(|| failure!("{address} is not a vnode of this host"))?;
     let group = &loaded.plan.groups[loaded.plan.vnodes[index].group].name;
     let pipes = [Direction::Up, Direction::Down].map(|d| pipe(loaded, maps, index, d));
     if as_json {

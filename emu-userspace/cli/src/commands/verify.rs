@@ -8,6 +8,7 @@ use emu_model::{plan::Plan, topology::Topology};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{FAILED, OK, Outcome, print, print_json, table, watched};
+use crate::commands::error::failure;
 
 /// Arguments of `emu verify`.
 #[derive(Args)]
@@ -77,7 +78,7 @@ pub(super) fn measure(
         bar.set_position(done as u64);
     });
     bar.finish_and_clear();
-    let report = report.map_err(|e| anyhow::anyhow!("measure: {e}"))?;
+    let report = report.map_err(|e| failure!("measure: {e}"))?;
     if as_json {
         print_json(&report)?;
     } else {

@@ -302,14 +302,29 @@ impl Folder {
         Ok(file)
     }
 
-    /// Replaces a file as a whole, so that no reader sees half of it.
+    /// Replaces a file atomically: a reader sees the old content or the new one, also after
+    /// a crash of the machine.
     pub fn replace(&self, below: impl AsRef<Path>, bytes: &[u8]) -> io::Result<File> {
-        let (folder, name) = self.parent(below.as_ref())?;
+        self.put(below.as_ref(), |file| write_synced(file, bytes))
+    }
+
+    /// Replaces a file that is soon replaced again, without waiting for the disk: a reader
+    /// sees the old content or the new one.
+    pub fn replace_unsynced(&self, below: impl AsRef<Path>, bytes: &[u8]) -> io::Result<File> {
+        self.put(below.as_ref(), |file| file.write_all(bytes))
+    }
+
+    fn put(
+        &self,
+        below: &Path,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> io::Result<File> {
+        let (folder, name) = self.parent(below)?;
         let mut new = OsString::from(".");
         new.push(name);
         new.push(".new");
         let mut file = folder.create(&new)?;
-        file.write_all(bytes)?;
+        write(&mut file)?;
         renameat(&folder.fd, new.as_os_str(), &folder.fd, name)?;
         Ok(file)
     }
@@ -439,6 +454,13 @@ impl AsFd for Folder {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Writes a file that is about to replace another one: its content must be on the disk before
+/// its name is.
+pub(crate) fn write_synced(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// A file, if it is regular.

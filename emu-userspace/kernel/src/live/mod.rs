@@ -283,6 +283,8 @@ impl Live {
         if resize {
             self.grow_fq(session, stores)?;
         }
+        let (pipes, links) = (stores.pipes.len(), stores.links.len());
+        tracing::info!(pipes, links, resize, "writing settings to the maps");
         self.maps
             .store(&stores.stages, &stores.pipes, &stores.links);
         Ok(Changed {

@@ -90,6 +90,7 @@ impl StateDir {
     /// # Errors
     /// [`StateError::File`]; the change must then not be made.
     pub fn record(&self, _lock: &WriterLock, undo: &Undo) -> Result<(), StateError> {
+        tracing::debug!(?undo, "journal");
         self.make()?;
         let path = self.path.join(JOURNAL);
         let mut line = serde_json::to_vec(undo).map_err(|e| StateError::Damaged {

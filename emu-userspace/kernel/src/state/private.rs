@@ -2,7 +2,7 @@
 //! folders.
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
-    io::{self, Write},
+    io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
@@ -10,6 +10,7 @@ use std::{
 use nix::unistd::geteuid;
 
 use super::{ROOT, StateError, file_error};
+use crate::beneath::write_synced;
 
 /// Permissions of folders of the state.
 const FOLDER_MODE: u32 = 0o700;
@@ -69,10 +70,11 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     options.write(true).create_new(true).mode(FILE_MODE);
     let mut file = options.open(path)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    file.write_all(bytes)
+    write_synced(&mut file, bytes)
 }
 
-/// Replaces a file atomically.
+/// Replaces a file atomically: a reader sees the old content or the new one, also after a crash
+/// of the machine.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

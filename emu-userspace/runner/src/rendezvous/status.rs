@@ -102,7 +102,7 @@ impl HostStatus {
 
     /// Replaces the file as a whole, so that no reader sees half of it.
     pub(super) fn publish(&self, status_folder: &Folder) -> io::Result<()> {
-        status_folder.replace(Self::file(self.rank), &self.bytes()?)?;
+        status_folder.replace_unsynced(Self::file(self.rank), &self.bytes()?)?;
         Ok(())
     }
 

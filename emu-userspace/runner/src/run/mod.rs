@@ -38,6 +38,7 @@ use emu_kernel::{
     user::{self, Person, UserError},
 };
 use emu_model::{
+    ErrorKind,
     experiment::{Clock, Schedule, ScheduleError},
     topology::TopologyErrors,
 };
@@ -139,6 +140,33 @@ pub enum RunError {
 }
 
 impl RunError {
+    /// Whether the user's files and options or the operation failed.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            RunError::File(_)
+            | RunError::Schedule(_)
+            | RunError::NoSeed(_)
+            | RunError::Exists(_) => ErrorKind::Usage,
+            RunError::Session(error) => error.kind(),
+            RunError::Identity(_)
+            | RunError::Cgroup(_)
+            | RunError::Live(_)
+            | RunError::System { .. }
+            | RunError::User(_)
+            | RunError::OtherLoaded { .. }
+            | RunError::NotLoaded(_)
+            | RunError::NoProgram { .. }
+            | RunError::NoController(_)
+            | RunError::Rendezvous(_)
+            | RunError::Merge(_)
+            | RunError::Netlink(_)
+            | RunError::NoInterface { .. }
+            | RunError::WhichInterface { .. }
+            | RunError::Clock { .. }
+            | RunError::TooLate(_) => ErrorKind::Operation,
+        }
+    }
+
     fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         |source| RunError::System { what, source }

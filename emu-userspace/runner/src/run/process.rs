@@ -96,6 +96,12 @@ impl Supervisor<'_> {
         let begin = Instant::now();
         match self.spawn(id)? {
             Ok(spawned) => {
+                tracing::debug!(
+                    program = process.program,
+                    vnode = process.name,
+                    pid = spawned.pid,
+                    "started"
+                );
                 let state = &mut self.states[id];
                 state.running = Some(Running {
                     pid: spawned.pid,
@@ -280,6 +286,12 @@ impl Supervisor<'_> {
             }
         }
         let cause = running.cause.unwrap_or(Cause::Exited);
+        tracing::debug!(
+            program = process.program,
+            vnode = process.name,
+            ?cause,
+            "ended"
+        );
         let (exit_code, signal) = record::status(ended.as_ref());
         let session = state.starts;
         let now = Instant::now();

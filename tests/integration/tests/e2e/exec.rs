@@ -316,7 +316,10 @@ fn namespaces_do_not_mix() {
         assert_eq!(run(&inside(&ask)).trim(), "10.1.0.7");
         let wrong = command::try_run(&inside("exec 10.1.0.100 -- true"));
         let text = String::from_utf8_lossy(&wrong.stderr).into_owned();
-        assert!(text.contains("no vnode of this host but of h2"), "{text}");
+        assert!(
+            text.contains("not a vnode of this host but of h2"),
+            "{text}"
+        );
         run(&inside("unload"));
         hosts[1].enter(|| emu("unload --kill"));
     });

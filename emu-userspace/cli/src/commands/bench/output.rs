@@ -9,6 +9,8 @@ use serde_json::json;
 
 use crate::commands::{FAILED, OK, Outcome, print, print_json, table, watched};
 
+use crate::commands::error::CommandError;
+
 /// Options for the size of a measurement.
 #[derive(Args)]
 pub(super) struct Effort {
@@ -68,7 +70,7 @@ impl Output {
     }
 
     /// Writes the files if `--out` is given.
-    pub fn write<T: Serialize>(&self, report: &Report, data: &T) -> anyhow::Result<()> {
+    pub fn write<T: Serialize>(&self, report: &Report, data: &T) -> Result<(), CommandError> {
         if let Some(folder) = &self.out {
             let files = report.write(folder, data)?;
             if let Some(page) = files.first() {

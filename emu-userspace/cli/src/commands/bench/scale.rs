@@ -13,6 +13,8 @@ use serde_json::json;
 
 use crate::commands::{FAILED, OK, Outcome, print, print_json};
 
+use crate::commands::error::{CommandError, failure};
+
 /// Arguments of `emu bench scale`.
 #[derive(Args)]
 #[command(after_help = "\
@@ -132,15 +134,16 @@ impl Scale {
     }
 
     /// The position of this host among several, if there are several.
-    fn place(&self) -> anyhow::Result<Option<Place>> {
+    fn place(&self) -> Result<Option<Place>, CommandError> {
         let Some((rank, size)) = self.rank.zip(self.size.map(usize::from)) else {
             return Ok(None);
         };
-        anyhow::ensure!(
-            rank < size,
-            "host {rank} of {size}: hosts are numbered from 0 to {}",
-            size - 1
-        );
+        if rank >= size {
+            return Err(failure!(
+                "host {rank} of {size}: hosts are numbered from 0 to {}",
+                size - 1
+            ));
+        }
         Ok(Some(Place {
             rank,
             size,
