@@ -38,7 +38,7 @@ pub struct TestSlurm {
 
 impl TestSlurm {
     pub fn run(self) -> anyhow::Result<u8> {
-        let object = suite::fresh_object()?;
+        let object = suite::object(false)?;
         let tally = run(&object, &[&self.filter], |line| println!("{line}"))?;
         let ran = tally.passed + tally.skipped > 0;
         Ok(u8::from(!tally.ok() || !ran))

@@ -112,6 +112,15 @@ pub fn fresh_object() -> anyhow::Result<PathBuf> {
     Ok(object)
 }
 
+/// The BPF programs to test: the committed ones if they belong to the sources, as a digest of
+/// both says, or else, or if `fresh`, compiled now.
+pub fn object(fresh: bool) -> anyhow::Result<PathBuf> {
+    if !fresh && bpf::check().is_ok() {
+        return Ok(bpf::committed());
+    }
+    fresh_object()
+}
+
 /// The committed BPF programs, if their sources have not changed.
 pub fn committed_object() -> anyhow::Result<PathBuf> {
     bpf::check().context("run `cargo xtask build-ebpf`, or the tests without --quick")?;
@@ -121,8 +130,17 @@ pub fn committed_object() -> anyhow::Result<PathBuf> {
 /// `cargo test` with that object.
 pub fn cargo_test(object: &Path) -> Command {
     let mut command = build::cargo();
-    command.arg("test").env("EMU_BPF_OBJECT", object);
+    command.arg("test");
+    use_object(&mut command, object);
     command
+}
+
+/// Makes cargo build an object into emu. The committed one is the default, so that the tests
+/// and `cargo build` share their results.
+fn use_object(command: &mut Command, object: &Path) {
+    if object != bpf::committed() {
+        command.env("EMU_BPF_OBJECT", object);
+    }
 }
 
 /// The tests that need neither root nor a VM: with cargo-nextest, which runs the tests of all
@@ -146,8 +164,8 @@ pub fn host_tests(object: &Path) -> Vec<(&'static str, Command)> {
         .args(["-c", "exec cargo nextest run \"$@\" 2>&1", "sh"])
         .args(CRATES)
         .args(["--no-fail-fast", "--success-output", "immediate"])
-        .current_dir(build::root())
-        .env("EMU_BPF_OBJECT", object);
+        .current_dir(build::root());
+    use_object(&mut tests, object);
     let mut examples = cargo_test(object);
     examples.arg("--doc").args(CRATES);
     vec![
@@ -239,9 +257,8 @@ fn with_filter(mut argv: Vec<String>, filter: &str) -> Vec<String> {
 
 fn build_with(object: &Path, package: &str) -> anyhow::Result<()> {
     let mut build = build::cargo();
-    build
-        .args(["build", "--quiet", "--package", package])
-        .env("EMU_BPF_OBJECT", object);
+    build.args(["build", "--quiet", "--package", package]);
+    use_object(&mut build, object);
     build::succeed(&mut build)
 }
 

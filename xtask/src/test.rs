@@ -32,6 +32,9 @@ pub struct Test {
     /// Run these end-to-end tests with the machine's clock.
     #[arg(long, requires = "e2e")]
     real_time: bool,
+    /// Compile the BPF programs even if the committed object belongs to the sources.
+    #[arg(long, conflicts_with = "quick")]
+    fresh_object: bool,
     /// Use the committed BPF object; of the tests in a VM, run only the end-to-end tests in
     /// virtual time.
     #[arg(long, conflicts_with_all = ["e2e", "host", "ssh"])]
@@ -79,19 +82,16 @@ impl Test {
         if all {
             counts.step("style", || Ok(check::run()? == 0))?;
         }
-        let mut object = None;
         let quick = self.quick;
-        let name = if quick {
-            "committed BPF object"
-        } else {
-            "fresh BPF object"
-        };
-        counts.step(name, || {
-            object = Some(if quick {
+        let mut object = None;
+        counts.step("BPF object", || {
+            let found = if quick {
                 suite::committed_object()?
             } else {
-                suite::fresh_object()?
-            });
+                suite::object(self.fresh_object)?
+            };
+            println!("xtask: the BPF object is {}", found.display());
+            object = Some(found);
             Ok(true)
         })?;
         let object = object.context("no BPF object")?;

@@ -58,7 +58,7 @@ impl TestVm {
             self.kernels
         };
         let filter = self.filter.unwrap_or_default();
-        let object = suite::fresh_object()?;
+        let object = suite::object(false)?;
         let suites = Suites {
             bytecode: suite::bytecode(&object, &filter)?,
             end_to_end: suite::end_to_end(&object, &filter)?,
