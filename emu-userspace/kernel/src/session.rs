@@ -181,7 +181,7 @@ impl Loaded {
         let host = self.topology.host_of(vnode);
         Err(SessionError::Elsewhere {
             vnode,
-            host: host.map(|host| self.topology.hosts[host].name.clone()),
+            host: host.map(|host| self.topology.hosts[host].name.to_string()),
         })
     }
 

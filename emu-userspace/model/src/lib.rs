@@ -17,6 +17,7 @@ pub mod experiment;
 pub mod fairness;
 pub mod folding;
 pub mod input;
+pub mod name;
 pub mod plan;
 pub mod slice;
 pub mod topology;

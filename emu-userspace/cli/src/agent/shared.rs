@@ -141,7 +141,7 @@ impl Shared {
         let loaded = facts.loaded.as_ref();
         Readiness {
             ready: loaded.is_some() && !facts.stopping,
-            topology: loaded.map(|l| l.topology.name.clone()),
+            topology: loaded.map(|l| l.topology.name.to_string()),
             host: loaded.and_then(|l| l.state.host.clone()),
             vnodes: loaded.map_or(0, |l| l.plan.vnodes.len()),
             problem: facts.problem,

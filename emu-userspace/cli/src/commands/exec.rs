@@ -13,6 +13,7 @@ use emu_kernel::{
     session::Loaded,
     user::{self, Person},
 };
+use emu_model::name::printable;
 
 use super::error_text;
 
@@ -70,7 +71,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 impl Exec {
     pub(super) fn run(self) -> ExitCode {
         let Err(failure) = self.replace_this_process();
-        eprintln!("{}", error_text(&failure.error));
+        eprintln!("{}", printable(&error_text(&failure.error)));
         ExitCode::from(failure.code)
     }
 

@@ -190,7 +190,7 @@ pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
     let topology = match user::as_caller(|| topology::load(file))? {
         Ok(topology) => topology,
         Err(errors) if as_json => {
-            print(&errors.to_json())?;
+            print_json(&errors)?;
             return Ok(USAGE);
         }
         Err(errors) => return Err(SessionError::Topology(Box::new(errors)).into()),
@@ -219,7 +219,7 @@ fn groups(topology: &Topology) -> Outcome {
     for (id, group) in topology.groups.iter().enumerate() {
         let rate = |pipe: &topology::Pipe| pipe.rate.map_or("unlimited".into(), |r| r.to_string());
         table.add_row([
-            group.name.clone(),
+            group.name.clone().into(),
             group.prefix.to_string(),
             topology.vnode_count(id).to_string(),
             rate(&group.up),

@@ -24,6 +24,7 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use emu_kernel::{session::SessionError, user};
+use emu_model::name::{printable, printable_json};
 use emu_model::{
     input,
     topology::{self, TopologyErrors},
@@ -198,7 +199,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("{}", error_text(&error));
+            eprintln!("{}", printable(&error_text(&error)));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -263,15 +264,20 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Prints; a reader that went away is not an error worth a message.
+/// Prints text, whose control characters become escapes. A reader that went away is not an
+/// error worth a message.
 fn print(text: &str) -> Outcome {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", text.trim_end());
-    Ok(OK)
+    print_raw(&printable(text))
 }
 
 fn print_json<T: Serialize>(value: &T) -> Outcome {
-    print(&serde_json::to_string_pretty(value)?)
+    print_raw(&printable_json(&serde_json::to_string_pretty(value)?))
+}
+
+fn print_raw(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+    Ok(OK)
 }
 
 /// Whether a person is watching the error output.

@@ -10,6 +10,7 @@ use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::{clock::Stopwatch, user};
 use emu_model::experiment::{Clock, Schedule, Slice};
+use emu_model::name::printable;
 use emu_runner::run::{
     self, EndReason, Input, Observer, Options, Progress, RunError, RunOutcome, Summary,
 };
@@ -94,7 +95,7 @@ fn start_time(text: &str) -> Result<SystemTime, String> {
 pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
     let input = match Input::read(file) {
         Err(RunError::File(errors)) if as_json => {
-            print(&errors.to_json())?;
+            print_json(&errors)?;
             return Ok(USAGE);
         }
         read => read?,
@@ -115,7 +116,7 @@ pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
         };
         let first = of().next().map(|p| p.command.join(" "));
         table.add_row([
-            program.name.clone(),
+            program.name.clone().into(),
             program.vnodes.len().to_string(),
             of().map(|p| p.sessions.len()).sum::<usize>().to_string(),
             first.unwrap_or_default(),
@@ -272,8 +273,8 @@ impl Watcher {
 impl Observer for Watcher {
     fn note(&mut self, words: &str) {
         match &self.bar {
-            Some(bar) => bar.println(format!("{}: {words}", self.name)),
-            None => eprintln!("{}: {words}", self.name),
+            Some(bar) => bar.println(printable(&format!("{}: {words}", self.name))),
+            None => eprintln!("{}", printable(&format!("{}: {words}", self.name))),
         }
     }
 

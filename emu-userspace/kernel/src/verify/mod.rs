@@ -242,7 +242,7 @@ impl Scene<'_> {
             let link_ms = peer.and_then(|p| p.rtt_ms).map_or(0.0, |rtt| rtt.p50);
             for (first, last) in parts.into_iter().flat_map(|(_, spans)| spans) {
                 for address in away.range(first..=last) {
-                    self.away.insert(*address, (host.name.clone(), link_ms));
+                    self.away.insert(*address, (host.name.to_string(), link_ms));
                 }
             }
         }

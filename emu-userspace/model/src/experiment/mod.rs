@@ -13,6 +13,7 @@ mod select;
 mod start;
 mod template;
 
+use crate::name::Name;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -45,7 +46,7 @@ pub enum Reference {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experiment {
     /// Name, for people and for the results' folder.
-    pub name: String,
+    pub name: Name,
     /// Folder of the file.
     pub folder: PathBuf,
     /// Its topology.
@@ -80,7 +81,7 @@ pub enum Clock {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     /// Name, unique in the file.
-    pub name: String,
+    pub name: Name,
     /// Vnodes that it runs on, one process on each.
     pub vnodes: Vec<Vnode>,
     /// Program and arguments.

@@ -24,18 +24,19 @@ mod units;
 mod validate;
 mod words;
 
+use crate::name::Name;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
 pub use change::{LineChange, PipeChange, Target};
-pub(crate) use error::similar;
 pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, Happening, Place};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::{CapacityFault, LinkWay};
 pub use parse::{MOST_BYTES, load, parse, read_text};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
+pub(crate) use schema::Name as NameSchema;
 pub use schema::json_schema;
 pub(crate) use spans::total as span_total;
 pub use spans::{Span, addresses, joined};
@@ -49,7 +50,7 @@ pub type GroupId = usize;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// Name, for people.
-    pub name: String,
+    pub name: Name,
     /// How vnodes get their addresses.
     pub addressing: Option<Addressing>,
     /// Which bytes of a packet a pipe charges.
@@ -141,7 +142,7 @@ pub struct FqSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Name, unique in the file.
-    pub name: String,
+    pub name: Name,
     /// The group around it.
     pub parent: Option<GroupId>,
     /// Addresses that belong to the group.
@@ -220,7 +221,7 @@ pub struct GroupLink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Name, unique in the file.
-    pub name: String,
+    pub name: Name,
     /// Its interface towards the other hosts.
     pub interface: String,
     /// Its addresses there, at most one of each family, which the other hosts

@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+use crate::name::Name;
+
 use super::{
     Accounting, Addressing, FqSettings, Topology,
     error::{Position, Problem, TopologyErrors},
@@ -138,9 +140,8 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     let mut topology = Topology {
         name: record
             .get("name")
-            .and_then(|f| f.text())
-            .unwrap_or("unnamed")
-            .to_owned(),
+            .and_then(|f| f.name())
+            .unwrap_or_else(|| Name::fixed("unnamed")),
         addressing: addressing(&record),
         accounting: accounting(&record),
         mtu_bytes: record

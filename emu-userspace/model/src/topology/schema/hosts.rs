@@ -1,7 +1,7 @@
 //! Hosts and which vnodes they carry.
 use schemars::JsonSchema;
 
-use super::Rate;
+use super::{Name, Rate};
 
 #[derive(JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -39,7 +39,7 @@ pub(super) struct HostsAlike {
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Host {
-    name: String,
+    name: Name,
     /// Interface towards the other hosts.
     interface: String,
     /// Address there, which the other hosts route this one's vnodes to; a list has
