@@ -2,13 +2,13 @@
 //!
 //! Each step tolerates that its change was never made, or was already taken
 //! back: a kill may have struck at any point of a load or of an unload.
-use std::{collections::BTreeSet, fs, io};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use emu_model::plan;
 use netlink_packet_route::tc::TcHandle;
 
 use super::{
-    addr,
+    addr, apply,
     cgroup::{self, CgroupError, Tree},
     link, missing,
     netlink::{Netlink, NetlinkError},
@@ -42,12 +42,23 @@ pub enum UndoError {
     },
     /// Objects of emu are still there.
     #[error(
-        "still there: {}; remove them by hand, or give interfaces their names back, and unload again",
+        "still there, and no journal of this namespace tells how it was before: {}; `emu unload \
+         --stale` removes what it recognises",
         left.join(", ")
     )]
     Left {
         /// The objects.
         left: Vec<String>,
+    },
+    /// All that could be recognised was taken back, but the journal was damaged.
+    #[error(
+        "the journal was damaged: its readable part is undone, and no object of emu is left, but \
+         settings of interfaces may not be as they were before; the journal is kept as {}",
+        kept.display()
+    )]
+    Damaged {
+        /// The copy of the journal.
+        kept: PathBuf,
     },
     /// Some steps failed.
     #[error("not everything could be restored: {}", failures.join("; "))]
@@ -124,6 +135,7 @@ fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoErr
 /// # Errors
 /// [`UndoError`]; the journal is kept, so that a second try is possible.
 pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
+    let damaged = dir.damaged_journal()?;
     let journal = dir.journal()?;
     clear_processes(&journal, processes)?;
     dir.forget_load(lock)?;
@@ -138,12 +150,52 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
         return Err(UndoError::Steps { failures });
     }
     // The kernel has the last say: an interface may have got another name meanwhile.
-    let left = missing::left(dir, &journal)?;
-    if !journal.is_empty() && !left.is_empty() {
+    let mut left = missing::left(dir, &journal)?;
+    if !left.is_empty() && (damaged.is_some() || !journal.is_empty()) {
+        sweep(&mut netlink, dir)?;
+        left = missing::left(dir, &journal)?;
+    }
+    if !left.is_empty() {
         return Err(UndoError::Left { left });
     }
     dir.clear(lock)?;
-    Ok(journal.len())
+    match damaged {
+        Some(kept) => Err(UndoError::Damaged { kept }),
+        None => Ok(journal.len()),
+    }
+}
+
+/// Removes what is recognised as emu's, whatever the journal says. Removing one object may
+/// remove others, so what fails is found by the comparison that follows.
+fn sweep(netlink: &mut Netlink, dir: &StateDir) -> Result<(), UndoError> {
+    for request in missing::removals(netlink)? {
+        let _ = netlink.request(request);
+    }
+    let _ = fs::remove_dir_all(apply::pins(&dir.name()));
+    if let Ok(tree) = Tree::find() {
+        let _ = tree.remove(&dir.name());
+    }
+    Ok(())
+}
+
+/// As [`sweep`], for objects in a namespace without a journal; returns what was there.
+///
+/// # Errors
+/// [`UndoError`]; [`UndoError::Left`] for what could not be removed.
+pub fn sweep_unknown(dir: &StateDir, lock: &WriterLock) -> Result<Vec<String>, UndoError> {
+    if !dir.journal()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = missing::left(dir, &[])?;
+    if !found.is_empty() {
+        sweep(&mut Netlink::open()?, dir)?;
+        let left = missing::left(dir, &[])?;
+        if !left.is_empty() {
+            return Err(UndoError::Left { left });
+        }
+        dir.clear(lock)?;
+    }
+    Ok(found)
 }
 
 fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {

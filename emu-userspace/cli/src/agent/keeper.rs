@@ -114,12 +114,25 @@ impl Keeper {
             match told.recv_timeout(left.min(NAP)) {
                 Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
                 Ok(Word::Look) => return true,
+                // After a failed load the pause grows: its own changes must not end it.
+                Ok(Word::Changed) if self.pause > SHORTEST_PAUSE => {}
+                Ok(Word::Changed) => return true,
                 Err(RecvTimeoutError::Timeout) if left <= NAP => return true,
                 // Network file systems tell of no changes.
                 Err(RecvTimeoutError::Timeout) if print(&self.file) != self.print => return true,
+                Err(RecvTimeoutError::Timeout) if self.lost_quietly() => return true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    /// Whether an object is missing of which the kernel sends no notification.
+    fn lost_quietly(&self) -> bool {
+        let loaded = self
+            .shared
+            .loaded()
+            .filter(|_| self.pause == SHORTEST_PAUSE);
+        loaded.is_some_and(|l| missing::quiet_damage(&l.plan, &l.state).unwrap_or(false))
     }
 
     fn status(&self) -> String {
@@ -217,7 +230,16 @@ impl Keeper {
         let Some(wanted) = &self.wanted else {
             return Ok(());
         };
-        if is_as(wanted)? {
+        let (same, missing) = is_as(wanted)?;
+        if !missing.is_empty() {
+            tracing::warn!(missing = %missing.join(", "), "somebody took away parts of the load");
+            self.shared.change(|facts| {
+                facts.losses += missing.len() as u64;
+                facts.missing = missing;
+            });
+        }
+        if same {
+            self.shared.change(|facts| facts.missing.clear());
             let mark = LoadMark::of(&Loaded::state()?);
             if self
                 .running
@@ -243,7 +265,9 @@ impl Keeper {
         let begin = Instant::now();
         let how = session.load(&wanted.plan, &self.file, &wanted.text)?;
         drop(session);
+        self.shared.change(|facts| facts.missing.clear());
         let outcome = match &how {
+            How::InPlace { repaired, .. } if !repaired.is_empty() => Outcome::Repaired,
             How::InPlace { .. } => Outcome::InPlace,
             How::Anew { .. } => Outcome::Anew,
         };
@@ -348,23 +372,20 @@ impl Keeper {
     }
 }
 
-/// Whether what is loaded is whole, and what is wanted.
-fn is_as(wanted: &Wanted) -> Result<bool, SessionError> {
+/// Whether what is loaded is whole, and what is wanted; and what is missing of it.
+fn is_as(wanted: &Wanted) -> Result<(bool, Vec<String>), SessionError> {
     let dir = StateDir::here()?;
     // A damaged state is no error here: a load puts it in order.
     let Ok(Some((state, text))) = dir.loaded() else {
-        return Ok(false);
+        return Ok((false, Vec::new()));
     };
     let plan = &wanted.plan;
     if dir.is_half_changed()
         || text != wanted.text
         || (&state.host, state.size) != (&plan.host, plan.size)
     {
-        return Ok(false);
+        return Ok((false, Vec::new()));
     }
-    let damage = missing::damage(plan, &state)?;
-    for what in &damage {
-        tracing::warn!("{what} was missing");
-    }
-    Ok(damage.is_empty())
+    let missing = missing::damage(plan, &state)?;
+    Ok((missing.is_empty(), missing))
 }

@@ -7,6 +7,7 @@
 //! touches no traffic.
 mod events;
 mod keeper;
+mod kernel;
 mod metrics;
 mod record;
 mod server;
@@ -106,6 +107,8 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> AgentError {
 enum Word {
     /// The file may have changed.
     Look,
+    /// The kernel's network configuration has changed.
+    Changed,
     /// To end.
     Stop,
 }
@@ -136,6 +139,9 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let shared = Arc::new(Shared::default());
     let (tell, told) = mpsc::channel();
     watch::start(&config.file, tell.clone()).map_err(system("watch the file"))?;
+    if let Err(error) = kernel::start(tell.clone()) {
+        tracing::warn!(%error, "no notifications of the kernel: it is asked at each interval");
+    }
     tracing::info!(file = %config.file.display(), %address, "agent started");
     let router = server::router(Arc::clone(&shared), config.per_vnode);
     let keeper = Keeper::new(config, Arc::clone(&shared));

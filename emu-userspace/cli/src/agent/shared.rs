@@ -15,6 +15,8 @@ pub(super) enum Outcome {
     Adopted,
     /// Changed in place.
     InPlace,
+    /// What somebody had taken away was put back.
+    Repaired,
     /// Loaded from anew.
     Anew,
     /// The file is bad; what was loaded stays.
@@ -24,9 +26,10 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 5] = [
+    pub const ALL: [Outcome; 6] = [
         Outcome::Adopted,
         Outcome::InPlace,
+        Outcome::Repaired,
         Outcome::Anew,
         Outcome::BadFile,
         Outcome::Failed,
@@ -36,6 +39,7 @@ impl Outcome {
         match self {
             Outcome::Adopted => "adopted",
             Outcome::InPlace => "in_place",
+            Outcome::Repaired => "repaired",
             Outcome::Anew => "anew",
             Outcome::BadFile => "bad_file",
             Outcome::Failed => "failed",
@@ -54,6 +58,10 @@ pub(super) struct Facts {
     pub loaded: Option<Arc<Loaded>>,
     /// What is wrong, if anything.
     pub problem: Option<String>,
+    /// Objects that somebody took away and that are not yet in place again.
+    pub missing: Vec<String>,
+    /// Objects that somebody took away since the start.
+    pub losses: u64,
     /// Looks at the file that led to something, by outcome.
     pub reloads: [u64; Outcome::ALL.len()],
     /// The last of them.
@@ -80,6 +88,7 @@ pub(super) struct Readiness {
     pub host: Option<String>,
     pub vnodes: usize,
     pub problem: Option<String>,
+    pub missing: Vec<String>,
     pub last_reload: Option<Outcome>,
     pub events_start_unix_s: Option<f64>,
     pub stopping: bool,
@@ -118,6 +127,11 @@ impl Shared {
         lock(&self.facts).clone()
     }
 
+    /// What is loaded.
+    pub fn loaded(&self) -> Option<Arc<Loaded>> {
+        lock(&self.facts).loaded.clone()
+    }
+
     pub fn change(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut lock(&self.facts));
     }
@@ -140,11 +154,12 @@ impl Shared {
         let facts = self.facts();
         let loaded = facts.loaded.as_ref();
         Readiness {
-            ready: loaded.is_some() && !facts.stopping,
+            ready: loaded.is_some() && !facts.stopping && facts.missing.is_empty(),
             topology: loaded.map(|l| l.topology.name.to_string()),
             host: loaded.and_then(|l| l.state.host.clone()),
             vnodes: loaded.map_or(0, |l| l.plan.vnodes.len()),
             problem: facts.problem,
+            missing: facts.missing,
             last_reload: facts.last,
             events_start_unix_s: facts.zero.map(unix_s),
             stopping: facts.stopping,

@@ -127,6 +127,7 @@ fn in_place(how: &How) -> Option<String> {
         links,
         added,
         removed,
+        repaired,
     } = how
     else {
         return None;
@@ -136,6 +137,9 @@ fn in_place(how: &How) -> Option<String> {
         if *count > 0 {
             text += &format!(", {count} vnodes {what}");
         }
+    }
+    if !repaired.is_empty() {
+        text += &format!(", put back: {}", repaired.join(", "));
     }
     Some(text)
 }

@@ -11,6 +11,7 @@ mod plan;
 mod run;
 mod set;
 mod slice;
+mod stale;
 mod start;
 mod status;
 mod verify;
@@ -72,6 +73,13 @@ enum Command {
         /// Kill the processes that `emu exec` started and that still run.
         #[arg(long)]
         kill: bool,
+        /// Remove what is left of network namespaces that no longer exist, and objects of emu in
+        /// this one that no journal tells of.
+        #[arg(long, conflicts_with = "kill")]
+        stale: bool,
+        /// With --stale: only list what would be removed of other namespaces.
+        #[arg(long, requires = "stale")]
+        dry_run: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -166,7 +174,13 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
         Command::Plan(plan) => plan.run(),
-        Command::Unload { json, kill } => load::unload(json, kill),
+        Command::Unload {
+            json,
+            stale: true,
+            dry_run,
+            ..
+        } => stale::run(dry_run, json),
+        Command::Unload { json, kill, .. } => load::unload(json, kill),
         Command::Exec(exec) => return exec.run(),
         Command::Run(run) => run.run(),
         Command::RunGuardian { run } => run::guardian(&run),
