@@ -76,6 +76,10 @@ pub const GLOBAL_FEATURES: &str = "EMU_FEATURES";
 /// Read-only global of the object: slots of [`MAP_LATEST`] less one.
 pub const GLOBAL_LATEST_MASK: &str = "EMU_LATEST_MASK";
 
+/// Read-only global of the object: one-way latency of the network between the hosts in
+/// nanoseconds, which is deducted from the latency of packets that leave this host.
+pub const GLOBAL_HOST_LATENCY: &str = "EMU_HOST_LATENCY_NS";
+
 /// Name of the device that carries arriving packets to their down pipe.
 pub const IFB: &str = "emu-ifb0";
 

@@ -84,6 +84,19 @@ pub fn features() -> u32 {
 #[unsafe(no_mangle)]
 static EMU_LATEST_MASK: u32 = 0;
 
+/// Latency of the network between the hosts; see
+/// [`emu_common::names::GLOBAL_HOST_LATENCY`].
+#[unsafe(no_mangle)]
+static EMU_HOST_LATENCY_NS: u64 = 0;
+
+/// Reads the read-only global that the loader may have patched. The verifier
+/// knows its value and drops what depends on it where it is 0.
+#[inline(always)]
+pub fn host_latency_ns() -> u64 {
+    // SAFETY: as for `orphan`.
+    unsafe { core::ptr::read_volatile(&EMU_HOST_LATENCY_NS) }
+}
+
 /// The local vnode that has an address.
 #[inline(always)]
 pub fn vnode(address: &AddrKey) -> Option<VnodeRef> {

@@ -18,6 +18,10 @@ use crate::{
 const OBJECT: &str = "emu-userspace/kernel/bpf/emu.bpf.o";
 const DIGEST: &str = "emu-userspace/kernel/bpf/emu.bpf.sha256";
 const LINKER: &str = "0.13.0";
+/// The nightly toolchain that compiles the programs; another one makes another object.
+const NIGHTLY: &str = "nightly-2026-05-20";
+/// Date of the compiler's last commit, by which a toolchain called `nightly` is recognised.
+const NIGHTLY_COMMIT: &str = "commit-date: 2026-05-19";
 /// Debian's compilers: those that build the BPF target and have its sources.
 const DEBIAN_RUST: [Need; 3] = [
     Need {
@@ -214,9 +218,9 @@ fn is_debian() -> bool {
 
 /// A cargo that can build the core library for the BPF target.
 fn toolchain() -> anyhow::Result<Command> {
-    if nightly_has_sources() {
+    if let Some(name) = pinned_nightly() {
         let mut command = Command::new("cargo");
-        command.arg("+nightly");
+        command.arg(format!("+{name}"));
         for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTC_BOOTSTRAP"] {
             command.env_remove(name);
         }
@@ -224,26 +228,20 @@ fn toolchain() -> anyhow::Result<Command> {
     }
     if !is_debian() {
         if on_path("rustup") {
-            eprintln!("xtask: installing the nightly toolchain with rust-src (rustup)");
-            succeed(Command::new("rustup").args([
-                "toolchain",
-                "install",
-                "nightly",
-                "--profile",
-                "minimal",
-                "--component",
-                "rust-src",
-            ]))?;
+            eprintln!("xtask: installing the toolchain {NIGHTLY} with rust-src (rustup)");
+            let mut install = Command::new("rustup");
+            install.args(["toolchain", "install", NIGHTLY]);
+            succeed(install.args(["--profile", "minimal", "--component", "rust-src"]))?;
             return toolchain();
         }
         bail!(
-            "building the eBPF programs needs rustup: rustup toolchain install nightly --component rust-src"
+            "building the eBPF programs needs rustup: rustup toolchain install {NIGHTLY} --component rust-src"
         );
     }
     debian("building the eBPF programs", &DEBIAN_RUST)?;
     let mut command = Command::new("/usr/bin/cargo");
     for (name, _) in env::vars_os() {
-        // A cargo that runs us tells its children about itself.
+        // A cargo sets these for the programs that it runs.
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG") || text.starts_with("CARGO_MANIFEST") {
             command.env_remove(&name);
@@ -257,14 +255,20 @@ fn toolchain() -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn nightly_has_sources() -> bool {
-    let output = Command::new("rustc")
-        .args(["+nightly", "--print", "sysroot"])
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .output();
-    output.is_ok_and(|o| {
-        let sysroot = PathBuf::from(String::from_utf8_lossy(&o.stdout).trim());
-        o.status.success() && sysroot.join("lib/rustlib/src/rust/library/core").is_dir()
+/// Name of an installed toolchain that is the pinned one and has the sources of the library.
+fn pinned_nightly() -> Option<&'static str> {
+    let ask = |name: &str, args: &[&str]| {
+        // rustup would install a toolchain that is missing.
+        let mut rustup = Command::new("rustup");
+        rustup.args(["run", name, "rustc"]).args(args);
+        let output = rustup.env_remove("RUSTUP_TOOLCHAIN").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        output.status.success().then_some(text)
+    };
+    [NIGHTLY, "nightly"].into_iter().find(|name| {
+        let sysroot = ask(name, &["--print", "sysroot"]).unwrap_or_default();
+        let core = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core");
+        core.is_dir() && ask(name, &["-vV"]).is_some_and(|text| text.contains(NIGHTLY_COMMIT))
     })
 }
 

@@ -1,16 +1,33 @@
-//! Calling cargo, and where things are.
+//! Runs cargo, and finds the workspace and its build folder.
 use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use anyhow::{Context, bail};
 
-/// The root of the workspace.
+/// The root of the workspace, found when the program runs, so that a moved or copied checkout
+/// builds in its own folders: above the manifest that cargo names, else above this program,
+/// else above the current folder.
 pub fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    let find = || {
+        let manifest = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let places = [manifest, env::current_exe().ok(), env::current_dir().ok()];
+        let found = places.iter().flatten().find_map(|place| workspace(place));
+        found.map(Path::to_owned).unwrap_or_default()
+    };
+    ROOT.get_or_init(find).clone()
+}
+
+/// The innermost folder that is or contains a path and holds this workspace.
+fn workspace(path: &Path) -> Option<&Path> {
+    path.ancestors().find(|folder| {
+        let has = |file: &str| folder.join(file).is_file();
+        has("Cargo.lock") && has("xtask/Cargo.toml") && has("emu-ebpf/Cargo.toml")
+    })
 }
 
 /// The folder that cargo builds into.
@@ -18,14 +35,14 @@ pub fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |d| root().join(d))
 }
 
-/// The cargo that runs us.
+/// The cargo that runs this program.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
 }
 
-/// Runs a command to its end; its output goes where ours goes.
+/// Runs a command to completion; it inherits the output.
 pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     let status = command
         .status()
@@ -48,7 +65,7 @@ pub fn packages(packages: &[&str]) -> anyhow::Result<PathBuf> {
     Ok(target().join("debug"))
 }
 
-/// How much the compiler works.
+/// Optimisation of a build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Profile {
     /// Quick to build.
@@ -82,8 +99,38 @@ pub fn static_package(package: &str, profile: Profile) -> anyhow::Result<PathBuf
     Ok(folder.join(TARGET).join(name).join(package))
 }
 
-/// Whether a program is on the path.
+/// Whether a program is on the search path.
 pub fn on_path(program: &str) -> bool {
     env::var_os("PATH")
         .is_some_and(|path| env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn a_moved_checkout_is_its_own_workspace() {
+        let folder = tempfile::tempdir().unwrap();
+        let moved = folder.path().join("moved");
+        for file in ["Cargo.lock", "xtask/Cargo.toml", "emu-ebpf/Cargo.toml"] {
+            let path = moved.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        for inside in ["xtask", "target/debug/xtask", ""] {
+            assert_eq!(workspace(&moved.join(inside)), Some(&*moved), "{inside}");
+        }
+        assert_eq!(workspace(folder.path()), None);
+        // A crate of its own inside the checkout, with its own lock, is not the workspace.
+        fs::create_dir_all(moved.join("experiments/peers")).unwrap();
+        fs::write(moved.join("experiments/peers/Cargo.lock"), "").unwrap();
+        assert_eq!(workspace(&moved.join("experiments/peers")), Some(&*moved));
+    }
+
+    #[test]
+    fn the_tests_run_in_this_workspace() {
+        assert!(root().join("xtask/src/build.rs").is_file());
+    }
 }

@@ -3,7 +3,7 @@ use std::process::Command;
 
 use crate::build::{cargo, on_path, succeed};
 
-/// Packages of which the documentation is built.
+/// Packages whose documentation is built.
 const DOCUMENTED: [&str; 7] = [
     "emu-bench",
     "emu-cli",
@@ -14,7 +14,7 @@ const DOCUMENTED: [&str; 7] = [
     "emu-runner",
 ];
 
-/// One thing to check: what it is called, and how.
+/// The checks, with their names.
 pub fn steps() -> Vec<(&'static str, Option<Command>)> {
     let step = |args: &[&str]| {
         let mut command = cargo();

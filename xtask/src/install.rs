@@ -1,4 +1,4 @@
-//! Installing what a step lacks, or saying what to install.
+//! Installs missing packages of Debian, or names them.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -35,26 +35,23 @@ pub fn debian(what: &str, needs: &[Need]) -> anyhow::Result<()> {
     }
     eprintln!("xtask: installing {list} for {what} (apt-get)");
     let apt = |args: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .args(args)
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        let mut command = apt_get();
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
+    say_who_holds_the_lock();
     let install: Vec<&str> = ["install", "--yes", "-qq", "--no-install-recommends"]
         .into_iter()
         .chain(missing.iter().copied())
         .collect();
-    // The lists of a fresh machine are empty or old.
+    // The package lists of a new machine are empty or outdated.
     succeed(&mut apt(&["update", "-qq"]))?;
     succeed(&mut apt(&install))
 }
 
-/// Unpacks packages below the build folder without installing them: no service is
-/// started, no user made, nothing enabled. What they need and this machine lacks comes
-/// with them. Gives the folder that stands for `/`.
+/// Unpacks packages below the build folder without installing them: no service is started,
+/// no user created, nothing enabled. Missing dependencies are unpacked, too. Returns the
+/// folder that stands for `/`.
 pub fn unpacked(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let folder = target().join(name);
     let (archives, root) = (folder.join("archives"), folder.join("root"));
@@ -75,11 +72,12 @@ pub fn unpacked(name: &str, packages: &[&str]) -> anyhow::Result<PathBuf> {
         if !nix::unistd::geteuid().is_root() {
             return Err(error.context("as root: apt-get update"));
         }
-        // The lists of a fresh machine are empty or old.
-        succeed(quiet("apt-get").args(["update", "-qq"]))?;
+        // The package lists of a new machine are empty or outdated.
+        say_who_holds_the_lock();
+        succeed(apt_get().args(["update", "-qq"]))?;
         fetch(&archives, packages)?;
     }
-    // Complete, or not there at all.
+    // The folder is complete, or does not exist.
     let partial = folder.join("partial");
     let _ = fs::remove_dir_all(&partial);
     extract(&archives, &partial)?;
@@ -99,21 +97,66 @@ pub fn extract(archives: &Path, root: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A program that is told nothing and whose standard output nobody needs.
+/// A program without input, whose standard output is discarded.
 pub fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
-/// Fetches the packages and what they need and this machine lacks.
-fn fetch(archives: &Path, packages: &[&str]) -> anyhow::Result<()> {
+/// Longest wait for another process that installs packages, in seconds.
+const LOCK_TIMEOUT_S: u32 = 600;
+/// The locks that an installation takes.
+const LOCKS: [&str; 3] = [
+    "/var/lib/dpkg/lock-frontend",
+    "/var/lib/dpkg/lock",
+    "/var/lib/apt/lists/lock",
+];
+
+/// `apt-get` without input and standard output, which waits for other installations.
+pub fn apt_get() -> Command {
     let mut apt = quiet("apt-get");
+    apt.arg("-o")
+        .arg(format!("DPkg::Lock::Timeout={LOCK_TIMEOUT_S}"));
+    apt
+}
+
+/// Reports another process that installs packages, since apt-get waits without a message.
+fn say_who_holds_the_lock() {
+    let is_held = |path: &&&str| is_locked(Path::new(path));
+    if let Some(lock) = LOCKS.iter().find(is_held) {
+        eprintln!(
+            "xtask: another process installs packages and holds {lock}; waiting up to \
+             {LOCK_TIMEOUT_S} s for it"
+        );
+    }
+}
+
+/// Whether a process holds a lock of `fcntl` on a file.
+fn is_locked(path: &Path) -> bool {
+    use nix::fcntl::{FcntlArg, fcntl};
+    let Ok(file) = fs::OpenOptions::new().read(true).write(true).open(path) else {
+        return false;
+    };
+    let mut lock = nix::libc::flock {
+        l_type: nix::libc::F_WRLCK as i16,
+        l_whence: nix::libc::SEEK_SET as i16,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&file, FcntlArg::F_GETLK(&mut lock)).is_ok()
+        && i32::from(lock.l_type) != nix::libc::F_UNLCK
+}
+
+/// Fetches the packages and those of their dependencies that are not installed.
+fn fetch(archives: &Path, packages: &[&str]) -> anyhow::Result<()> {
+    let mut apt = apt_get();
     apt.args(["install", "--download-only", "--yes", "-qq"])
         .arg("--no-install-recommends")
         .arg("-o")
         .arg(format!("Dir::Cache::archives={}", archives.display()))
-        // Nothing is installed, so an ordinary user may.
+        // Nothing is installed, so no lock and no root is needed.
         .args(["-o", "Debug::NoLocking=1"])
         .args(packages);
     succeed(&mut apt)

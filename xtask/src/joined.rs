@@ -12,6 +12,9 @@ use crate::{
 
 /// Nodes of a DHT; each finds a value of one before it.
 const BENCH: &str = "bench scale --peers 20 --settle 12s";
+/// Largest error of a round trip, in milliseconds, whether between vnodes of one VM or of two:
+/// what entries into the kernel add, and the segment's latency must not.
+const MOST_ERROR_MS: f64 = 0.05;
 /// VMs.
 const HOSTS: usize = 2;
 
@@ -43,16 +46,15 @@ fn judge(outcome: &Value, print: impl Fn(&str)) -> Tally {
         outcome["hosts"],
         outcome["error_running_ms"].as_f64().unwrap_or(f64::NAN)
     ));
-    let busy = outcome["limits"] != serde_json::json!([]);
     let mut tally = Tally::default();
-    if outcome["hosts"] == HOSTS && number("failed") == 0 && right == judged && judged > 0 {
+    let is_exact = ["error_idle_ms", "error_running_ms"].iter().all(|key| {
+        outcome[key]
+            .as_f64()
+            .is_some_and(|ms| ms.abs() <= MOST_ERROR_MS)
+    });
+    let all_right = number("failed") == 0 && right == judged && judged > 0;
+    if outcome["hosts"] == HOSTS && all_right && is_exact {
         tally.passed = 1;
-    } else if busy && right > 0 {
-        let why = format!(
-            "who was done in time: the machine was the limit: {}",
-            outcome["limits"]
-        );
-        tally = Tally::skipped(&why, print);
     } else {
         tally.failed = 1;
         tally
@@ -70,19 +72,18 @@ mod tests {
 
     #[test]
     fn only_all_peers_on_all_hosts_pass() {
-        let outcome = |hosts, right, limits: &[&str]| {
-            json!({"hosts": hosts, "right": right, "judged": 19, "failed": 0, "limits": limits,
-                   "error_running_ms": 0.1})
-        };
-        let judged = |hosts, right, limits: &[&str]| {
-            let tally = judge(&outcome(hosts, right, limits), |_| {});
+        let judged = |hosts, right, error_ms| {
+            let outcome = json!({
+                "hosts": hosts, "right": right, "judged": 19, "failed": 0,
+                "error_idle_ms": 0.01, "error_running_ms": error_ms,
+            });
+            let tally = judge(&outcome, |_| {});
             (tally.passed, tally.failed, tally.skipped)
         };
-        assert_eq!(judged(2, 19, &[]), (1, 0, 0));
-        assert_eq!(judged(1, 19, &[]), (0, 1, 0));
-        assert_eq!(judged(2, 18, &[]), (0, 1, 0));
-        assert_eq!(judged(2, 18, &["busy"]), (0, 0, 1));
-        assert_eq!(judged(2, 0, &["busy"]), (0, 1, 0));
+        assert_eq!(judged(2, 19, 0.01), (1, 0, 0));
+        assert_eq!(judged(1, 19, 0.01), (0, 1, 0));
+        assert_eq!(judged(2, 18, 0.01), (0, 1, 0));
+        assert_eq!(judged(2, 19, -0.2), (0, 1, 0));
         assert_eq!(judge(&json!({}), |_| {}).failed, 1);
     }
 }

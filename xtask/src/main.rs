@@ -1,5 +1,5 @@
-//! The project's own tool: `cargo xtask VERB`. It installs what a verb lacks and
-//! says so, and does nothing else behind your back.
+//! The project's own tool: `cargo xtask VERB`. It installs what a verb needs, with a message,
+//! and changes nothing else on the machine.
 #![forbid(unsafe_code)]
 
 mod bpf;
@@ -43,12 +43,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Run `emu ARGS`: here if the kernel and the user can, else in the VM.
+    /// Run `emu ARGS` on this kernel if it is suitable, otherwise in the VM.
     Run {
-        /// In so many VMs, the hosts of one network; each gets `--rank R --size N` too.
+        /// Run in this number of VMs, the hosts of one network; each gets `--rank R --size
+        /// N`, too.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(vm::hosts::COUNT))]
         hosts: Option<u8>,
-        /// With so many seeds, in virtual time: what varies by chance, with its spread.
+        /// Run with this number of seeds in virtual time, and print the variation of the
+        /// figures.
         #[arg(long, value_name = "N", conflicts_with_all = ["hosts", "real_time"],
               value_parser = clap::value_parser!(u64).range(1..=10_000))]
         seeds: Option<u64>,
@@ -60,17 +62,19 @@ enum Verb {
     },
     /// Run a command, or a shell, in a throwaway VM that shares this machine's files.
     Vm(vm::Vm),
-    /// Everything CI runs: style, fresh BPF object, host tests, kernel tests in the VM.
+    /// Run everything that CI runs: style, fresh BPF object, host tests, kernel tests in the
+    /// VM.
     Test(test::Test),
-    /// The tests on several kernels: this one, two of User-Mode Linux, 6.1 and 6.12 in QEMU.
+    /// Run the tests on several kernels: this one, two of User-Mode Linux, 6.1 and 6.12 in
+    /// QEMU.
     TestVm(test_vm::TestVm),
-    /// The tests of experiments over several hosts, under Slurm in the VM.
+    /// Run the tests of experiments on several hosts, under Slurm in the VM.
     TestSlurm(slurm::TestSlurm),
-    /// Hold the verifier's work for each program against the table, or renew it.
+    /// Compare the verifier's work for each program with the table, or update it.
     Verifier(verifier::Verifier),
-    /// Style only: fmt, clippy, documentation, licences.
+    /// Check the style only: fmt, clippy, documentation, licences.
     Check,
-    /// Compile the eBPF programs and renew the committed object.
+    /// Compile the eBPF programs and update the committed object.
     BuildEbpf(bpf::BuildEbpf),
 }
 

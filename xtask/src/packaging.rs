@@ -1,6 +1,6 @@
-//! What checks the packaging: Debian's systemd and the parser of Prometheus' client,
-//! and a validator of Kubernetes manifests from PyPI. Each is optional: a test that
-//! lacks one says that it was skipped.
+//! Installs the tools that check the packaging: Debian's systemd and the parser of
+//! Prometheus' client, and a validator of Kubernetes manifests from PyPI. Each is optional: a
+//! test without its tool is skipped with a message.
 use std::{
     path::Path,
     process::{Command, Stdio},
@@ -22,10 +22,10 @@ const NEEDS: [Need; 3] = [
         package: "python3-venv",
     },
 ];
-/// Where the validator is installed; the test looks there.
+/// Folder of the validator, where the test looks for it.
 const VALIDATOR: &str = "target/kubernetes-validate";
 
-/// Installs what can be installed.
+/// Installs the tools that are available.
 pub fn prepare() {
     if let Err(error) = debian("the checks of the packaging", &NEEDS) {
         eprintln!("xtask: {error:#}");

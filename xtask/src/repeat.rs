@@ -1,5 +1,13 @@
 //! The same run twice in virtual time is the same run: a step of `cargo xtask test`.
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    hint::black_box,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Instant,
+};
 
 use anyhow::Context;
 use serde_json::Value;
@@ -20,21 +28,32 @@ const RUNS: [(&str, &str); 4] = [
         "run experiments/bittorrent.yaml --json --out OUT",
     ),
 ];
-/// How often, while other steps keep the machine busy more or less.
-const TIMES: usize = 2;
+/// Number of runs in CI; other steps run at the same time.
+pub const IN_CI: usize = 2;
+/// Run number K has K modulo this many busy threads of this process as background load.
+const LOADS: usize = 4;
 
-/// Runs each of them some times and compares what they say happened.
-pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
+/// Runs each workload `times` times, with different background loads, and compares the
+/// digests of what happened.
+pub fn run(object: &Path, times: usize, print: impl Fn(&str)) -> anyhow::Result<Tally> {
     let emu = suite::measurements(object)?;
     let mut tally = Tally::default();
     for (name, words) in RUNS {
-        let outcomes: Vec<Outcome> = (0..TIMES)
-            .map(|_| once(&emu, words).with_context(|| name))
+        let mut seconds = Vec::new();
+        let outcomes: Vec<Outcome> = (0..times)
+            .map(|number| {
+                let start = Instant::now();
+                let outcome = under_load(number % LOADS, || once(&emu, words));
+                seconds.push(start.elapsed().as_secs_f64());
+                outcome.with_context(|| name)
+            })
             .collect::<anyhow::Result<_>>()?;
         let different: BTreeSet<&str> = outcomes.iter().map(|o| o.digest.as_str()).collect();
         let spins: u64 = outcomes.iter().map(|o| o.spins).sum();
         print(&format!(
-            "{name}: {TIMES} runs, {} different, {spins} spins, digest {}",
+            "{name}: {times} runs of {:.1} to {:.1} s, {} different, {spins} spins, digest {}",
+            seconds.iter().copied().fold(f64::INFINITY, f64::min),
+            seconds.iter().copied().fold(0.0, f64::max),
             different.len(),
             outcomes[0].digest.chars().take(16).collect::<String>()
         ));
@@ -47,6 +66,24 @@ pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
         }
     }
     Ok(tally)
+}
+
+/// Does `work` while this number of threads compute.
+fn under_load<T>(threads: usize, work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                let mut number = 0_u64;
+                while !done.load(Relaxed) {
+                    number = black_box(number.wrapping_add(1));
+                }
+            });
+        }
+        let outcome = work();
+        done.store(true, Relaxed);
+        outcome
+    })
 }
 
 /// What a run says of itself.
@@ -95,7 +132,7 @@ fn outcome(answer: &Value, text: &str) -> anyhow::Result<Outcome> {
     })
 }
 
-/// A word for a shell.
+/// An argument, quoted for a shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
 }

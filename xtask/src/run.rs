@@ -1,4 +1,4 @@
-//! `cargo xtask run`: emu on this kernel, or on one that can.
+//! `cargo xtask run`: runs emu on this kernel, or on a suitable one in a VM.
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
@@ -18,7 +18,7 @@ use crate::{
     workloads,
 };
 
-/// Words that need no kernel: emu answers them anywhere.
+/// Commands and options that need no kernel support.
 const ANYWHERE: [&str; 9] = [
     "check",
     "completions",
@@ -31,7 +31,7 @@ const ANYWHERE: [&str; 9] = [
     "-h",
 ];
 
-/// Runs `emu ARGS` and returns its exit status; with a number of hosts, on so many VMs.
+/// Runs `emu ARGS` and returns its exit status; with a number of hosts, on as many VMs.
 pub fn run(
     args: &[String],
     hosts: Option<u8>,
@@ -40,7 +40,8 @@ pub fn run(
 ) -> anyhow::Result<u8> {
     let emu = build::packages(&["emu-cli"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
-    // What a packet costs is asked of this machine's own kernel, which needs no fq for it.
+    // The cost of a packet is measured on this machine's own kernel, which needs no fq for
+    // it.
     let packet = args.starts_with(&["bench".to_owned(), "packet".to_owned()]);
     let here = packet && nix::unistd::geteuid().is_root();
     if anywhere || here {
@@ -68,7 +69,7 @@ pub fn run(
             let place = format!("--rank {rank} --size {count}");
             let place = place.split(' ').map(str::to_owned);
             vm::Request {
-                // The first one's words are the answer.
+                // The output of the first VM is the result.
                 name: (rank > 0).then(|| vm::hosts::name(rank)),
                 clock,
                 timeout,
@@ -83,7 +84,7 @@ pub fn run(
     let clock = clock.filter(|_| {
         let usable = forced || virtual_time::works(&kernel);
         if !usable {
-            eprintln!("xtask: virtual time does not work here; taking the machine's clock");
+            eprintln!("xtask: virtual time does not work here; using the machine's clock");
         }
         usable
     });
@@ -99,8 +100,8 @@ pub fn run(
     })
 }
 
-/// Commands whose subject is the network: in a VM they take virtual time by themselves.
-/// What measures processors, or waits for people or other hosts, takes the machine's.
+/// Commands that measure the network: in a VM they run in virtual time by default. Commands
+/// that measure processors, or wait for users or other hosts, use the machine's clock.
 const NETWORK: [&[&str]; 7] = [
     &["load"],
     &["verify"],
@@ -111,7 +112,7 @@ const NETWORK: [&[&str]; 7] = [
     &["bench", "scale"],
 ];
 
-/// What the words say about the clock.
+/// The clock that the arguments ask for.
 struct Asked {
     /// An emulated clock is asked for, by an option of ours or of emu's, or by the file.
     is_virtual: bool,
@@ -137,8 +138,8 @@ impl Asked {
     }
 }
 
-/// The clock that an experiment's file asks for. A line that looks like it is enough: emu
-/// itself reads the file, and refuses to run with the other clock.
+/// The clock that an experiment's file asks for. A line of the right form is enough: emu
+/// itself reads the file, and fails with another clock.
 fn named_clock(file: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("clock:"))?;
@@ -146,7 +147,7 @@ fn named_clock(file: &Path) -> Option<String> {
     Some(name.trim_matches(['"', '\'']).to_owned())
 }
 
-/// What emu itself says of this kernel and user, without a word.
+/// Whether `emu doctor` finds this kernel and user suitable, without output.
 fn can_run_here(emu: &Path) -> bool {
     Command::new(emu)
         .args(["doctor", "--json"])
@@ -156,7 +157,7 @@ fn can_run_here(emu: &Path) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs a command and gives its exit status as a shell would.
+/// Runs a command and returns its exit status as a shell would.
 pub fn status(command: &mut Command) -> anyhow::Result<u8> {
     let status = command
         .status()

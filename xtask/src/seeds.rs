@@ -1,9 +1,9 @@
-//! `cargo xtask run --seeds N`: one command in virtual time with several seeds, and how much
-//! each figure of its answer varies.
+//! `cargo xtask run --seeds N`: runs one command in virtual time with several seeds, and
+//! prints how much each figure of its result varies.
 //!
-//! One small swarm differs from the next by chance; what holds for a network shows in the
-//! distribution over seeds. Each VM has a seed of its own and a processor of its own, as far
-//! as there are.
+//! One small swarm differs from the next by chance; the distribution over seeds shows what
+//! holds for the network. Each VM has a seed of its own, and a processor of its own if there
+//! are enough.
 #![expect(clippy::print_stdout, reason = "the answer")]
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,12 @@ use crate::vm::{Request, kernel::Kernel, virtual_time::VirtualTime};
 struct Figures {
     /// Values by their path in the answer.
     numbers: BTreeMap<String, Vec<f64>>,
-    /// How many verdicts there were of each kind.
+    /// Number of verdicts of each kind.
     verdicts: BTreeMap<String, usize>,
 }
 
-/// Runs a command of emu with so many seeds. Its options `--json` and `--out` are ours: each
-/// seed has an answer and a folder of results of its own.
+/// Runs a command of emu with each of the seeds. Its options `--json` and `--out` are set
+/// here: each seed has its own result and folder of results.
 pub fn run(argv: &[String], seeds: u64, clock: VirtualTime) -> anyhow::Result<u8> {
     let kernel = Kernel::quick();
     let folder = tempfile::tempdir()?;
@@ -81,7 +81,7 @@ pub fn run(argv: &[String], seeds: u64, clock: VirtualTime) -> anyhow::Result<u8
     Ok(u8::from(!failed.is_empty()))
 }
 
-/// The command with its answer in a file, and its results in a folder for the seed.
+/// The command with its JSON result in a file, and its folder of results for the seed.
 fn with_answer(argv: &[String], seed: u64, answer: &str) -> Vec<String> {
     let mut argv = argv.to_vec();
     if let Some(at) = argv.iter().position(|word| word == "--out")
@@ -94,14 +94,14 @@ fn with_answer(argv: &[String], seed: u64, answer: &str) -> Vec<String> {
     if !argv.iter().any(|word| word == "--json") {
         argv.push("--json".to_owned());
     }
-    // "$@" keeps each word as it is.
+    // "$@" keeps each argument as it is.
     let shell = ["sh", "-c", "exec \"$@\" >\"$0\"", answer];
     shell.into_iter().map(str::to_owned).chain(argv).collect()
 }
 
 impl Figures {
-    /// Takes the numbers and verdicts of an answer. Lists of numbers are counted by their
-    /// place; `verdicts` is a list of a word and a text.
+    /// Adds the numbers and verdicts of a result. Lists of numbers are counted by their
+    /// position; `verdicts` is a list of pairs of a verdict and a text.
     fn add(&mut self, path: &str, value: &Value) {
         match value {
             Value::Number(number) => {

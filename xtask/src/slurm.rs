@@ -15,12 +15,13 @@ use crate::{
     vm::kernel::Kernel,
 };
 
-/// The packages; what they need comes with them.
+/// The packages, which are unpacked with their dependencies.
 const PACKAGES: [&str; 2] = ["slurm-wlm", "munge"];
-/// Tells the tests where Slurm is.
+/// Environment variable with the folder of Slurm, for the tests.
 const VARIABLE: &str = "EMU_SLURM";
 
-/// Tests for every day: one experiment over one, two and four nodes, and a lost node.
+/// Tests that `cargo xtask test` runs: one experiment on one, two and four nodes, and a lost
+/// node.
 pub const SMALL: [&str; 2] = ["same::", "ends_the_run"];
 
 /// Arguments of `test-slurm`.
@@ -44,7 +45,7 @@ impl TestSlurm {
     }
 }
 
-/// Runs the tests in the VM; skips them where Slurm cannot be had.
+/// Runs the tests in the VM; skips them if Slurm is not available.
 pub fn run(object: &Path, filters: &[&str], print: impl Fn(&str)) -> anyhow::Result<Tally> {
     let slurm = match unpacked() {
         Ok(slurm) => slurm,

@@ -1,7 +1,7 @@
-//! Tests of hosts that are reached by ssh, in the VM: a step of `cargo xtask test`.
+//! Runs the tests of hosts that are reached by ssh, in the VM: a step of `cargo xtask test`.
 //!
-//! sshd and clush are unpacked below the build folder and not installed: an installed sshd
-//! would serve the world.
+//! sshd and clush are unpacked below the build folder and not installed, since an installed
+//! sshd would be reachable from outside.
 use std::path::Path;
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 const PACKAGES: [&str; 2] = ["openssh-server", "clustershell"];
-/// What is harmless where it is installed.
+/// Packages that are harmless if installed.
 const NEEDS: [Need; 2] = [
     Need {
         file: "/usr/bin/ssh",
@@ -23,10 +23,10 @@ const NEEDS: [Need; 2] = [
         package: "python3",
     },
 ];
-/// Tells the tests where the unpacked files are.
+/// Environment variable with the folder of the unpacked files, for the tests.
 const VARIABLE: &str = "EMU_SSH";
 
-/// Runs the tests; skips them where the packages cannot be had.
+/// Runs the tests; skips them if the packages are not available.
 pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
     let what = "the tests over ssh";
     let root = match debian(what, &NEEDS).and_then(|()| install::unpacked("ssh", &PACKAGES)) {

@@ -1,4 +1,4 @@
-//! The test programs, built, and where they run.
+//! Builds the test programs and runs them on the machine or in a VM.
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -37,7 +37,7 @@ const PROGRAMS: [Need; 5] = [
     },
 ];
 
-/// Where a test program runs.
+/// A place where a test program runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// On this machine's own kernel.
@@ -70,13 +70,13 @@ impl std::fmt::Display for Place {
 }
 
 impl Place {
-    /// Why nothing can be loaded there.
+    /// Why nothing can be loaded there, if so.
     pub fn unable(&self) -> Option<&'static str> {
         let root = nix::unistd::geteuid().is_root();
         (*self == Self::Host && !root).then_some("loading programs on this kernel needs root")
     }
 
-    /// The command that runs another one there, so that its output can be read.
+    /// A command that runs another one there, with readable output.
     pub fn command(&self, argv: &[String]) -> Command {
         match self {
             Self::Host => {
@@ -105,14 +105,14 @@ impl Place {
     }
 }
 
-/// Compiles the BPF programs from source, beside the committed object.
+/// Compiles the BPF programs from source, next to the committed object.
 pub fn fresh_object() -> anyhow::Result<PathBuf> {
     let object = build::target().join("bpf/fresh/emu.bpf.o");
     bpf::build(&object)?;
     Ok(object)
 }
 
-/// The committed BPF programs, if they are those of the sources.
+/// The committed BPF programs, if their sources have not changed.
 pub fn committed_object() -> anyhow::Result<PathBuf> {
     bpf::check().context("run `cargo xtask build-ebpf`, or the tests without --quick")?;
     Ok(bpf::committed())
@@ -123,6 +123,37 @@ pub fn cargo_test(object: &Path) -> Command {
     let mut command = build::cargo();
     command.arg("test").env("EMU_BPF_OBJECT", object);
     command
+}
+
+/// The tests that need neither root nor a VM: with cargo-nextest, which runs the tests of all
+/// crates in parallel, if it is installed.
+pub fn host_tests(object: &Path) -> Vec<(&'static str, Command)> {
+    const CRATES: [&str; 5] = [
+        "--workspace",
+        "--exclude",
+        "emu-ebpf",
+        "--exclude",
+        "integration",
+    ];
+    if !build::on_path("cargo-nextest") {
+        let mut all = cargo_test(object);
+        all.args(CRATES);
+        return vec![("host tests", all)];
+    }
+    // nextest reports on standard error, and has no tests of documentation.
+    let mut tests = Command::new("sh");
+    tests
+        .args(["-c", "exec cargo nextest run \"$@\" 2>&1", "sh"])
+        .args(CRATES)
+        .args(["--no-fail-fast", "--success-output", "immediate"])
+        .current_dir(build::root())
+        .env("EMU_BPF_OBJECT", object);
+    let mut examples = cargo_test(object);
+    examples.arg("--doc").args(CRATES);
+    vec![
+        ("host tests", tests),
+        ("examples in the documentation", examples),
+    ]
 }
 
 /// The tests of the bytecode.
@@ -136,11 +167,11 @@ pub fn end_to_end(object: &Path, filter: &str) -> anyhow::Result<Vec<String>> {
     whole(object, "e2e", filter)
 }
 
-/// The module of those that need the machine's clock.
+/// The module of the tests that need the machine's clock.
 const REAL_TIME: &str = "real_time::";
 
-/// Of the end-to-end tests those that a place is for: in virtual time all but those that
-/// need the machine's clock.
+/// The end-to-end tests for a place: in virtual time, all except those that need the
+/// machine's clock.
 pub fn for_place(place: &Place, mut end_to_end: Vec<String>) -> Vec<String> {
     if matches!(place, Place::VirtualTime(_)) {
         end_to_end.extend(["--skip", REAL_TIME].map(str::to_owned));
@@ -192,7 +223,7 @@ pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
     Ok(argv)
 }
 
-/// The program that says how much the verifier worked.
+/// The program that prints the verifier's work.
 pub fn verified_insns(object: &Path) -> anyhow::Result<Vec<String>> {
     build_with(object, "integration")?;
     let binary = build::target().join("debug/verified-insns");

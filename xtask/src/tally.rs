@@ -1,4 +1,4 @@
-//! Running a test program and counting what it says.
+//! Runs a test program and counts its results.
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
@@ -8,30 +8,29 @@ use std::{
 use anyhow::Context;
 use serde::Serialize;
 
-/// What a test program counted.
+/// The results of a test program.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Tally {
     /// Tests that passed.
     pub passed: u32,
     /// Tests that failed.
     pub failed: u32,
-    /// Tests that could not run, and said why.
+    /// Tests that could not run, and printed why.
     pub skipped: u32,
-    /// How long it took.
     pub seconds: f64,
-    /// Names of the tests that failed, the one that never ended, other trouble.
+    /// Names of failed and unfinished tests, and other problems.
     pub failures: Vec<String>,
-    /// The reasons of those that could not run.
+    /// The reasons for skipped tests.
     pub skips: Vec<String>,
-    /// The tests that took longest, and how many seconds; where tests run one by one.
+    /// The slowest tests with their seconds, if the tests run one by one.
     pub slowest: Vec<(String, f64)>,
 }
 
-/// How many of the slowest tests are named.
+/// Number of tests in that list.
 const SLOWEST: usize = 5;
 
 impl Tally {
-    /// Runs a test program to its end; each line goes to `print` as it comes.
+    /// Runs a test program; each line goes to `print` immediately.
     pub fn run(mut command: Command, print: impl Fn(&str)) -> anyhow::Result<Self> {
         let start = Instant::now();
         let mut child = command
@@ -51,7 +50,7 @@ impl Tally {
         Ok(tally)
     }
 
-    /// Of something that cannot run, and why.
+    /// The result of something that cannot run.
     pub fn skipped(why: &str, print: impl Fn(&str)) -> Self {
         let line = format!("SKIPPED {why}");
         print(&line);
@@ -62,14 +61,14 @@ impl Tally {
         }
     }
 
-    /// Whether everything that ran passed, and the run came to its end.
+    /// Whether all tests that ran passed, and the run was complete.
     pub fn ok(&self) -> bool {
         self.failed == 0 && self.failures.is_empty()
     }
 
     fn read(lines: impl Read, print: impl Fn(&str)) -> anyhow::Result<Self> {
         let (mut tally, mut running) = (Self::default(), None);
-        // Verdicts of a program that has not come to its summary.
+        // Verdicts before the summary of a program.
         let mut so_far = (0, 0);
         let mut last = Instant::now();
         for line in BufReader::new(lines).split(b'\n') {
@@ -93,10 +92,22 @@ impl Tally {
                 tally.passed += number_before(summary, "passed");
                 tally.failed += number_before(summary, "failed");
             }
-            // Tests say so themselves: libtest has no word for it.
-            if line.starts_with("SKIPPED") {
+            if let Some(summary) = nextest_summary(&line) {
+                (running, so_far) = (None, (0, 0));
+                tally.passed += number_before(summary, "passed");
+                tally.failed += number_before(summary, "failed");
+                tally.failed += number_before(summary, "timed out");
+            }
+            if let Some(name) = nextest_failure(&line)
+                && !tally.failures.iter().any(|other| other == name)
+            {
+                tally.failures.push(name.to_owned());
+            }
+            // The tests print it themselves: libtest has no such verdict. nextest indents the
+            // output of tests.
+            if line.trim_start().starts_with("SKIPPED") {
                 tally.skipped += 1;
-                tally.skips.push(line);
+                tally.skips.push(line.trim_start().to_owned());
             }
         }
         tally.passed += so_far.0;
@@ -121,17 +132,51 @@ fn test_line(line: &str) -> Option<(&str, &str)> {
     Some((name, verdict.trim()))
 }
 
-/// The number before a word of `ok. 3 passed; 0 failed; …`.
-fn number_before(line: &str, word: &str) -> u32 {
-    line.split([';', '.'])
+/// The number before a verdict in `ok. 3 passed; 0 failed; …`, or in nextest's
+/// `3 tests run: 2 passed (1 slow), 1 failed, 0 skipped`.
+fn number_before(line: &str, verdict: &str) -> u32 {
+    line.split([';', '.', ',', ':', '('])
         .map(str::trim)
-        .find_map(|part| part.strip_suffix(word)?.trim().parse().ok())
+        .find_map(|part| part.strip_suffix(verdict)?.trim().parse().ok())
         .unwrap_or(0)
+}
+
+/// The counts in nextest's `Summary [   1.450s] 3 tests run: 3 passed, 0 skipped`.
+fn nextest_summary(line: &str) -> Option<&str> {
+    let (_, counts) = line
+        .trim_start()
+        .strip_prefix("Summary [")?
+        .split_once(']')?;
+    counts.contains(" run: ").then_some(counts)
+}
+
+/// The name in nextest's `FAIL [   0.014s] (1/3) emu-cli::packaging a_test`.
+fn nextest_failure(line: &str) -> Option<&str> {
+    let (verdict, rest) = line.trim_start().split_once(" [")?;
+    let is_failure = ["FAIL", "SIGABRT", "SIGSEGV", "SIGKILL", "TIMEOUT"].contains(&verdict);
+    let (_, name) = rest.split_once("] ")?;
+    is_failure.then(|| name.split_once(") ").map_or(name, |(_, name)| name).trim())
 }
 
 #[cfg(test)]
 mod tests {
     use super::Tally;
+
+    #[test]
+    fn nextest_s_verdicts_are_counted() {
+        let text = "    Starting 3 tests across 1 binary\n\
+             \x20       PASS [   0.014s] (1/3) emu-cli::packaging fits\n\
+             \x20 stdout ───\n\n    running 1 test\n    SKIPPED: no systemd-analyze\n\
+             \x20   test fits ... ok\n\n    test result: ok. 1 passed; 0 failed\n\n\
+             \x20       FAIL [   0.045s] (2/3) emu-cli::packaging is_hardened\n\
+             \x20       PASS [   1.449s] (3/3) emu-cli takes\n────────────\n\
+             \x20    Summary [   1.450s] 3 tests run: 2 passed (1 slow), 1 failed, 0 skipped\n\
+             \x20       FAIL [   0.045s] (2/3) emu-cli::packaging is_hardened\n";
+        let tally = Tally::read(text.as_bytes(), |_| {}).unwrap();
+        assert_eq!((tally.passed, tally.failed), (2, 1));
+        assert_eq!(tally.failures, ["emu-cli::packaging is_hardened"]);
+        assert_eq!(tally.skips, ["SKIPPED: no systemd-analyze"]);
+    }
 
     #[test]
     fn a_whole_run_is_counted() {

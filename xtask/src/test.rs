@@ -23,32 +23,38 @@ Examples:
   cargo xtask test --e2e tcp        only end-to-end tests whose name has `tcp`
   cargo xtask test --e2e tcp --real-time
                                     the same with the machine's clock
+  cargo xtask test --repeat 10      ten runs of each workload in virtual time are the same
   cargo xtask test --host           only what needs no VM")]
 pub struct Test {
-    /// Only the end-to-end tests in the VM, or those whose name has this.
+    /// Run only the end-to-end tests in the VM, or those with this in their name.
     #[arg(long, value_name = "FILTER", num_args = 0..=1, default_missing_value = "")]
     e2e: Option<String>,
-    /// Those end-to-end tests with the machine's clock.
+    /// Run these end-to-end tests with the machine's clock.
     #[arg(long, requires = "e2e")]
     real_time: bool,
-    /// The committed BPF object, and of what takes a VM only the end-to-end tests in virtual
-    /// time.
+    /// Use the committed BPF object; of the tests in a VM, run only the end-to-end tests in
+    /// virtual time.
     #[arg(long, conflicts_with_all = ["e2e", "host", "ssh"])]
     quick: bool,
-    /// Only what runs on the machine itself.
+    /// Only the comparison of repeated runs in virtual time: N runs of each workload, with
+    /// different background loads.
+    #[arg(long, value_name = "N", conflicts_with_all = ["e2e", "quick", "host", "ssh"],
+          value_parser = clap::value_parser!(u16).range(2..=1_000))]
+    repeat: Option<u16>,
+    /// Run only the tests that need no VM.
     #[arg(long, conflicts_with = "e2e")]
     host: bool,
-    /// Only those of hosts that are reached by ssh.
+    /// Run only the tests of hosts that are reached by ssh.
     #[arg(long, conflicts_with_all = ["e2e", "host"])]
     ssh: bool,
 }
 
 /// The User-Mode Linux of this machine's own Debian release.
 const INSTALLED: Place = Place::Vm(Kernel::Uml);
-/// Of steps that take longer, the slowest tests are named.
+/// Steps that take longer list their slowest tests.
 const LONG_S: f64 = 120.0;
 
-/// What the steps and the test runners said.
+/// The results of the steps and the test runners.
 #[derive(Default)]
 struct Counts {
     passed: u32,
@@ -62,6 +68,13 @@ struct Counts {
 impl Test {
     pub fn run(self) -> anyhow::Result<u8> {
         let mut counts = Counts::default();
+        if let Some(times) = self.repeat {
+            let object = suite::committed_object()?;
+            counts.tests("the same run several times", || {
+                repeat::run(&object, times.into(), print)
+            })?;
+            return Ok(counts.finish());
+        }
         let all = self.e2e.is_none() && !self.host && !self.ssh && !self.quick;
         if all {
             counts.step("style", || Ok(check::run()? == 0))?;
@@ -82,7 +95,7 @@ impl Test {
             Ok(true)
         })?;
         let object = object.context("no BPF object")?;
-        // The bytecode on this kernel as root, else in the VM.
+        // The bytecode runs on this kernel as root, otherwise in the VM.
         let here = if nix::unistd::geteuid().is_root() {
             Place::Host
         } else {
@@ -97,10 +110,9 @@ impl Test {
                 }
             })?;
             packaging::prepare();
-            let mut tests = suite::cargo_test(&object);
-            tests.args(["--workspace", "--exclude", "emu-ebpf"]);
-            tests.args(["--exclude", "integration"]);
-            counts.tests("host tests", || Tally::run(tests, print))?;
+            for (name, tests) in suite::host_tests(&object) {
+                counts.tests(name, || Tally::run(tests, print))?;
+            }
             if !quick {
                 counts.tests("verifier on this kernel", || {
                     verifier::check(&object, &Place::Host, print)
@@ -144,7 +156,7 @@ fn print(line: &str) {
     println!("{line}");
 }
 
-/// What came of a step that ran at the same time as another one; it is told of after that.
+/// The result of a step that ran in parallel with another one; it is reported afterwards.
 struct StepResult {
     name: &'static str,
     lines: Vec<String>,
@@ -165,11 +177,11 @@ impl StepResult {
     }
 }
 
-/// End-to-end tests that run on the second processor, so that both are done at about the same
-/// time.
+/// End-to-end tests that run on the second processor, so that both processors finish at about
+/// the same time.
 const ON_SECOND: &str = "hostile::";
 
-/// What runs on the second processor while the end-to-end tests run on the first.
+/// Runs the steps of the second processor, while the end-to-end tests run on the first.
 fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepResult> {
     let kernel = Kernel::quick();
     vec![
@@ -184,14 +196,17 @@ fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepRe
             verifier::check(object, &INSTALLED, print)
         }),
         StepResult::of("over ssh in the VM", |print| ssh::run(object, print)),
-        // What newer kernels do not need is shown where it is needed; and both ways in which
-        // User-Mode Linux catches system calls have the emulated clock.
+        // A workaround that newer kernels do not need is tested on an older one; and both
+        // methods by which User-Mode Linux intercepts system calls are tested with the
+        // emulated clock.
         StepResult::of("latencies on an older kernel in virtual time", |print| {
             let place = Place::VirtualTime(Kernel::Uml);
             let argv = suite::for_place(&place, suite::end_to_end(object, "latency::")?);
             Tally::run(place.command(&argv), print)
         }),
-        StepResult::of("the same run twice", |print| repeat::run(object, print)),
+        StepResult::of("the same run twice", |print| {
+            repeat::run(object, repeat::IN_CI, print)
+        }),
         StepResult::of("under Slurm in the VM", |print| {
             slurm::run(object, &slurm::SMALL, print)
         }),
@@ -199,7 +214,7 @@ fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepRe
 }
 
 impl Counts {
-    /// What runs in VMs: in two lanes where there are two processors.
+    /// Runs the steps in VMs: in two lanes if there are two processors.
     fn in_vms(&mut self, object: &Path, place: &Place) -> anyhow::Result<()> {
         // Everything is built before anything is measured.
         let mut end_to_end = suite::for_place(place, suite::end_to_end(object, "")?);
@@ -252,7 +267,7 @@ impl Counts {
         self.passed += tally.passed;
         self.failed += tally.failed;
         self.skipped += tally.skipped;
-        // A filter that no test matches is a mistake, not a success.
+        // A filter that matches no test is an error.
         let ran = tally.passed + tally.skipped > 0;
         let slowest: Vec<String> = tally.slowest.iter().map(slow).collect();
         if tally.seconds >= LONG_S && !slowest.is_empty() {

@@ -1,4 +1,4 @@
-//! `cargo xtask test-vm`: the tests on several kernels, one table at the end.
+//! `cargo xtask test-vm`: runs the tests on several kernels, with a table at the end.
 #![expect(clippy::print_stdout, reason = "the report of the tests")]
 use std::time::Instant;
 
@@ -25,10 +25,10 @@ Examples:
 pub struct TestVm {
     /// Kernels: `host`, `uml`, `uml-testing`, `6.1`, `6.12`, or paths; all with a name if none.
     kernels: Vec<Place>,
-    /// Only tests whose name has this.
+    /// Run only tests with this in their name.
     #[arg(long)]
     filter: Option<String>,
-    /// Print the table as JSON; what the tests say goes to standard error.
+    /// Print the table as JSON; the output of the tests goes to standard error.
     #[arg(long)]
     json: bool,
 }
@@ -78,7 +78,8 @@ impl TestVm {
             rows.push(Row::of(place, "bytecode", || run(&suites.bytecode)));
             match place {
                 Place::Host => {}
-                // In virtual time where the kernel has it; and what needs the machine's clock.
+                // In virtual time if the kernel supports it, and then the tests that need the
+                // machine's clock.
                 Place::Vm(kernel) if !kernel.is_emulated() => {
                     let place = &Place::VirtualTime(kernel.clone());
                     let argv = suite::for_place(place, suites.end_to_end.clone());
@@ -112,7 +113,7 @@ fn to_stderr(line: &str) {
 }
 
 impl Row {
-    /// Runs a suite; one that could not start has failed.
+    /// Runs a suite; a suite that could not start has failed.
     fn of(
         place: &Place,
         suite: &'static str,

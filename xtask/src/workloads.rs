@@ -1,4 +1,4 @@
-//! The real programs that experiments and measurements run.
+//! The real programs of experiments and measurements.
 use std::{env, fs, path::PathBuf};
 
 use anyhow::Context;
@@ -35,13 +35,13 @@ const PROGRAMS: [Need; 6] = [
         package: "iperf3",
     },
 ];
-/// Not installed but unpacked: its installation starts a tracker for the world.
+/// Unpacked instead of installed, since its installation starts a public tracker.
 const TRACKER: &str = "opentracker";
-/// Our own peers.
+/// The peers of this repository.
 const PEERS: &str = "peers";
 
-/// Installs and builds what `emu ARGS` will start; gives the words to put before a
-/// command that is to find it: none, or `env VARIABLE=…`.
+/// Installs and builds the programs that `emu ARGS` starts; returns arguments to put before a
+/// command so that it finds them: none, or `env VARIABLE=…`.
 pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
@@ -55,7 +55,7 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
             ready_for("python3-libtorrent opentracker")
         }
         ["bench", "scale", ..] => {
-            // Thousands of them start: each page that a start need not touch counts.
+            // Thousands of them start, so each page that a start does not touch counts.
             let program = build::static_package(PEERS, Profile::Release)?;
             let folder = program
                 .parent()
@@ -67,7 +67,7 @@ pub fn ready(args: &[String]) -> anyhow::Result<Vec<String>> {
     }
 }
 
-/// Whether `--peer bittorrent` is among the words, in either form.
+/// Whether `--peer bittorrent` is among the arguments, in either form.
 fn asks_for_bittorrent(words: &[&str]) -> bool {
     words.contains(&"--peer=bittorrent")
         || words
@@ -75,14 +75,14 @@ fn asks_for_bittorrent(words: &[&str]) -> bool {
             .any(|pair| pair == ["--peer", "bittorrent"])
 }
 
-/// The same for all of them.
+/// The same for all programs.
 pub fn all() -> anyhow::Result<Vec<String>> {
     ready_for(
         "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker peers",
     )
 }
 
-/// The same for what a text names.
+/// The same for the programs that a text names.
 fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
     let named = |name: &str| {
         text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
@@ -110,7 +110,7 @@ fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
     Ok(env.into_iter().chain(set).collect())
 }
 
-/// `VARIABLE=…` with these folders before those that are there.
+/// `VARIABLE=…` with these folders before the existing ones.
 fn with_first(variable: &str, folders: Vec<PathBuf>) -> anyhow::Result<String> {
     let old = env::var_os(variable).unwrap_or_default();
     let old: Vec<PathBuf> = match old.is_empty() {

@@ -10,6 +10,10 @@ use emu_common::{
 use super::egress_verdict;
 use crate::{clock, filter, maps, packet, pipe, stage};
 
+/// Index of `lo` in every network namespace: LOOPBACK_IFINDEX of the kernel's
+/// include/net/flow.h.
+const LOOPBACK: u32 = 1;
+
 /// TC egress of every interface that carries vnode traffic.
 ///
 /// A packet that still has its socket is replaced by a clone without one, which
@@ -63,7 +67,11 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     stage::corrupt(ctx, &packet, [own, between]);
     let access = stage::latency(own, line.latency_ns());
     let core = stage::latency(between, link.latency_ns);
-    let due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
+    let mut due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
+    let host_latency_ns = maps::host_latency_ns();
+    if host_latency_ns != 0 && interface(ctx) != LOOPBACK {
+        due_ns = delay::sent_ns(due_ns, departure_ns, host_latency_ns);
+    }
     let flow = if access.overtakes || core.overtakes {
         flow::alone(clock::random())
     } else if access.varies || core.varies {
@@ -84,11 +92,16 @@ fn has_socket(ctx: &TcContext) -> bool {
     unsafe { !(*ctx.skb.skb).__bindgen_anon_2.sk.is_null() }
 }
 
+/// Index of the interface that the packet leaves by.
+#[inline(always)]
+fn interface(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is live; `ifindex` is readable by TC programs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
 #[inline(always)]
 fn orphan(ctx: &TcContext) -> Result<Reason, Reason> {
-    // SAFETY: the context is live; `ifindex` is readable by TC programs.
-    let ifindex = unsafe { (*ctx.skb.skb).ifindex };
-    match ctx.clone_redirect(ifindex, 0) {
+    match ctx.clone_redirect(interface(ctx), 0) {
         Ok(()) => Ok(Reason::Orphaned),
         Err(_) => Err(Reason::CloneFailed),
     }

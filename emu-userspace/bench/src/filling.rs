@@ -74,7 +74,7 @@ fn once(vnodes: u32) -> Result<[Duration; 4], BenchError> {
     let planned = start.elapsed();
     let programs = bpf::load(&plan).map_err(|e| SessionError::Bpf(Box::new(e)))?;
     let filled = start.elapsed();
-    announce(&plan.address_runs)?;
+    announce(&plan.address_ranges)?;
     let all = start.elapsed();
     drop(programs);
     Ok([planned, filled - planned, all - filled, all])

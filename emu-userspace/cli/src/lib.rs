@@ -1,9 +1,10 @@
 //! The command `emu`: arguments, tables, JSON, exit codes; and the agent, the service that
-//! keeps a host at the state that a file asks for.
+//! converges a host to the state in a file.
 //!
-//! The work itself is done in the crates below: what a file says in [`emu_model`], loading
-//! and measuring in [`emu_kernel`], experiments in [`emu_runner`], and the measurements of
-//! emu itself, with the feature `bench`, in `emu-bench`. This is the only crate that prints.
+//! The work is done in other crates: reading files in [`emu_model`], loading and measuring in
+//! [`emu_kernel`], experiments in [`emu_runner`], and the measurements of emu itself, with
+//! the feature `bench`, in `emu-bench`. This is the only crate that depends on clap, axum and
+//! prometheus-client.
 #![forbid(unsafe_code)]
 
 mod agent;

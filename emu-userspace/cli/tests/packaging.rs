@@ -1,4 +1,4 @@
-//! What is shipped beside the program: checked by the tools of those who read it.
+//! Checks the files that are shipped with the program, with the tools of their users.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 #![expect(clippy::print_stdout, reason = "what a test leaves out")]
 use std::{fs, path::PathBuf, process::Command};
@@ -39,7 +39,7 @@ fn the_systemd_unit_is_good_and_hardened() {
             .output();
         let output = output.unwrap();
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        // It complains of other units of the machine too.
+        // It also reports other units of the machine.
         let ours: Vec<&str> = error.lines().filter(|l| l.contains("emu-agent")).collect();
         assert!(ours.is_empty(), "{error}");
         assert!(
@@ -132,7 +132,7 @@ fn the_manifests_fit_together() {
     the_command_exists(container, map, mounts[0]["mountPath"].as_str().unwrap());
 }
 
-/// The command's options are the program's, its file the ConfigMap's, and good.
+/// The command line is valid, and its file is in the ConfigMap.
 fn the_command_exists(container: &Value, map: &Value, folder: &str) {
     let help = Command::new(env!("CARGO_BIN_EXE_emu"))
         .args(["agent", "--help"])
@@ -152,7 +152,7 @@ fn the_command_exists(container: &Value, map: &Value, folder: &str) {
     emu_model::topology::parse(&text, file).unwrap_or_else(|e| panic!("{e}"));
 }
 
-/// The API's own schemas, as far as they are public: not the Prometheus operator's.
+/// The public schemas of the API, without that of the Prometheus operator.
 #[test]
 fn the_api_takes_the_manifests() {
     let installed = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -175,7 +175,7 @@ fn the_api_takes_the_manifests() {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {error}");
     }
-    // The check can fail.
+    // The check detects an error.
     let folder = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(packaging("kubernetes/daemonset.yaml")).unwrap();
     let bad = folder.path().join("bad.yaml");

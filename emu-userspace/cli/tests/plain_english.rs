@@ -1,5 +1,5 @@
-//! The documentation says things in the field's terms: words of the dialect that it was
-//! once written in are found, with the file, the line and what to write in their place.
+//! The documentation and the comments use plain English and the field's terms: the test finds
+//! expressions of the dialect in which they were once written, and suggests better ones.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 use std::{
     fs,
@@ -196,22 +196,85 @@ fn findings(markdown: &str) -> Vec<Finding> {
     found
 }
 
-fn markdown_below(folder: &Path, files: &mut Vec<PathBuf>) {
+fn files_below(folder: &Path, extension: &str, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            markdown_below(&path, files);
-        } else if path.extension().is_some_and(|e| e == "md") {
+            if !path.ends_with("target") {
+                files_below(&path, extension, files);
+            }
+        } else if path.extension().is_some_and(|e| e == extension) {
             files.push(path);
         }
     }
+}
+
+/// The comments of a source file as text; all other lines are empty, so that line numbers stay.
+fn comments(source: &str) -> String {
+    let comment = |line: &str| {
+        let line = line.trim_start();
+        let text = ["///", "//!", "//"]
+            .iter()
+            .find_map(|m| line.strip_prefix(m));
+        format!("{}\n", text.unwrap_or_default())
+    };
+    source.lines().map(comment).collect()
+}
+
+/// The findings in files as text; `part` is the part of a file that counts.
+fn report(root: &Path, files: &[PathBuf], part: impl Fn(&str) -> String) -> String {
+    let mut report = String::new();
+    for file in files {
+        let text = part(&fs::read_to_string(file).unwrap());
+        let name = file.strip_prefix(root).unwrap().display();
+        for Finding {
+            line,
+            phrase,
+            better,
+        } in findings(&text)
+        {
+            report += &format!("{name}:{line}: {phrase:?}; write: {better}\n");
+        }
+    }
+    report
+}
+
+/// Crates whose comments are checked, with their tests.
+const CRATES: [&str; 10] = [
+    "emu-userspace/bench",
+    "emu-userspace/cli",
+    "emu-userspace/kernel",
+    "emu-userspace/model",
+    "emu-userspace/report",
+    "emu-userspace/runner",
+    "experiments",
+    "tests/integration",
+    "tests/vm-clock",
+    "xtask/src",
+];
+
+#[test]
+fn the_comments_are_in_plain_english() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = Vec::new();
+    for folder in CRATES {
+        files_below(&root.join(folder), "rs", &mut files);
+    }
+    // The list of the dialect is in this file.
+    files.retain(|file| !file.ends_with("tests/plain_english.rs"));
+    files.retain(|file| !file.starts_with(root.join("xtask/src/vm")));
+    files.sort();
+    files.dedup();
+    assert!(files.len() > 100, "only {} files", files.len());
+    let report = report(&root, &files, comments);
+    assert!(report.is_empty(), "\n{report}");
 }
 
 #[test]
 fn the_documentation_is_in_plain_english() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut files = Vec::new();
-    markdown_below(&root.join("docs"), &mut files);
+    files_below(&root.join("docs"), "md", &mut files);
     assert!(files.len() > 5, "docs/ has only {files:?}");
     for name in [
         "README.md",
@@ -226,19 +289,7 @@ fn the_documentation_is_in_plain_english() {
         }
     }
     files.sort();
-    let mut report = String::new();
-    for file in &files {
-        let text = fs::read_to_string(file).unwrap();
-        let name = file.strip_prefix(&root).unwrap().display();
-        for Finding {
-            line,
-            phrase,
-            better,
-        } in findings(&text)
-        {
-            report += &format!("{name}:{line}: {phrase:?}; write: {better}\n");
-        }
-    }
+    let report = report(&root, &files, str::to_owned);
     assert!(report.is_empty(), "\n{report}");
 }
 

@@ -17,7 +17,7 @@ use super::netlink::{Netlink, NetlinkError, Request};
 
 /// Routing table of local addresses (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
-/// Protocol number that marks our routes in `ip route` (free in rt_protos).
+/// Protocol number that marks emu's routes in `ip route` (free in rt_protos).
 const ROUTE_PROTOCOL: u8 = 0xe3;
 
 fn family(address: IpAddr) -> AddressFamily {
@@ -40,7 +40,7 @@ fn alias(index: u32, address: IpAddr) -> AddressMessage {
     message.header.prefix_len = host_bits(address);
     message.header.index = index;
     if address.is_ipv6() {
-        // Nobody else can have it: no duplicate address detection.
+        // The address is emu's own, so duplicate address detection is off.
         message.header.flags = AddressHeaderFlags::Nodad;
     }
     message.attributes = vec![
@@ -116,8 +116,8 @@ pub fn add_local_route(lo: u32, prefix: IpNet) -> Request {
         message: RouteNetlinkMessage::NewRoute(local_message(prefix, lo)),
         flags: NLM_F_CREATE | NLM_F_EXCL,
         operation: format!("add the local route {prefix}"),
-        // The user's own alias has one already; its protocol is another, so that
-        // deleting ours leaves it alone.
+        // An alias of the user has a local route already; its protocol differs, so deleting
+        // emu's route leaves it alone.
         tolerate: &[libc::EEXIST],
     }
 }
@@ -142,7 +142,6 @@ pub fn add_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
     }
 }
 
-/// Removes such a route.
 pub fn delete_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
     Request {
         message: RouteNetlinkMessage::DelRoute(via_message(prefix, interface, gateway)),
@@ -163,9 +162,6 @@ pub fn delete_ours(route: &Route) -> Option<Request> {
 }
 
 /// Index of the interface of the default route, of IPv4 or else of IPv6.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn default_interface(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut message = RouteMessage::default();
@@ -194,9 +190,9 @@ pub fn default_interface(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkEr
 /// A route of the namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where it leads.
+    /// Its destination.
     pub prefix: IpNet,
-    /// Whether it has our protocol.
+    /// Whether it has emu's protocol number.
     pub is_ours: bool,
     local: bool,
     interface: Option<u32>,
@@ -209,7 +205,7 @@ impl Route {
         self.local && self.prefix == prefix.trunc()
     }
 
-    /// Whether it is ours, and leads to a prefix by a gateway and an interface.
+    /// Whether it is emu's, and leads to a prefix by a gateway and an interface.
     pub fn leads_to(&self, prefix: IpNet, gateway: IpAddr, interface: u32) -> bool {
         let way = (self.interface, self.gateway) == (Some(interface), Some(gateway));
         self.is_ours && way && self.prefix == prefix.trunc()
@@ -217,9 +213,6 @@ impl Route {
 }
 
 /// All routes of all tables.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn routes(netlink: &mut Netlink) -> Result<Vec<Route>, NetlinkError> {
     let mut list = Vec::new();
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -234,7 +227,7 @@ pub fn routes(netlink: &mut Netlink) -> Result<Vec<Route>, NetlinkError> {
     Ok(list)
 }
 
-/// A route with a destination, from a list of the kernel's.
+/// A route with a destination, from a dump of the kernel.
 fn listed(message: &RouteMessage) -> Option<Route> {
     let address = |address: &RouteAddress| match address {
         RouteAddress::Inet(a) => Some(IpAddr::V4(*a)),
@@ -270,9 +263,6 @@ pub struct Existing {
 }
 
 /// All addresses of the namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn addresses(netlink: &mut Netlink) -> Result<Vec<Existing>, NetlinkError> {
     let found = netlink.dump(
         RouteNetlinkMessage::GetAddress(AddressMessage::default()),
@@ -286,7 +276,8 @@ pub fn addresses(netlink: &mut Netlink) -> Result<Vec<Existing>, NetlinkError> {
         let mut address = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         for attribute in &message.attributes {
             match attribute {
-                // IFA_LOCAL wins: on point-to-point links IFA_ADDRESS is the peer.
+                // IFA_LOCAL takes precedence: on point-to-point links IFA_ADDRESS is the
+                // peer.
                 AddressAttribute::Local(a) => {
                     address = *a;
                     break;

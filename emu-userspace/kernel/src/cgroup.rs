@@ -1,7 +1,7 @@
-//! The cgroup tree of version 2: finding it, and our folders in it.
+//! The cgroup tree of version 2: finding it, and emu's folders in it.
 //!
-//! Ours are below `emu`: `emu/ns-COOKIE` for a network namespace, and in it one
-//! folder for each vnode that has had a process.
+//! They are below `emu`: `emu/ns-COOKIE` for a network namespace, and in it one folder for
+//! each vnode that has had a process.
 use std::{
     ffi::CStr,
     fs, io,
@@ -19,9 +19,9 @@ use nix::{
     unistd::{AccessFlags, Pid, access},
 };
 
-/// Folder of all that is ours.
+/// Folder of all cgroups of emu.
 const OURS: &str = "emu";
-/// Longest wait for killed processes to be gone.
+/// Longest wait for the end of killed processes.
 const KILL_TIME: Duration = Duration::from_secs(10);
 /// `CGROUP2_SUPER_MAGIC` (uapi/linux/magic.h).
 const CGROUP2_MAGIC: i64 = 0x6367_7270;
@@ -35,17 +35,13 @@ pub enum CgroupError {
     /// A file operation failed.
     #[error("{operation} {}: {source}", path.display())]
     File {
-        /// What was done.
         operation: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
-    /// Processes outlived their SIGKILL.
-    #[error("{count} processes in {} are still there after SIGKILL", path.display())]
+    /// Processes survived SIGKILL.
+    #[error("{count} processes in {} survived SIGKILL", path.display())]
     Immortal {
-        /// How many.
         count: usize,
         /// Their cgroup.
         path: PathBuf,
@@ -64,7 +60,7 @@ pub(super) fn file_error(
     }
 }
 
-/// A way to the root of the cgroup tree.
+/// Access to the root of the cgroup tree.
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
@@ -73,12 +69,12 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Finds the tree where this process sees it, else where the first process
-    /// does (`ip netns exec` hides /sys), else mounts one that nobody sees and
-    /// that ends with the value.
+    /// Finds the tree where this process sees it, else where the first process does (`ip
+    /// netns exec` hides /sys), else mounts one that no path leads to and that is unmounted
+    /// when the value is dropped.
     ///
-    /// A second mount is the last resort: it would reset options of the first
-    /// (the kernel's `apply_cgroup_root_flags`).
+    /// A second mount is the last resort, since it would reset options of the first (the
+    /// kernel's `apply_cgroup_root_flags`).
     ///
     /// # Errors
     /// [`CgroupError::NoTree`].
@@ -113,20 +109,20 @@ impl Tree {
         &self.root
     }
 
-    /// Removes a folder of [`Tree::folder`] with all below it, and the folder
-    /// around it if it is empty. One that is gone is no error.
+    /// Removes a folder of [`Tree::folder`] with everything below it, and its parent if that
+    /// is empty. It is no error if the folder does not exist.
     ///
     /// # Errors
     /// [`CgroupError::File`], for example while processes are in it.
     pub fn remove(&self, name: &str) -> Result<(), CgroupError> {
         remove(&self.folder(name))?;
-        // Other namespaces may have theirs in it.
+        // Other namespaces may have folders in it.
         let _ = fs::remove_dir(self.root.join(OURS));
         Ok(())
     }
 }
 
-/// Places of cgroup2 in a list of mounts.
+/// Mount points of cgroup2 in a list of mounts.
 fn mounts(list: &str) -> impl Iterator<Item = &str> {
     list.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(1);
@@ -135,14 +131,14 @@ fn mounts(list: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether something else is mounted over it, or it is read-only.
+/// Whether the tree is accessible there: not covered by another mount, and writable.
 fn usable(place: &Path) -> bool {
     let is_tree =
         nix::sys::statfs::statfs(place).is_ok_and(|s| s.filesystem_type().0 == CGROUP2_MAGIC);
     is_tree && access(place, AccessFlags::W_OK).is_ok()
 }
 
-/// Mounts the tree without a place (Linux 5.2).
+/// Mounts the tree without a mount point (Linux 5.2).
 fn detached_mount() -> io::Result<OwnedFd> {
     const KIND: &CStr = c"cgroup2";
     const FSOPEN_CLOEXEC: libc::c_uint = 1;
@@ -173,33 +169,24 @@ fn detached_mount() -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
 }
 
-/// Makes a cgroup, with those around it, and returns its identifier.
-///
-/// # Errors
-/// [`CgroupError::File`].
+/// Creates a cgroup and its parents, and returns its identifier.
 pub fn create(path: &Path) -> Result<u64, CgroupError> {
     fs::create_dir_all(path).map_err(file_error("create the cgroup", path))?;
-    identifier(path).map_err(file_error("look at the cgroup", path))
+    identifier(path).map_err(file_error("read the cgroup", path))
 }
 
 /// The identifier that programs see: the inode number.
-///
-/// # Errors
-/// What the file system says.
 pub fn identifier(path: &Path) -> io::Result<u64> {
     fs::metadata(path).map(|m| m.ino())
 }
 
 /// Moves the calling process with all its threads into a cgroup.
-///
-/// # Errors
-/// [`CgroupError::File`].
 pub fn join(path: &Path) -> Result<(), CgroupError> {
     let file = path.join("cgroup.procs");
     fs::write(&file, "0").map_err(file_error("move this process to", &file))
 }
 
-/// Cgroups below a folder that have processes, with these; the folder included.
+/// The cgroups of a folder's subtree that have processes, with these processes.
 pub fn processes(folder: &Path) -> Vec<(PathBuf, Vec<i32>)> {
     let mut found = Vec::new();
     walk(folder, &mut |path| {
@@ -213,14 +200,11 @@ pub fn processes(folder: &Path) -> Vec<(PathBuf, Vec<i32>)> {
     found
 }
 
-/// Kills all processes below a folder and waits until they are gone.
-///
-/// # Errors
-/// [`CgroupError::Immortal`].
+/// Kills all processes of a folder's subtree and waits for their end.
 pub fn kill_all(folder: &Path) -> Result<(), CgroupError> {
     let end = Instant::now() + KILL_TIME;
     loop {
-        // One by one as well: cgroup.kill came with Linux 5.14.
+        // One process at a time as well, since cgroup.kill came with Linux 5.14.
         let _ = fs::write(folder.join("cgroup.kill"), "1");
         let left: Vec<i32> = processes(folder).into_iter().flat_map(|(_, p)| p).collect();
         if left.is_empty() {
@@ -239,11 +223,11 @@ pub fn kill_all(folder: &Path) -> Result<(), CgroupError> {
     }
 }
 
-/// Start of the names of cgroups of runs, which hold one for each of their vnodes.
+/// Prefix of the names of cgroups of runs, which contain one cgroup for each of their vnodes.
 pub const RUN: &str = "run-";
 
-/// The vnode whose processes are in a cgroup below a namespace's folder, by the names
-/// on the way: `ADDRESS/…`, or `run-…/ADDRESS/…`.
+/// The vnode whose processes are in a cgroup below a namespace's folder, according to its
+/// path: `ADDRESS/…`, or `run-…/ADDRESS/…`.
 pub fn vnode_name(folder: &Path, path: &Path) -> String {
     let below = path.strip_prefix(folder).unwrap_or(path);
     let mut names = below.iter().map(|name| name.to_string_lossy());
@@ -254,7 +238,7 @@ pub fn vnode_name(folder: &Path, path: &Path) -> String {
     first.into_owned()
 }
 
-/// Identifiers of all cgroups below a folder, itself included.
+/// Identifiers of all cgroups of a folder's subtree.
 pub fn identifiers(folder: &Path) -> Vec<u64> {
     let mut found = Vec::new();
     walk(folder, &mut |path| {
@@ -264,8 +248,7 @@ pub fn identifiers(folder: &Path) -> Vec<u64> {
     found
 }
 
-/// Calls `visit` for every cgroup below a folder, children first, until it
-/// returns false.
+/// Calls `visit` for every cgroup of a subtree, children first, until it returns false.
 fn walk(folder: &Path, visit: &mut dyn FnMut(&Path) -> bool) -> bool {
     let Ok(entries) = fs::read_dir(folder) else {
         return true;
@@ -278,7 +261,7 @@ fn walk(folder: &Path, visit: &mut dyn FnMut(&Path) -> bool) -> bool {
     folders.iter().all(|f| walk(f, visit)) && visit(folder)
 }
 
-/// Removes a cgroup with all below it. One that is gone is no error.
+/// Removes a cgroup with everything below it. It is no error if it does not exist.
 ///
 /// # Errors
 /// [`CgroupError::File`], for example while processes are in it.

@@ -1,8 +1,8 @@
-//! Whose time this system's clock tells: the machine's, or an emulated one.
+//! Whether this system's clock is the machine's or an emulated one.
 //!
-//! A VM in virtual time has a page with its clock and what drove it (`vm-protocol`). It must
-//! not be used to decide what happens in the emulated network: results say which clock they
-//! had, and that is all.
+//! A VM in virtual time has a page with its clock and the settings that drive it
+//! (`vm-protocol`). Code must not use it to decide what happens in the emulated network:
+//! results only record which clock they had.
 use std::{fs::File, io::Read};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -12,54 +12,54 @@ use vm_protocol::{
     settings::GUEST_PAGE,
 };
 
-/// The emulated clock's page as it is now; `None` where the clock is the machine's.
+/// A copy of the emulated clock's page; `None` if the clock is the machine's.
 pub fn page() -> Option<ClockPage> {
     let mut file = File::open(GUEST_PAGE).ok()?;
-    // The launcher's side changes it: what this kernel has read of it before is old.
+    // The launcher changes the page, so what this kernel has cached of it is outdated.
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).ok()?;
     let mut bytes = Vec::with_capacity(BYTES);
     file.read_to_end(&mut bytes).ok()?;
     ClockPage::parse(&bytes)
 }
 
-/// Whether the clock is an emulated one that computing does not move: then the machine
-/// cannot be what limited a measurement.
+/// Whether the clock is an emulated one that computing does not advance: then the machine's
+/// speed cannot have limited a measurement.
 pub fn is_computing_free() -> bool {
     page().is_some_and(|page| page.get(Word::CpuPermille) == 0)
 }
 
-/// What a stretch of virtual time took.
+/// The cost of a period of virtual time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct VirtualTime {
     /// Emulated time, in seconds.
     pub emulated_s: f64,
     /// Time on the machine, in seconds.
     pub wall_s: f64,
-    /// Times that programs entered the kernel.
+    /// Number of system calls and other entries into the kernel.
     pub entries: u64,
-    /// Times that a program computed for so long that time jumped; with any, the same run
-    /// may differ in its details.
+    /// Number of times that a program computed so long that the clock jumped; if there are
+    /// any, two runs may differ in details.
     pub spins: u64,
     /// Emulated time of each entry, in nanoseconds.
     pub call_ns: u64,
-    /// Emulated time for processor time; 0: computing was free, and results say nothing
-    /// about the speed of processors.
+    /// Emulated time per CPU time; 0: computing was free, and results say nothing about the
+    /// speed of processors.
     pub cpu_factor: f64,
-    /// Whether everything random followed from a seed.
+    /// Whether all random numbers came from a seed.
     pub is_seeded: bool,
 }
 
-/// Measures a stretch of virtual time.
+/// Measures a period of virtual time.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(ClockPage);
 
 impl Stopwatch {
-    /// Starts now; `None` where the clock is the machine's.
+    /// Starts now; `None` if the clock is the machine's.
     pub fn start() -> Option<Self> {
         page().map(Self)
     }
 
-    /// What it took up to now.
+    /// The cost up to now.
     pub fn elapsed(&self) -> VirtualTime {
         let now = page().unwrap_or(self.0);
         let since = |word| now.get(word).saturating_sub(self.0.get(word));
@@ -76,13 +76,14 @@ impl Stopwatch {
 }
 
 impl VirtualTime {
-    /// How many times faster than the machine's clock it went.
+    /// Speed relative to the machine's clock.
     pub fn speed(&self) -> f64 {
         self.emulated_s / self.wall_s.max(1e-3)
     }
 }
 
-/// For people: both clocks, what drove them, and what the results do not show.
+/// Prints both clocks, the settings that drove the emulated one, and what the results do not
+/// show.
 impl std::fmt::Display for VirtualTime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(

@@ -1,33 +1,29 @@
-//! Controllers of the cgroup tree of version 2: limits of memory and shares of
-//! processors.
+//! Controllers of the cgroup tree of version 2: memory limits and CPU weights.
 //!
-//! A controller works in a cgroup if all those around it hand it on. The root of the
-//! tree is the machine's: what is handed on there for us is taken back.
+//! A controller works in a cgroup if all its parents enable it for their children. The root
+//! of the tree belongs to the machine: what emu enables there, it disables again.
 use std::{fs, io, path::Path};
 
 use super::cgroup::{CgroupError, Tree, file_error};
 
 const HANDED_ON: &str = "cgroup.subtree_control";
 
-/// Controllers of a list that the tree does not have: they are in a tree of version
-/// 1, or not in the kernel.
+/// The wanted controllers that the tree does not have: they are in a tree of version 1, or
+/// not in the kernel.
 pub fn missing(tree: &Tree, wanted: &[&'static str]) -> Vec<&'static str> {
-    let have = words(&tree.root().join("cgroup.controllers"));
+    let have = names(&tree.root().join("cgroup.controllers"));
     let lacks = |name: &&'static str| !have.iter().any(|h| h == name);
     wanted.iter().copied().filter(lacks).collect()
 }
 
-/// Controllers of a list that the root does not hand on yet.
+/// The wanted controllers that the root does not enable yet.
 pub fn new_at_root(tree: &Tree, wanted: &[&'static str]) -> Vec<&'static str> {
-    let there = words(&tree.root().join(HANDED_ON));
-    let is_new = |name: &&'static str| !there.iter().any(|h| h == name);
+    let enabled = names(&tree.root().join(HANDED_ON));
+    let is_new = |name: &&'static str| !enabled.iter().any(|h| h == name);
     wanted.iter().copied().filter(is_new).collect()
 }
 
-/// Hands controllers on from the root down to a folder and to those in it.
-///
-/// # Errors
-/// [`CgroupError::File`].
+/// Enables controllers from the root down to a folder and its children.
 pub fn enable(tree: &Tree, folder: &Path, wanted: &[&str]) -> Result<(), CgroupError> {
     let mut way: Vec<&Path> = folder
         .ancestors()
@@ -37,16 +33,14 @@ pub fn enable(tree: &Tree, folder: &Path, wanted: &[&str]) -> Result<(), CgroupE
     way.into_iter().try_for_each(|path| hand_on(path, wanted))
 }
 
-/// Hands controllers on from one cgroup to those in it.
-///
-/// # Errors
-/// [`CgroupError::File`].
+/// Enables controllers in one cgroup for its children.
 pub fn hand_on(path: &Path, wanted: &[&str]) -> Result<(), CgroupError> {
-    change(path, wanted, '+').map_err(file_error("hand controllers on in", path))
+    change(path, wanted, '+').map_err(file_error("enable controllers in", path))
 }
 
-/// Takes back what [`new_at_root`] named, from a folder up to the root: a cgroup
-/// cannot give up what one in it hands on. Others may use it by now: then it stays.
+/// Disables the controllers that [`new_at_root`] returned, from a folder up to the root: a
+/// cgroup cannot disable what a child enables. Controllers that others use by now stay
+/// enabled.
 pub fn take_back(tree: &Tree, folder: &Path, names: &[&str]) {
     let way = folder
         .ancestors()
@@ -61,7 +55,7 @@ fn change(path: &Path, names: &[&str], sign: char) -> io::Result<()> {
     fs::write(path.join(HANDED_ON), text.join(" "))
 }
 
-fn words(file: &Path) -> Vec<String> {
+fn names(file: &Path) -> Vec<String> {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.split_whitespace().map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! What the pipes counted, for `emu status` and the agent's metrics.
+//! Counters of the pipes, for `emu status` and the agent's metrics.
 use emu_common::layout::{Direction, Pipe, Stage, Waits};
 use serde::Serialize;
 
@@ -14,13 +14,13 @@ pub struct Counters {
     pub packets: u64,
     /// Bytes charged for them.
     pub bytes: u64,
-    /// Packets lost because the queue held its limit of packets.
+    /// Packets dropped at a queue limit in packets.
     pub drops_packets: u64,
-    /// Packets lost to a queue limit in bytes or time.
+    /// Packets dropped at a queue limit in bytes or time.
     pub drops_bytes: u64,
-    /// Packets lost to the queue's management.
+    /// Packets dropped by AQM.
     pub drops_aqm: u64,
-    /// Packets lost because a vnode was down, its group cut off, or its filter closed.
+    /// Packets dropped because a vnode was down, its group partitioned, or its filter closed.
     pub drops_closed: u64,
     /// Packets lost at random.
     pub losses: u64,
@@ -37,7 +37,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Adds a pipe's and its stage's.
+    /// Adds the counters of a pipe and its stage.
     pub fn add(&mut self, (pipe, stage): &(Pipe, Stage)) {
         self.packets += pipe.packets;
         self.bytes += pipe.bytes;
@@ -53,8 +53,7 @@ impl Counters {
         self.overtakes += stage.overtakes;
     }
 
-    /// Packets lost to queues, to their management, to what is down, cut off or
-    /// filtered, and to losses.
+    /// All packets that were dropped or lost, for any reason.
     pub fn drops(&self) -> u64 {
         let queue = self.drops_packets + self.drops_bytes + self.drops_aqm;
         queue + self.drops_closed + self.losses
@@ -70,7 +69,7 @@ pub fn pipe(loaded: &Loaded, maps: &Maps, vnode: usize, direction: Direction) ->
     (pipe, stage(maps, &pipe))
 }
 
-/// The stage of a pipe; one without counts where there is none.
+/// The stage of a pipe; an empty one if the pipe has none.
 pub fn stage(maps: &Maps, pipe: &Pipe) -> Stage {
     (pipe.stage as usize)
         .checked_sub(1)
@@ -78,7 +77,7 @@ pub fn stage(maps: &Maps, pipe: &Pipe) -> Stage {
         .unwrap_or_default()
 }
 
-/// Both directions of every group's lines together, in the order of the plan.
+/// The counters of every group's pipes, up and down, in the order of the plan.
 pub fn by_group(loaded: &Loaded, maps: &Maps) -> Vec<[Counters; 2]> {
     let mut totals = vec![[Counters::default(); 2]; loaded.plan.groups.len()];
     for (index, vnode) in loaded.plan.vnodes.iter().enumerate() {
@@ -89,11 +88,7 @@ pub fn by_group(loaded: &Loaded, maps: &Maps) -> Vec<[Counters; 2]> {
     totals
 }
 
-/// How long packets of every group were in its lines' pipes, up and down, in the order of
-/// the plan.
-///
-/// # Errors
-/// [`BpfError::Map`].
+/// The queue-delay histograms of every group's pipes, up and down, in the order of the plan.
 pub fn waits_by_group(loaded: &Loaded, maps: &Maps) -> Result<Vec<[Waits; 2]>, BpfError> {
     (0..loaded.plan.groups.len())
         .map(|group| {

@@ -1,96 +1,69 @@
-//! Why a load did not come about, in words that name what to do.
+//! Why a load failed, with a remedy.
 use std::{io, path::PathBuf};
 
 use super::{bpf::BpfError, netlink::NetlinkError, state::StateError, undo::UndoError};
 
-/// A load that did not come about. What it had changed is undone.
+/// Why a load failed. Its changes are undone.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A network table.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// A qdisc or device that this kernel does not have.
-    #[error("{source}; this kernel lacks {module} (try `modprobe {module}`, or `emu doctor`)")]
+    /// The kernel does not have a qdisc or device type.
+    #[error(
+        "{source}; this kernel does not have {module} (try `modprobe {module}`, or `emu doctor`)"
+    )]
     Module {
-        /// The module that would supply it.
+        /// The module that provides it.
         module: &'static str,
-        /// What was refused.
         source: NetlinkError,
     },
-    /// The BPF object.
     #[error(transparent)]
     Bpf(#[from] BpfError),
     /// Offloads of an interface.
     #[error("turn off the segmentation offloads of {interface}: {source}")]
     Offload {
-        /// Interface.
         interface: String,
-        /// The kernel's answer.
         source: io::Error,
     },
-    /// A kernel setting.
     #[error("set {}: {source}", path.display())]
-    Sysctl {
-        /// Its file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
+    Sysctl { path: PathBuf, source: io::Error },
     /// An interface of the topology does not exist.
     #[error("no interface {name}; there are {}", have.join(", "))]
     NoInterface {
-        /// Its name.
         name: String,
         /// Interfaces of the namespace.
         have: Vec<String>,
     },
-    /// Frames without an Ethernet header are not understood.
-    #[error("{name} is no Ethernet interface")]
-    NotEthernet {
-        /// Its name.
-        name: String,
-    },
-    /// A root qdisc that could not be put back.
+    /// The interface does not have Ethernet frames.
+    #[error("{name} is not an Ethernet interface")]
+    NotEthernet { name: String },
+    /// The root qdisc could not be restored later.
     #[error(
-        "{interface} has the root qdisc {kind}, which cannot be put back as it was; delete it first (tc qdisc del dev {interface} root)"
+        "{interface} has the root qdisc {kind}, which emu could not restore; delete it first (tc qdisc del dev {interface} root)"
     )]
-    Qdisc {
-        /// Interface.
-        interface: String,
-        /// Kind of the qdisc.
-        kind: String,
-    },
-    /// The machine itself lives in a prefix of the topology.
+    Qdisc { interface: String, kind: String },
+    /// The machine's own address is in a prefix of the topology.
     #[error(
         "the address {address} of this machine's {interface} and the group {group} ({prefix}) overlap; choose other prefixes"
     )]
     AddressInUse {
-        /// The machine's address.
         address: String,
-        /// Its interface.
         interface: String,
-        /// The group.
         group: String,
-        /// The group's prefix.
         prefix: String,
     },
-    /// Some other device has our name.
+    /// Another device has the name of emu's ifb device.
     #[error(
-        "there is already an interface {name} that this namespace's emu did not make; delete it (ip link del {name})"
+        "the interface {name} exists, but this namespace's emu did not create it; delete it (ip link del {name})"
     )]
-    NameTaken {
-        /// The name.
-        name: String,
-    },
-    /// Taking back a former load failed.
+    NameTaken { name: String },
     #[error(transparent)]
     Undo(#[from] UndoError),
 }
 
-/// Names the module behind an "unknown qdisc" or "unknown device type".
+/// Adds the name of the module to an "unknown qdisc" or "unknown device type".
 pub(super) fn needs(module: &'static str) -> impl Fn(NetlinkError) -> ApplyError {
     move |source| match source.errno() {
         Some(libc::ENOENT | libc::EOPNOTSUPP) => ApplyError::Module { module, source },

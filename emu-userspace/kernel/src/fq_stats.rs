@@ -1,5 +1,4 @@
-//! What our fq qdiscs tell of themselves: how late their timers fire, what they hold
-//! and what they dropped.
+//! Statistics of emu's fq qdiscs: timer lateness, packets held, drops.
 use netlink_packet_route::tc::{TcAttribute, TcStats2, TcXstats};
 
 use super::{
@@ -17,28 +16,26 @@ const THROTTLED_FLOWS: usize = 72;
 const UNTHROTTLE_LATENCY: usize = 76;
 const HORIZON_DROPS: usize = 88;
 
-/// Figures of one fq qdisc.
+/// Statistics of one fq qdisc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FqStats {
-    /// Its interface.
     pub interface: String,
-    /// How much later than due it woke up, a moving average in nanoseconds.
+    /// Delay of its timer, a moving average in nanoseconds.
     pub lateness_ns: u32,
-    /// Packets that it holds.
+    /// Packets in the qdisc.
     pub held_packets: u32,
-    /// Packets that it dropped, for whatever reason: it is sized never to.
+    /// Packets dropped for any reason; emu sizes fq so that there are none.
     pub drops: u32,
-    /// Of them, because a flow was full.
+    /// Drops because a flow was full.
     pub flow_limit_drops: u64,
-    /// Of them, because they were due beyond the horizon.
+    /// Drops beyond the horizon.
     pub horizon_drops: u64,
-    /// Of them, for want of memory.
+    /// Drops because memory was not available.
     pub memory_drops: u64,
-    /// Packets that waited for their time, since it was made.
+    /// Packets that waited for their due time, since the qdisc was created.
     pub throttled: u64,
-    /// Flows.
     pub flows: u32,
-    /// Flows of which the next packet is not yet due.
+    /// Flows whose next packet is not yet due.
     pub waiting_flows: u32,
 }
 
@@ -56,10 +53,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
     bytes.map_or(0, u64::from_ne_bytes)
 }
 
-/// Figures of all our fq qdiscs in the calling thread's network namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
+/// Statistics of all of emu's fq qdiscs in the calling thread's network namespace.
 pub fn fq_stats(netlink: &mut Netlink) -> Result<Vec<FqStats>, NetlinkError> {
     let links = link::links(netlink)?;
     let ours = tc::qdiscs(netlink)?;

@@ -1,9 +1,8 @@
-//! Whether the host, and not the emulated network, was the limit.
+//! Whether the host, rather than the emulated network, was the bottleneck.
 //!
-//! A run or a measurement takes a [`Monitor`], calls [`Monitor::sample`] now and
-//! then, and asks [`Monitor::report`] at its end. [`Health::limits`] says in words
-//! what the host did not keep up with; a measurement with any is no evidence about
-//! the emulated network.
+//! A run or a measurement creates a [`Monitor`], calls [`Monitor::sample`] about once per
+//! second and [`Monitor::report`] at its end. [`Health::limits`] describes the resources that
+//! were exhausted; a measurement with any is no evidence about the emulated network.
 use std::{fs, time::Instant};
 
 use serde::{Deserialize, Serialize};
@@ -14,13 +13,13 @@ use crate::{
     netlink::Netlink,
 };
 
-/// Share of time in which all processors together may be busy, in one interval.
+/// CPU utilisation above which an interval counts as saturated.
 const BUSY: f64 = 0.95;
-/// Share of a run that may be that busy, before a warning.
+/// Fraction of saturated time above which a warning is given.
 const BUSY_TIME: f64 = 0.05;
-/// Share of the processors that the machine's owner may take away.
+/// Fraction of steal time above which a warning is given.
 const STOLEN: f64 = 0.05;
-/// Lateness of fq that no emulated latency hides, in milliseconds.
+/// Lateness of fq above which a warning is given, in milliseconds.
 const LATE_MS: f64 = 2.0;
 
 /// Totals of `/proc/stat`, in ticks.
@@ -39,7 +38,7 @@ struct Softnet {
     squeezed: u64,
 }
 
-/// What is read at a time.
+/// The counters of one sample.
 #[derive(Debug, Clone, Default)]
 struct Reading {
     ticks: Ticks,
@@ -47,52 +46,52 @@ struct Reading {
     fq: Vec<FqStats>,
 }
 
-/// Looks after a host.
+/// Monitors the host.
 pub struct Monitor {
     netlink: Option<Netlink>,
     first: Reading,
     last: Reading,
     at: Instant,
-    /// Seconds in all, and of busy intervals.
+    /// Total seconds, and seconds of saturated intervals.
     seconds: f64,
     busy_seconds: f64,
     late_ms: f64,
     most_busy: f64,
 }
 
-/// How a host kept up.
+/// Load of the host during a measurement.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Health {
-    /// Time under watch.
+    /// Monitored time.
     pub seconds: f64,
-    /// Share of the processors' time that was not idle.
+    /// CPU utilisation.
     pub busy: f64,
-    /// The same in the busiest interval.
+    /// CPU utilisation in the busiest interval.
     pub most_busy: f64,
-    /// Seconds of intervals that were busy all over.
+    /// Seconds of intervals in which the CPU was saturated.
     pub saturated_s: f64,
-    /// Share of the processors' time that went to packets in interrupts.
+    /// Fraction of CPU time in softirqs.
     pub softirq: f64,
-    /// Share that other machines on the same processors took.
+    /// Fraction of CPU time that other machines on the same processors took (steal).
     pub stolen: f64,
-    /// Packets that were dropped because a processor's backlog was full.
+    /// Packets dropped because the backlog of a processor was full.
     pub softnet_dropped: u64,
-    /// Times that a processor had more packets than it could handle at once.
+    /// Number of times that a processor exhausted its budget for packets.
     pub softnet_squeezed: u64,
-    /// Packets that fq dropped: queues too short, or beyond its horizon.
+    /// Packets that fq dropped: a queue was full, or they were due beyond the horizon.
     pub fq_dropped: u64,
-    /// Largest lateness that fq told of, in milliseconds.
+    /// Largest lateness of fq, in milliseconds.
     pub fq_late_ms: f64,
-    /// Whether the clock was an emulated one that computing does not move: then the host's
-    /// speed cannot be a limit, and what is said of its processors means nothing.
+    /// Whether the clock was an emulated one that computing does not advance: then the host's
+    /// speed cannot be a bottleneck, and the figures about its processors mean nothing.
     #[serde(default)]
     pub in_virtual_time: bool,
-    /// What the host did not keep up with, in words; empty: nothing.
+    /// Descriptions of the bottlenecks; empty if there are none.
     pub limits: Vec<String>,
 }
 
 impl Monitor {
-    /// Begins now, in the calling thread's network namespace.
+    /// Starts now, in the calling thread's network namespace.
     pub fn new() -> Self {
         let mut netlink = Netlink::open().ok();
         let first = read(&mut netlink);
@@ -108,7 +107,7 @@ impl Monitor {
         }
     }
 
-    /// Looks at the interval since the last call; best about once a second.
+    /// Samples the interval since the last call; best about once per second.
     pub fn sample(&mut self) {
         let now = read(&mut self.netlink);
         let seconds = self.at.elapsed().as_secs_f64();
@@ -119,14 +118,14 @@ impl Monitor {
             self.busy_seconds += seconds;
         }
         self.most_busy = self.most_busy.max(busy);
-        // What it tells is old while no packet waits.
+        // The average is outdated while no packet waits.
         if throttled(&now.fq) > throttled(&self.last.fq) {
             self.late_ms = self.late_ms.max(late_ms(&now.fq));
         }
         self.last = now;
     }
 
-    /// How the host kept up so far.
+    /// The load of the host so far.
     pub fn report(&self) -> Health {
         let (first, last) = (&self.first, &self.last);
         let mut health = Health {
@@ -143,7 +142,7 @@ impl Monitor {
             in_virtual_time: clock::is_computing_free(),
             limits: Vec::new(),
         };
-        health.limits = health.words();
+        health.limits = health.descriptions();
         health
     }
 }
@@ -155,34 +154,34 @@ impl Default for Monitor {
 }
 
 impl Health {
-    fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
+    fn descriptions(&self) -> Vec<String> {
+        let mut limits = Vec::new();
         let in_real_time = !self.in_virtual_time;
         if in_real_time && self.saturated_s > self.seconds * BUSY_TIME {
-            words.push(format!(
-                "all processors were busy for {:.1} of {:.1} s",
+            limits.push(format!(
+                "CPU saturated for {:.1} of {:.1} s",
                 self.saturated_s, self.seconds
             ));
         }
         if in_real_time && self.stolen > STOLEN {
-            words.push(format!(
+            limits.push(format!(
                 "other machines took {:.0} % of the processors",
                 self.stolen * 100.0
             ));
         }
         if self.fq_late_ms > LATE_MS {
-            words.push(format!("fq sent packets {:.1} ms late", self.fq_late_ms));
+            limits.push(format!("fq sent packets {:.1} ms late", self.fq_late_ms));
         }
         if self.fq_dropped > 0 {
-            words.push(format!("fq dropped {} packets", self.fq_dropped));
+            limits.push(format!("fq dropped {} packets", self.fq_dropped));
         }
         if self.softnet_dropped > 0 {
-            words.push(format!(
+            limits.push(format!(
                 "processors dropped {} packets before the network saw them",
                 self.softnet_dropped
             ));
         }
-        words
+        limits
     }
 }
 
@@ -191,8 +190,7 @@ fn dropped(fq: &[FqStats]) -> u64 {
     fq.iter().map(|fq| u64::from(fq.drops)).sum()
 }
 
-/// How late the latest fq is lately.
-/// Packets that waited for their time.
+/// Number of packets that waited for their due time.
 fn throttled(stats: &[FqStats]) -> u64 {
     stats.iter().map(|s| s.throttled).sum()
 }
@@ -290,7 +288,7 @@ mod tests {
             fq_late_ms: 0.2,
             ..Health::default()
         };
-        assert_eq!(calm.words(), Vec::<String>::new());
+        assert_eq!(calm.descriptions(), Vec::<String>::new());
         let full = Health {
             saturated_s: 6.0,
             stolen: 0.2,
@@ -299,20 +297,20 @@ mod tests {
             softnet_dropped: 1,
             ..calm
         };
-        assert_eq!(full.words().len(), 5, "{:?}", full.words());
-        assert!(full.words()[0].contains("6.0 of 10.0 s"));
+        assert_eq!(full.descriptions().len(), 5, "{:?}", full.descriptions());
+        assert!(full.descriptions()[0].contains("6.0 of 10.0 s"));
         let emulated = Health {
             in_virtual_time: true,
             ..full
         };
-        let words = emulated.words().join(", ");
+        let limits = emulated.descriptions().join(", ");
         assert!(
-            !words.contains("busy") && !words.contains("machines"),
-            "{words}"
+            !limits.contains("busy") && !limits.contains("machines"),
+            "{limits}"
         );
         assert!(
-            words.contains("12.0 ms late") && words.contains("fq dropped 3"),
-            "{words}"
+            limits.contains("12.0 ms late") && limits.contains("fq dropped 3"),
+            "{limits}"
         );
     }
 }

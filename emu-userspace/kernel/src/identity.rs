@@ -1,10 +1,10 @@
-//! Processes of vnodes: their cgroups, and the programs that give their sockets
-//! the vnode's address.
+//! Processes of vnodes: their cgroups, and the programs that give their sockets the vnode's
+//! address.
 //!
-//! The programs are attached once, to the cgroup of the network namespace, when
-//! its first process comes. They find the vnode by the identifier of its cgroup
-//! in a hash. They are attached without links, whose pins would not outlive an
-//! `ip netns exec`: they live and go with the cgroup.
+//! The programs are attached once, to the cgroup of the network namespace, when its first
+//! process starts. They find the vnode by the identifier of its cgroup in a hash map. They
+//! are attached without links, since the pins of links would not outlive the mount namespace
+//! of `ip netns exec`; removing the cgroup detaches them.
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -30,24 +30,19 @@ use super::{
     state::{Record, SharedLock, StateDir, StateError, Undo, WriterLock},
 };
 
-/// A process could not become a vnode's.
+/// Why a process could not join a vnode.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The cgroup tree.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
-    /// The BPF object.
     #[error(transparent)]
     Bpf(#[from] BpfError),
     /// A program could not be attached.
     #[error("attach {program} to the cgroup: {source}")]
     Attach {
-        /// Its name.
         program: &'static str,
-        /// The kernel's answer.
         source: io::Error,
     },
     /// The topology went away meanwhile.
@@ -74,10 +69,7 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Loads the programs with room for so many vnodes.
-    ///
-    /// # Errors
-    /// [`BpfError`].
+    /// Loads the programs with maps for this number of vnodes.
     pub fn load(vnodes: u32) -> Result<Self, BpfError> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_IDENTITY, vnodes.max(1))
@@ -96,17 +88,11 @@ impl Hooks {
     }
 
     /// Attaches all programs to a cgroup.
-    ///
-    /// # Errors
-    /// [`IdentityError::Attach`].
     pub fn attach(&self, cgroup: &File) -> Result<(), IdentityError> {
         self.each(cgroup, Command::Attach)
     }
 
     /// Detaches them.
-    ///
-    /// # Errors
-    /// [`IdentityError::Attach`].
     pub fn detach(&self, cgroup: &File) -> Result<(), IdentityError> {
         self.each(cgroup, Command::Detach)
     }
@@ -131,9 +117,6 @@ impl Hooks {
     }
 
     /// Identifiers of the maps of identities and of counters.
-    ///
-    /// # Errors
-    /// [`BpfError`].
     pub fn map_ids(&self) -> Result<(u32, u32), BpfError> {
         let id = |name| match self.ebpf.map(name) {
             Some(Map::HashMap(map) | Map::PerCpuArray(map)) => {
@@ -152,7 +135,7 @@ enum Command {
     Detach = 9,
 }
 
-/// `BPF_PROG_ATTACH` and its opposite, beside programs of others.
+/// `BPF_PROG_ATTACH` and `BPF_PROG_DETACH`, in parallel with programs of others.
 fn attach(
     cgroup: &File,
     program: BorrowedFd<'_>,
@@ -187,10 +170,7 @@ fn attach(
     }
 }
 
-/// Says that the processes of a cgroup are a vnode's.
-///
-/// # Errors
-/// [`BpfError::Map`].
+/// Assigns the processes of a cgroup to a vnode.
 pub fn assign(map_id: u32, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
     Identities::open(map_id)?.assign(cgroup_id, vnode)
 }
@@ -213,33 +193,30 @@ impl Identities {
             .map_err(bpf::map_error("fill", MAP_IDENTITY))
     }
 
-    /// Forgets a cgroup; one that is not there is no error.
+    /// Removes a cgroup from the map; it is no error if it is not there.
     pub fn forget(&mut self, cgroup_id: u64) {
         let _ = self.0.remove(&cgroup_id);
     }
 }
 
-/// What runs as vnodes, and what the hooks counted.
+/// Processes of vnodes, and counters of the hooks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Processes that run.
+    /// Number of running processes.
     pub processes: usize,
-    /// Vnodes that have one.
+    /// Number of vnodes with a process.
     pub vnodes: usize,
-    /// How often each event was counted, over all CPUs.
+    /// Count of each event, over all CPUs.
     pub events: Vec<(Event, u64)>,
 }
 
-/// The summary of a network namespace; none before its first process.
-///
-/// # Errors
-/// [`IdentityError`].
+/// The summary of a network namespace; `None` before its first process.
 pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
     if dir.identity().is_none() {
         return Ok(None);
     }
     let tree = Tree::find()?;
-    // Somebody removed the cgroup, and the maps went with its hooks.
+    // The cgroup was removed, and with its hooks the maps.
     let Some(record) = ready(dir, &tree) else {
         return Ok(None);
     };
@@ -273,7 +250,7 @@ fn events(record: &Record) -> Result<Vec<(Event, u64)>, BpfError> {
         .collect()
 }
 
-/// The record of programs that are attached and whose cgroup is still there.
+/// The record of attached programs whose cgroup still exists.
 fn ready(dir: &StateDir, tree: &Tree) -> Option<Record> {
     let record = dir.identity()?;
     let now = cgroup::identifier(&tree.folder(&dir.name())).ok()?;
@@ -287,10 +264,10 @@ fn set_up(
     tree: &Tree,
     vnodes: u32,
 ) -> Result<(), IdentityError> {
-    // The verifier speaks before anything is changed.
+    // The verifier runs before anything is changed.
     let hooks = Hooks::load(vnodes)?;
     dir.record(lock, &Undo::Cgroup { name: dir.name() })?;
-    // What a set-up that was broken off left: its programs would run as well.
+    // An interrupted set-up may have left programs, which would run as well.
     tree.remove(&dir.name())?;
     let folder = tree.folder(&dir.name());
     let cgroup_id = cgroup::create(&folder)?;
@@ -309,7 +286,7 @@ fn set_up(
     Ok(dir.store_identity(lock, &record)?)
 }
 
-/// A namespace that is ready for processes, and that nobody changes as a whole.
+/// A namespace that is ready for processes, under a shared lock.
 pub(super) struct Ready {
     pub tree: Tree,
     pub record: Record,
@@ -317,8 +294,8 @@ pub(super) struct Ready {
     pub _shared: SharedLock,
 }
 
-/// Attaches the programs unless they are; `room` is for how many cgroups they are
-/// then loaded.
+/// Attaches the programs unless they are attached; `room` is the number of cgroups for which
+/// they are then loaded.
 pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError> {
     let tree = Tree::find()?;
     let mut shared = dir.share()?;
@@ -334,7 +311,7 @@ pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError>
         drop(lock);
         shared = dir.share()?;
     }
-    // An unload between the locks.
+    // An unload ran between the two locks.
     let record = ready(dir, &tree).filter(|_| dir.is_loaded());
     let record = record.ok_or(IdentityError::Gone)?;
     Ok(Ready {
@@ -344,14 +321,14 @@ pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError>
     })
 }
 
-/// Cgroups that there is room for, where a host has so many vnodes: each may have one
-/// of `emu exec` and as many of runs.
+/// Number of cgroups for which the maps of a host with this number of vnodes are sized: each
+/// vnode may have one of `emu exec` and as many of runs.
 pub(super) const fn usual_room(vnodes: u32) -> u32 {
     vnodes.saturating_mul(2).saturating_add(1024)
 }
 
-/// Makes the calling process one of a vnode's, with all that it starts. Takes
-/// no more than a moment, except for the first process of a namespace.
+/// Moves the calling process, with its future children, into a vnode. Takes only a moment,
+/// except for the first process of a namespace.
 ///
 /// # Errors
 /// [`IdentityError`]; the process may then be in either cgroup.

@@ -1,24 +1,21 @@
-//! Everything that reads or changes the kernel: netlink, tc, addresses, cgroups, the BPF
-//! object, and the journal that takes all of it back.
+//! Reads and changes the kernel's state: netlink, tc, addresses, cgroups, the BPF object, and
+//! the journal from which all changes are undone.
 //!
-//! The front door is [`session::Session`], which carries a [`Plan`](emu_model::plan::Plan)
-//! out or changes what is loaded. [`live`] changes single settings by hand and by the
-//! clock; [`verify`] measures the result with real packets; [`health`] says whether the
-//! host, and not the emulated network, was the limit.
+//! Start with [`session::Session`], which applies a [`Plan`](emu_model::plan::Plan) or
+//! changes what is loaded in place. [`live`] changes single settings on command and on a
+//! schedule; [`verify`] measures the result with real packets; [`health`] tells whether the
+//! host, rather than the emulated network, was the bottleneck.
 //!
-//! Nothing here decides what a topology means: that is the plan's business. It prints
-//! nothing and knows nothing of experiments. All unsafe code of user space is in this
-//! crate, in the modules that say so.
+//! Nothing here interprets a topology; the plan is the result of that. It prints nothing and
+//! knows nothing about experiments. All unsafe code of user space is in this crate, in
+//! modules with an `#[expect]`.
 //!
 //! ```no_run
 //! use std::path::Path;
-//!
-//! let file = Path::new("topologies/p2plab.yaml");
-//! let topology = emu_model::topology::load(file)?;
-//! let plan = emu_model::plan::Plan::new(&topology, None)?;
-//! let text = std::fs::read_to_string(file)?;
+//! let source = emu_model::topology::Source::read(Path::new("topologies/p2plab.yaml"))?;
+//! let plan = emu_model::plan::Plan::new(&source.topology, None)?;
 //! let session = emu_kernel::session::Session::open()?;
-//! session.load(&plan, file, &text)?;
+//! session.load(&plan, &source.absolute(), &source.text)?;
 //! // … run programs that bind to the vnodes' addresses …
 //! session.unload(emu_kernel::undo::Processes::Refuse)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -38,6 +35,7 @@ pub mod changes;
 pub mod clock;
 mod controllers;
 pub mod counters;
+pub mod drift;
 pub mod error;
 pub mod fq_stats;
 pub mod health;
@@ -49,7 +47,6 @@ pub mod identity;
 pub mod link;
 pub mod live;
 pub mod machine;
-pub mod missing;
 pub mod netlink;
 #[expect(unsafe_code, reason = "ioctl has no safe interface")]
 mod offload;

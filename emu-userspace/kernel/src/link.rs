@@ -7,16 +7,14 @@ use netlink_packet_route::{
 
 use super::netlink::{Netlink, NetlinkError, Request};
 
-/// What the loader needs to know of an interface.
+/// The properties of an interface that the loader needs.
 #[derive(Debug, Clone)]
 pub struct Link {
-    /// Interface index.
     pub index: u32,
-    /// Name.
     pub name: String,
     /// Largest IP packet in bytes.
     pub mtu_bytes: u32,
-    /// Segments that TCP may leave in one packet for this interface.
+    /// Largest number of segments that TCP may put into one packet for this interface.
     pub gso_max_segments: u32,
     /// Whether it is administratively up.
     pub up: bool,
@@ -25,9 +23,6 @@ pub struct Link {
 }
 
 /// All interfaces of the namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
     let found = netlink.dump(
         RouteNetlinkMessage::GetLink(LinkMessage::default()),
@@ -62,10 +57,7 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
     Ok(list)
 }
 
-/// One interface by name.
-///
-/// # Errors
-/// [`NetlinkError`]; `Ok(None)` when there is none.
+/// One interface by name; `None` if there is none.
 pub fn link(netlink: &mut Netlink, name: &str) -> Result<Option<Link>, NetlinkError> {
     Ok(links(netlink)?.into_iter().find(|link| link.name == name))
 }
@@ -93,11 +85,10 @@ pub fn set_mtu(index: u32, name: &str, mtu_bytes: u32) -> Request {
     )
 }
 
-/// Sets how many segments TCP may leave in one packet.
+/// Sets the number of segments that TCP may put into one packet.
 ///
-/// TCP builds super-packets even where the offload is off (kernel commit
-/// 0a6b2a1dc2a2), and the stack cuts them up behind the qdisc; only this limit
-/// keeps them out.
+/// TCP builds super-packets even if the offload is off (kernel commit 0a6b2a1dc2a2), and the
+/// stack splits them behind the qdisc; only this limit prevents them.
 pub fn set_gso_max_segments(index: u32, name: &str, segments: u32) -> Request {
     let operation = format!("set gso_max_segs of {name} to {segments}");
     set(index, operation, |m| {

@@ -1,21 +1,21 @@
-//! What this machine is: its place among other hosts, and the speed of its interfaces.
+//! Facts about this machine: its identity among the hosts, and the speed of its interfaces.
 use std::{env, fs};
 
-use emu_model::slice::Surroundings;
+use emu_model::host_selector::HostHints;
 
-/// What environment and host name say of this machine's place among the hosts of a
-/// topology; see [`Surroundings::from_lookup`] for the variables.
-pub fn surroundings() -> Surroundings {
+/// Hints in the environment and the host name about which host of a topology this machine is;
+/// see [`HostHints::from_lookup`] for the variables.
+pub fn host_hints() -> HostHints {
     let host = fs::read_to_string("/proc/sys/kernel/hostname");
     let host = host.map(|name| name.trim().to_owned());
-    Surroundings::from_lookup(|key| env::var(key).ok(), host.ok())
+    HostHints::from_lookup(|key| env::var(key).ok(), host.ok())
 }
 
 /// Speed of an interface of this machine in bits per second; `None` if there is no such
-/// interface, or its driver does not know.
+/// interface, or its driver does not know the speed.
 pub fn link_speed(interface: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/sys/class/net/{interface}/speed")).ok()?;
-    // -1 where the driver does not know.
+    // -1 if the driver does not know.
     let mbit: u64 = text.trim().parse().ok()?;
     Some(mbit * 1_000_000)
 }

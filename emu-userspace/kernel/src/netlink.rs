@@ -1,6 +1,6 @@
 //! A synchronous route-netlink socket: one request, a dump, or a batch.
 //!
-//! Must not know what it carries; the modules beside it build the messages.
+//! It does not know the content of its messages; other modules build them.
 use std::io;
 
 use netlink_packet_core::{
@@ -13,40 +13,36 @@ use nix::sys::{
     time::{TimeVal, TimeValLike},
 };
 
-/// Requests sent in one write. Each refused one is answered in a buffer of its
+/// Number of requests sent in one write. Each rejected request is answered in a buffer of its
 /// own, and the socket's default receive buffer holds some 270 of these.
 const BATCH: usize = 100;
-/// Receive buffer asked for; the kernel doubles it for its own bookkeeping.
+/// Requested receive buffer; the kernel doubles it for its bookkeeping.
 const RECEIVE_BYTES: libc::c_int = 212_992;
-/// The kernel answers in milliseconds; an answer that takes longer was lost.
+/// The kernel answers within milliseconds; an answer that takes longer was lost.
 const ANSWER_SECONDS: i64 = 60;
 
-/// A netlink operation that the kernel refused.
+/// Why a netlink operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The socket itself failed.
     #[error("netlink socket: {0}")]
     Socket(#[source] io::Error),
-    /// The kernel did not answer at all.
-    #[error("{operation}: no answer of the kernel within {ANSWER_SECONDS} s")]
-    Silent {
-        /// What was asked.
-        operation: String,
-    },
+    /// The kernel did not answer.
+    #[error("{operation}: no answer from the kernel within {ANSWER_SECONDS} s")]
+    Silent { operation: String },
     /// The kernel answered with an error.
     #[error("{operation}: {source}")]
     Refused {
-        /// What was asked, for example `add qdisc fq to lo`.
+        /// The operation, for example `add qdisc fq to lo`.
         operation: String,
         /// The kernel's error number.
         source: io::Error,
     },
     /// The kernel's answer could not be read.
-    #[error("{operation}: answer of the kernel not understood: {detail}")]
+    #[error("{operation}: invalid answer from the kernel: {detail}")]
     Answer {
-        /// What was asked.
         operation: String,
-        /// The parser's words.
+        /// The parser's message.
         detail: String,
     },
 }
@@ -63,19 +59,19 @@ impl NetlinkError {
     }
 }
 
-/// One change to the kernel's tables, with the flags and the words for errors.
+/// One change to the kernel's tables, with its flags and the text for errors.
 pub struct Request {
     /// The message.
     pub message: RouteNetlinkMessage,
-    /// `NLM_F_*` flags beside `NLM_F_REQUEST`.
+    /// `NLM_F_*` flags in addition to `NLM_F_REQUEST`.
     pub flags: u16,
-    /// What it does, for the error text.
+    /// The operation, for the error text.
     pub operation: String,
-    /// Error numbers that mean "already as asked".
+    /// Error numbers that mean "already done".
     pub tolerate: &'static [i32],
 }
 
-/// A connection to the kernel's routing tables in one network namespace.
+/// A connection to the kernel's network tables in one network namespace.
 pub struct Netlink {
     socket: Socket,
     sequence: u32,
@@ -83,16 +79,13 @@ pub struct Netlink {
 
 impl Netlink {
     /// Opens a socket in the network namespace of the calling thread.
-    ///
-    /// # Errors
-    /// [`NetlinkError::Socket`].
     pub fn open() -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
         socket.bind_auto().map_err(NetlinkError::Socket)?;
         socket
             .connect(&SocketAddr::new(0, 0))
             .map_err(NetlinkError::Socket)?;
-        // Twice the default; an answer that finds no room is lost for good.
+        // Twice the default, since an answer that exceeds the buffer is lost.
         let _ = socket.set_rx_buf_sz(RECEIVE_BYTES);
         setsockopt(&socket, ReceiveTimeout, &TimeVal::seconds(ANSWER_SECONDS))
             .map_err(|errno| NetlinkError::Socket(errno.into()))?;
@@ -105,18 +98,12 @@ impl Netlink {
     }
 
     /// Sends one change and waits for its acknowledgement.
-    ///
-    /// # Errors
-    /// What the kernel refused, in the words of the request.
     pub fn request(&mut self, request: Request) -> Result<(), NetlinkError> {
         self.batch(vec![request])
     }
 
-    /// Sends many changes, several in one write, and returns the first error
-    /// that a request does not tolerate. Requests after it were carried out.
-    ///
-    /// # Errors
-    /// As for [`Netlink::request`].
+    /// Sends many changes, several in one write, and returns the first error that a request
+    /// does not tolerate. The requests after it have been executed.
     pub fn batch(&mut self, requests: Vec<Request>) -> Result<(), NetlinkError> {
         let mut first_error = None;
         let mut requests = requests.into_iter().peekable();
@@ -124,8 +111,8 @@ impl Netlink {
             let mut buffer = Vec::new();
             let mut pending = Vec::with_capacity(BATCH);
             while let Some(request) = requests.next() {
-                // The kernel answers in order, and refusals always: one
-                // acknowledgement at the end tells that all were handled.
+                // The kernel answers in order and reports every error, so one acknowledgement
+                // at the end shows that all requests were handled.
                 let last = pending.len() + 1 == BATCH || requests.peek().is_none();
                 let flags = request.flags | if last { NLM_F_ACK } else { 0 };
                 self.append(&mut buffer, request.message, flags);
@@ -141,10 +128,7 @@ impl Netlink {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Asks for all objects of a kind.
-    ///
-    /// # Errors
-    /// As for [`Netlink::request`].
+    /// Requests all objects of a kind.
     pub fn dump(
         &mut self,
         message: RouteNetlinkMessage,
@@ -186,8 +170,8 @@ impl Netlink {
         message.serialize(&mut buffer[start..]);
     }
 
-    /// Reads until the last of the pending requests is answered; returns the
-    /// first refusal that its request does not tolerate.
+    /// Reads until the last of the pending requests is answered; returns the first error that
+    /// its request does not tolerate.
     fn answers(
         &mut self,
         pending: &[(String, &'static [i32])],

@@ -1,7 +1,7 @@
 //! Segmentation and receive offloads of an interface, by feature name.
 //!
-//! Emulation is exact for packets, not for 64 KiB super-packets: a line of
-//! 128 kbit/s would send one in a four-second burst.
+//! The emulation is exact for packets, not for 64 KiB super-packets: a pipe of 128 kbit/s
+//! would pass one in a four-second burst.
 use std::{io, os::fd::AsRawFd};
 
 use emu_model::plan::Plan;
@@ -17,7 +17,7 @@ const ETH_SS_FEATURES: u32 = 4;
 const ETH_GSTRING_LEN: usize = 32;
 const MAX_FEATURES: usize = 1024;
 
-/// Features that make or merge super-packets.
+/// Features that create or merge super-packets.
 fn is_segmentation(name: &str) -> bool {
     (name.starts_with("tx-") && name.ends_with("-segmentation"))
         || matches!(
@@ -33,23 +33,23 @@ fn is_segmentation(name: &str) -> bool {
         )
 }
 
-/// Features that leave checksums to a device, which would compute them over
-/// corrupted bytes, or not at all on lo.
+/// Features that leave checksums to a device, which would compute them over corrupted bytes,
+/// or not at all on lo.
 fn is_checksum(name: &str) -> bool {
     name.starts_with("tx-checksum-ip")
 }
 
-/// Which features are asked for.
+/// A set of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// What makes or merges super-packets.
+    /// Features that create or merge super-packets.
     Segmentation,
-    /// That, and checksums of packets that are sent.
+    /// These, and transmit checksums.
     SegmentationAndChecksums,
 }
 
 impl Kind {
-    /// What a plan turns off.
+    /// The features that a plan turns off.
     pub fn of(plan: &Plan) -> Self {
         if plan.corrupts() {
             Kind::SegmentationAndChecksums
@@ -63,7 +63,7 @@ impl Kind {
     }
 }
 
-/// A feature and the state the user had asked for.
+/// A feature and the user's setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Feature {
     /// Name as `ethtool -k` prints it in long form.
@@ -103,19 +103,19 @@ impl Device {
         })
     }
 
-    /// Runs one ethtool command. `words` is the command's structure and must be
-    /// as long as the kernel writes for it.
-    fn command(&self, words: &mut [u32]) -> io::Result<()> {
+    /// Runs one ethtool command. `buffer` is the command's structure and must be as long as
+    /// the kernel writes for it.
+    fn command(&self, buffer: &mut [u32]) -> io::Result<()> {
         let mut request = IfReq {
             name: [0; 16],
-            data: words.as_mut_ptr().cast(),
+            data: buffer.as_mut_ptr().cast(),
             pad: [0; 16],
         };
         let bytes = self.name.as_bytes();
         let length = bytes.len().min(15);
         request.name[..length].copy_from_slice(&bytes[..length]);
-        // SAFETY: `request` is a live ifreq with a terminated name; its data
-        // points to `words`, which each caller below sizes for its command.
+        // SAFETY: `request` is a live ifreq with a terminated name; its data points to
+        // `buffer`, which each caller below sizes for its command.
         unsafe { ioctl::siocethtool(self.socket.as_raw_fd(), &mut request) }?;
         Ok(())
     }
@@ -142,10 +142,10 @@ impl Device {
     /// Blocks of (available, requested, active, never_changed).
     fn blocks(&self, count: usize) -> io::Result<Vec<[u32; 4]>> {
         let blocks = count.div_ceil(32);
-        let mut words = vec![0u32; 2 + blocks * 4];
-        words[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
-        self.command(&mut words)?;
-        Ok(words[2..]
+        let mut buffer = vec![0u32; 2 + blocks * 4];
+        buffer[..2].copy_from_slice(&[ETHTOOL_GFEATURES, blocks as u32]);
+        self.command(&mut buffer)?;
+        Ok(buffer[2..]
             .chunks_exact(4)
             .map(|b| [b[0], b[1], b[2], b[3]])
             .collect())
@@ -153,23 +153,20 @@ impl Device {
 
     fn set(&self, count: usize, changes: &[(usize, bool)]) -> io::Result<()> {
         let blocks = count.div_ceil(32);
-        let mut words = vec![0u32; 2 + blocks * 2];
-        words[..2].copy_from_slice(&[ETHTOOL_SFEATURES, blocks as u32]);
+        let mut buffer = vec![0u32; 2 + blocks * 2];
+        buffer[..2].copy_from_slice(&[ETHTOOL_SFEATURES, blocks as u32]);
         for (bit, on) in changes {
             let (block, mask) = (bit / 32, 1u32 << (bit % 32));
-            words[2 + block * 2] |= mask;
+            buffer[2 + block * 2] |= mask;
             if *on {
-                words[2 + block * 2 + 1] |= mask;
+                buffer[2 + block * 2 + 1] |= mask;
             }
         }
-        self.command(&mut words)
+        self.command(&mut buffer)
     }
 }
 
-/// The features of a kind that can be changed on an interface and are on.
-///
-/// # Errors
-/// What the kernel refused.
+/// The features of a kind that are on and can be changed on an interface.
 pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
     let device = Device::open(interface)?;
     let names = device.feature_names()?;
@@ -187,9 +184,6 @@ pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
 }
 
 /// Turns all features of a kind off.
-///
-/// # Errors
-/// What the kernel refused.
 pub fn turn_off(interface: &str, kind: Kind) -> io::Result<()> {
     let mut features = on(interface, kind)?;
     for feature in &mut features {
@@ -198,10 +192,7 @@ pub fn turn_off(interface: &str, kind: Kind) -> io::Result<()> {
     set(interface, &features)
 }
 
-/// Sets features; names that the interface does not have are passed over.
-///
-/// # Errors
-/// What the kernel refused.
+/// Sets features; skips names that the interface does not have.
 pub fn set(interface: &str, features: &[Feature]) -> io::Result<()> {
     if features.is_empty() {
         return Ok(());

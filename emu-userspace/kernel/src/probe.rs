@@ -1,5 +1,5 @@
-//! What this kernel and user can do, found out by doing it in a scratch network
-//! namespace that vanishes with its thread.
+//! Features of this kernel and rights of this user, determined by trying them in a scratch
+//! network namespace that disappears with its thread.
 use std::{path::Path, thread};
 
 use emu_common::names;
@@ -22,7 +22,7 @@ pub struct Check {
     pub ok: bool,
     /// Whether emu needs it; others are for comparisons.
     pub needed: bool,
-    /// What the kernel said.
+    /// The kernel's answer.
     pub detail: String,
     /// How to get it.
     pub remedy: Option<&'static str>,
@@ -116,11 +116,11 @@ fn in_scratch_namespace() -> Vec<Check> {
     prober.checks
 }
 
-/// What `emu exec` needs on top.
+/// Additional needs of `emu exec`.
 fn exec() -> Result<String, String> {
     cgroup::Tree::find().map_err(|e| e.to_string())?;
     identity::Hooks::load(1).map_err(|e| e.to_string())?;
-    Ok("the verifier took the hooks".to_owned())
+    Ok("the verifier accepted the hooks".to_owned())
 }
 
 fn network(prober: &mut Prober) -> Result<(), NetlinkError> {
@@ -155,7 +155,7 @@ fn network(prober: &mut Prober) -> Result<(), NetlinkError> {
     );
     let programs = bpf::load(&plan);
     let loaded = match &programs {
-        Ok(_) => Ok("the verifier took all three".to_owned()),
+        Ok(_) => Ok("the verifier accepted all three".to_owned()),
         Err(e) => Err(e.to_string()),
     };
     prober.add(

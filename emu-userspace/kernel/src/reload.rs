@@ -1,12 +1,12 @@
-//! Changing what is loaded in place: settings in the maps, vnodes and their
-//! addresses, sizes of fq. Packets pass all the while.
+//! Changes a loaded plan in place: settings in the maps, vnodes and their addresses, sizes of
+//! fq. Packets pass meanwhile.
 use std::{collections::BTreeSet, net::IpAddr};
 
 use emu_common::{
     layout::{PairLink, Pipe, Stage},
     names,
 };
-use emu_model::plan::{self, Addressing, Delta, FqPlan, Plan, Store};
+use emu_model::plan::{self, Addressing, FqPlan, MapWrite, Plan, PlanDiff};
 use ipnet::IpNet;
 
 use super::{
@@ -20,37 +20,37 @@ use super::{
 };
 
 impl Maps {
-    /// Stores settings that belong together. A pipe's new generation begins new fq
-    /// flows: it comes after the links, or a packet of the longer way between two
-    /// stores would be the first of its flow, and all later ones wait behind it.
+    /// Stores settings that belong together. A pipe's new generation begins new fq flows, so
+    /// it is stored after the links: otherwise a packet of the longer path, between two
+    /// writes, would be the first of its flow, and all later ones would wait behind it.
     pub fn store(
         &mut self,
-        stages: &[Store<Stage>],
-        pipes: &[Store<Pipe>],
-        links: &[Store<PairLink>],
+        stages: &[MapWrite<Stage>],
+        pipes: &[MapWrite<Pipe>],
+        links: &[MapWrite<PairLink>],
     ) {
         for stage in stages {
             self.store_stage(stage);
         }
-        // Links may lead through pipes that are new.
-        for pipe in pipes.iter().filter(|pipe| pipe.fresh) {
+        // Links may refer to new pipes.
+        for pipe in pipes.iter().filter(|pipe| pipe.is_new) {
             self.store_pipe(pipe);
         }
         for link in links {
             self.store_link(link);
         }
-        for pipe in pipes.iter().filter(|pipe| !pipe.fresh) {
+        for pipe in pipes.iter().filter(|pipe| !pipe.is_new) {
             self.store_pipe(pipe);
         }
     }
 
-    /// Stores a pipe; one that nobody used starts with an empty queue.
-    fn store_pipe(&mut self, change: &Store<Pipe>) {
+    /// Stores a pipe; a new one starts with an empty queue.
+    fn store_pipe(&mut self, change: &MapWrite<Pipe>) {
         let (index, pipe) = (change.index as usize, &change.value);
         let Some(before) = self.pipes.get(index) else {
             return;
         };
-        if change.fresh {
+        if change.is_new {
             self.carry_over(0, 0, 0, pipe);
             self.pipes.set(index, *pipe);
             return;
@@ -67,13 +67,13 @@ impl Maps {
         }
         self.pipes.store_settings(index, pipe);
         if moves && pipe.ring_base == before.ring_base {
-            // There was no other room: what waits is not counted.
+            // There is no other part of the log, so queued packets are not counted.
             self.carry_over(0, 0, 0, pipe);
         }
     }
 
-    /// Fills the ring of a pipe with the departures of what waits, so that a queue
-    /// of another length holds as many packets as it should.
+    /// Copies the departure times of queued packets to a pipe's new part of the departure
+    /// log, so that a queue of another length holds the right number of packets.
     fn carry_over(&mut self, base: u32, packets: u32, sequence: u64, pipe: &Pipe) {
         let (to, room) = (u64::from(pipe.ring_base), u64::from(pipe.limit_packets));
         for slot in 0..room {
@@ -88,10 +88,10 @@ impl Maps {
         }
     }
 
-    /// Stores a stage; one that nobody used starts from nothing.
-    fn store_stage(&mut self, change: &Store<Stage>) {
+    /// Stores a stage; a new one starts with an empty state.
+    fn store_stage(&mut self, change: &MapWrite<Stage>) {
         let index = change.index as usize;
-        if change.fresh {
+        if change.is_new {
             self.stages.set(index, change.value);
         } else {
             self.stages.store_settings(index, &change.value);
@@ -99,15 +99,12 @@ impl Maps {
     }
 
     /// Stores a link.
-    fn store_link(&mut self, change: &Store<PairLink>) {
+    fn store_link(&mut self, change: &MapWrite<PairLink>) {
         self.pairs.store(change.index as usize, &change.value);
     }
 }
 
-/// Gives all fq qdiscs of a plan other sizes; they keep their packets.
-///
-/// # Errors
-/// [`ApplyError`].
+/// Resizes all fq qdiscs of a plan; they keep their packets.
 pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
     let mut netlink = Netlink::open()?;
     let links = link::links(&mut netlink)?;
@@ -128,24 +125,21 @@ pub fn resize_fq(plan: &Plan, fq: &FqPlan) -> Result<(), ApplyError> {
 
 /// A change in place: from a loaded plan to another.
 pub struct Reload<'a> {
-    /// The state folder.
     pub dir: &'a StateDir,
-    /// The right to change it.
     pub lock: &'a WriterLock,
     /// What is loaded.
     pub old: &'a Plan,
-    /// What shall be.
     pub new: &'a Plan,
     /// The difference.
-    pub delta: &'a Delta,
+    pub diff: &'a PlanDiff,
 }
 
 impl Reload<'_> {
     /// Changes the maps and the addresses.
     ///
     /// # Errors
-    /// [`ApplyError`]; then some changes were made and others not, and a load
-    /// from anew puts all in order.
+    /// [`ApplyError`]; then only a part of the changes was made, and a full reload repairs
+    /// it.
     pub fn apply(&self, maps: &mut Maps) -> Result<(), ApplyError> {
         let mut netlink = Netlink::open()?;
         let lo = link::link(&mut netlink, "lo")?.ok_or(ApplyError::NoInterface {
@@ -153,24 +147,24 @@ impl Reload<'_> {
             have: Vec::new(),
         })?;
         self.remove_vnodes(&mut netlink, &lo, maps)?;
-        maps.store(&self.delta.stages, &self.delta.pipes, &self.delta.links);
+        maps.store(&self.diff.stages, &self.diff.pipes, &self.diff.links);
         self.add_vnodes(&mut netlink, &lo, maps)
     }
 
-    /// Addresses first: nobody sends unshaped.
+    /// Removes the addresses first, so that no packet is sent unshaped.
     fn remove_vnodes(
         &self,
         netlink: &mut Netlink,
         lo: &Link,
         maps: &mut Maps,
     ) -> Result<(), ApplyError> {
-        if self.delta.removed.is_empty() {
+        if self.diff.removed.is_empty() {
             return Ok(());
         }
         if self.new.addressing == Addressing::Alias {
             let kept = self.users()?;
             let requests = self
-                .delta
+                .diff
                 .removed
                 .iter()
                 .filter(|address| !kept.contains(address))
@@ -178,13 +172,13 @@ impl Reload<'_> {
                 .collect();
             netlink.batch(requests)?;
         }
-        for address in &self.delta.removed {
+        for address in &self.diff.removed {
             maps.remove_vnode(*address)?;
         }
         Ok(())
     }
 
-    /// Addresses that were there before any load.
+    /// Addresses that existed before any load.
     fn users(&self) -> Result<BTreeSet<IpAddr>, ApplyError> {
         let journal = self.dir.journal()?;
         let kept = journal.into_iter().filter_map(|step| match step {
@@ -194,19 +188,19 @@ impl Reload<'_> {
         Ok(kept.flatten().collect())
     }
 
-    /// Addresses last: nobody sends unshaped.
+    /// Adds the addresses last, so that no packet is sent unshaped.
     fn add_vnodes(
         &self,
         netlink: &mut Netlink,
         lo: &Link,
         maps: &mut Maps,
     ) -> Result<(), ApplyError> {
-        for (address, place) in &self.delta.added {
+        for (address, place) in &self.diff.added {
             maps.add_vnode(*address, *place)?;
         }
         match self.new.addressing {
-            Addressing::Alias if !self.delta.added.is_empty() => {
-                let added: BTreeSet<IpAddr> = self.delta.added.iter().map(|(a, _)| *a).collect();
+            Addressing::Alias if !self.diff.added.is_empty() => {
+                let added: BTreeSet<IpAddr> = self.diff.added.iter().map(|(a, _)| *a).collect();
                 let keep = addr::addresses(netlink)?
                     .into_iter()
                     .filter(|a| a.index == lo.index)
@@ -215,7 +209,7 @@ impl Reload<'_> {
                     .collect();
                 self.record(Undo::Aliases {
                     interface: lo.name.clone(),
-                    runs: plan::runs(added.iter().copied()),
+                    runs: plan::address_ranges(added.iter().copied()),
                     keep,
                 })?;
                 let requests = added
@@ -233,7 +227,7 @@ impl Reload<'_> {
     /// The routes that make vnodes local: new ones before old ones go.
     fn reroute(&self, netlink: &mut Netlink, lo: &Link) -> Result<(), ApplyError> {
         let prefixes = |plan: &Plan| -> BTreeSet<IpNet> {
-            plan::covering_prefixes(&plan.address_runs)
+            plan::covering_prefixes(&plan.address_ranges)
                 .into_iter()
                 .collect()
         };
@@ -242,7 +236,7 @@ impl Reload<'_> {
         if !come.is_empty() {
             self.record(Undo::LocalRoutes { prefixes: come })?;
         }
-        // All of them: one that somebody deleted comes back.
+        // All of them, since a user may have deleted one.
         let requests = after
             .iter()
             .map(|prefix| addr::add_local_route(lo.index, *prefix))

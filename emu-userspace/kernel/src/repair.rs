@@ -1,7 +1,7 @@
-//! Puts back single objects of a load that somebody took away, so that queues, connections
+//! Restores single objects of a load that somebody took away, so that queues, connections
 //! and the rest of the load stay as they are.
 //!
-//! What cannot be put back alone (maps, cgroups, a deleted ifb, a root qdisc that somebody
+//! What cannot be restored alone (maps, cgroups, a deleted ifb, a root qdisc that somebody
 //! replaced) is left to a full reload.
 use std::{fs, os::fd::AsFd};
 
@@ -12,8 +12,8 @@ use netlink_packet_route::tc::TcHandle;
 
 use crate::{
     addr,
+    drift::{self, DriftError, Facts},
     link::{self, Link},
-    missing::{self, DriftError, Facts},
     netlink::{Netlink, NetlinkError, Request},
     offload,
     state::{State, StateDir, Undo, WriterLock},
@@ -28,7 +28,7 @@ struct Repair<'a> {
     facts: Facts,
 }
 
-/// Puts back what is missing of a load; returns what was missing, in words for people. The
+/// Restores what is missing of a load; returns what was missing, as text for messages. The
 /// caller compares again: what is then still missing needs a full reload.
 ///
 /// # Errors
@@ -39,7 +39,7 @@ pub(crate) fn repair(
     dir: &StateDir,
     _lock: &WriterLock,
 ) -> Result<Vec<String>, DriftError> {
-    let missing = missing::damage(plan, state)?;
+    let missing = drift::find(plan, state)?;
     if missing.is_empty() {
         return Ok(missing);
     }
@@ -127,7 +127,7 @@ impl Repair<'_> {
                 })
             }
             Undo::LocalRoutes { .. } => {
-                let prefixes = plan::covering_prefixes(&self.plan.address_runs);
+                let prefixes = plan::covering_prefixes(&self.plan.address_ranges);
                 self.on_lo(|lo| {
                     let add = |prefix: &_| addr::add_local_route(lo.index, *prefix);
                     prefixes.iter().map(add).collect()
@@ -205,7 +205,7 @@ impl Repair<'_> {
 
     /// Attaches the program of this load again.
     fn filter(&mut self, link: &Link, hook: Hook) -> Result<(), NetlinkError> {
-        let name = missing::program_at(link, hook);
+        let name = drift::program_at(link, hook);
         let ids = &self.state.program_ids;
         let Some(id) = ids.iter().find(|(n, _)| n == name).map(|(_, id)| *id) else {
             return Ok(());

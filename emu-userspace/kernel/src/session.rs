@@ -1,5 +1,5 @@
-//! Loading, finding and taking back an emulated network: what the command and
-//! other programs call.
+//! Loads, finds and unloads an emulated network: the interface for the command and other
+//! programs.
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -9,7 +9,7 @@ use std::{
 
 use emu_common::layout::MAX_VNODES;
 use emu_model::{
-    plan::{self, Anew, Delta, FqPlan, Plan, PlanError},
+    plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
     topology::{self, Topology, TopologyErrors},
 };
 use serde::Serialize;
@@ -17,43 +17,37 @@ use serde::Serialize;
 use crate::{
     apply,
     bpf::{self, BpfError, Maps},
+    drift::{self, DriftError},
     error::ApplyError,
     identity::{self, IdentityError, Summary},
-    missing::{self, DriftError},
     reload::{self, Reload},
     repair,
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
 };
 
-/// What kept a session from its work.
+/// Why an operation on a session failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
-    /// The topology file.
     #[error(transparent)]
     Topology(#[from] Box<TopologyErrors>),
     /// The topology does not fit this host.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The kernel.
     #[error(transparent)]
     Apply(#[from] Box<ApplyError>),
-    /// Taking back.
     #[error(transparent)]
     Undo(#[from] UndoError),
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
     /// Comparing the kernel with what was loaded.
     #[error(transparent)]
     Drift(#[from] DriftError),
-    /// The maps.
     #[error(transparent)]
     Bpf(#[from] Box<BpfError>),
     /// Making a process a vnode's.
     #[error(transparent)]
     Identity(#[from] Box<IdentityError>),
-    /// No vnode has that name.
     #[error("no vnode {name:?}; name one by its address, or as group/index, the first being {}", example.as_deref().unwrap_or("GROUP/0"))]
     UnknownVnode {
         /// What was asked for.
@@ -61,10 +55,9 @@ pub enum SessionError {
         /// A good name.
         example: Option<String>,
     },
-    /// The vnode is another host's.
-    #[error("{vnode} is no vnode of this host{}", host.as_ref().map(|h| format!(" but of {h}")).unwrap_or_default())]
+    /// The vnode is on another host.
+    #[error("{vnode} is not a vnode of this host{}", host.as_ref().map(|h| format!(" but of {h}")).unwrap_or_default())]
     Elsewhere {
-        /// Its address.
         vnode: IpAddr,
         /// The host that carries it, if any.
         host: Option<String>,
@@ -72,15 +65,16 @@ pub enum SessionError {
     /// Nothing is loaded in this network namespace.
     #[error("nothing is loaded in this network namespace (emu load FILE)")]
     NotLoaded,
-    /// A load was broken off.
-    #[error("a load was broken off; `emu unload` restores what it changed, `emu load` starts anew")]
-    BrokenOff,
+    /// A load was interrupted.
+    #[error(
+        "a load was interrupted; `emu unload` undoes its changes, `emu load` does a full reload"
+    )]
+    Interrupted,
 }
 
 /// A topology that is loaded, as another process finds it.
 #[derive(Debug)]
 pub struct Loaded {
-    /// When, from which file, as which host.
     pub state: State,
     /// The topology as it was loaded.
     pub topology: Topology,
@@ -90,24 +84,25 @@ pub struct Loaded {
     pub slots: Vec<u32>,
 }
 
-/// How a topology was, or would be, made real.
+/// How a topology was, or would be, loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum How {
-    /// By a load of everything.
-    Anew {
-        /// Why what was loaded could not be changed; none if nothing was.
+    /// As a full reload.
+    #[serde(rename = "anew")]
+    FullReload {
+        /// Why a change in place was not possible; `None` if nothing was loaded.
         because: Option<String>,
     },
-    /// By changing what was loaded.
+    /// By a change in place.
     InPlace {
-        /// Pipes with other settings, those of new vnodes included.
+        /// Pipes with other settings, including those of new vnodes.
         pipes: usize,
         /// Links between groups with other settings.
         links: usize,
-        /// Vnodes that came.
+        /// Vnodes that were added.
         added: usize,
-        /// Vnodes that went.
+        /// Vnodes that were removed.
         removed: usize,
         /// Objects that somebody had taken away and that are in place again.
         repaired: Vec<String>,
@@ -115,12 +110,12 @@ pub enum How {
 }
 
 impl How {
-    fn in_place(delta: &Delta) -> Self {
+    fn in_place(diff: &PlanDiff) -> Self {
         Self::InPlace {
-            pipes: delta.pipes.len() - 2 * delta.removed.len(),
-            links: delta.links_changed,
-            added: delta.added.len(),
-            removed: delta.removed.len(),
+            pipes: diff.pipes.len() - 2 * diff.removed.len(),
+            links: diff.links_changed,
+            added: diff.added.len(),
+            removed: diff.removed.len(),
             repaired: Vec::new(),
         }
     }
@@ -131,21 +126,20 @@ struct Change {
     loaded: Loaded,
     maps: Maps,
     plan: Plan,
-    delta: Delta,
+    diff: PlanDiff,
     fq: FqPlan,
 }
 
 impl Loaded {
-    /// Finds what is loaded in the calling thread's network namespace.
+    /// Finds the topology that is loaded in the calling thread's network namespace.
     ///
     /// # Errors
-    /// [`SessionError::NotLoaded`], [`SessionError::BrokenOff`], or what is
-    /// wrong with the state.
+    /// [`SessionError::NotLoaded`], [`SessionError::Interrupted`], or the error of the state.
     pub fn find() -> Result<Self, SessionError> {
         let dir = StateDir::here()?;
         let Some((state, text)) = dir.loaded()? else {
             return Err(if dir.exists() {
-                SessionError::BrokenOff
+                SessionError::Interrupted
             } else {
                 SessionError::NotLoaded
             });
@@ -166,9 +160,6 @@ impl Loaded {
     }
 
     /// The local vnode with a name: an address, or `group/index`.
-    ///
-    /// # Errors
-    /// [`SessionError::UnknownVnode`], [`SessionError::Elsewhere`].
     pub fn vnode(&self, name: &str) -> Result<IpAddr, SessionError> {
         let Some(vnode) = self.topology.vnode_named(name) else {
             let first = self.plan.groups.iter().find(|g| g.local_vnodes > 0);
@@ -187,31 +178,21 @@ impl Loaded {
         })
     }
 
-    /// Makes the calling process a local vnode's, with all that it starts: their
-    /// sockets get the vnode's address, and no other. Sockets that are open
-    /// already stay as they are.
-    ///
-    /// # Errors
-    /// [`SessionError::Identity`].
+    /// Moves the calling process, with its future children, into a local vnode: their sockets
+    /// get the vnode's address, and no other. Sockets that are open already do not change.
     pub fn enter(&self, vnode: IpAddr) -> Result<(), SessionError> {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
         identity::enter(&dir, vnode, vnodes).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
-    /// What runs as vnodes; none if nothing ever did.
-    ///
-    /// # Errors
-    /// [`SessionError::Identity`].
+    /// Processes of vnodes; `None` if there never was one.
     pub fn processes(&self) -> Result<Option<Summary>, SessionError> {
         let dir = StateDir::here()?;
         identity::summary(&dir).map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
     /// The state alone, without the topology.
-    ///
-    /// # Errors
-    /// As for [`Loaded::find`].
     pub fn state() -> Result<State, SessionError> {
         match StateDir::here()?.loaded()? {
             Some((state, _)) => Ok(state),
@@ -219,8 +200,8 @@ impl Loaded {
         }
     }
 
-    /// Whether a change in place was broken off. One that takes longer than ten
-    /// seconds is taken for that.
+    /// Whether a change in place was interrupted. One that takes longer than ten seconds
+    /// counts as interrupted.
     pub fn is_half_changed(&self) -> bool {
         StateDir::here().is_ok_and(|dir| {
             dir.changing_since()
@@ -234,9 +215,6 @@ impl Loaded {
     }
 
     /// The maps of the running programs.
-    ///
-    /// # Errors
-    /// [`SessionError::Bpf`].
     pub fn maps(&self) -> Result<Maps, SessionError> {
         let maps = apply::open_maps(&self.state).map_err(|e| SessionError::Bpf(Box::new(e)))?;
         // Two pipes for each place.
@@ -285,6 +263,9 @@ fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), SessionError
     if let Some(size) = state.size {
         topology.resize(size).map_err(PlanError::from)?;
     }
+    if state.host_latency_ns > 0 {
+        topology.host_latency = Some(Duration::from_nanos(state.host_latency_ns));
+    }
     let plan = Plan::new(&topology, state.host.as_deref())?;
     Ok((topology, plan))
 }
@@ -307,18 +288,18 @@ impl Session {
     /// Takes the lock of the calling thread's network namespace.
     ///
     /// # Errors
-    /// [`StateError::Locked`] when another process is changing it.
+    /// [`StateError::Locked`] if another process is changing it.
     pub fn open() -> Result<Self, SessionError> {
         let dir = StateDir::here()?;
         let lock = dir.lock()?;
         Ok(Self { dir, lock })
     }
 
-    /// As [`Session::open`], for `unload --kill`: if another process keeps the lock, ends
+    /// Like [`Session::open`], for `unload --kill`: if another process keeps the lock, ends
     /// all processes of vnodes and then those that hold it. Returns the latter.
     ///
     /// # Errors
-    /// [`StateError::Locked`] when the holder is not to be seen from here.
+    /// [`StateError::Locked`] if the holder is not visible from here.
     pub fn seize() -> Result<(Self, Vec<Holder>), SessionError> {
         let dir = StateDir::here()?;
         let (lock, killed) = match dir.lock() {
@@ -331,8 +312,8 @@ impl Session {
         Ok((Self { dir, lock }, killed))
     }
 
-    /// Makes a plan real: changes what is loaded if that is possible, else loads
-    /// all anew. If that fails, what was loaded before is loaded again.
+    /// Loads a plan: in place if that is possible, otherwise as a full reload. If that fails,
+    /// the previous plan is loaded again.
     ///
     /// `text` is the topology's source, kept for later commands.
     ///
@@ -342,7 +323,7 @@ impl Session {
         let put_back = self.repair();
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
-            Comparison::Anew(because) => Some(because),
+            Comparison::FullReload(because) => Some(because),
             Comparison::InPlace(change) => match self.change(*change, file, text) {
                 Ok(mut how) => {
                     if let How::InPlace { repaired, .. } = &mut how {
@@ -355,12 +336,12 @@ impl Session {
                 Err(Failed::Amid(error)) => Some(format!("the change in place failed ({error})")),
             },
         };
-        self.load_anew(plan, file, text)?;
-        Ok(How::Anew { because })
+        self.load_full(plan, file, text)?;
+        Ok(How::FullReload { because })
     }
 
-    /// Puts back what somebody took away from the load, as far as single objects can be;
-    /// returns what was missing. What cannot be read or put back is left to the comparison
+    /// Restores what somebody took away from the load, as far as single objects can be;
+    /// returns what was missing. What cannot be read or restored is left to the comparison
     /// that follows.
     fn repair(&self) -> Vec<String> {
         let Ok(Some((state, text))) = self.dir.loaded() else {
@@ -375,11 +356,8 @@ impl Session {
         repair::repair(&loaded.plan, &loaded.state, &self.dir, &self.lock).unwrap_or_default()
     }
 
-    /// Loads a plan in place of whatever is loaded, which is taken back first.
-    ///
-    /// # Errors
-    /// As for [`Session::load`].
-    pub fn load_anew(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
+    /// Unloads whatever is loaded, then loads a plan.
+    pub fn load_full(&self, plan: &Plan, file: &Path, text: &str) -> Result<State, SessionError> {
         let before = self.dir.loaded().ok().flatten();
         apply::load(plan, file, text, &self.dir, &self.lock).map_err(|error| {
             let undone = !self.dir.exists();
@@ -398,11 +376,11 @@ impl Session {
             loaded,
             mut maps,
             plan,
-            delta,
+            diff,
             fq,
         } = change;
-        let how = How::in_place(&delta);
-        let settings = delta.added.is_empty() && delta.removed.is_empty();
+        let how = How::in_place(&diff);
+        let settings = diff.added.is_empty() && diff.removed.is_empty();
         let state = State {
             topology: file.to_owned(),
             loaded_at_unix_s: SystemTime::now()
@@ -410,14 +388,14 @@ impl Session {
                 .map_or(0, |d| d.as_secs()),
             seed: plan.seed,
             size: plan.size,
-            slots: delta.slots.clone(),
+            slots: diff.slots.clone(),
             fq: Some(fq.clone()),
             ..loaded.state.clone()
         };
         // All that can fail for want of room happens before the first change.
         let before = |error: StateError| Failed::Before(error.into());
         let staged = self.dir.stage(&self.lock, &state, text).map_err(before)?;
-        // Once vnodes were half changed, settings alone do not put them in order.
+        // After an interrupted change of vnodes, writing the settings again is not enough.
         self.dir.changing(&self.lock, settings).map_err(before)?;
         let amid = |error: ApplyError| Failed::Amid(Box::new(error).into());
         if &fq != loaded.fq() {
@@ -428,7 +406,7 @@ impl Session {
             lock: &self.lock,
             old: &loaded.plan,
             new: &plan,
-            delta: &delta,
+            diff: &diff,
         };
         reload.apply(&mut maps).map_err(amid)?;
         let amid = |error: StateError| Failed::Amid(error.into());
@@ -438,27 +416,24 @@ impl Session {
     }
 
     /// Stores a state that differs from the one on disk in its settings of fq.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub(crate) fn update(&self, state: &State) -> Result<(), SessionError> {
         Ok(self.dir.update(&self.lock, state)?)
     }
 
-    /// Whether the maps are those of one plan: nobody holds the lock but we, so a
-    /// change in place that has a mark was broken off.
+    /// Checks that the maps match one plan: this process holds the lock, so a change in place
+    /// with a marker was interrupted.
     pub(crate) fn check_whole(&self) -> Result<(), SessionError> {
         if self.dir.is_half_changed() {
-            return Err(SessionError::BrokenOff);
+            return Err(SessionError::Interrupted);
         }
         Ok(())
     }
 
-    /// Takes everything back; returns whether there was anything.
+    /// Undoes everything; returns whether there was anything.
     ///
     /// # Errors
-    /// [`UndoError`]; [`UndoError::Busy`], with nothing changed, when processes of
-    /// vnodes still run and are not to be killed.
+    /// [`UndoError`]; [`UndoError::Busy`], with nothing changed, if processes of vnodes are
+    /// running and are not to be killed.
     pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
         Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
     }
@@ -473,60 +448,60 @@ impl Session {
     }
 }
 
-/// What a plan means for what is loaded.
+/// Consequence of a plan for the loaded state.
 enum Comparison {
     Nothing,
-    Anew(String),
+    FullReload(String),
     InPlace(Box<Change>),
 }
 
-/// What [`Session::load`] would do with a plan; nothing is changed.
+/// What [`Session::load`] would do with a plan; changes nothing.
 ///
 /// # Errors
-/// [`SessionError`] when the state or the maps cannot be read.
+/// [`SessionError`] if the state or the maps cannot be read.
 pub fn preview(plan: &Plan) -> Result<How, SessionError> {
     Ok(match compare(&StateDir::here()?, plan)? {
-        Comparison::Nothing => How::Anew { because: None },
-        Comparison::Anew(because) => How::Anew {
+        Comparison::Nothing => How::FullReload { because: None },
+        Comparison::FullReload(because) => How::FullReload {
             because: Some(because),
         },
-        Comparison::InPlace(change) => How::in_place(&change.delta),
+        Comparison::InPlace(change) => How::in_place(&change.diff),
     })
 }
 
 fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
-    let anew = |because: &str| Ok(Comparison::Anew(because.to_owned()));
+    let full_reload = |because: &str| Ok(Comparison::FullReload(because.to_owned()));
     let found = match dir.loaded() {
         Ok(found) => found,
-        Err(error) => return anew(&error.to_string()),
+        Err(error) => return full_reload(&error.to_string()),
     };
     let Some((state, text)) = found else {
         if dir.exists() {
-            return anew("a load was broken off");
+            return full_reload("a load was interrupted");
         }
         return Ok(Comparison::Nothing);
     };
     if dir.is_half_changed() && !dir.can_change_again() {
-        return anew("a change in place was broken off");
+        return full_reload("a change in place was interrupted");
     }
     if state.object != bpf::object_mark() {
-        return anew("another version of emu loaded the programs");
+        return full_reload("another version of emu loaded the programs");
     }
     let Ok(loaded) = Loaded::from_state(state, &text) else {
-        return anew("what is loaded is not understood any more");
+        return full_reload("the loaded state is of an incompatible version");
     };
     if let Some(path) = dir.damaged_journal()? {
-        return anew(&format!(
+        return full_reload(&format!(
             "the journal is damaged, and kept as {}",
             path.display()
         ));
     }
-    let damage = missing::damage(&loaded.plan, &loaded.state)?;
+    let damage = drift::find(&loaded.plan, &loaded.state)?;
     if let Some(first) = damage.first() {
-        return anew(&format!("{first} was missing"));
+        return full_reload(&format!("{first} was missing"));
     }
     let Ok(maps) = loaded.maps() else {
-        return anew("the maps are gone, or the state does not fit them");
+        return full_reload("the maps are gone, or the state does not fit them");
     };
     let mut plan = plan.clone();
     if !plan.has_seed {
@@ -538,15 +513,15 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
         features: loaded.state.features,
         corrupts: loaded.state.corrupts,
     };
-    match Delta::between(&of_loaded, &maps.current(), &plan) {
-        Err(Anew(because)) => Ok(Comparison::Anew(because)),
-        Ok(delta) => {
+    match PlanDiff::between(&of_loaded, &maps.current(), &plan) {
+        Err(ReloadReason(because)) => Ok(Comparison::FullReload(because)),
+        Ok(diff) => {
             let fq = loaded.fq().grown(&plan.fq);
             Ok(Comparison::InPlace(Box::new(Change {
                 loaded,
                 maps,
                 plan,
-                delta,
+                diff,
                 fq,
             })))
         }

@@ -13,14 +13,14 @@ use netlink_packet_route::{
 
 use super::netlink::{Netlink, NetlinkError, Request};
 
-/// Handle major of our root qdisc: tells it from one that the user attached.
+/// Major handle of emu's root qdisc, which distinguishes it from the user's.
 pub const FQ_HANDLE_MAJOR: u16 = 0xe30;
-/// How much later than due a timer of fq may fire, in nanoseconds.
+/// Largest delay of fq's timer, in nanoseconds.
 const TIMER_SLACK_NS: u32 = 1_000;
-/// Preference of our filters in the clsact hooks: before those of the user, which
-/// may end the chain. Ours lets it go on.
+/// Preference of emu's filters in the clsact hooks: before those of the user, which may end
+/// the chain. Emu's filters let the chain continue.
 const FILTER_PREFERENCE: u16 = 1;
-/// Handle of our filters, so that only ours are deleted.
+/// Handle of emu's filters, so that only these are deleted.
 const FILTER_HANDLE: TcHandle = TcHandle {
     major: 0,
     minor: 0xe30,
@@ -63,9 +63,9 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
-    /// Packets that arrive.
+    /// Incoming packets.
     Ingress,
-    /// Packets that leave.
+    /// Outgoing packets.
     Egress,
 }
 
@@ -122,7 +122,7 @@ pub fn add_fq(index: u32, name: &str, fq: &FqPlan) -> Request {
     }
 }
 
-/// Changes the settings of our root qdisc, which keeps its packets.
+/// Changes the settings of emu's root qdisc, which keeps its packets.
 pub fn change_fq(index: u32, name: &str, fq: &FqPlan) -> Request {
     Request {
         message: fq_message(index, fq),
@@ -242,7 +242,7 @@ pub fn add_redirect_filter(
     // struct tc_mirred: index, capab, action, refcnt, bindcnt, eaction, ifindex.
     let parms: Vec<u8> = [0, 0, TC_ACT_STOLEN, 0, 0, TCA_EGRESS_REDIR, target]
         .iter()
-        .flat_map(|word: &u32| word.to_ne_bytes())
+        .flat_map(|field: &u32| field.to_ne_bytes())
         .collect();
     let action = nested(
         1,
@@ -272,7 +272,7 @@ pub fn add_redirect_filter(
     }
 }
 
-/// Deletes our filter from a hook.
+/// Deletes emu's filter from a hook.
 pub fn delete_filter(index: u32, name: &str, hook: Hook) -> Request {
     Request {
         message: RouteNetlinkMessage::DelTrafficFilter(filter(index, hook)),
@@ -283,9 +283,6 @@ pub fn delete_filter(index: u32, name: &str, hook: Hook) -> Request {
 }
 
 /// Whether any filter is attached to either hook of an interface.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkError> {
     for hook in [Hook::Ingress, Hook::Egress] {
         let mut query = TcMessage::default();
@@ -302,16 +299,13 @@ pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkErr
 /// A filter in a hook of clsact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Filter {
-    /// Whether it has our handle.
+    /// Whether it has emu's handle.
     pub is_ours: bool,
     /// Identifier of its BPF program, if it has one.
     pub program_id: Option<u32>,
 }
 
 /// The filters in a hook of an interface that has a clsact qdisc.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filter>, NetlinkError> {
     let mut query = TcMessage::default();
     query.header.index = index as i32;
@@ -321,7 +315,7 @@ pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filt
         let RouteNetlinkMessage::NewTrafficFilter(message) = answer else {
             return None;
         };
-        // The head of a list of filters has no handle.
+        // The head of a dump of filters has no handle.
         (message.header.handle != TcHandle::UNSPEC).then(|| Filter {
             is_ours: message.header.handle == FILTER_HANDLE,
             program_id: option(&message, TCA_BPF_ID),
@@ -330,7 +324,7 @@ pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filt
     Ok(found.into_iter().filter_map(filter).collect())
 }
 
-/// A number among the options of a qdisc or a filter.
+/// A number in the options of a qdisc or a filter.
 fn option(message: &TcMessage, kind: u16) -> Option<u32> {
     let options = message.attributes.iter().find_map(|a| match a {
         TcAttribute::Options(options) => Some(&options[..]),
@@ -362,7 +356,7 @@ fn option(message: &TcMessage, kind: u16) -> Option<u32> {
     None
 }
 
-/// Whether the limits of our fq are those of a plan, or larger.
+/// Whether the limits of emu's fq are those of a plan, or larger.
 pub fn is_at_least(fq: &Qdisc, plan: &FqPlan) -> bool {
     let wanted = [
         (TCA_FQ_PLIMIT, plan.limit_packets),
@@ -376,21 +370,17 @@ pub fn is_at_least(fq: &Qdisc, plan: &FqPlan) -> bool {
 /// A qdisc as the kernel reports it.
 #[derive(Debug, Clone)]
 pub struct Qdisc {
-    /// Interface index.
     pub index: u32,
     /// Kind, for example `fq_codel`.
     pub kind: String,
     /// Where it is attached.
     pub parent: TcHandle,
-    /// Its handle; major 0 for one the kernel attached by itself.
+    /// Its handle; major 0 if the kernel attached it by default.
     pub handle: TcHandle,
     message: TcMessage,
 }
 
 /// All qdiscs of the namespace.
-///
-/// # Errors
-/// [`NetlinkError`].
 pub fn qdiscs(netlink: &mut Netlink) -> Result<Vec<Qdisc>, NetlinkError> {
     let found = netlink.dump(
         RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default()),
@@ -417,13 +407,12 @@ pub fn qdiscs(netlink: &mut Netlink) -> Result<Vec<Qdisc>, NetlinkError> {
 }
 
 impl Qdisc {
-    /// What the kernel said of it.
+    /// The kernel's message.
     pub(super) fn message(&self) -> &TcMessage {
         &self.message
     }
 
-    /// Whether the kernel attached it by itself, so that deleting ours brings
-    /// it back.
+    /// Whether the kernel attached it by default, so that deleting emu's qdisc restores it.
     pub fn is_default(&self) -> bool {
         self.handle.major == 0
     }
@@ -444,7 +433,7 @@ impl Qdisc {
 /// Creates a root qdisc again from [`Qdisc::recipe`].
 ///
 /// # Errors
-/// [`NetlinkError::Answer`] for a recipe that is none.
+/// [`NetlinkError::Answer`] if the recipe is invalid.
 pub fn recreate(index: u32, name: &str, recipe: &[u8]) -> Result<Request, NetlinkError> {
     let operation = format!("restore the root qdisc of {name}");
     let mut message = TcMessage::parse(recipe).map_err(|e| NetlinkError::Answer {
@@ -460,8 +449,8 @@ pub fn recreate(index: u32, name: &str, recipe: &[u8]) -> Result<Request, Netlin
     })
 }
 
-/// Whether a root qdisc can be put back from its dump: classless kinds, whose
-/// dumped options are the ones that create it.
+/// Whether a root qdisc can be restored from its dump: classless kinds, whose dumped options
+/// are those that create it.
 pub fn is_restorable(kind: &str) -> bool {
     matches!(
         kind,
@@ -469,14 +458,14 @@ pub fn is_restorable(kind: &str) -> bool {
     ) || kind == "pie"
 }
 
-/// Makes `netem` without impairments the root of an interface: to find out
-/// whether the kernel has it.
+/// Makes `netem` without impairments the root of an interface, to probe whether the kernel
+/// has it.
 pub fn add_netem(index: u32, name: &str) -> Request {
     let mut m = message(index, TcHandle::ROOT, TcHandle::UNSPEC, "netem");
     // struct tc_netem_qopt: latency, limit, loss, gap, duplicate, jitter.
     let options: Vec<u8> = [0u32, 1000, 0, 0, 0, 0]
         .iter()
-        .flat_map(|word| word.to_ne_bytes())
+        .flat_map(|field| field.to_ne_bytes())
         .collect();
     m.attributes
         .push(TcAttribute::Other(DefaultNla::new(TCA_OPTIONS, options)));

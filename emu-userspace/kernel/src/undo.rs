@@ -1,7 +1,7 @@
-//! Taking back what a load changed, from its journal alone.
+//! Undoes the changes of a load, from its journal alone.
 //!
-//! Each step tolerates that its change was never made, or was already taken
-//! back: a kill may have struck at any point of a load or of an unload.
+//! Each step tolerates that its change was never made, or was already undone: the process may
+//! have been killed at any point of a load or of an unload.
 use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use emu_model::plan;
@@ -10,23 +10,20 @@ use netlink_packet_route::tc::TcHandle;
 use super::{
     addr, apply,
     cgroup::{self, CgroupError, Tree},
-    link, missing,
+    drift, link,
     netlink::{Netlink, NetlinkError},
     offload,
     state::{StateDir, StateError, Undo, WriterLock},
     tc,
 };
 
-/// Steps that could not be taken back; the journal keeps them.
+/// Why an unload failed; the journal keeps the failed steps.
 #[derive(Debug, thiserror::Error)]
 pub enum UndoError {
-    /// The state folder.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The netlink socket.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-    /// The cgroups.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
     /// Processes of vnodes would lose their network.
@@ -34,23 +31,15 @@ pub enum UndoError {
         "still running: {count} of `emu exec` or `emu run`, as {}; end them, or kill them with `emu unload --kill`",
         some(vnodes)
     )]
-    Busy {
-        /// How many.
-        count: usize,
-        /// Their vnodes.
-        vnodes: Vec<String>,
-    },
+    Busy { count: usize, vnodes: Vec<String> },
     /// Objects of emu are still there.
     #[error(
         "still there, and no journal of this namespace tells how it was before: {}; `emu unload \
          --stale` removes what it recognises",
         left.join(", ")
     )]
-    Left {
-        /// The objects.
-        left: Vec<String>,
-    },
-    /// All that could be recognised was taken back, but the journal was damaged.
+    Left { left: Vec<String> },
+    /// All that could be recognised is undone, but the journal was damaged.
     #[error(
         "the journal was damaged: its readable part is undone, and no object of emu is left, but \
          settings of interfaces may not be as they were before; the journal is kept as {}",
@@ -77,7 +66,7 @@ pub enum Processes {
     Kill,
 }
 
-/// The first names of a list.
+/// The first names of a list, as text.
 fn some(names: &[String]) -> String {
     const SHOWN: usize = 5;
     let mut text = names[..names.len().min(SHOWN)].join(", ");
@@ -93,14 +82,11 @@ fn cgroups(journal: &[Undo]) -> Option<std::path::PathBuf> {
         Undo::Cgroup { name } => Some(name),
         _ => None,
     })?;
-    // Without a tree there are no cgroups, and removing them will say so.
+    // Without a tree there are no cgroups, and removing them reports the error.
     Tree::find().ok().map(|tree| tree.folder(name))
 }
 
-/// Ends what runs as vnodes, whoever holds the lock.
-///
-/// # Errors
-/// [`UndoError`].
+/// Kills the processes of vnodes, regardless of the lock's holder.
 pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     match cgroups(&dir.journal()?) {
         Some(folder) => Ok(cgroup::kill_all(&folder)?),
@@ -108,7 +94,7 @@ pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     }
 }
 
-/// Ends what runs in our cgroups, or refuses to go on.
+/// Kills the processes in emu's cgroups, or returns an error if they are to be kept.
 fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoError> {
     let Some(folder) = cgroups(journal) else {
         return Ok(());
@@ -129,11 +115,11 @@ fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoErr
     Ok(())
 }
 
-/// Undoes everything in the journal, last change first, and clears the state.
-/// Returns how many steps there were; 0 means nothing was loaded.
+/// Undoes everything in the journal, last change first, and removes the state. Returns the
+/// number of steps; 0 means that nothing was loaded.
 ///
 /// # Errors
-/// [`UndoError`]; the journal is kept, so that a second try is possible.
+/// [`UndoError`]; the journal is kept for another attempt.
 pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
     let damaged = dir.damaged_journal()?;
     let journal = dir.journal()?;
@@ -149,11 +135,11 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
     if !failures.is_empty() {
         return Err(UndoError::Steps { failures });
     }
-    // The kernel has the last say: an interface may have got another name meanwhile.
-    let mut left = missing::left(dir, &journal)?;
+    // The journal does not suffice: it may be damaged.
+    let mut left = drift::residue(dir, &journal)?;
     if !left.is_empty() && (damaged.is_some() || !journal.is_empty()) {
         sweep(&mut netlink, dir)?;
-        left = missing::left(dir, &journal)?;
+        left = drift::residue(dir, &journal)?;
     }
     if !left.is_empty() {
         return Err(UndoError::Left { left });
@@ -168,7 +154,7 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
 /// Removes what is recognised as emu's, whatever the journal says. Removing one object may
 /// remove others, so what fails is found by the comparison that follows.
 fn sweep(netlink: &mut Netlink, dir: &StateDir) -> Result<(), UndoError> {
-    for request in missing::removals(netlink)? {
+    for request in drift::removals(netlink)? {
         let _ = netlink.request(request);
     }
     let _ = fs::remove_dir_all(apply::pins(&dir.name()));
@@ -186,10 +172,10 @@ pub fn sweep_unknown(dir: &StateDir, lock: &WriterLock) -> Result<Vec<String>, U
     if !dir.journal()?.is_empty() {
         return Ok(Vec::new());
     }
-    let found = missing::left(dir, &[])?;
+    let found = drift::residue(dir, &[])?;
     if !found.is_empty() {
         sweep(&mut Netlink::open()?, dir)?;
-        let left = missing::left(dir, &[])?;
+        let left = drift::residue(dir, &[])?;
         if !left.is_empty() {
             return Err(UndoError::Left { left });
         }
@@ -230,7 +216,7 @@ fn text(result: Result<(), NetlinkError>) -> Result<(), String> {
     result.map_err(|e| e.to_string())
 }
 
-/// Steps that need an interface; one that is gone needs nothing any more.
+/// Undoes a step on an interface; does nothing if the interface is gone.
 fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(), String> {
     let found = link::link(netlink, interface).map_err(|e| e.to_string())?;
     let Some(link) = found else { return Ok(()) };
@@ -245,8 +231,8 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
         Undo::LinkDown { .. } => text(netlink.request(link::set_up(index, name, false))),
         Undo::RootQdisc { recipe, .. } => root_qdisc(netlink, index, name, recipe.as_deref()),
         Undo::Clsact { .. } => {
-            // Ours are gone by now; what is left somebody added meanwhile. Without
-            // a clsact the listing fails, and there is nothing to delete.
+            // Emu's filters are gone by now; others may have been added meanwhile. Without a
+            // clsact the listing fails, and there is nothing to delete.
             if tc::has_filters(netlink, index).unwrap_or(false) {
                 return Ok(());
             }
@@ -286,7 +272,7 @@ fn on_interface(netlink: &mut Netlink, step: &Undo, interface: &str) -> Result<(
     }
 }
 
-/// Puts the root qdisc back, if the one there is ours.
+/// Restores the root qdisc, if the current one is emu's.
 fn root_qdisc(
     netlink: &mut Netlink,
     index: u32,

@@ -1,4 +1,4 @@
-//! Becoming the user who called `sudo`, or a named one.
+//! Changes to the user who called `sudo`, or to a named one.
 use std::{
     ffi::{CString, OsString},
     path::PathBuf,
@@ -12,37 +12,24 @@ use nix::{
     },
 };
 
-/// A user cannot be found or become.
+/// Why a user cannot be found or assumed.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
     /// No such name.
     #[error("no user {name:?} on this machine")]
-    Unknown {
-        /// The name.
-        name: String,
-    },
+    Unknown { name: String },
     /// The user database failed.
     #[error("look up the user {name}: {source}")]
-    LookUp {
-        /// Name or number.
-        name: String,
-        /// Why.
-        source: Errno,
-    },
-    /// The kernel refused.
+    LookUp { name: String, source: Errno },
+    /// The kernel rejected the change.
     #[error("become the user {name}: {source}")]
-    Become {
-        /// Name or number.
-        name: String,
-        /// Why.
-        source: Errno,
-    },
+    Become { name: String, source: Errno },
 }
 
-/// Somebody to run a program as.
+/// A user to run a program as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
-    /// Name, if the number has one.
+    /// Name, if the user has one.
     pub name: Option<String>,
     /// Home folder, if known.
     pub home: Option<PathBuf>,
@@ -52,19 +39,17 @@ pub struct Person {
     gid: Gid,
 }
 
-/// Numbers of a user, for a process that can look nothing up.
+/// Numbers of a user, for a process that cannot look them up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
-    /// User.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
-    /// Further groups.
+    /// Supplementary groups.
     pub groups: Vec<u32>,
 }
 
 impl Person {
-    /// What sudo replaced in the environment when it made the user root.
+    /// Environment variables that sudo replaced when it made the user root.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let mut set = Vec::new();
         if let Some(home) = &self.home {
@@ -105,15 +90,11 @@ impl From<User> for Person {
     }
 }
 
-/// Whether this process has a root's rights.
 pub fn is_root() -> bool {
     geteuid().is_root()
 }
 
 /// The user with a name.
-///
-/// # Errors
-/// [`UserError`].
 pub fn named(name: &str) -> Result<Person, UserError> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user.into()),
@@ -127,10 +108,7 @@ pub fn named(name: &str) -> Result<Person, UserError> {
     }
 }
 
-/// Who called `sudo`, by what it left in the environment; none if nobody did.
-///
-/// # Errors
-/// [`UserError::LookUp`].
+/// The user who called `sudo`, according to the environment; `None` without sudo.
 pub fn behind_sudo() -> Result<Option<Person>, UserError> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
     let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) else {
@@ -159,7 +137,7 @@ pub fn behind_sudo() -> Result<Option<Person>, UserError> {
     }))
 }
 
-/// The number of the user who called `sudo`; none if nobody did.
+/// The number of the user who called `sudo`; `None` without sudo.
 pub(crate) fn caller_uid() -> Option<u32> {
     if !is_root() {
         return None;
@@ -167,12 +145,12 @@ pub(crate) fn caller_uid() -> Option<u32> {
     std::env::var("SUDO_UID").ok()?.parse().ok()
 }
 
-/// Does something in this thread with a user's rights to files, such as reading a file
-/// that the user names: what the user may not read, root does not read for them. With
-/// none, with our own rights.
+/// Runs `work` in this thread with a user's rights to files, such as reading a file that the
+/// user names: root does not read for users what they may not read. With `None`, with the
+/// rights of the process.
 ///
 /// # Errors
-/// [`UserError::Become`]; then nothing was done.
+/// [`UserError::Become`]; then `work` did not run.
 pub fn with_files_of<T>(person: Option<&Person>, work: impl FnOnce() -> T) -> Result<T, UserError> {
     let Some(person) = person.filter(|_| is_root()) else {
         return Ok(work());
@@ -184,8 +162,8 @@ pub fn with_files_of<T>(person: Option<&Person>, work: impl FnOnce() -> T) -> Re
     Ok(done)
 }
 
-/// As [`with_files_of`], for a user who is known by numbers alone, without further
-/// groups. For root only.
+/// Like [`with_files_of`], for a user known by number alone, without supplementary groups.
+/// For root only.
 pub(crate) fn with_files_of_number<T>(
     uid: u32,
     gid: u32,
@@ -197,15 +175,16 @@ pub(crate) fn with_files_of_number<T>(
     Ok(done)
 }
 
-/// Does something with the rights to files of the user who called `sudo`, if one did.
+/// Runs `work` with the rights to files of the user who called `sudo`, if one did.
 ///
 /// # Errors
-/// [`UserError`]; then nothing was done.
+/// [`UserError`]; then `work` did not run.
 pub fn as_caller<T>(work: impl FnOnce() -> T) -> Result<T, UserError> {
     with_files_of(behind_sudo()?.as_ref(), work)
 }
 
-/// Rights to files that this thread has for a while; ours are back when it is dropped.
+/// Rights to files of this thread for a limited time; dropping it restores those of the
+/// process.
 struct Rights {
     groups: Vec<Gid>,
 }
@@ -221,9 +200,9 @@ impl Rights {
         };
         thread_groups(theirs).map_err(failed)?;
         setfsgid(gid);
-        // The last step: it takes away the rights of root to all files.
+        // The last step, which takes away root's rights to all files.
         setfsuid(uid);
-        // These calls tell of no failure; no user has this number.
+        // These calls report no failure; no user has this number.
         let is = setfsuid(Uid::from_raw(u32::MAX));
         if is == uid {
             Ok(rights)
@@ -238,23 +217,20 @@ impl Drop for Rights {
         setfsuid(geteuid());
         setfsgid(getegid());
         let groups: Vec<u32> = self.groups.iter().map(|gid| gid.as_raw()).collect();
-        // Root may, and what it may not it does not get.
+        // Root may do this; a process without the right keeps its own rights.
         let _ = thread_groups(&groups);
     }
 }
 
-/// Sets the groups of this thread alone; the C library would set those of all.
+/// Sets the groups of this thread alone; the C library would set those of all threads.
 fn thread_groups(groups: &[u32]) -> Result<(), Errno> {
-    // SAFETY: the kernel reads `groups.len()` numbers from the slice, which has that
-    // many and outlives the call.
+    // SAFETY: the kernel reads `groups.len()` numbers from the slice, which has this length
+    // and outlives the call.
     let result = unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) };
     Errno::result(result).map(drop)
 }
 
-/// Gives up this process's rights for those of a user, for good.
-///
-/// # Errors
-/// [`UserError::Become`].
+/// Changes this process to a user for good.
 pub fn become_user(person: &Person) -> Result<(), UserError> {
     let text = person
         .name

@@ -1,9 +1,9 @@
-//! Reading the files that a topology or an experiment names.
+//! Reads the files that a topology or an experiment names.
 //!
-//! Such a file may come from elsewhere and name anything: a fifo that nobody writes to, a
-//! device without an end, a file that only root may read. So a file is opened without
-//! waiting, must be regular, is read up to a limit whatever its length says, and errors
-//! tell the line of a mistake and what was expected, but never what stands there.
+//! Such a file may come from elsewhere and name anything: a fifo without a writer, an endless
+//! device, a file that only root may read. So a file is opened without waiting, must be
+//! regular, is read up to a limit regardless of its length, and errors give the line of a
+//! mistake and what was expected, but never the content.
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read},
@@ -14,7 +14,7 @@ use std::{
 /// Opens a regular file for reading, without waiting.
 ///
 /// # Errors
-/// The kernel's answer; [`io::ErrorKind::InvalidInput`] for what is no regular file.
+/// The kernel's error; [`io::ErrorKind::InvalidInput`] if the file is not regular.
 pub fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
@@ -24,29 +24,41 @@ pub fn open(path: &Path) -> io::Result<File> {
         m if m.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "it is no regular file",
+            "it is not a regular file",
         )),
     }
 }
 
-/// Reads the text of a regular file of at most so many bytes.
+/// Reads the text of a regular file of at most `most_bytes`.
 ///
 /// # Errors
-/// As for [`open`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidData`] for
-/// what is not UTF-8.
+/// As for [`open`]; [`io::ErrorKind::FileTooLarge`]; [`io::ErrorKind::InvalidData`] if the
+/// file is not UTF-8.
 pub fn text(path: &Path, most_bytes: u64) -> io::Result<String> {
     bounded(open(path)?, most_bytes)
 }
 
-/// As [`text`], for a file that a person names on the command line, which may be a pipe.
+/// Opens a file that the user names on the command line, which may be a pipe; `-` is the
+/// standard input.
 ///
 /// # Errors
-/// As for [`text`], but for files that are not regular.
-pub fn text_of_any(path: &Path, most_bytes: u64) -> io::Result<String> {
-    bounded(File::open(path)?, most_bytes)
+/// The kernel's error.
+pub fn open_any(path: &Path) -> io::Result<Box<dyn Read>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(File::open(path)?))
 }
 
-fn bounded(file: File, most_bytes: u64) -> io::Result<String> {
+/// Like [`text`], for a file that the user names on the command line, see [`open_any`].
+///
+/// # Errors
+/// As for [`text`], except that the file need not be regular.
+pub fn text_of_any(path: &Path, most_bytes: u64) -> io::Result<String> {
+    bounded(open_any(path)?, most_bytes)
+}
+
+fn bounded(file: impl Read, most_bytes: u64) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(most_bytes.saturating_add(1))
         .read_to_end(&mut bytes)?;
@@ -54,8 +66,8 @@ fn bounded(file: File, most_bytes: u64) -> io::Result<String> {
         return Err(io::ErrorKind::FileTooLarge.into());
     }
     String::from_utf8(bytes).map_err(|_| {
-        let words = "it is not UTF-8";
-        io::Error::new(io::ErrorKind::InvalidData, words)
+        let text = "it is not UTF-8";
+        io::Error::new(io::ErrorKind::InvalidData, text)
     })
 }
 

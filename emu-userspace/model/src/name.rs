@@ -6,7 +6,7 @@ use std::{borrow::Cow, fmt, ops::Deref};
 
 use serde::{Deserialize, Serialize};
 
-/// The rule in the words of an error.
+/// The rule as text for errors.
 pub const RULE: &str =
     "1 to 63 letters, digits, `.`, `_` and `-`, and no `.` or `-` at the beginning";
 

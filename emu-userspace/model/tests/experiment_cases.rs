@@ -1,6 +1,6 @@
-//! Every bad experiment under `tests/experiment-cases` gives exactly the errors that
-//! stand beside it. `UPDATE_GOLDEN=1` writes the errors anew; read the difference
-//! before you commit it.
+//! Every invalid experiment under `tests/experiment-cases` gives exactly the errors in the
+//! file next to it. `UPDATE_GOLDEN=1` rewrites the errors; read the difference before you
+//! commit it.
 use std::{fs, path::Path};
 
 const TOPOLOGY: &str = "version: 1\ngroups: {adsl: {prefix: 10.1.0.0/24, nodes: 10}}\n";

@@ -1,6 +1,6 @@
-//! Every bad file under `tests/cases` gives exactly the errors that stand beside
-//! it, and every shipped example is good. `UPDATE_GOLDEN=1` writes the errors
-//! anew; read the difference before you commit it.
+//! Every invalid file under `tests/cases` gives exactly the errors in the file next to it,
+//! and every shipped example is valid. `UPDATE_GOLDEN=1` rewrites the errors; read the
+//! difference before you commit it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
 use std::{
     fs,
@@ -78,13 +78,13 @@ fn unreadable_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = folder.path().join("bytes.yaml");
     fs::write(&bytes, b"version: 1\n\xff\xfe").unwrap();
-    for (path, word) in [
+    for (path, text) in [
         (folder.path().to_owned(), "directory"),
         (folder.path().join("missing.yaml"), "No such file"),
         (bytes, "UTF-8 (line 2)"),
     ] {
         let error = emu_model::topology::load(&path).unwrap_err().to_string();
-        assert!(error.contains(word), "{error}");
+        assert!(error.contains(text), "{error}");
     }
 }
 

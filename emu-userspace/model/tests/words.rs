@@ -6,7 +6,7 @@ use emu_model::{
     topology::{self, Topology},
 };
 
-/// Words that YAML 1.1 or 1.2 takes for booleans, nulls, numbers, times and dates.
+/// Plain scalars that YAML 1.1 or 1.2 takes for booleans, nulls, numbers, times and dates.
 const TRAPS: &[&str] = &[
     "y",
     "Y",

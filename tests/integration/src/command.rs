@@ -107,7 +107,7 @@ impl TopologyFile {
     /// Loads the file by a full reload, so that queues are empty and counters zero, without
     /// verification.
     pub fn load(&self) {
-        emu(&format!("load {} --no-verify --anew", self.path()));
+        emu(&format!("load {} --no-verify --full-reload", self.path()));
     }
 
     /// Loads the file as a user would: in place where that is possible.

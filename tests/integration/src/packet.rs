@@ -6,6 +6,7 @@ use emu_kernel::bpf::Programs;
 
 /// Offsets of fields in `struct __sk_buff` (uapi/linux/bpf.h).
 const PRIORITY: usize = 32;
+const IFINDEX: usize = 40;
 const TSTAMP: usize = 152;
 const CONTEXT_BYTES: usize = 192;
 
@@ -76,15 +77,25 @@ pub fn monotonic_ns() -> u64 {
     now.as_nanos() as u64
 }
 
-/// Runs a program on a frame; `None` if the kernel refuses the frame.
+/// Runs a program on a frame on `lo`; `None` if the kernel refuses the frame.
 ///
 /// # Panics
 /// If the program is missing.
 pub fn try_run(programs: &Programs, name: &str, frame: &[u8]) -> Option<Outcome> {
+    run_on(programs, name, frame, 0)
+}
+
+/// Runs a program on a frame on the interface with an index (0: `lo`); `None` if the kernel
+/// refuses the frame.
+///
+/// # Panics
+/// If the program is missing.
+pub fn run_on(programs: &Programs, name: &str, frame: &[u8], interface: u32) -> Option<Outcome> {
     let program = programs.program(name).unwrap();
     let mut out = vec![0u8; frame.len() + 64];
     let mut context_in = [0u8; CONTEXT_BYTES];
     context_in[PRIORITY..PRIORITY + 4].copy_from_slice(&7u32.to_ne_bytes());
+    context_in[IFINDEX..IFINDEX + 4].copy_from_slice(&interface.to_ne_bytes());
     let mut context_out = [0u8; CONTEXT_BYTES];
     let result = program
         .test_run(TestRunOptions {

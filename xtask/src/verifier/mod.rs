@@ -1,6 +1,6 @@
-//! `cargo xtask verifier`: how many instructions the verifier processes for each
-//! program, held against the table in the repository. A program that comes near
-//! the kernel's limit of a million loads here and fails on another kernel.
+//! `cargo xtask verifier`: compares the number of instructions that the verifier processes
+//! for each program with the table in the repository. A program near the kernel's limit of a
+//! million may load here and fail on another kernel.
 #![expect(clippy::print_stdout, reason = "the table")]
 mod table;
 
@@ -29,10 +29,11 @@ const TABLE: &str = "tests/verifier/insns.json";
 Measured are this machine's kernel (as root), User-Mode Linux, and those of 6.1 and 6.12
 that are installed with QEMU. A kernel that the table does not have is shown, not judged.")]
 pub struct Verifier {
-    /// Renew the table from what the kernels say now.
+    /// Update the table from the kernels' current counts.
     #[arg(long)]
     update: bool,
-    /// Kernels: `host`, `uml`, `uml-testing`, `6.1`, `6.12` or paths; those at hand if none.
+    /// Kernels: `host`, `uml`, `uml-testing`, `6.1`, `6.12` or paths; default: those that are
+    /// available.
     kernels: Vec<Place>,
 }
 
@@ -68,7 +69,7 @@ fn read() -> anyhow::Result<Table> {
     serde_json::from_str(&text).with_context(|| format!("read {TABLE}"))
 }
 
-/// Asks a kernel.
+/// Measures on a kernel.
 fn measure(object: &Path, place: &Place) -> anyhow::Result<Measured> {
     let argv = suite::verified_insns(object)?;
     let output = place

@@ -1,21 +1,21 @@
-//! The table of processed instructions, and what it says of a measurement.
+//! The table of processed instructions, and its comparison with a measurement.
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// A count may grow by so much before somebody has to look at it: compilers and
-/// stable updates of a kernel move it by a few per cent.
+/// Accepted growth of a count: compilers and stable updates of a kernel change it by a few
+/// per cent.
 const GROWTH_PERCENT: u64 = 10;
 
 /// Instructions by program.
 pub type Counts = BTreeMap<String, u32>;
 
-/// What one kernel said.
+/// The counts of one kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Measured {
     /// `uname -r`.
     pub release: String,
-    /// What the verifier processed; empty before Linux 5.16.
+    /// Instructions that the verifier processed; empty before Linux 5.16.
     pub programs: Counts,
 }
 
@@ -32,21 +32,21 @@ impl Measured {
 #[serde(transparent)]
 pub struct Table(BTreeMap<String, Counts>);
 
-/// What the table says of one count.
+/// The comparison of one count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// The program.
     pub program: String,
-    /// What the table has.
+    /// The count in the table.
     pub table: Option<u32>,
-    /// What the kernel said; none if the program is gone.
+    /// The measured count; `None` if the program is gone.
     pub now: Option<u32>,
-    /// What is wrong.
+    /// The problem, if any.
     pub wrong: Option<String>,
 }
 
 impl Table {
-    /// Holds a measurement against the table; none if it has no such kernel.
+    /// Compares a measurement with the table; `None` if the table does not have the kernel.
     pub fn judge(&self, measured: &Measured) -> Option<Vec<Row>> {
         let known = self.0.get(&measured.family())?;
         let programs = known.keys().chain(measured.programs.keys());
@@ -63,7 +63,7 @@ impl Table {
         Some(rows.collect())
     }
 
-    /// Takes a kernel's counts over; the larger of two kernels of a family.
+    /// Adds counts of kernels; of two kernels of a family, the larger count.
     pub fn update(&mut self, all: &[Measured]) {
         for measured in all {
             self.0.remove(&measured.family());

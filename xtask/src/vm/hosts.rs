@@ -1,6 +1,6 @@
 //! Several VMs that are the hosts of one network, each on a processor of its own where
 //! there are as many.
-use std::{ops::RangeInclusive, path::Path, thread};
+use std::{ops::RangeInclusive, path::Path, thread, time::Duration};
 
 use anyhow::{anyhow, bail};
 
@@ -41,21 +41,21 @@ pub fn run(
     if kernel.is_emulated() {
         bail!("only VMs of User-Mode Linux can be joined, and {kernel} runs in QEMU");
     }
-    let in_one_time = request(0).clock.is_some();
+    let latency = request(0).clock.map(|clock| clock.segment_latency);
+    let in_one_time = latency.is_some();
     let meet = tempfile::Builder::new().prefix("emu-vms-").tempdir()?;
     // In one emulated time all of them boot at the same moment.
     let meet = (!in_one_time).then(|| meet.path());
     let host = |plug: Plug, rank: usize| {
         let mut request = request(rank);
-        request.argv = become_host(rank, count, meet, request.argv);
+        request.argv = become_host(rank, count, meet, latency, request.argv);
         request.plug = Some(plug);
         kernel.run(&request)
     };
     let statuses: Vec<anyhow::Result<u8>> = thread::scope(|scope| {
-        let plugs = if in_one_time {
-            lockstep::segment(count)
-        } else {
-            segment(count)
+        let plugs = match latency {
+            Some(latency) => lockstep::segment(count, latency),
+            None => segment(count),
         };
         let plugs = plugs?.into_iter().enumerate();
         let host = &host;
@@ -83,13 +83,24 @@ pub fn name(rank: usize) -> String {
     format!("h{rank}")
 }
 
-/// The command of a host, which makes it one before.
-fn become_host(rank: usize, count: usize, meet: Option<&Path>, argv: Vec<String>) -> Vec<String> {
+/// The command of a host, which makes it one before. emu deducts the segment's latency, where
+/// it is known, from those that it emulates.
+fn become_host(
+    rank: usize,
+    count: usize,
+    meet: Option<&Path>,
+    latency: Option<Duration>,
+    argv: Vec<String>,
+) -> Vec<String> {
     let words = [
         "env".to_owned(),
         format!("EMU_HOST={}", name(rank)),
         format!("EMU_RANK={rank}"),
         format!("EMU_SIZE={count}"),
+        format!(
+            "EMU_HOST_LATENCY={}us",
+            latency.unwrap_or_default().as_micros()
+        ),
         "sh".to_owned(),
         "-ec".to_owned(),
         BECOME.to_owned(),
@@ -102,18 +113,30 @@ fn become_host(rank: usize, count: usize, meet: Option<&Path>, argv: Vec<String>
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
 
     use super::become_host;
 
     #[test]
     fn a_host_knows_its_place() {
         let argv = vec!["true".to_owned(), "a b".to_owned()];
-        let argv = become_host(1, 2, Some(Path::new("/meet")), argv);
-        assert_eq!(
-            argv[..4],
-            ["env", "EMU_HOST=h1", "EMU_RANK=1", "EMU_SIZE=2"]
+        let argv = become_host(
+            1,
+            2,
+            Some(Path::new("/meet")),
+            Some(Duration::from_millis(5)),
+            argv,
         );
-        assert_eq!(argv[7..], ["172.16.0.2", "/meet", "true", "a b"]);
+        assert_eq!(
+            argv[..5],
+            [
+                "env",
+                "EMU_HOST=h1",
+                "EMU_RANK=1",
+                "EMU_SIZE=2",
+                "EMU_HOST_LATENCY=5000us"
+            ]
+        );
+        assert_eq!(argv[8..], ["172.16.0.2", "/meet", "true", "a b"]);
     }
 }

@@ -21,15 +21,11 @@ use vm_protocol::segment::{Kind, LONGEST, NEVER, header, parse};
 
 use super::segment::{Plug, ready, receivers, sockets};
 
-/// Time that a frame takes between two VMs. A round trip over hosts is longer by two of
-/// them; shorter ones let the VMs run shorter stretches at once.
-pub const LATENCY: Duration = Duration::from_micros(20);
-
-/// Makes a segment for a number of VMs in one emulated time; it works until all of them are
-/// gone.
-pub fn segment(places: usize) -> anyhow::Result<Vec<Plug>> {
+/// Makes a segment for a number of VMs in one emulated time, on which a frame takes
+/// `latency`; it works until all of them are gone.
+pub fn segment(places: usize, latency: Duration) -> anyhow::Result<Vec<Plug>> {
     let (plugs, ends) = sockets(places, SockFlag::empty())?;
-    thread::spawn(move || control(&ends));
+    thread::spawn(move || control(&ends, latency));
     Ok(plugs)
 }
 
@@ -124,8 +120,8 @@ impl Vms {
 }
 
 /// Controls their clocks until nobody is there any more.
-fn control(ends: &[OwnedFd]) {
-    let mut vms = Vms::new(ends.len(), LATENCY);
+fn control(ends: &[OwnedFd], latency: Duration) {
+    let mut vms = Vms::new(ends.len(), latency);
     let mut message = [0; LONGEST];
     loop {
         let listened: Vec<usize> = (0..ends.len()).filter(|i| !vms.vms[*i].is_gone).collect();

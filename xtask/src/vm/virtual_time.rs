@@ -17,6 +17,9 @@ const PAGE: &str = "clock";
 /// Time of day at which every VM boots, so that the same run is the same run:
 /// 2026-01-01T00:00:00Z.
 const START_NS: u64 = 1_767_225_600_000_000_000;
+/// Emulated time that a frame takes to another VM where nothing else is asked for: below the
+/// latency of most access links, and so long that both VMs have work in each window.
+const SEGMENT_LATENCY: Duration = Duration::from_millis(5);
 /// The number under which the kernel finds its Ethernet segment.
 pub const SEGMENT_FD: i32 = 900;
 
@@ -38,6 +41,12 @@ pub struct Arguments {
     /// this factor (`1x`, `4x`, `0.5x`).
     #[arg(long, value_name = "FACTOR", value_parser = factor)]
     pub cpu: Option<u64>,
+    /// With several VMs: emulated time that a frame takes from one to another. Longer ones
+    /// let the VMs run longer at once; emu deducts it from the latencies it emulates
+    /// (`host_latency`), so it should be at most the shortest latency between two vnodes
+    /// on different hosts.
+    #[arg(long, value_name = "TIME", default_value = "5ms", value_parser = latency)]
+    pub segment_latency: Duration,
     /// Seed of everything random in the VM; `none`: real randomness.
     #[arg(long, value_name = "N", default_value = "1", value_parser = seed)]
     pub vm_seed: Seed,
@@ -57,6 +66,7 @@ impl Arguments {
         wanted.then(|| VirtualTime {
             call_cost: self.call_cost,
             cpu_permille: self.cpu.unwrap_or(0),
+            segment_latency: self.segment_latency,
             seed: self.vm_seed.0,
         })
     }
@@ -74,6 +84,8 @@ pub struct VirtualTime {
     pub call_cost: Duration,
     /// Emulated time for processor time, in thousandths; 0: computing is free.
     pub cpu_permille: u64,
+    /// Emulated time that a frame takes to another VM.
+    pub segment_latency: Duration,
     /// Seed of everything random.
     pub seed: Option<u64>,
 }
@@ -83,6 +95,7 @@ impl Default for VirtualTime {
         Self {
             call_cost: Duration::from_nanos(settings::DEFAULT_CALL_NS),
             cpu_permille: 0,
+            segment_latency: SEGMENT_LATENCY,
             seed: Some(1),
         }
     }
@@ -208,6 +221,14 @@ fn short_time(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos((number * unit).round() as u64))
 }
 
+/// A latency between two VMs: with none they could not run at once.
+fn latency(text: &str) -> Result<Duration, String> {
+    match short_time(text)? {
+        Duration::ZERO => Err("a frame takes some time; write it as in 5ms or 20us".to_owned()),
+        latency => Ok(latency),
+    }
+}
+
 /// A factor in thousandths.
 fn factor(text: &str) -> Result<u64, String> {
     let number = text.strip_suffix('x').unwrap_or(text).parse::<f64>();
@@ -241,6 +262,8 @@ mod tests {
         for wrong in ["1", "us", "-1us", "2s", "1 parsec", "2000ms", "NaNus"] {
             assert!(short_time(wrong).is_err(), "{wrong}");
         }
+        assert_eq!(latency("20us"), Ok(Duration::from_micros(20)));
+        assert!(latency("0").is_err() && latency("0ns").is_err());
         assert_eq!((factor("1x"), factor("0.25")), (Ok(1_000), Ok(250)));
         for wrong in ["0", "0x", "-1x", "x", "1e9x", "NaN"] {
             assert!(factor(wrong).is_err(), "{wrong}");

@@ -161,7 +161,10 @@ impl<'a> Swarm<'a> {
 
     fn folder_of(&self, name: &str) -> Result<PathBuf, BenchError> {
         let own = self.folder.join(name);
-        fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
+        fs::create_dir_all(&own).map_err(BenchError::system(format!(
+            "make the folder {}",
+            own.display()
+        )))?;
         Ok(own)
     }
 

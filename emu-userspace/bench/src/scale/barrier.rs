@@ -68,7 +68,10 @@ impl Barrier {
             let folder = results.to_owned();
             return Err(BenchError::Earlier { folder });
         }
-        fs::create_dir_all(&folder).map_err(BenchError::system("make a folder"))?;
+        fs::create_dir_all(&folder).map_err(BenchError::system(format!(
+            "make the folder {}",
+            folder.display()
+        )))?;
         Ok(Self { folder, rank, size })
     }
 

@@ -54,7 +54,6 @@ impl fmt::Display for Peer {
 
 /// The texts of an experiment that is ready to run.
 pub(super) struct Experiment {
-    /// The topology file.
     pub topology: String,
     /// The experiment file for `emu run`.
     pub experiment: String,
@@ -148,7 +147,10 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
     );
     let shared = Shared::create(folder, size, TRACKER.into())?;
     let own = folder.join("tracker");
-    fs::create_dir_all(&own).map_err(BenchError::system("make a folder"))?;
+    fs::create_dir_all(&own).map_err(BenchError::system(format!(
+        "make the folder {}",
+        own.display()
+    )))?;
     let mut client = Client::Libtorrent.argv(&shared.files, "{ip}", false);
     client.push("digest".to_owned());
     let seeding = Client::Libtorrent.argv(&shared.files, "{ip}", true);

@@ -1,4 +1,4 @@
-//! The events of what is loaded, on a thread of their own.
+//! The events of the loaded topology, on a thread of their own.
 use std::{
     sync::{
         Arc,
@@ -8,31 +8,31 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use emu_kernel::live::{Clock, Happened, Live, LiveError};
+use emu_kernel::live::{Clock, EventResult, Live, LiveError};
 
 use super::{
     record::{LoadMark, Record},
     shared::Shared,
 };
 
-/// A running clock; it stops when dropped.
+/// A running clock; dropping it stops the clock.
 pub(super) struct Events {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Events {
-    /// Makes the events of what is loaded happen, those of the past at once, without
-    /// those that an earlier agent saw to.
+    /// Runs the events of the loaded topology. Events that are due run at once, except those
+    /// that an earlier agent has run.
     pub fn start(shared: Arc<Shared>, zero: SystemTime, record: Record) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        // Maps and recordings stay on the thread that opened them.
+        // Maps and recordings belong to the thread that opened them.
         let run = move || match go(&shared, zero, record, &stopped) {
-            Ok(true) => tracing::info!("all events happened"),
+            Ok(true) => tracing::info!("all events have run"),
             Ok(false) => {}
             Err(LiveError::Replaced) => {
-                tracing::info!("events stopped: something else was loaded");
+                tracing::info!("events stopped: another topology was loaded");
             }
             Err(error) => {
                 tracing::error!(%error, "events cannot run");
@@ -54,7 +54,7 @@ impl Drop for Events {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A thread that panicked has nothing to hand over.
+            // A thread that panicked has no result.
             let _ = thread.join();
         }
     }
@@ -74,24 +74,24 @@ fn go(
     let clock = Clock::joining(live, zero, done)?;
     clock.run(
         || stop.load(Ordering::Relaxed),
-        |happened: &Happened| {
-            let words = happened.what.words(&topology);
-            let at_s = happened.at.as_secs_f64();
-            let late_ms = happened.late.as_secs_f64() * 1e3;
-            match &happened.outcome {
-                Ok(_) => tracing::info!(at_s, late_ms, "{words}"),
-                Err(error) => tracing::error!(at_s, late_ms, %error, "{words}"),
+        |result: &EventResult| {
+            let text = result.what.to_text(&topology);
+            let at_s = result.at.as_secs_f64();
+            let late_ms = result.late.as_secs_f64() * 1e3;
+            match &result.outcome {
+                Ok(_) => tracing::info!(at_s, late_ms, "{text}"),
+                Err(error) => tracing::error!(at_s, late_ms, %error, "{text}"),
             }
             shared.change(|facts| {
-                facts.events[usize::from(happened.outcome.is_err())] += 1;
-                facts.late = Some(happened.late);
+                facts.events[usize::from(result.outcome.is_err())] += 1;
+                facts.late = Some(result.late);
             });
-            let done = happened
+            let done = result
                 .at
                 .max(Duration::from_nanos(record.done_ns.unwrap_or(0)));
             record.done_ns = u64::try_from(done.as_nanos()).ok();
             if let Err(error) = record.write() {
-                tracing::warn!(%error, "remember what happened");
+                tracing::warn!(%error, "store the record of the events");
             }
         },
     )

@@ -1,20 +1,20 @@
-//! Tells the keeper when the kernel's network configuration has changed: somebody may have
+//! Tells the reconciler when the kernel's network configuration has changed: somebody may have
 //! taken away a part of what is loaded.
 use std::{io, sync::mpsc::Sender, thread, time::Duration};
 
 use emu_kernel::{changes::Changes, netlink::NetlinkError};
 
-use super::Word;
+use super::Message;
 
 /// How long to wait for the rest of a change, which is several notifications.
 const SETTLE: Duration = Duration::from_millis(100);
-/// The least time between two words to the keeper: somebody may change routes all the time.
+/// The least time between two messages to the reconciler: somebody may change routes all the time.
 const PAUSE: Duration = Duration::from_millis(400);
-/// Time after which a thread that hears nothing looks whether the keeper is still there.
+/// Time after which a thread that hears nothing looks whether the reconciler is still there.
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// Starts listening; the thread ends with the keeper.
-pub(super) fn start(tell: Sender<Word>) -> Result<(), NetlinkError> {
+/// Starts listening; the thread ends with the reconciler.
+pub(super) fn start(tell: Sender<Message>) -> Result<(), NetlinkError> {
     let changes = Changes::open()?;
     let listen = move || {
         loop {
@@ -29,7 +29,7 @@ pub(super) fn start(tell: Sender<Word>) -> Result<(), NetlinkError> {
             thread::sleep(SETTLE);
             // Notifications that come from here on are of later changes.
             let drained = changes.drain();
-            if drained.is_err() || tell.send(Word::Changed).is_err() {
+            if drained.is_err() || tell.send(Message::Changed).is_err() {
                 return;
             }
             thread::sleep(PAUSE);

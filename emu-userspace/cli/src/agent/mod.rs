@@ -1,14 +1,13 @@
-//! A long-running service that keeps a host at the state that a file asks for.
+//! A long-running service that converges a host to the state in a file.
 //!
-//! The `keeper` loads the file whenever it or the kernel's state changed, always by
-//! difference and through [`emu_kernel::session`]; `events` makes the file's events happen
-//! on a start time that hosts share; `server` tells how it goes. Whatever the agent
-//! does is in the state folder and the kernel, so that another one finds it: a crash
-//! touches no traffic.
+//! The `reconciler` loads the file whenever the file or the kernel's state changes, always by
+//! difference and through [`emu_kernel::session`]; `events` runs the file's events from a
+//! start time that hosts share; `server` reports the state. All results are in the state
+//! folder and the kernel, so another agent can take over.
 mod events;
-mod keeper;
 mod kernel;
 mod metrics;
+mod reconciler;
 mod record;
 mod server;
 mod shared;
@@ -23,78 +22,71 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use emu_model::slice::Which;
+use emu_model::host_selector::HostSelector;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{keeper::Keeper, shared::Shared};
+use self::{reconciler::Reconciler, shared::Shared};
 
-/// How long the keeper may be busy before it is taken for hung: loading 65,536
-/// vnodes on a slow machine takes a small part of it.
+/// Time without a heartbeat after which the reconciler counts as hung; loading 65,536 vnodes
+/// on a slow machine takes a small part of it.
 const HUNG: Duration = Duration::from_secs(120);
 
-/// What becomes of the network when the agent is told to end.
+/// What happens to the network when the agent ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnExit {
-    /// It stays, for another agent to find.
+    /// It stays loaded, for another agent.
     Leave,
-    /// It is taken back, once no process runs as a vnode any more.
+    /// It is unloaded, once no process of a vnode is running.
     Unload {
-        /// How long to wait for them.
+        /// Longest wait for the processes.
         drain: Duration,
     },
 }
 
-/// When the events of the file begin.
+/// Time origin of the file's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartAt {
     /// Never.
     Never,
-    /// With the first load; another agent goes on with that time.
+    /// The first load; the next agent continues with the same time.
     FirstLoad,
-    /// At a time that other hosts have been told too.
+    /// A time that is equal on all hosts.
     At(SystemTime),
 }
 
-/// What an agent is to do.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The topology.
     pub file: PathBuf,
     /// Which of its hosts this machine is.
-    pub which: Which,
-    /// Where to answer HTTP.
+    pub which: HostSelector,
+    /// Address of the HTTP server.
     pub listen: SocketAddr,
     /// What becomes of the network at the end.
     pub on_exit: OnExit,
     /// When events begin.
     pub start_at: StartAt,
-    /// Time between two looks at whether all is still in place.
+    /// Time between two checks for drift.
     pub interval: Duration,
     /// Whether each vnode has metrics of its own.
     pub per_vnode: bool,
 }
 
-/// What kept an agent from running.
+/// Why an agent ended.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
-    /// The address could not be bound.
     #[error("listen on {address}: {source}")]
     Listen {
-        /// Where.
         address: SocketAddr,
-        /// Why not.
         source: io::Error,
     },
-    /// Signals, threads or the runtime.
     #[error("{operation}: {source}")]
     System {
-        /// What was done.
         operation: &'static str,
-        /// Why it failed.
         source: io::Error,
     },
-    /// The network was to be taken back at the end, and was not.
+    /// The network could not be unloaded at the end.
     #[error("{0}; the network stays")]
     Unload(String),
 }
@@ -103,10 +95,10 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> AgentError {
     move |source| AgentError::System { operation, source }
 }
 
-/// What the keeper is told.
-enum Word {
+/// A message to the reconciler.
+enum Message {
     /// The file may have changed.
-    Look,
+    Check,
     /// The kernel's network configuration has changed.
     Changed,
     /// To end.
@@ -116,8 +108,8 @@ enum Word {
 /// Runs until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// [`AgentError`]. What is wrong with the file is none: the agent reports it and
-/// waits for a better one.
+/// [`AgentError`]. An invalid file is not an error: the agent reports it and waits for a
+/// valid one.
 pub fn run(config: Config) -> Result<(), AgentError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -137,31 +129,31 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("wait for SIGINT"))?;
     let mut hang_up = signal(SignalKind::hangup()).map_err(system("wait for SIGHUP"))?;
     let shared = Arc::new(Shared::default());
-    let (tell, told) = mpsc::channel();
-    watch::start(&config.file, tell.clone()).map_err(system("watch the file"))?;
-    if let Err(error) = kernel::start(tell.clone()) {
+    let (sender, messages) = mpsc::channel();
+    watch::start(&config.file, sender.clone()).map_err(system("watch the file"))?;
+    if let Err(error) = kernel::start(sender.clone()) {
         tracing::warn!(%error, "no notifications of the kernel: it is asked at each interval");
     }
     tracing::info!(file = %config.file.display(), %address, "agent started");
     let router = server::router(Arc::clone(&shared), config.per_vnode);
-    let keeper = Keeper::new(config, Arc::clone(&shared));
-    let keeper = thread::Builder::new()
-        .name("keeper".to_owned())
-        .spawn(move || keeper.run(&told))
-        .map_err(system("start the keeper"))?;
+    let reconciler = Reconciler::new(config, Arc::clone(&shared));
+    let reconciler = thread::Builder::new()
+        .name("reconciler".to_owned())
+        .spawn(move || reconciler.run(&messages))
+        .map_err(system("start the reconciler"))?;
     let server = tokio::spawn(async move { axum::serve(listener, router).await });
     let mut beat = tokio::time::interval(heartbeat());
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            // What `systemctl reload` sends.
-            _ = hang_up.recv() => drop(tell.send(Word::Look)),
+            // `systemctl reload` sends it.
+            _ = hang_up.recv() => drop(sender.send(Message::Check)),
             _ = beat.tick() => {
                 if shared.age() < HUNG {
                     notify(&[NotifyState::Watchdog]);
                 }
-                if keeper.is_finished() {
+                if reconciler.is_finished() {
                     break;
                 }
             }
@@ -169,24 +161,24 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     }
     shared.stopping();
     notify(&[NotifyState::Stopping]);
-    // The keeper may be gone already; then there is nobody to tell.
-    let _ = tell.send(Word::Stop);
-    let ended = tokio::task::spawn_blocking(move || keeper.join()).await;
+    // The reconciler may have ended already.
+    let _ = sender.send(Message::Stop);
+    let ended = tokio::task::spawn_blocking(move || reconciler.join()).await;
     server.abort();
     match ended {
         Ok(Ok(outcome)) => outcome,
-        _ => Err(AgentError::Unload("the keeper failed".to_owned())),
+        _ => Err(AgentError::Unload("the reconciler failed".to_owned())),
     }
 }
 
-/// Half of what systemd waits for, or a second.
+/// Half of systemd's watchdog interval, or a second.
 fn heartbeat() -> Duration {
     let usual = Duration::from_secs(1);
     sd_notify::watchdog_enabled().map_or(usual, |limit| (limit / 2).min(usual))
 }
 
-/// Tells systemd, where it started us.
+/// Notifies systemd, if it started the agent.
 fn notify(state: &[NotifyState<'_>]) {
-    // Elsewhere there is no socket, which is no error.
+    // Without systemd there is no socket, which is not an error.
     let _ = sd_notify::notify(state);
 }

@@ -1,5 +1,5 @@
-//! What the next agent must know of this one: when events began, and how far they
-//! are. It outlives loads, not the network namespace.
+//! The state that the next agent continues from: the time origin of the events, and the last
+//! event that has run. It outlives loads, but not the network namespace.
 use std::time::Duration;
 
 use emu_kernel::state::{State, StateDir};
@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 pub(super) struct Record {
     /// Zero of the events' clock, in nanoseconds since 1970.
     pub zero_unix_ns: Option<u64>,
-    /// The last event that happened, in nanoseconds since that zero.
+    /// Time of the last event that has run, in nanoseconds since the origin.
     pub done_ns: Option<u64>,
-    /// The load that it happened to.
+    /// The load in which it ran.
     pub load: Option<LoadMark>,
 }
 
-/// Tells one load from another.
+/// Identifies a load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct LoadMark {
     at_unix_s: u64,
@@ -35,14 +35,14 @@ impl LoadMark {
 }
 
 impl Record {
-    /// The last agent's; an empty one if there is none.
+    /// The record of the last agent; an empty one if there is none.
     pub fn read() -> Self {
         let bytes = StateDir::here().ok().and_then(|dir| dir.agent_record());
         let record = bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         record.unwrap_or_default()
     }
 
-    /// Until when events happened to a load.
+    /// Time up to which events have run in a load.
     pub fn done(&self, load: &LoadMark) -> Option<Duration> {
         let done = self.done_ns.filter(|_| self.load.as_ref() == Some(load));
         done.map(Duration::from_nanos)
@@ -53,7 +53,7 @@ impl Record {
         Ok(StateDir::here()?.store_agent_record(&bytes)?)
     }
 
-    /// Forgets it, when the network is taken back.
+    /// Removes the record, when the network is unloaded.
     pub fn remove() {
         if let Ok(dir) = StateDir::here() {
             dir.remove_agent_record();

@@ -10,7 +10,7 @@ use axum::{
 
 use super::{HUNG, metrics, shared::Shared};
 
-/// What the agent answers to.
+/// The routes of the HTTP server.
 pub(super) fn router(shared: Arc<Shared>, per_vnode: bool) -> Router {
     let (healthy, ready, scraped) = (Arc::clone(&shared), Arc::clone(&shared), shared);
     Router::new()
@@ -26,8 +26,8 @@ fn health(shared: &Shared) -> Response {
     if shared.age() < HUNG {
         (StatusCode::OK, "ok\n").into_response()
     } else {
-        let words = format!("the keeper hangs since {} s\n", shared.age().as_secs());
-        (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
+        let text = format!("the reconciler has hung for {} s\n", shared.age().as_secs());
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the parts of an agent know of each other.
+//! State shared by the threads of an agent.
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -7,21 +7,22 @@ use std::{
 use emu_kernel::session::Loaded;
 use serde::Serialize;
 
-/// How a look at the file ended.
+/// Result of a check of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Outcome {
-    /// What is loaded is what the file asks for; another agent loaded it.
+    /// The loaded topology matches the file; another agent loaded it.
     Adopted,
     /// Changed in place.
     InPlace,
-    /// What somebody had taken away was put back.
+    /// What somebody had taken away was restored.
     Repaired,
-    /// Loaded from anew.
-    Anew,
-    /// The file is bad; what was loaded stays.
+    /// A full reload.
+    #[serde(rename = "anew")]
+    FullReload,
+    /// The file is invalid; the loaded topology stays.
     BadFile,
-    /// The kernel refused, or another process was at work for too long.
+    /// The kernel rejected the load, or another process held the lock for too long.
     Failed,
 }
 
@@ -30,7 +31,7 @@ impl Outcome {
         Outcome::Adopted,
         Outcome::InPlace,
         Outcome::Repaired,
-        Outcome::Anew,
+        Outcome::FullReload,
         Outcome::BadFile,
         Outcome::Failed,
     ];
@@ -40,7 +41,7 @@ impl Outcome {
             Outcome::Adopted => "adopted",
             Outcome::InPlace => "in_place",
             Outcome::Repaired => "repaired",
-            Outcome::Anew => "anew",
+            Outcome::FullReload => "anew",
             Outcome::BadFile => "bad_file",
             Outcome::Failed => "failed",
         }
@@ -51,36 +52,36 @@ impl Outcome {
     }
 }
 
-/// The agent's own figures.
+/// State of the agent.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
-    /// What is loaded, as the keeper found or made it.
+    /// The loaded topology.
     pub loaded: Option<Arc<Loaded>>,
-    /// What is wrong, if anything.
+    /// The current problem, if any.
     pub problem: Option<String>,
     /// Objects that somebody took away and that are not yet in place again.
     pub missing: Vec<String>,
     /// Objects that somebody took away since the start.
     pub losses: u64,
-    /// Looks at the file that led to something, by outcome.
+    /// Checks that led to a result, by result.
     pub reloads: [u64; Outcome::ALL.len()],
-    /// The last of them.
+    /// The last result.
     pub last: Option<Outcome>,
-    /// When a look last found or made everything as the file asks.
+    /// Time of the last check after which everything matched the file.
     pub good_at: Option<SystemTime>,
-    /// How long the last load took.
+    /// Duration of the last load.
     pub took: Option<Duration>,
-    /// Events that happened, and those that failed.
+    /// Events that have run, and those that failed.
     pub events: [u64; 2],
-    /// How late the last event was.
+    /// Delay of the last event.
     pub late: Option<Duration>,
-    /// When events began or begin.
+    /// Time origin of the events.
     pub zero: Option<SystemTime>,
     /// Whether the agent is about to end.
     pub stopping: bool,
 }
 
-/// What `/readyz` says.
+/// Content of `/readyz`.
 #[derive(Debug, Serialize)]
 pub(super) struct Readiness {
     pub ready: bool,
@@ -94,7 +95,7 @@ pub(super) struct Readiness {
     pub stopping: bool,
 }
 
-/// Facts and the time of the keeper's last sign of life.
+/// The facts and the time of the reconciler's last heartbeat.
 pub(super) struct Shared {
     facts: Mutex<Facts>,
     beat: Mutex<Instant>,
@@ -110,7 +111,7 @@ impl Default for Shared {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain data: whoever panicked left it whole.
+    // Plain data, which is complete even after a panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -136,12 +137,12 @@ impl Shared {
         change(&mut lock(&self.facts));
     }
 
-    /// The keeper lives.
-    pub fn beat(&self) {
+    /// Records a heartbeat of the reconciler.
+    pub fn heartbeat(&self) {
         *lock(&self.beat) = Instant::now();
     }
 
-    /// Time since its last sign of life.
+    /// Time since the last heartbeat.
     pub fn age(&self) -> Duration {
         lock(&self.beat).elapsed()
     }

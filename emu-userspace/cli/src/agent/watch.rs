@@ -1,5 +1,5 @@
-//! Tells the keeper when the file may have changed: the file itself, its name in its
-//! folder, or a symbolic link on the way to it, as Kubernetes swaps a ConfigMap's.
+//! Notifies the reconciler when the file may have changed: the file itself, its name in its
+//! folder, or a symbolic link in its path, as Kubernetes swaps that of a ConfigMap.
 use std::{
     collections::BTreeSet,
     io,
@@ -11,15 +11,15 @@ use std::{
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
-use super::Word;
+use super::Message;
 
-/// How long to wait for the rest of a change: a swap is several steps.
+/// Wait for the rest of a change, since a swap is several steps.
 const SETTLE: Duration = Duration::from_millis(50);
-/// Symbolic links that are followed at most.
+/// Largest number of symbolic links that are followed.
 const MOST_LINKS: usize = 40;
 
 /// Folders in which a change can lead to another file: that of the path and, for each
-/// symbolic link on the way, that of its target.
+/// symbolic link in it, that of its target.
 fn folders(file: &Path) -> BTreeSet<PathBuf> {
     let mut folders = BTreeSet::new();
     let mut open = vec![file.to_owned()];
@@ -35,7 +35,7 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
         if folders.len() >= MOST_LINKS || !folders.insert(folder.to_owned()) {
             continue;
         }
-        // Every part of the path may be a link: `..data` of a ConfigMap is a folder.
+        // Every component of the path may be a link: `..data` of a ConfigMap is a folder.
         for part in path.ancestors() {
             if let Ok(target) = part.read_link() {
                 let rest = path.strip_prefix(part).unwrap_or(Path::new(""));
@@ -47,8 +47,8 @@ fn folders(file: &Path) -> BTreeSet<PathBuf> {
     folders
 }
 
-/// Starts watching; the thread ends with the keeper.
-pub(super) fn start(file: &Path, tell: Sender<Word>) -> io::Result<()> {
+/// Starts watching; the thread ends with the reconciler.
+pub(super) fn start(file: &Path, sender: Sender<Message>) -> io::Result<()> {
     let file = file.to_owned();
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
     let watch = move || {
@@ -59,8 +59,8 @@ pub(super) fn start(file: &Path, tell: Sender<Word>) -> io::Result<()> {
             | AddWatchFlags::IN_MOVE_SELF
             | AddWatchFlags::IN_DELETE_SELF;
         loop {
-            // Again each time: links may lead elsewhere now. A folder that is not
-            // there yet is found by the keeper's looks.
+            // Computed each time, since links may have changed. The periodic checks find a
+            // folder that does not exist yet.
             for folder in folders(&file) {
                 let _ = inotify.add_watch(&folder, interesting);
             }
@@ -70,7 +70,7 @@ pub(super) fn start(file: &Path, tell: Sender<Word>) -> io::Result<()> {
                 Err(_) => return,
             }
             thread::sleep(SETTLE);
-            if tell.send(Word::Look).is_err() {
+            if sender.send(Message::Check).is_err() {
                 return;
             }
         }
@@ -97,13 +97,13 @@ mod tests {
         symlink("..data/topology.yaml", at("topology.yaml")).unwrap();
         let watched = folders(&at("topology.yaml"));
         assert!(watched.contains(&at("..data")) && watched.contains(&at("..v1")));
-        let (tell, told) = mpsc::channel();
-        start(&at("topology.yaml"), tell).unwrap();
+        let (sender, messages) = mpsc::channel();
+        start(&at("topology.yaml"), sender).unwrap();
         let seen = |what: &str| {
-            let word = told.recv_timeout(Duration::from_secs(20));
-            assert!(matches!(word, Ok(Word::Look)), "{what} was not seen");
-            // What else the same change caused.
-            while told.recv_timeout(4 * SETTLE).is_ok() {}
+            let message = messages.recv_timeout(Duration::from_secs(20));
+            assert!(matches!(message, Ok(Message::Check)), "{what} was not seen");
+            // Further notifications of the same change.
+            while messages.recv_timeout(4 * SETTLE).is_ok() {}
         };
         thread::sleep(4 * SETTLE);
         fs::write(at("..v1/topology.yaml"), "2").unwrap();
@@ -111,7 +111,7 @@ mod tests {
         fs::write(at("..v1/new"), "3").unwrap();
         fs::rename(at("..v1/new"), at("..v1/topology.yaml")).unwrap();
         seen("replacing");
-        // As the kubelet does it.
+        // As the kubelet swaps it.
         fs::create_dir(at("..v2")).unwrap();
         fs::write(at("..v2/topology.yaml"), "4").unwrap();
         symlink("..v2", at("..data_tmp")).unwrap();

@@ -12,13 +12,13 @@ use clap::{Args, ValueEnum};
 use emu_model::topology;
 use tracing::Level;
 
-use super::{OK, Outcome, slice::Slice};
+use super::{OK, Outcome, host_args::HostArgs};
 
 /// Arguments of `emu agent`.
 #[derive(Args)]
 #[command(after_help = "\
-A bad file leaves what is loaded as it is, and is reported by the log, /readyz and the
-metric emu_agent_in_sync. Another agent goes on where one was killed.
+An invalid file leaves the loaded topology as it is; the log, /readyz and the metric
+emu_agent_in_sync report it. A new agent takes over from one that was killed.
 
 Examples:
   emu agent /etc/emu/topology.yaml --host auto
@@ -29,8 +29,8 @@ pub(super) struct Agent {
     /// The topology.
     file: PathBuf,
     #[command(flatten)]
-    slice: Slice,
-    /// Where to answer /metrics, /healthz and /readyz; nobody is asked who they are.
+    host: HostArgs,
+    /// Address for /metrics, /healthz and /readyz, without authentication.
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -38,35 +38,35 @@ pub(super) struct Agent {
         default_value = "127.0.0.1:9750"
     )]
     listen: SocketAddr,
-    /// What becomes of the network on SIGTERM.
+    /// What happens to the network on SIGTERM.
     #[arg(long, value_enum, default_value = "leave")]
     on_exit: AtExit,
-    /// With `--on-exit unload`: how long to wait for processes of vnodes to end.
+    /// With `--on-exit unload`: longest wait for processes of vnodes to end.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     drain: String,
-    /// When the file's events begin: a time (2026-11-21T12:00:00Z), seconds since 1970
-    /// (@1795262400), or `now`, with the first load. Without it they do not happen.
+    /// Time origin of the file's events: a time (2026-11-21T12:00:00Z), seconds since 1970
+    /// (@1795262400), or `now`, the first load. Without it no events run.
     #[arg(long, value_name = "TIME", env = "EMU_START_AT")]
     start_at: Option<String>,
-    /// Time between two looks at whether everything is still in place.
+    /// Time between two checks for drift.
     #[arg(long, value_name = "TIME", default_value = "10s")]
     interval: String,
-    /// Metrics of each vnode too, not of groups alone.
+    /// Also export metrics of each vnode, in addition to those of groups.
     #[arg(long)]
     per_vnode: bool,
-    /// How the log on standard error looks.
+    /// Format of the log on standard error.
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
-    /// The least that is logged: error, warn, info, debug.
+    /// Lowest level that is logged: error, warn, info, debug.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: Level,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum AtExit {
-    /// It stays; another agent finds it.
+    /// It stays loaded, for another agent.
     Leave,
-    /// It is taken back.
+    /// It is unloaded.
     Unload,
 }
 
@@ -76,7 +76,7 @@ enum LogFormat {
     Json,
 }
 
-/// A time of the command line.
+/// Parses a time of the command line.
 fn time(option: &str, text: &str) -> anyhow::Result<Duration> {
     topology::time(text).map_err(|e| anyhow!("{option}: {}; expected {}", e.message, e.expected))
 }
@@ -92,7 +92,7 @@ fn start_at(text: &str) -> anyhow::Result<StartAt> {
         .or_else(|| humantime::parse_rfc3339_weak(text).ok());
     time.map(StartAt::At).ok_or_else(|| {
         anyhow!(
-            "--start-at: `{text}` is no time; expected 2026-11-21T12:00:00Z, @1795262400 \
+            "--start-at: `{text}` is not a time; expected 2026-11-21T12:00:00Z, @1795262400 \
              (seconds since 1970) or now"
         )
     })
@@ -103,7 +103,7 @@ impl Agent {
         let interval = time("--interval", &self.interval)?;
         Ok(Config {
             file: self.file.clone(),
-            which: self.slice.which()?,
+            which: self.host.which()?,
             listen: self.listen,
             on_exit: match self.on_exit {
                 AtExit::Leave => OnExit::Leave,
@@ -115,7 +115,7 @@ impl Agent {
                 .start_at
                 .as_deref()
                 .map_or(Ok(StartAt::Never), start_at)?,
-            // Faster would only keep the machine busy.
+            // A shorter interval would only load the machine.
             interval: interval.max(Duration::from_millis(100)),
             per_vnode: self.per_vnode,
         })

@@ -5,14 +5,14 @@ use serde_json::json;
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
 
-/// Tries what a load needs, and says what is missing and how to get it.
+/// Tries what a load needs; reports what is missing and how to get it.
 pub(super) fn run(as_json: bool) -> Outcome {
     let checks = probe::run();
     let usable = probe::usable(&checks);
     if as_json {
         print_json(&json!({"ok": usable, "checks": checks}))?;
     } else {
-        let mut table = table(&["", "", "", "what the kernel said"], &[]);
+        let mut table = table(&["", "", "", "answer of the kernel"], &[]);
         for check in &checks {
             let verdict = match (check.ok, check.needed) {
                 (true, _) => "ok",

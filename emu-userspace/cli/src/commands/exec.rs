@@ -17,12 +17,12 @@ use emu_model::name::printable;
 
 use super::error_text;
 
-/// Exit codes of our own, as other commands that start commands have them.
+/// Exit codes for failures of emu itself, as in other commands that start commands.
 const OWN_FAILURE: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 
-/// Names the vnode for the program, as in `ping -I $EMU_VNODE`.
+/// Environment variable with the vnode's address, as in `ping -I $EMU_VNODE`.
 const VNODE_VARIABLE: &str = "EMU_VNODE";
 
 /// Arguments of `emu exec`.
@@ -35,17 +35,17 @@ Examples:
 
 The program runs in place of emu, as the user who called sudo, with this
 environment and folder. Exit codes: the program's own; 127 not found, 126 not
-executable, 125 anything else that kept it from starting.")]
+executable, 125 any other reason why it could not start.")]
 pub(super) struct Exec {
-    /// A vnode's address, or its group and its index there from 0: cable/7.
+    /// A vnode's address, or its group and its index in the group, from 0: cable/7.
     vnode: String,
-    /// Takes input, as the program does anyway; for habits from elsewhere.
+    /// Accepted for compatibility: the program always gets the standard input.
     #[arg(short, long)]
     interactive: bool,
-    /// Needs a terminal. With no program it runs your shell.
+    /// Needs a terminal. Without a program, runs your shell.
     #[arg(short, long)]
     tty: bool,
-    /// Run as this user; else as the one who called sudo.
+    /// Run as this user; default: the user who called sudo.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// The program and its arguments.
@@ -53,7 +53,7 @@ pub(super) struct Exec {
     command: Vec<OsString>,
 }
 
-/// What kept a program from starting.
+/// Why a program could not be started.
 struct Failure {
     code: u8,
     error: anyhow::Error,
@@ -115,7 +115,7 @@ impl Exec {
     }
 }
 
-/// The user's shell: that of the environment unless we become somebody else.
+/// The user's shell; that of the environment unless the user changes.
 fn shell(person: Option<&Person>) -> PathBuf {
     person
         .and_then(|p| p.shell.clone())

@@ -12,34 +12,34 @@ use emu_kernel::{
     user,
 };
 use emu_model::{
-    plan::{self, Plan},
-    topology::{self, Addressing, Topology},
+    plan::{self, LatePair, Plan},
+    topology::{self, Addressing, Source, Topology},
 };
 use serde_json::json;
 
-use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table, verify};
+use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table, verify};
 
 /// Arguments of `emu load`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   emu load topologies/p2plab.yaml
-  emu load topo.yaml                  again, after an edit: changes what differs
+  emu load topo.yaml                  again, after an edit: changes the differences
   emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
-  emu load topo.yaml --host auto      … the one that its host name, Slurm or Kubernetes says
+  emu load topo.yaml --host auto      … selected by host name, Slurm or Kubernetes
   emu load topo.yaml --rank 2 --size 8    … the third of eight
-  emu load topo.yaml --no-verify      load, and trust it")]
+  emu load topo.yaml --no-verify      load without measuring")]
 pub(super) struct Load {
-    /// The topology.
+    /// The topology; `-` is the standard input.
     file: PathBuf,
     #[command(flatten)]
-    slice: Slice,
-    /// Show what would be done, and do nothing.
+    host: HostArgs,
+    /// Show what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
-    /// Take back what is loaded first, even where a change in place would do.
-    #[arg(long)]
-    anew: bool,
+    /// Unload first, even if a change in place is possible.
+    #[arg(long, alias = "anew")]
+    full_reload: bool,
     /// Do not measure after loading.
     #[arg(long)]
     no_verify: bool,
@@ -48,23 +48,18 @@ pub(super) struct Load {
     json: bool,
 }
 
-/// Reads a topology with the caller's rights: its text, and what it says.
-fn read(file: &Path) -> anyhow::Result<(String, Topology)> {
-    let text = user::as_caller(|| topology::read_text(file))??;
-    let topology = topology::parse(&text, &file.display().to_string())?;
-    Ok((text, topology))
-}
-
 impl Load {
     pub(super) fn run(self) -> Outcome {
-        let (text, mut topology) = read(&self.file)?;
-        live::check_traces(&topology)?;
-        let plan = self.slice.plan(&mut topology)?;
+        let mut source = user::as_caller(|| Source::read(&self.file))??;
+        let topology = &mut source.topology;
+        live::check_traces(topology)?;
+        let plan = self.host.plan(topology)?;
         if self.dry_run {
-            return dry_run(&plan, self.anew, self.json);
+            return dry_run(&plan, self.full_reload, self.json);
         }
         let start = Instant::now();
-        let file = self.file.canonicalize().unwrap_or(self.file);
+        let file = source.absolute();
+        let (text, topology) = (&source.text, &source.topology);
         let session = Session::open()?;
         if topology.addressing.is_none() && plan.addressing == Addressing::AnyIp {
             eprintln!(
@@ -73,11 +68,14 @@ impl Load {
                 plan.vnodes.len()
             );
         }
-        let how = if self.anew {
-            session.load_anew(&plan, &file, &text)?;
-            How::Anew { because: None }
+        if let Some(late) = &plan.late_pair {
+            eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
+        }
+        let how = if self.full_reload {
+            session.load_full(&plan, &file, text)?;
+            How::FullReload { because: None }
         } else {
-            session.load(&plan, &file, &text)?
+            session.load(&plan, &file, text)?
         };
         if !self.json || self.no_verify {
             summary(&plan, &how, start, self.json)?;
@@ -86,12 +84,26 @@ impl Load {
             return Ok(OK);
         }
         verify::measure(
-            &topology,
+            topology,
             &plan,
             &verify::options(None, false, None),
             self.json,
         )
     }
+}
+
+fn late_text(late: &LatePair, host_latency_ns: u64) -> String {
+    let ms = |ns: u64| ns as f64 / 1e6;
+    format!(
+        "packets from {} to {} have {} ms of latency before the receiver's line, and the network \
+         between the hosts takes {} ms (`host_latency`): they arrive late when the receiver is on \
+         another host; so for {} pairs of groups",
+        late.from,
+        late.to,
+        ms(late.latency_ns),
+        ms(host_latency_ns),
+        late.count
+    )
 }
 
 fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
@@ -102,11 +114,11 @@ fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
             "vnodes": vnodes, "groups": groups, "interfaces": plan.interfaces,
         }));
     }
-    if let How::Anew {
+    if let How::FullReload {
         because: Some(because),
     } = how
     {
-        print(&format!("loaded anew because {because}"))?;
+        print(&format!("full reload, because {because}"))?;
     }
     let seconds = start.elapsed().as_secs_f64();
     let what = match in_place(how) {
@@ -120,7 +132,7 @@ fn summary(plan: &Plan, how: &How, start: Instant, as_json: bool) -> Outcome {
     ))
 }
 
-/// The counts of a change in place.
+/// The numbers of changes in place.
 fn in_place(how: &How) -> Option<String> {
     let How::InPlace {
         pipes,
@@ -144,19 +156,19 @@ fn in_place(how: &How) -> Option<String> {
     Some(text)
 }
 
-fn dry_run(plan: &Plan, anew: bool, as_json: bool) -> Outcome {
-    // Without the right to look at the maps, the plan is all there is to say.
-    let how = session::preview(plan).ok().filter(|_| !anew);
+fn dry_run(plan: &Plan, full_reload: bool, as_json: bool) -> Outcome {
+    // Without the right to read the maps, only the plan is printed.
+    let how = session::preview(plan).ok().filter(|_| !full_reload);
     if as_json {
         let mut value = serde_json::to_value(plan)?;
         value["how"] = serde_json::to_value(&how)?;
         return print_json(&value);
     }
     match &how {
-        Some(How::Anew {
+        Some(How::FullReload {
             because: Some(because),
         }) => {
-            print(&format!("would load anew because {because}"))?;
+            print(&format!("would do a full reload, because {because}"))?;
         }
         Some(how) => {
             if let Some(what) = in_place(how) {
@@ -190,8 +202,8 @@ pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
 }
 
 /// `emu check`.
-pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    let topology = match user::as_caller(|| topology::load(file))? {
+pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
+    let topology = match user::as_caller(|| Source::new(file, text).map(|s| s.topology))? {
         Ok(topology) => topology,
         Err(errors) if as_json => {
             print_json(&errors)?;
@@ -212,7 +224,7 @@ pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
     groups(&topology)
 }
 
-/// The access line of every group, each quantity echoed with its unit.
+/// The access link of every group, each quantity with its unit.
 fn groups(topology: &Topology) -> Outcome {
     let mut table = table(
         &[

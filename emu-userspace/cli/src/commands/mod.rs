@@ -1,16 +1,16 @@
-//! The command line: arguments, exit codes, output. The work is the library's.
+//! The command line: arguments, exit codes, output. The work is done in the libraries.
 
 mod agent;
 #[cfg(feature = "bench")]
 mod bench;
 mod doctor;
 mod exec;
+mod host_args;
 mod load;
 mod multi_host;
 mod plan;
 mod run;
 mod set;
-mod slice;
 mod stale;
 mod start;
 mod status;
@@ -25,15 +25,14 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use emu_kernel::{session::SessionError, user};
-use emu_model::name::{printable, printable_json};
 use emu_model::{
-    input,
+    name::{printable, printable_json},
     topology::{self, TopologyErrors},
 };
 use emu_runner::run::RunError;
 use serde::Serialize;
 
-/// Everything held.
+/// Success.
 const OK: u8 = 0;
 /// An operation or a check failed.
 const FAILED: u8 = 1;
@@ -42,19 +41,19 @@ const USAGE: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
-  emu load topologies/p2plab.yaml            load, and check every pair of groups
+  emu load topologies/p2plab.yaml            load, and measure every pair of groups
   emu load topo.yaml --dry-run               show what would be done
   emu exec cable/0 -- curl http://10.2.0.1/  run a program as a vnode
-  emu run experiment.yaml                    many programs, by a schedule
+  emu run experiment.yaml                    many programs, on a schedule
   emu status 10.1.1.7                        the pipes of one vnode
-  emu set modem up=64kbit latency=80ms       change lines while packets pass
+  emu set modem up=64kbit latency=80ms       change access links while packets pass
   emu verify --rates --json | jq .ok         check latencies and rates
-  emu unload                                 put everything back
+  emu unload                                 undo all changes
 
-Exit codes: 0 all well, 1 something failed or does not hold, 2 wrong usage or topology.";
+Exit codes: 0 all well, 1 an operation or a check failed, 2 wrong usage or topology.";
 
-/// Kernel-side network emulator: thousands of programs on one machine, each
-/// behind its own access line.
+/// Kernel-side network emulator: thousands of programs on one machine, each behind its own
+/// access link.
 #[derive(Parser)]
 #[command(name = "emu", version, after_help = EXAMPLES)]
 struct Cli {
@@ -64,13 +63,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a topology real in this network namespace.
+    /// Load a topology in this network namespace.
     Load(load::Load),
-    /// Show what a load would do, or which host holds what.
+    /// Show what a load would do, or the placement of vnodes on hosts.
     Plan(plan::PlanArgs),
-    /// Put everything back as it was before `load`.
+    /// Undo all changes of `load`.
     Unload {
-        /// Kill the processes that `emu exec` started and that still run.
+        /// Kill the processes of vnodes that are still running.
         #[arg(long)]
         kill: bool,
         /// Remove what is left of network namespaces that no longer exist, and objects of emu in
@@ -86,9 +85,9 @@ enum Command {
     },
     /// Run a program as a vnode: its sockets get the vnode's address.
     Exec(exec::Exec),
-    /// Run an experiment: programs on vnodes, by a schedule, with results.
+    /// Run an experiment: programs on vnodes, on a schedule, with results.
     Run(run::Run),
-    /// Clear up after a run that died.
+    /// Clean up after a run that died.
     #[command(hide = true)]
     RunGuardian {
         /// Name of the run.
@@ -97,37 +96,37 @@ enum Command {
     /// Work on results of `emu run`.
     #[command(subcommand)]
     Results(multi_host::Results),
-    /// Show what is loaded, and the counters of its pipes.
+    /// Show the loaded topology, and the counters of its pipes.
     Status(status::Status),
-    /// Change lines and links while packets pass.
+    /// Change access links and links between groups while packets pass.
     Set(set::Set),
-    /// Cut two groups off from each other.
+    /// Partition two groups: drop all packets between them.
     Partition(set::Pair),
-    /// Join two groups again.
+    /// Heal the partition of two groups.
     Heal(set::Pair),
     /// Take vnodes down.
     Down(set::Vnodes),
-    /// Take vnodes up again.
+    /// Bring vnodes up again.
     Up(set::Vnodes),
-    /// Make the events of the loaded topology happen.
+    /// Run the events of the loaded topology.
     Start(start::Start),
-    /// Keep this host at the state that a file asks for, and tell how it goes.
+    /// Converge this host to the state in a file, as a service with metrics.
     Agent(agent::Agent),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
-    /// Measure the emulator itself: what it costs, and how it follows its formulas.
+    /// Measure the emulator itself: its cost and its accuracy.
     #[cfg(feature = "bench")]
     #[command(subcommand)]
     Bench(bench::Bench),
-    /// Say what this kernel and user can do, by trying it.
+    /// Report the features of this kernel and the rights of this user, by trying them.
     Doctor {
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Check a file of a topology or an experiment, and nothing else.
+    /// Check a file of a topology or an experiment, without any effect.
     Check {
-        /// The topology or the experiment.
+        /// The topology or the experiment; `-` is the standard input.
         file: PathBuf,
         /// Print JSON.
         #[arg(long)]
@@ -139,7 +138,7 @@ Examples:
   emu schema > topology.schema.json
   emu schema experiment > experiment.schema.json")]
     Schema {
-        /// Of which files.
+        /// Kind of file.
         #[arg(value_enum, default_value_t = Form::Topology)]
         form: Form,
     },
@@ -151,14 +150,14 @@ Examples:
     },
 }
 
-/// Forms of files.
+/// Kinds of files.
 #[derive(Clone, Copy, ValueEnum)]
 enum Form {
     Topology,
     Experiment,
 }
 
-/// What a command gives back: an exit code, or an error to print.
+/// Result of a command: an exit code, or an error to print.
 type Outcome = anyhow::Result<u8>;
 
 /// Runs the command that the arguments of this process ask for, and returns its exit code.
@@ -166,7 +165,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are no errors and go to standard output.
+            // Help and version are not errors, and go to standard output.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { OK });
         }
@@ -197,10 +196,7 @@ pub fn main() -> ExitCode {
         Command::Doctor { json } => doctor::run(json),
         #[cfg(feature = "bench")]
         Command::Bench(bench) => bench.run(),
-        Command::Check { file, json } => match any_text(&file) {
-            Some(text) if emu_model::experiment::looks_like_one(&text) => run::check(&file, json),
-            _ => load::check(&file, json),
-        },
+        Command::Check { file, json } => check(&file, json),
         Command::Schema { form } => print(&match form {
             Form::Topology => emu_model::topology::json_schema(),
             Form::Experiment => emu_model::experiment::json_schema(),
@@ -219,17 +215,28 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The text of a file that the caller may read.
-fn any_text(file: &Path) -> Option<String> {
-    let read = || input::text_of_any(file, topology::MOST_BYTES);
-    user::as_caller(read).ok()?.ok()
+/// `emu check`: reads the file once, since it may be a pipe.
+fn check(file: &Path, as_json: bool) -> Outcome {
+    let text = match user::as_caller(|| topology::read_text(file))? {
+        Ok(text) => text,
+        Err(errors) if as_json => {
+            print(&errors.to_json())?;
+            return Ok(USAGE);
+        }
+        Err(errors) => return Err(errors.into()),
+    };
+    if emu_model::experiment::looks_like_one(&text) {
+        run::check(file, text, as_json)
+    } else {
+        load::check(file, text, as_json)
+    }
 }
 
-/// Topology errors speak for themselves; others are introduced.
+/// Topology errors are printed as they are; others get a prefix.
 fn error_text(error: &anyhow::Error) -> String {
     match topology_errors(error) {
         Some(errors) => errors.to_string(),
-        // The sources repeat what the outer errors say, so only the first speaks.
+        // The outer errors contain the text of their sources, so only the first is printed.
         None => format!("emu: {error}"),
     }
 }
@@ -251,7 +258,7 @@ fn topology_errors(error: &anyhow::Error) -> Option<&TopologyErrors> {
 
 fn exit_code(error: &anyhow::Error) -> u8 {
     let plan = error.downcast_ref::<emu_model::plan::PlanError>().is_some();
-    // A file that the topology names is as much the user's as the topology.
+    // An error in a file that the topology names is a usage error, too.
     let beside = error
         .downcast_ref::<emu_model::plan::TableError>()
         .is_some()
@@ -278,8 +285,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-/// Prints text, whose control characters become escapes. A reader that went away is not an
-/// error worth a message.
+/// Prints text, whose control characters become escapes. A reader that has closed
+/// the pipe is not an error.
 fn print(text: &str) -> Outcome {
     print_raw(&printable(text))
 }
@@ -294,7 +301,7 @@ fn print_raw(text: &str) -> Outcome {
     Ok(OK)
 }
 
-/// Whether a person is watching the error output.
+/// Whether standard error is a terminal.
 fn watched() -> bool {
     io::stderr().is_terminal()
 }

@@ -16,20 +16,20 @@ use emu_runner::{
 
 use super::{FAILED, OK, Outcome, print, print_json, table};
 
-/// What happens when a host is lost in mid-run.
+/// What happens if a host is lost during the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum OnFailure {
-    /// The others stop.
+    /// The other hosts stop.
     End,
-    /// The others go on, and the results say which host is missing.
+    /// The other hosts go on, and the results name the lost host.
     Mark,
 }
 
 /// Arguments of `emu run` for several hosts.
 #[derive(Args)]
 #[command(next_help_heading = "Several hosts, which share the folder --out")]
-pub(super) struct Together {
-    /// This is host number R of N, from 0; under `srun` it is known.
+pub(super) struct MultiHostArgs {
+    /// Rank of this host, from 0; `srun` provides it.
     #[arg(long, value_name = "R", requires = "size", conflicts_with_all = ["host", "start_at"])]
     rank: Option<usize>,
     /// Number of hosts.
@@ -38,26 +38,26 @@ pub(super) struct Together {
     /// What happens when a host is lost in mid-run.
     #[arg(long, value_enum, default_value = "end", value_name = "end|mark")]
     on_node_failure: OnFailure,
-    /// How long the others may take to come, and then to load.
+    /// Time limit for the other hosts to join, and then to load.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     meet_within: Duration,
-    /// A host that has said nothing for so long is lost.
+    /// A host is lost if its heartbeat does not change for this time.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     lost_after: Duration,
-    /// Interface towards the others, where the topology has no `hosts`; default: the
-    /// only one with an address, or that of the default route.
+    /// Interface towards the other hosts, if the topology has no `hosts`; default: the only
+    /// one with an address, or that of the default route.
     #[arg(long, value_name = "NAME")]
     interface: Option<String>,
 }
 
-impl Together {
-    /// This host among others, if there are any: by --rank, or by srun unless the
-    /// user said another way (`alone`).
-    pub(super) fn company(&self, alone: bool) -> anyhow::Result<Option<HostGroup>> {
+impl MultiHostArgs {
+    /// This host among the hosts of the run, if there are several: by --rank, or by srun
+    /// unless the user starts the run in another way (`alone`).
+    pub(super) fn host_group(&self, alone: bool) -> anyhow::Result<Option<HostGroup>> {
         let by_srun = || {
-            // A batch script has a node's number too, but only srun makes steps.
+            // A batch script also has a node number, but only srun starts steps.
             env::var_os("SLURM_STEP_NUM_NODES")?;
-            machine::surroundings().slurm.filter(|(_, size)| *size > 1)
+            machine::host_hints().slurm.filter(|(_, size)| *size > 1)
         };
         let Some((rank, size)) = self.rank.zip(self.size).or_else(|| {
             let found = by_srun();
@@ -66,7 +66,9 @@ impl Together {
             return Ok(None);
         };
         if self.rank.is_none() && env::var("SLURM_LOCALID").is_ok_and(|id| id != "0") {
-            bail!("two tasks on one node, and emu runs one: srun --ntasks-per-node=1 emu run …");
+            bail!(
+                "several tasks on one node, but emu needs one task per node: srun --ntasks-per-node=1 emu run …"
+            );
         }
         Ok(Some(HostGroup {
             rank,
@@ -82,7 +84,7 @@ impl Together {
     }
 }
 
-/// The results' folder that all hosts of a Slurm step name alike.
+/// The folder of results, with the same name on all hosts of a Slurm step.
 pub(super) fn folder_of_step(name: &str) -> Option<PathBuf> {
     let [job, step] = ["SLURM_JOB_ID", "SLURM_STEP_ID"].map(|key| env::var(key).ok());
     Some(Path::new(&format!("{name}-{}.{}", job?, step?)).to_owned())
@@ -91,18 +93,18 @@ pub(super) fn folder_of_step(name: &str) -> Option<PathBuf> {
 /// `emu results`.
 #[derive(Subcommand)]
 pub(super) enum Results {
-    /// Put the results of several hosts into one folder.
+    /// Merge the results of several hosts in one folder.
     #[command(after_help = "\
 Examples:
-  emu results merge results/             a run over several hosts, not merged at its end
+  emu results merge results/             a run over several hosts, that was not merged at its end
   emu results merge h1/ h2/ --out both/  results that were copied from the hosts
 
-Tables get a column `host`. Exit codes: 0 merged, 1 not.")]
+Tables get a column `host`. Exit codes: 0 merged, 1 failed.")]
     Merge {
         /// The folder that the hosts shared, or one folder of each host.
         #[arg(required = true, value_name = "DIR")]
         folders: Vec<PathBuf>,
-        /// Where to; default: the folder that the hosts shared.
+        /// Folder of the merged results; default: the shared folder.
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
         /// Print JSON.
@@ -117,14 +119,14 @@ impl Results {
         let open = |path: &PathBuf| {
             Folder::open(path).map_err(|e| anyhow!("open {}: {e}", path.display()))
         };
-        let (mut parts, mut words) = (Vec::new(), Vec::new());
+        let (mut parts, mut statuses) = (Vec::new(), Vec::new());
         let mut shared = None;
         for path in &folders {
             let folder = open(path)?;
             if folder.folder("hosts").is_ok() {
                 let (more, said) = results::shared(&folder)?;
                 parts.extend(more);
-                words.extend(said);
+                statuses.extend(said);
                 shared = Some(folder);
             } else {
                 parts.push(HostResults::read(folder)?);
@@ -138,25 +140,25 @@ impl Results {
                 (made?.0, false)
             }
             (None, Some(shared)) => (shared, true),
-            (None, None) => bail!("say where to: --out DIR"),
+            (None, None) => bail!("name the folder of the merged results with --out DIR"),
         };
-        let merged = results::merge(&parts, &words, &to, take)?;
+        let merged = results::merge(&parts, &statuses, &to, take)?;
         show(&merged, json)?;
         Ok(OK)
     }
 }
 
-/// Prints what came of all hosts.
+/// Prints the merged summary.
 pub(super) fn show(merged: &Merged, json: bool) -> Outcome {
     if json {
         print_json(merged)?;
     } else {
-        print(&words(merged))?;
+        print(&to_text(merged))?;
     }
     Ok(if merged.is_good() { OK } else { FAILED })
 }
 
-fn words(m: &Merged) -> String {
+fn to_text(m: &Merged) -> String {
     let mut lines = vec![
         format!(
             "{}: {} after {:.1} s on {} hosts, which started within {:.1} ms; seed {}",

@@ -5,15 +5,15 @@ use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::{machine, user};
 use emu_model::{
-    folding::{self, HostPart},
+    placement_report::{self, HostLoad},
     plan::PlanError,
     topology::{self, Rate},
 };
 use serde_json::json;
 
-use super::{OK, Outcome, USAGE, print, print_json, slice::Slice, table};
+use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table};
 
-/// Hosts that are warned of one by one.
+/// Largest number of hosts with a warning each.
 const MOST_WARNINGS: usize = 3;
 
 /// Arguments of `emu plan`.
@@ -22,21 +22,21 @@ const MOST_WARNINGS: usize = 3;
 Examples:
   emu plan topo.yaml                          what `emu load` would do here
   emu plan topo.yaml --host h2                … on the host h2
-  emu plan topo.yaml --all-hosts              who holds what, and what links must carry
+  emu plan topo.yaml --all-hosts              placement of vnodes, and the load of links
   emu plan topo.yaml --all-hosts --size 8     … if there were eight hosts
   emu plan topo.yaml --all-hosts --link 1gbit … with links of this speed
 
-The rates are the most that can pass at once: all lines of a host full, to vnodes of
-other hosts. Where that is more than the link carries, the link may be what is measured.")]
+The rates are upper bounds: all pipes of a host saturated, towards vnodes of
+other hosts. If they exceed the speed of the link, the link may be the bottleneck.")]
 pub(super) struct PlanArgs {
-    /// The topology.
+    /// The topology; `-` is the standard input.
     file: PathBuf,
     #[command(flatten)]
-    slice: Slice,
-    /// Show the part of every host.
+    host: HostArgs,
+    /// Show the placement on all hosts.
     #[arg(long, conflicts_with_all = ["host", "rank"])]
     all_hosts: bool,
-    /// Speed of the links of hosts of which the file does not say it.
+    /// Speed of the links that the file does not state.
     #[arg(long, value_name = "RATE", requires = "all_hosts")]
     link: Option<String>,
     /// Print JSON.
@@ -48,14 +48,14 @@ impl PlanArgs {
     pub(super) fn run(self) -> Outcome {
         let mut topology = user::as_caller(|| topology::load(&self.file))??;
         if !self.all_hosts {
-            let plan = self.slice.plan(&mut topology)?;
+            let plan = self.host.plan(&mut topology)?;
             return if self.json {
                 print_json(&plan)
             } else {
                 print(&plan.to_string())
             };
         }
-        if let Some(size) = self.slice.size {
+        if let Some(size) = self.host.size {
             topology.resize(size).map_err(PlanError::from)?;
         }
         let link = match self.link.as_deref().map(topology::rate).transpose() {
@@ -72,7 +72,7 @@ impl PlanArgs {
                 topology.vnode_total()
             ));
         }
-        let parts = folding::parts(&topology, link, machine::link_speed);
+        let parts = placement_report::host_loads(&topology, link, machine::link_speed);
         if self.json {
             let vnodes = topology.vnode_total();
             return print_json(&json!({
@@ -87,7 +87,7 @@ fn rate(bits_per_sec: Option<u64>) -> String {
     bits_per_sec.map_or("unlimited".to_owned(), |bits| Rate(bits).to_string())
 }
 
-fn show(parts: &[HostPart]) -> Outcome {
+fn show(parts: &[HostLoad]) -> Outcome {
     let mut rows = table(
         &[
             "host",
@@ -120,11 +120,11 @@ fn show(parts: &[HostPart]) -> Outcome {
         ]);
     }
     print(&rows.to_string())?;
-    let limited: Vec<&HostPart> = parts.iter().filter(|part| part.link_is_limit).collect();
+    let limited: Vec<&HostLoad> = parts.iter().filter(|part| part.link_is_limit).collect();
     for part in limited.iter().take(MOST_WARNINGS) {
         print(&format!(
-            "WARNING: the link of {} ({}) can be the limit: its vnodes may send {} and receive \
-             {} over it; spread them over more hosts, or expect less than their lines give",
+            "WARNING: the link of {} ({}) can be the bottleneck: its vnodes may send {} and receive \
+             {} over it; use more hosts, or expect less than the rates of their access links",
             part.host,
             rate(part.link_bits_per_sec),
             rate(part.out_bits_per_sec),

@@ -19,11 +19,11 @@ use serde_json::json;
 
 use super::{
     FAILED, OK, Outcome, USAGE,
-    multi_host::{self, Together},
+    multi_host::{self, MultiHostArgs},
     print, print_json, table,
 };
 
-/// Time between two lines of progress where no terminal is.
+/// Time between two lines of progress without a terminal.
 const LINE: Duration = Duration::from_secs(10);
 
 /// Arguments of `emu run`.
@@ -35,29 +35,30 @@ Examples:
   emu run experiment.yaml --out results/1 --json | jq .failed
   emu run experiment.yaml --host h1 --start-at 2026-03-01T12:00:00Z
 
-Loads the topology of the experiment, or uses it if it is loaded, and unloads what it
-loaded. Ctrl-C stops all programs and still writes the results; twice, at once.
+Loads the topology of the experiment, or uses it if it is loaded already, and unloads
+what it has loaded. Ctrl-C stops all programs and still writes the results; a second one
+ends their grace period.
 
-Exit codes: 0 all well, 1 a program failed or the run was broken off, 2 wrong usage
+Exit codes: 0 success, 1 a program failed or the run was aborted, 2 wrong usage
 or file.")]
 pub(super) struct Run {
-    /// The experiment.
+    /// The experiment; `-` is the standard input.
     #[arg(value_name = "EXPERIMENT")]
     file: PathBuf,
     /// Folder of the results; default: NAME-TIME in this folder.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Run what this host of the topology carries.
+    /// Run the part of this host of the topology.
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
     /// Start at this time on all hosts: seconds since 1970, or as in
     /// 2026-03-01T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = start_time)]
     start_at: Option<SystemTime>,
-    /// Fail where the topology is not loaded.
+    /// Fail if the topology is not loaded.
     #[arg(long)]
     no_load: bool,
-    /// Run also where the machine cannot keep `limits`.
+    /// Run even if the machine cannot enforce `limits`.
     #[arg(long)]
     no_limits: bool,
     /// Keep the working folders.
@@ -69,12 +70,12 @@ pub(super) struct Run {
     /// Fail unless the clock is the machine's.
     #[arg(long)]
     real_time: bool,
-    /// Run the programs as this user; else as the one who called sudo.
+    /// Run the programs as this user; default: the user who called sudo.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     #[command(flatten)]
-    together: Together,
-    /// Print the plan and do nothing.
+    multi_host: MultiHostArgs,
+    /// Print the schedule, without running it.
     #[arg(long)]
     dry_run: bool,
     /// Print JSON.
@@ -92,8 +93,8 @@ fn start_time(text: &str) -> Result<SystemTime, String> {
 }
 
 /// `emu check` of an experiment.
-pub(super) fn check(file: &Path, as_json: bool) -> Outcome {
-    let input = match Input::read(file) {
+pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
+    let input = match Input::new(file, text) {
         Err(RunError::File(errors)) if as_json => {
             print_json(&errors)?;
             return Ok(USAGE);
@@ -157,21 +158,21 @@ impl Run {
             None => user::behind_sudo()?,
         };
         let alone = self.host.is_some() || self.start_at.is_some();
-        let company = self.together.company(alone)?;
-        let out = match (self.out, &company) {
+        let group = self.multi_host.host_group(alone)?;
+        let out = match (self.out, &group) {
             (Some(out), _) => out,
             (None, None) => folder(&input.experiment.name),
             (None, Some(_)) => multi_host::folder_of_step(&input.experiment.name)
                 .ok_or_else(|| anyhow!("several hosts need --out DIR, a folder that all share"))?,
         };
         let hosts = input.experiment.topology.hosts.len();
-        if company.is_none() && hosts > 1 && !input.has_seed {
+        if group.is_none() && hosts > 1 && !input.has_seed {
             return Err(RunError::NoSeed(hosts).into());
         }
         let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
         let options = Options {
             out,
-            host: host.filter(|_| company.is_none()),
+            host: host.filter(|_| group.is_none()),
             start_at: self.start_at,
             may_load: !self.no_load,
             keep_limits: !self.no_limits,
@@ -185,8 +186,8 @@ impl Run {
             guardian: Some(guardian),
         };
         let mut watcher = Watcher::new(&input.experiment.name, input.experiment.duration);
-        if let Some(company) = company {
-            let outcome = run::together(&mut input, &options, &company, &mut watcher);
+        if let Some(group) = group {
+            let outcome = run::together(&mut input, &options, &group, &mut watcher);
             watcher.finish();
             return match outcome? {
                 RunOutcome::Whole(merged) => multi_host::show(&merged, self.json),
@@ -199,14 +200,14 @@ impl Run {
         if self.json {
             print_json(&summary)?;
         } else {
-            print(&words(&summary))?;
+            print(&to_text(&summary))?;
         }
         Ok(if summary.is_good() { OK } else { FAILED })
     }
 }
 
-/// A folder that is named after the time and is not there yet: emulated clocks all start at
-/// one time.
+/// A folder named after the time that does not exist yet, since all emulated clocks start at
+/// the same time.
 fn folder(name: &str) -> PathBuf {
     let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let first = format!("{name}-{}", now.replace(':', "-"));
@@ -216,14 +217,14 @@ fn folder(name: &str) -> PathBuf {
     PathBuf::from(free.unwrap_or(first))
 }
 
-/// Shows how a run stands: one line that changes on a terminal, else a line now and
-/// then.
+/// Shows the progress of a run: one line that changes on a terminal, otherwise a line at
+/// intervals.
 struct Watcher {
     name: String,
     bar: Option<ProgressBar>,
-    said: Option<Instant>,
+    printed: Option<Instant>,
     stopwatch: Option<Stopwatch>,
-    /// How long the run is at most.
+    /// Time limit of the run.
     duration: Option<Duration>,
 }
 
@@ -239,13 +240,13 @@ impl Watcher {
         Self {
             name: name.to_owned(),
             bar,
-            said: None,
+            printed: None,
             stopwatch: Stopwatch::start(),
             duration,
         }
     }
 
-    /// How far the run is: in virtual time by both clocks.
+    /// Elapsed time: in virtual time by both clocks.
     fn clocks(&self, elapsed: Duration) -> String {
         let seconds = elapsed.as_secs();
         let Some(stopwatch) = &self.stopwatch else {
@@ -294,9 +295,9 @@ impl Observer for Watcher {
         if let Some(bar) = &self.bar {
             bar.set_message(line);
             bar.tick();
-        } else if self.said.is_none_or(|said| said.elapsed() >= LINE) {
+        } else if self.printed.is_none_or(|at| at.elapsed() >= LINE) {
             eprintln!("{line}");
-            self.said = Some(Instant::now());
+            self.printed = Some(Instant::now());
         }
     }
 }
@@ -310,15 +311,15 @@ fn rate(bits_per_s: f64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// The summary for people.
-fn words(s: &Summary) -> String {
+/// The summary as text.
+fn to_text(s: &Summary) -> String {
     let why = match s.ended {
         EndReason::Complete => "complete",
-        EndReason::Duration => "its time was over",
+        EndReason::Duration => "its duration is over",
         EndReason::Failures => "too many failures",
         EndReason::Interrupted => "interrupted",
         EndReason::Elsewhere => "ended with the other hosts",
-        EndReason::Broken => "broken off",
+        EndReason::Broken => "aborted",
     };
     let mut lines = vec![
         format!(
@@ -334,7 +335,7 @@ fn words(s: &Summary) -> String {
             s.started, s.late_median_ms, s.late_max_ms, s.killed
         ),
         format!(
-            "  {} sent, {} received, {} packets dropped on lines; {:.1} s of processor time",
+            "  {} sent, {} received, {} packets dropped in pipes; {:.1} s of CPU time",
             megabytes(s.traffic.sent_bytes),
             megabytes(s.traffic.received_bytes),
             s.traffic.drops,
@@ -343,7 +344,7 @@ fn words(s: &Summary) -> String {
     ];
     for share in s.cpu_shares.iter().filter(|share| share.vnodes > 1) {
         lines.push(format!(
-            "  {}: processor time of a vnode {:.2} s (median), {:.2} to {:.2}; Jain's index {:.3}",
+            "  {}: CPU time of a vnode {:.2} s (median), {:.2} to {:.2}; Jain's index {:.3}",
             share.program, share.median_s, share.least_s, share.most_s, share.jain_index
         ));
     }
@@ -364,7 +365,7 @@ fn words(s: &Summary) -> String {
         ));
     }
     for limit in &s.host_health.limits {
-        lines.push(format!("  WARNING: the host was the limit: {limit}"));
+        lines.push(format!("  WARNING: the host was the bottleneck: {limit}"));
     }
     for warning in &s.warnings {
         lines.push(format!("  WARNING: {warning}"));
@@ -373,7 +374,7 @@ fn words(s: &Summary) -> String {
         lines.push(format!("  {time}"));
     }
     if let Some(digest) = &s.digest {
-        lines.push(format!("  digest of what happened: {digest}"));
+        lines.push(format!("  digest of the tables: {digest}"));
     }
     lines.push(format!("results: {}", s.folder.display()));
     lines.join("\n")

@@ -2,7 +2,7 @@
 use anyhow::anyhow;
 use clap::Args;
 use emu_kernel::live::{Changed, Live};
-use emu_model::topology::{LineChange, PipeChange, Target};
+use emu_model::topology::{AccessLinkChange, PipeChange, Target};
 use serde_json::json;
 
 use super::{Outcome, print, print_json};
@@ -11,23 +11,23 @@ use super::{Outcome, print, print_json};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  emu set modem up=64kbit latency=80ms          the lines of a group, nested ones included
-  emu set 10.1.1.7 down=2mbit queue=64KB        the line of one vnode
+  emu set modem up=64kbit latency=80ms          the access links of a group, including nested ones
+  emu set 10.1.1.7 down=2mbit queue=64KB        the access link of one vnode
   emu set 10.1.1.7 'up={rate: 1mbit, latency: 9ms}'
   emu set modem:adsl latency=300ms loss=2%      the link between two groups
   emu set modem:adsl --one-way jitter=5ms       from the first to the second only
 
-Keys of a line: up, down (a rate, `unlimited`, or the long form of a file), latency,
+Keys of an access link: up, down (a rate, `unlimited`, or the long form of a file), latency,
 queue, burst, jitter, loss, duplicate, corrupt, reorder, aqm. Keys of a link: latency,
-rate, queue and the impairments. What waits in a queue leaves at the old rate. A load
-puts all back as its file says.")]
+rate, queue and the impairments. Packets in a queue leave at the old rate. `emu load`
+restores the settings of the file.")]
 pub(super) struct Set {
     /// A group, a vnode's address, or two groups as `A:B`.
     target: String,
-    /// What to change.
+    /// New settings.
     #[arg(required = true, value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Of a pair, only from the first group to the second.
+    /// Change only the direction from the first to the second group.
     #[arg(long)]
     one_way: bool,
     /// Print JSON.
@@ -39,12 +39,11 @@ pub(super) struct Set {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  emu partition eu us      nothing passes between the two groups and those nested in them
-  emu heal eu us           all passes again")]
+  emu partition eu us      drop all packets between the two groups, including nested ones
+  emu heal eu us           let packets pass again")]
 pub(super) struct Pair {
-    /// A group.
     a: String,
-    /// The group that it is cut off from.
+    /// The other group.
     b: String,
     /// Print JSON.
     #[arg(long)]
@@ -56,8 +55,8 @@ pub(super) struct Pair {
 #[command(after_help = "\
 Examples:
   emu down 10.1.1.7        the vnode neither sends nor receives
-  emu down modem           all vnodes of a group, those of nested groups included
-  emu up modem             as before")]
+  emu down modem           all vnodes of a group, including nested groups
+  emu up modem             bring them up again")]
 pub(super) struct Vnodes {
     /// A group or a vnode's address.
     target: String,
@@ -86,14 +85,14 @@ impl Set {
         let target = target(&live, &self.target)?;
         let changed = match target {
             Target::Pair(a, b) => {
-                let change = PipeChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                let change = PipeChange::from_args(&self.changes).map_err(|e| anyhow!(e))?;
                 live.set_pair((a, b), self.one_way, &change)?
             }
             _ if self.one_way => {
                 return Err(anyhow!("--one-way is for two groups, as in A:B"));
             }
             target => {
-                let change = LineChange::from_words(&self.changes).map_err(|e| anyhow!(e))?;
+                let change = AccessLinkChange::from_args(&self.changes).map_err(|e| anyhow!(e))?;
                 live.set_line(target, &change)?
             }
         };
@@ -106,7 +105,7 @@ impl Pair {
         let mut live = Live::open()?;
         let group = |text: &str| match target(&live, text)? {
             Target::Group(group) => Ok(group),
-            _ => Err(anyhow!("`{text}` is no group")),
+            _ => Err(anyhow!("`{text}` is not a group")),
         };
         let (a, b) = (group(&self.a)?, group(&self.b)?);
         let changed = live.set_cut(a, b, cut)?;

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use clap::Args;
-use emu_kernel::live::{Clock, Happened, Live};
+use emu_kernel::live::{Clock, EventResult, Live};
 use emu_model::topology;
 use serde_json::json;
 
@@ -19,14 +19,14 @@ use super::{FAILED, OK, Outcome, print};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  emu start                  the events of the loaded topology, each as it happens
-  emu start --from 30s       begin at 30 s; what was to happen before does not
+  emu start                  the events of the loaded topology, each one printed when it runs
+  emu start --from 30s       begin at 30 s, and skip earlier events
   emu start --json           one line of JSON for each event
 
-Ctrl-C stops the clock and leaves the network as it is then. `emu load` puts it back
-as the file says.")]
+Ctrl-C stops the clock and leaves the network in its current state. `emu load` restores
+the settings of the file.")]
 pub(super) struct Start {
-    /// Where the clock begins.
+    /// Start of the clock.
     #[arg(long, value_name = "TIME", default_value = "0s")]
     from: String,
     /// Print JSON, one line for each event.
@@ -62,15 +62,15 @@ impl Start {
         let mut failed = 0;
         let whole = clock.run(
             || stop.load(Ordering::Relaxed),
-            |happened| {
-                failed += usize::from(happened.outcome.is_err());
-                // A reader that went away does not stop the clock.
-                let _ = print(&line(happened, &topology, self.json));
+            |result| {
+                failed += usize::from(result.outcome.is_err());
+                // A reader that has closed the pipe does not stop the clock.
+                let _ = print(&line(result, &topology, self.json));
             },
         )?;
         if !self.json {
             print(if whole {
-                "all events happened"
+                "all events have run"
             } else {
                 "stopped; the network stays as it is"
             })?;
@@ -89,28 +89,28 @@ fn unix_s(time: SystemTime) -> f64 {
         .map_or(0.0, |d| d.as_secs_f64())
 }
 
-fn line(happened: &Happened, topology: &topology::Topology, as_json: bool) -> String {
-    let words = happened.what.words(topology);
+fn line(result: &EventResult, topology: &topology::Topology, as_json: bool) -> String {
+    let text = result.what.to_text(topology);
     if as_json {
         let mut value = json!({
-            "at_s": happened.at.as_secs_f64(),
-            "unix_s": unix_s(happened.done),
-            "late_ms": happened.late.as_secs_f64() * 1e3,
-            "event": words,
-            "ok": happened.outcome.is_ok(),
+            "at_s": result.at.as_secs_f64(),
+            "unix_s": unix_s(result.done),
+            "late_ms": result.late.as_secs_f64() * 1e3,
+            "event": text,
+            "ok": result.outcome.is_ok(),
         });
-        match &happened.outcome {
+        match &result.outcome {
             Ok(changed) => value["changed"] = json!(changed),
             Err(error) => value["error"] = json!(error.to_string()),
         }
         return value.to_string();
     }
-    let at = seconds(happened.at);
-    match &happened.outcome {
+    let at = seconds(result.at);
+    match &result.outcome {
         Ok(changed) => format!(
-            "{at:>12}  {words}  ({} pipes, {} pairs of groups)",
+            "{at:>12}  {text}  ({} pipes, {} pairs of groups)",
             changed.pipes, changed.pairs
         ),
-        Err(error) => format!("{at:>12}  {words}  FAILED: {error}"),
+        Err(error) => format!("{at:>12}  {text}  FAILED: {error}"),
     }
 }

@@ -9,8 +9,8 @@ use emu_common::{
 use emu_kernel::{
     bpf::Maps,
     counters::{self, Counters, pipe},
+    drift,
     identity::Summary,
-    missing,
     session::Loaded,
 };
 use emu_model::plan::PlanGroup;
@@ -61,9 +61,9 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     let totals = counters::by_group(loaded, maps);
     let waits = counters::waits_by_group(loaded, maps)?;
     let reasons = maps.reasons()?;
-    let mut missing = missing::damage(plan, &loaded.state)?;
+    let mut missing = drift::find(plan, &loaded.state)?;
     if loaded.is_half_changed() {
-        missing.push("the rest of a change that was broken off".to_owned());
+        missing.push("the rest of an interrupted change".to_owned());
     }
     let processes = loaded.processes()?;
     let (cut, down) = (cut(loaded, maps), down(loaded, maps));
@@ -154,7 +154,7 @@ fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
     Ok(if missing.is_empty() { OK } else { FAILED })
 }
 
-/// How long packets are in the pipes of a group: half of them, and 99 in 100.
+/// Median and 99th percentile of the time of a group's packets in its pipes.
 fn quantiles(waits: &Waits) -> String {
     let ms = |share| {
         let ns = waits.quantile_ns(share)?;
@@ -175,7 +175,7 @@ fn waits_json(waits: &Waits) -> Value {
     })
 }
 
-/// What runs as vnodes, and what the hooks counted.
+/// Processes of vnodes, and counters of the hooks.
 fn processes_json(summary: &Summary) -> Value {
     let events: serde_json::Map<String, Value> = summary
         .events
@@ -185,7 +185,7 @@ fn processes_json(summary: &Summary) -> Value {
     json!({"processes": summary.processes, "vnodes": summary.vnodes, "events": events})
 }
 
-/// Pairs of groups that are cut off, from the first to the second.
+/// Pairs of partitioned groups, from the first to the second.
 fn cut<'a>(loaded: &'a Loaded, maps: &Maps) -> Vec<[&'a str; 2]> {
     let groups = &loaded.plan.groups;
     let name = |index: usize| groups[index].name.as_str();
@@ -233,7 +233,7 @@ fn pipe_json(both: &(Pipe, Stage)) -> Value {
     })
 }
 
-/// How long the line is still busy.
+/// Time until the pipe is idle.
 fn backlog_ns(pipe: &Pipe) -> u64 {
     let now: std::time::Duration = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .map_or(std::time::Duration::ZERO, Into::into);
@@ -246,7 +246,7 @@ fn vnode(loaded: &Loaded, maps: &Maps, address: IpAddr, as_json: bool) -> Outcom
         .vnodes
         .iter()
         .position(|v| v.address == address)
-        .ok_or_else(|| anyhow::anyhow!("{address} is no vnode of this host"))?;
+        .ok_or_else(|| anyhow::anyhow!("{address} is not a vnode of this host"))?;
     let group = &loaded.plan.groups[loaded.plan.vnodes[index].group].name;
     let pipes = [Direction::Up, Direction::Down].map(|d| pipe(loaded, maps, index, d));
     if as_json {

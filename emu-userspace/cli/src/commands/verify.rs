@@ -20,14 +20,14 @@ Examples:
   emu verify --samples 20 --tolerance-ms 0.5
   emu verify --rates --json")]
 pub(super) struct Verify {
-    /// Measure TCP and UDP goodput of one pair in each group too.
+    /// Also measure TCP and UDP goodput of one pair in each group.
     #[arg(long)]
     rates: bool,
     /// Probes for each pair of groups.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     samples: Option<u32>,
-    /// Constant part of the allowed error in milliseconds; 0.2 % of the expected
-    /// time and five round trips of this machine's own loopback come on top.
+    /// Constant part of the allowed error in milliseconds, in addition to 0.2 % of the
+    /// expected time and five round trips of this machine's own loopback.
     #[arg(long, value_name = "MS")]
     tolerance_ms: Option<f64>,
     /// Print JSON.
@@ -43,7 +43,7 @@ impl Verify {
     }
 }
 
-/// Options with the defaults of the library for what was not said.
+/// The options, with defaults of the library.
 pub(super) fn options(samples: Option<u32>, rates: bool, tolerance_ms: Option<f64>) -> Options {
     let defaults = Options::default();
     let tolerance = Tolerance::default();
@@ -158,12 +158,15 @@ fn print_report(report: &Report) -> Outcome {
     }
     for host in &report.hosts {
         let link = host.rtt_ms.map_or("does not answer".to_owned(), |rtt| {
-            format!("{:.3} ms round trip, taken off its pairs", rtt.p50)
+            format!("{:.3} ms round trip, subtracted from its pairs", rtt.p50)
         });
         let clock = host
             .clock_offset_ms
             .map_or("not told".to_owned(), |offset| {
-                format!("{:+.1} to {:+.1} ms off ours", offset.least, offset.most)
+                format!(
+                    "{:+.1} to {:+.1} ms ahead of this host",
+                    offset.least, offset.most
+                )
             });
         let (name, address) = (&host.host, host.address);
         print(&format!("{name} ({address}): {link}; its clock: {clock}"))?;

@@ -1,4 +1,4 @@
-//! The vnodes' addresses: those of the machine that are in the way, aliases, routes.
+//! The vnodes' addresses: checks for conflicts with the machine's own, aliases, routes.
 use std::{fs, path::Path};
 
 use emu_model::plan::{self, Addressing};
@@ -7,12 +7,12 @@ use super::Loader;
 use crate::{addr, error::ApplyError, link, state::Undo};
 
 impl Loader<'_> {
-    /// The machine's own addresses must not be taken for vnodes.
+    /// Checks that no group contains an address of the machine.
     pub(super) fn check_addresses(&mut self) -> Result<(), ApplyError> {
         let lo = self.link("lo")?.index;
         let links = link::links(&mut self.netlink)?;
         for existing in addr::addresses(&mut self.netlink)? {
-            // Aliases on lo are an earlier load's, or the user's own vnodes.
+            // Aliases on lo belong to an earlier load, or are vnodes that the user made.
             if existing.index == lo {
                 continue;
             }
@@ -37,7 +37,7 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Aliases or local routes of our vnodes, routes to the others.
+    /// Adds aliases or local routes of local vnodes, and routes to the others.
     pub(super) fn add_addresses(&mut self) -> Result<(), ApplyError> {
         let lo = self.link("lo")?;
         match self.plan.addressing {
@@ -49,12 +49,12 @@ impl Loader<'_> {
                     .collect();
                 self.record(Undo::Aliases {
                     interface: lo.name.clone(),
-                    runs: self.plan.address_runs.clone(),
+                    runs: self.plan.address_ranges.clone(),
                     keep,
                 })?;
                 let requests = self
                     .plan
-                    .address_runs
+                    .address_ranges
                     .iter()
                     .flat_map(|run| plan::addresses(*run))
                     .map(|address| addr::add_alias(lo.index, &lo.name, address))
@@ -65,7 +65,7 @@ impl Loader<'_> {
                 if self.plan.vnodes.iter().any(|v| v.address.is_ipv6()) {
                     self.allow_v6_bind()?;
                 }
-                let prefixes = plan::covering_prefixes(&self.plan.address_runs);
+                let prefixes = plan::covering_prefixes(&self.plan.address_ranges);
                 self.record(Undo::LocalRoutes {
                     prefixes: prefixes.clone(),
                 })?;
@@ -96,8 +96,8 @@ impl Loader<'_> {
         Ok(())
     }
 
-    /// Lets programs bind to IPv6 addresses that only a route makes local: IPv4
-    /// asks the routing table, IPv6 the list of addresses.
+    /// Lets programs bind to IPv6 addresses that only a route makes local: IPv4 consults the
+    /// routing table, IPv6 the list of addresses.
     fn allow_v6_bind(&mut self) -> Result<(), ApplyError> {
         let path = Path::new("/proc/sys/net/ipv6/ip_nonlocal_bind");
         let error = |source| ApplyError::Sysctl {

@@ -1,5 +1,5 @@
-//! Carrying out a plan: every change is recorded before it is made, in an order
-//! in which traffic is never shaped by half a set-up.
+//! Applies a plan: records every change before making it, in an order in which no packet is
+//! shaped by an incomplete configuration.
 mod addresses;
 
 use std::{
@@ -33,12 +33,12 @@ struct Loader<'a> {
     plan: &'a Plan,
 }
 
-/// Loads a plan in the calling thread's network namespace, over whatever an
-/// earlier load left. `topology` is kept for later commands.
+/// Loads a plan in the calling thread's network namespace, after undoing an earlier load.
+/// `topology` is stored for later commands.
 ///
 /// # Errors
-/// [`ApplyError`]; then nothing of the plan is left, and nothing of an earlier
-/// load was touched if a check before the first change failed.
+/// [`ApplyError`]; then nothing of the plan is left, and an earlier load is untouched if a
+/// check before the first change failed.
 pub fn load(
     plan: &Plan,
     file: &Path,
@@ -53,7 +53,7 @@ pub fn load(
         plan,
     };
     loader.check()?;
-    // The verifier and the memory limits speak before anything is changed.
+    // The verifier and the memory limits may fail before anything is changed.
     let mut programs = bpf::load(plan)?;
     dir.check_room(lock, topology.len())?;
     match undo::unload(dir, lock, Processes::Refuse) {
@@ -66,7 +66,7 @@ pub fn load(
         Ok(state)
     });
     if made.is_err() {
-        // The first error is the one to report; the journal stays if this fails.
+        // The first error is reported; the journal stays if the undo fails.
         let _ = undo::unload(dir, lock, Processes::Refuse);
     }
     made
@@ -89,7 +89,7 @@ impl Loader<'_> {
         Ok(self.dir.record(self.lock, &undo)?)
     }
 
-    /// All that can be known to fail before the first change.
+    /// Checks everything that can be checked before the first change.
     fn check(&mut self) -> Result<(), ApplyError> {
         let ours = self.dir.exists();
         let qdiscs = tc::qdiscs(&mut self.netlink)?;
@@ -127,7 +127,8 @@ impl Loader<'_> {
             self.prepare_interface(&name)?;
         }
         self.add_addresses()?;
-        // Filters last: from here on packets are shaped, by a whole set-up.
+        // The filters come last: from here on packets are shaped, by a complete
+        // configuration.
         for name in self.plan.interfaces.clone() {
             self.attach(&name, ifb, programs)?;
         }
@@ -148,17 +149,18 @@ impl Loader<'_> {
             slots: Vec::new(),
             features: self.plan.features(),
             corrupts: self.plan.corrupts(),
+            host_latency_ns: self.plan.host_latency_ns,
             fq: Some(self.plan.fq.clone()),
             object: bpf::object_mark(),
             copy: String::new(),
         })
     }
 
-    /// Pins the maps. Where no BPF file system is in sight (inside
-    /// `ip netns exec`, which mounts a new /sys) one is mounted.
+    /// Pins the maps and programs. If no BPF file system is mounted (inside `ip netns exec`,
+    /// which mounts a new /sys), mounts one.
     fn pin(&self, programs: &mut bpf::Programs) -> Result<PathBuf, ApplyError> {
         if !is_bpffs(Path::new(BPFFS)) {
-            // Ignored: pinning says what is wrong if it fails.
+            // Errors are ignored here, since pinning reports them.
             let _ = mount(
                 Some("bpf"),
                 BPFFS,
@@ -171,7 +173,7 @@ impl Loader<'_> {
         self.record(Undo::Pins {
             directory: directory.clone(),
         })?;
-        // A folder left by a namespace whose state is gone.
+        // A folder of a namespace whose state is gone.
         let _ = fs::remove_dir_all(&directory);
         programs.pin(&directory)?;
         Ok(directory)
@@ -186,8 +188,8 @@ impl Loader<'_> {
             .map_err(needs("ifb"))?;
         let ifb = self.link(names::IFB)?;
         if self.plan.corrupts() {
-            // lo has no device that computes checksums and cannot be told so; what
-            // passes here gets a checksum that the receiver checks.
+            // lo has no device that computes checksums, and its offload is fixed; the
+            // programs give corrupted packets a checksum that the receiver checks.
             offload::turn_off(&ifb.name, offload::Kind::SegmentationAndChecksums).map_err(
                 |source| ApplyError::Offload {
                     interface: ifb.name.clone(),
@@ -219,7 +221,7 @@ impl Loader<'_> {
             .map_err(needs("sch_fq"))
     }
 
-    /// Offloads that are on after all were turned off.
+    /// Offloads that are still on although the load turned them off.
     fn offloads_on(&self) -> Vec<(String, String)> {
         let of = |name: &String| {
             let on = offload::on(name, self.offloads()).unwrap_or_default();
@@ -340,7 +342,7 @@ fn is_bpffs(path: &Path) -> bool {
     nix::sys::statfs::statfs(path).is_ok_and(|s| s.filesystem_type().0 == BPF_FS_MAGIC)
 }
 
-/// Whether the file system of the pins is mounted where this process looks.
+/// Whether a BPF file system is mounted in this mount namespace.
 pub(super) fn bpffs_in_sight() -> bool {
     is_bpffs(Path::new(BPFFS))
 }
@@ -351,9 +353,6 @@ pub(super) fn bpffs_device() -> u64 {
 }
 
 /// The maps of a finished load.
-///
-/// # Errors
-/// [`BpfError`].
 pub fn open_maps(state: &State) -> Result<Maps, BpfError> {
     Maps::open(&state.pins, &state.map_ids)
 }

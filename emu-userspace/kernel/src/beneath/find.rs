@@ -8,7 +8,7 @@ use std::{
 
 use super::{Folder, Kind, MOST_DEPTH};
 
-/// Entries that one search looks at.
+/// Largest number of entries that one search reads.
 const MOST_ENTRIES: usize = 1_000_000;
 
 /// A search in progress.
@@ -71,7 +71,7 @@ impl Search<'_> {
                         self.look(&folder, &here, parts)?;
                     }
                 }
-                // At its end `**` is any file, as well.
+                // A final `**` also matches any file.
                 Kind::File if rest.is_empty() && (alike || deeper) => {
                     self.found.insert(here);
                 }

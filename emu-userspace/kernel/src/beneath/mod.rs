@@ -1,7 +1,7 @@
 //! Files below an open folder that somebody else may change at any moment.
 //!
 //! emu runs as root and works in folders of the person who called it, of the programs
-//! of vnodes, and of other hosts. A path is resolved anew by each system call, so a
+//! of vnodes, and of other hosts. Each system call resolves a path again, so a
 //! symbolic link that appears in it leads root to a file of root. Everything here
 //! starts from a descriptor instead: `openat2` refuses links and ways out of the folder
 //! (Linux 5.6), files are opened without blocking and must be regular, new files are
@@ -34,26 +34,26 @@ use nix::{
 
 use crate::user;
 
-/// Permissions of new folders, less the umask: nobody else may change them.
+/// Permissions of new folders, before the umask: only the owner may change them.
 const FOLDER_MODE: Mode = Mode::from_bits_truncate(0o755);
 /// Permissions of new files, less the umask.
 const FILE_MODE: Mode = Mode::from_bits_truncate(0o644);
 /// Permissions of others to write.
 const WRITE_OF_OTHERS: u32 = 0o022;
-/// Attempts to make a file whose name somebody else takes again and again.
+/// Number of attempts to create a file whose name another process recreates.
 const ATTEMPTS: usize = 64;
-/// Depth to which folders are followed; deeper ones are left out.
+/// Largest depth of folders; deeper ones are skipped.
 const MOST_DEPTH: usize = 64;
 /// Unit of copying, in bytes.
 const COPY_BYTES: usize = 1 << 18;
-/// Unit in which a file system tells what a file takes.
+/// Unit in which a file system reports the allocated size.
 const BLOCK_BYTES: u64 = 512;
-/// Bytes of a file for each byte that it takes, on a file system that compresses.
+/// Largest accepted ratio of length to allocated size, for file systems that compress.
 const MOST_COMPRESSION: u64 = 100;
-/// Bytes of a file that takes nothing, since file systems may write late.
+/// Length that is accepted without any allocation, since file systems may allocate late.
 const SLACK_BYTES: u64 = 1 << 28;
 
-/// What an entry of a folder is, by itself: a link is not followed.
+/// Type of an entry; links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A folder.
@@ -64,56 +64,49 @@ pub enum Kind {
     Other,
 }
 
-/// An open folder, and the path for messages that it had when it was opened.
+/// An open folder, and its path at the time of opening, for messages.
 #[derive(Debug)]
 pub struct Folder {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// Says what the kernel means when it refuses to follow something.
+/// Explains the kernel's error when it refuses to follow a path.
 fn told(errno: Errno) -> io::Error {
-    let words = match errno {
+    let text = match errno {
         Errno::ELOOP => "a symbolic link is in its place or on the way to it",
         Errno::EXDEV => "it leads out of its folder, or to another file system",
         other => return other.into(),
     };
-    io::Error::new(io::ErrorKind::InvalidInput, words)
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-fn refused(words: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, words)
+fn refused(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 impl Folder {
-    /// Opens the folder that the caller of emu names. Links on the way are followed if
-    /// they belong to root or to the caller, as `fs.protected_symlinks` has it.
+    /// Opens the folder that the user names. Links in its path are followed if they belong to
+    /// root or to the user, as with `fs.protected_symlinks`.
     ///
     /// # Errors
-    /// The kernel's answer, or a link that belongs to somebody else.
+    /// The kernel's error, or a link that belongs to another user.
     pub fn open(path: &Path) -> io::Result<Self> {
         Ok(walk::walk(path, false)?.0)
     }
 
-    /// As [`Folder::open`], but makes what is missing; also returns the folders that
-    /// were made, outermost first.
-    ///
-    /// # Errors
-    /// As for [`Folder::open`].
+    /// Like [`Folder::open`], but creates missing folders; also returns those, outermost
+    /// first.
     pub fn make(path: &Path) -> io::Result<(Self, Vec<Self>)> {
         walk::walk(path, true)
     }
 
-    /// The path that it had when it was opened. For messages and for programs, not for
-    /// opening files.
+    /// The path at the time of opening. For messages and for programs, not for opening files.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// A second descriptor of the same folder.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn again(&self) -> io::Result<Self> {
         Ok(Self {
             fd: self.fd.try_clone()?,
@@ -121,10 +114,7 @@ impl Folder {
         })
     }
 
-    /// Owner, permissions and other numbers of the folder.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Metadata of the folder.
     pub fn metadata(&self) -> io::Result<Metadata> {
         File::from(self.fd.try_clone()?).metadata()
     }
@@ -148,10 +138,10 @@ impl Folder {
         })
     }
 
-    /// The folder that holds a path below this one, and the path's last name.
+    /// The parent folder of a path below this one, and the path's last name.
     fn parent<'a>(&self, below: &'a Path) -> io::Result<(Self, &'a OsStr)> {
         let mut names = names(below)?;
-        let last = names.pop().ok_or_else(|| refused("it is no name"))?;
+        let last = names.pop().ok_or_else(|| refused("it is not a name"))?;
         let mut folder = self.again()?;
         for name in names {
             folder = folder.child(name)?;
@@ -162,7 +152,7 @@ impl Folder {
     /// Opens a folder below this one.
     ///
     /// # Errors
-    /// The kernel's answer; a link, or a path that leads out of this folder.
+    /// The kernel's error; a link, or a path that leads out of this folder.
     pub fn folder(&self, below: impl AsRef<Path>) -> io::Result<Self> {
         let mut folder = self.again()?;
         for name in names(below.as_ref())? {
@@ -171,10 +161,7 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Opens a folder below this one and makes what is missing of it.
-    ///
-    /// # Errors
-    /// As for [`Folder::folder`].
+    /// Opens a folder below this one and creates its missing parts.
     pub fn make_folder(&self, below: impl AsRef<Path>) -> io::Result<Self> {
         let mut folder = self.again()?;
         for name in names(below.as_ref())? {
@@ -193,10 +180,7 @@ impl Folder {
         Ok((self.child(name)?, made))
     }
 
-    /// Names of what is in the folder, in order, without those of a dot alone.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Names and types of the entries, in order, without `.` and `..`.
     pub fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
         use std::os::unix::ffi::OsStrExt;
         // A description of its own: the position in a list belongs to it.
@@ -225,7 +209,7 @@ impl Folder {
         Ok(found)
     }
 
-    /// For file systems whose lists have no kinds.
+    /// For file systems whose directory entries have no type.
     fn kind(&self, name: &OsStr) -> Kind {
         let found = self.at(name, OFlag::O_PATH, Mode::empty());
         match found.and_then(|fd| File::from(fd).metadata()) {
@@ -235,20 +219,19 @@ impl Folder {
         }
     }
 
-    /// Whether nobody but root and this process's user can change what is in the
-    /// folder.
+    /// Whether only root and this process's user can change the entries.
     fn is_ours(&self) -> io::Result<bool> {
         let m = self.metadata()?;
         let owner = m.uid() == 0 || m.uid() == geteuid().as_raw();
         Ok(owner && m.mode() & WRITE_OF_OTHERS == 0)
     }
 
-    /// Opens a file below this folder for reading. Root opens it with the rights of the
-    /// owner of the folder that it is in: a hard link to another's file, or such a file
-    /// that was moved there, is no content of the owner's.
+    /// Opens a file below this folder for reading. Root opens it with the rights of the owner
+    /// of its folder, so that a hard link to another user's file, or such a file that was
+    /// moved there, is not read.
     ///
     /// # Errors
-    /// The kernel's answer; a link, a fifo, a socket, a device.
+    /// The kernel's error; a link, a fifo, a socket, a device.
     pub fn file(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK;
@@ -263,10 +246,7 @@ impl Folder {
         regular(file.into())
     }
 
-    /// Reads a file of at most so many bytes.
-    ///
-    /// # Errors
-    /// As for [`Folder::file`], and [`io::ErrorKind::FileTooLarge`].
+    /// Reads a file of at most `most_bytes`.
     pub fn read(&self, below: impl AsRef<Path>, most_bytes: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let file = self.file(below)?;
@@ -278,10 +258,10 @@ impl Folder {
         Ok(bytes)
     }
 
-    /// Makes a file, in place of whatever else has its name.
+    /// Creates a file, in place of any other entry of its name.
     ///
     /// # Errors
-    /// The kernel's answer, for example for a folder of that name.
+    /// The kernel's error, for example if the name belongs to a folder.
     pub fn create(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -291,23 +271,20 @@ impl Folder {
                 other => return Ok(other?.into()),
             }
         }
-        Err(refused("somebody else makes it again and again"))
+        Err(refused("another process recreates it repeatedly"))
     }
 
-    /// Makes a file that must not be there yet.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Creates a file that must not exist.
     pub fn create_new(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
         Ok(folder.at(name, flags, FILE_MODE)?.into())
     }
 
-    /// Opens a file for more at its end, and makes it if it is not there.
+    /// Opens a file for appending, and creates it if it does not exist.
     ///
     /// # Errors
-    /// As for [`Folder::file`]; a file with a second name, or of another user than its
+    /// As for [`Folder::file`]; a file with a second hard link, or of another user than its
     /// folder.
     pub fn append(&self, below: impl AsRef<Path>) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
@@ -320,15 +297,12 @@ impl Folder {
         let file = regular(folder.at(name, flags, Mode::empty())?.into())?;
         let m = file.metadata()?;
         if m.nlink() > 1 || (!folder.is_ours()? && m.uid() != folder.owner()?.0) {
-            return Err(refused("it may be somebody else's"));
+            return Err(refused("it may belong to another user"));
         }
         Ok(file)
     }
 
-    /// Replaces a file as a whole, so that nobody reads half of it.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Replaces a file as a whole, so that no reader sees half of it.
     pub fn replace(&self, below: impl AsRef<Path>, bytes: &[u8]) -> io::Result<File> {
         let (folder, name) = self.parent(below.as_ref())?;
         let mut new = OsString::from(".");
@@ -347,10 +321,7 @@ impl Folder {
         }
     }
 
-    /// Moves something below this folder to another place.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Moves an entry below this folder to another place.
     pub fn rename(
         &self,
         from: impl AsRef<Path>,
@@ -377,7 +348,7 @@ impl Folder {
         let from = self.file(from)?;
         let to = folder.create(to)?;
         if let Err(error) = copy_bytes(&from, &to) {
-            // Half a file is no copy; what is left of it is empty.
+            // An incomplete copy is truncated.
             to.set_len(0)?;
             return Err(error);
         }
@@ -387,11 +358,8 @@ impl Folder {
         Ok(to)
     }
 
-    /// Gives this process the folder for as long as it works there: nobody else can
-    /// change what is in it. Returns owner and group before.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Makes this process's user the owner of the folder, so that nobody else can change its
+    /// entries. Returns the previous owner and group.
     pub fn take(&self) -> io::Result<(u32, u32)> {
         let (m, before) = (self.metadata()?, self.owner()?);
         if !self.is_ours()? {
@@ -403,9 +371,6 @@ impl Folder {
     }
 
     /// Owner and group of the folder.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn owner(&self) -> io::Result<(u32, u32)> {
         let m = self.metadata()?;
         Ok((m.uid(), m.gid()))
@@ -415,19 +380,13 @@ impl Folder {
         File::from(self.fd.try_clone()?).set_permissions(Permissions::from_mode(mode))
     }
 
-    /// Lets everybody pass through the folder, whatever the umask was.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Lets everybody pass through the folder, regardless of the umask.
     pub fn let_pass(&self) -> io::Result<()> {
         let mode = self.metadata()?.mode() & 0o777;
         self.set_mode(mode | 0o111)
     }
 
-    /// Hands the folder itself to a user.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Changes the owner of the folder itself.
     pub fn give(&self, uid: u32, gid: u32) -> io::Result<()> {
         if self.owner()? == (uid, gid) {
             return Ok(());
@@ -435,11 +394,9 @@ impl Folder {
         fchown(&self.fd, Some(uid), Some(gid))
     }
 
-    /// Hands over all that this process's user owns in the folder, innermost first, and
-    /// the folder itself last. Folders of others are passed over with all below them.
-    ///
-    /// # Errors
-    /// The kernel's answer.
+    /// Gives everything that this process's user owns in the folder to a user, innermost
+    /// first, and the folder itself last. Folders of others are skipped with everything below
+    /// them.
     pub fn give_all(&self, uid: u32, gid: u32) -> io::Result<()> {
         self.give_below(uid, gid, 0)
     }
@@ -458,12 +415,12 @@ impl Folder {
                 }
                 continue;
             }
-            // Somebody may have moved another's file into a folder that is theirs.
+            // A user may have moved another user's file into the folder.
             if !own {
                 continue;
             }
             let fd = self.at(&name, OFlag::O_PATH, Mode::empty());
-            // A link is none of ours.
+            // Links are not changed.
             let Ok(fd) = fd else { continue };
             let m = File::from(fd.try_clone()?).metadata()?;
             if m.is_file() && m.nlink() == 1 && m.uid() == geteuid().as_raw() {
@@ -488,7 +445,7 @@ impl AsFd for Folder {
 fn regular(file: File) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
-        false => Err(refused("it is no regular file")),
+        false => Err(refused("it is not a regular file")),
     }
 }
 
@@ -496,16 +453,16 @@ fn regular(file: File) -> io::Result<File> {
 fn names(below: &Path) -> io::Result<Vec<&OsStr>> {
     let name = |component| match component {
         Component::Normal(name) => Ok(name),
-        _ => Err(refused("it is no path below its folder")),
+        _ => Err(refused("it is not a path below its folder")),
     };
     below.components().map(name).collect()
 }
 
-/// Copies what a file has now. What is only zeroes in a whole unit becomes a hole.
+/// Copies the current content of a file. Blocks of zeroes become holes.
 fn copy_bytes(from: &File, to: &File) -> io::Result<()> {
     let m = from.metadata()?;
     let end = m.len();
-    // Some file systems, such as that of User-Mode Linux, call holes data.
+    // Some file systems, such as that of User-Mode Linux, report holes as data.
     let mut left = m
         .blocks()
         .saturating_mul(BLOCK_BYTES * MOST_COMPRESSION)
@@ -520,7 +477,7 @@ fn copy_bytes(from: &File, to: &File) -> io::Result<()> {
         ) {
             Ok(data) => data.cast_unsigned(),
             Err(Errno::ENXIO) => break,
-            // A file system that does not know its holes.
+            // The file system does not report its holes.
             Err(_) => at,
         };
         let most = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! Removing what others have made, while they may go on making it.
+//! Removes trees of other users, who may change them at the same time.
 use std::{
     ffi::{OsStr, OsString},
     io,
@@ -21,25 +21,23 @@ const LIMIT: Duration = Duration::from_secs(120);
 struct Removal<'a> {
     top: &'a Folder,
     until: Instant,
-    /// Folders that lay too deep and were moved to the top.
+    /// Folders that were too deep and were moved to the top.
     moved: usize,
 }
 
 impl Folder {
     /// Removes an empty folder below this one.
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn remove_empty(&self, below: impl AsRef<Path>) -> io::Result<()> {
         let (folder, name) = self.parent(below.as_ref())?;
         remove_empty(&folder, name)
     }
 
-    /// Removes a file or a folder below this one, with all that is in it. What is not
-    /// there is no error. Root takes each folder first, so that its owner adds nothing.
+    /// Removes a file or a folder below this one, with everything in it. It is no error if it
+    /// does not exist. Root takes ownership of each folder first, so that its owner adds
+    /// nothing.
     ///
     /// # Errors
-    /// The kernel's answer; [`io::ErrorKind::TimedOut`] after two minutes.
+    /// The kernel's error; [`io::ErrorKind::TimedOut`] after two minutes.
     pub fn remove(&self, below: impl AsRef<Path>) -> io::Result<()> {
         let (folder, name) = match self.parent(below.as_ref()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -88,7 +86,7 @@ impl Removal<'_> {
         Ok(())
     }
 
-    /// Moves a folder that lies too deep to the top: each level holds a descriptor.
+    /// Moves a folder that is too deep to the top, since each level holds a descriptor.
     fn lift(&mut self, folder: &Folder, name: &OsStr) -> io::Result<()> {
         loop {
             self.moved += 1;

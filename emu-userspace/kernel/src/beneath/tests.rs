@@ -1,4 +1,4 @@
-//! Every operation against every thing that a hostile owner of a folder can put there.
+//! Every operation on every entry that a hostile owner of a folder can create.
 use std::{
     fs,
     os::unix::{fs::symlink, net::UnixListener},
@@ -12,14 +12,14 @@ use super::*;
 
 const SECRET: &str = "root's alone";
 
-/// A folder with a trap at `trap` and in the way of `way/in`, and a file and a folder
-/// outside of it that nothing may touch.
+/// A folder with a trap at `trap` and in the path `way/in`, and a file and a folder outside
+/// of it that nothing may touch.
 struct Scene {
     place: tempfile::TempDir,
     folder: Folder,
 }
 
-/// What is planted.
+/// Types of traps.
 const TRAPS: [&str; 6] = [
     "link",
     "dangling",
@@ -52,7 +52,7 @@ impl Scene {
         Self { place, folder }
     }
 
-    /// Nothing outside was read into here, written, made or removed.
+    /// Checks that nothing outside was read, written, created or removed.
     fn check(&self, what: &str) {
         let outside = self.place.path().join("outside");
         let names = |path: &Path| -> Vec<OsString> {
@@ -131,7 +131,7 @@ fn no_operation_follows_what_is_planted() {
     }
 }
 
-/// Somebody exchanges a folder with a link, again and again, while root works in it.
+/// Another process exchanges a folder with a link repeatedly while root works in it.
 #[test]
 fn a_race_of_renames_leads_nowhere() {
     let scene = Scene::new("folder-link");
@@ -189,7 +189,7 @@ fn a_copy_is_what_was_there() {
     assert_eq!(folder.read("b", 1 << 30).unwrap(), bytes);
 }
 
-/// Deeper than there are descriptors, and than a path may be long.
+/// The tree is deeper than the limits on descriptors and on path lengths.
 #[test]
 fn a_deep_tree_is_removed() {
     let place = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The way to the folder that the caller of emu names.
+//! Opens the folder that the user names, one path component at a time.
 use std::{
     collections::VecDeque,
     ffi::{OsStr, OsString},
@@ -18,10 +18,11 @@ use nix::{
 use super::{FOLDER_MODE, Folder, refused};
 use crate::user;
 
-/// Links of one path, as the kernel counts them.
+/// Largest number of links in one path, as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Opens a folder, name by name; with `make`, what is missing is made and listed.
+/// Opens a folder, one path component at a time; with `make`, missing folders are created and
+/// returned.
 pub(super) fn walk(path: &Path, make: bool) -> io::Result<(Folder, Vec<Folder>)> {
     let absolute = std::path::absolute(path)?;
     let mut left: VecDeque<OsString> = steps(&absolute);
@@ -35,7 +36,7 @@ pub(super) fn walk(path: &Path, make: bool) -> io::Result<(Folder, Vec<Folder>)>
             Err(Errno::ENOENT) if make => {
                 let made = match mkdirat(&here, name.as_os_str(), FOLDER_MODE) {
                     Ok(()) => true,
-                    // Another host was faster.
+                    // Another host created it first.
                     Err(Errno::EEXIST) => false,
                     Err(errno) => return Err(errno.into()),
                 };
@@ -50,7 +51,7 @@ pub(super) fn walk(path: &Path, make: bool) -> io::Result<(Folder, Vec<Folder>)>
                 return Err(Errno::ELOOP.into());
             }
             if !is_trusted(m.uid()) {
-                return Err(refused("a link of another user is on the way to it"));
+                return Err(refused("a link of another user is in its path"));
             }
             let target = readlinkat(&next, OsStr::new(""))?;
             let target = Path::new(&target);
@@ -78,7 +79,7 @@ fn root() -> io::Result<OwnedFd> {
     Ok(open("/", flags, Mode::empty())?)
 }
 
-/// The names of a path; those that go up stay, the kernel knows where up is.
+/// The components of a path; `..` stays, since only the kernel knows the parent.
 fn steps(path: &Path) -> VecDeque<OsString> {
     let names = path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),

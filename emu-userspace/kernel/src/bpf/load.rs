@@ -1,4 +1,4 @@
-//! Loading the object with the sizes of a plan, and filling its maps.
+//! Loads the object with the map sizes of a plan, and fills the maps.
 use std::{
     io, thread,
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use emu_common::{
     model::{order, random},
     names,
 };
-use emu_model::plan::{Entries, Plan, Room, jitter_tables};
+use emu_model::plan::{Entries, MapCapacity, Plan, jitter_tables};
 
 use super::{BpfError, Mapped, Programs, address_key, map_error};
 use crate::{state, user};
@@ -34,14 +34,11 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
     load_with(plan, true)
 }
 
-/// As [`load`]; without `orphan` the egress program shapes at once what still
-/// has a socket. Only for tests of the bytecode.
-///
-/// # Errors
-/// As for [`load`].
+/// Like [`load`]; without `orphan` the egress program shapes packets that still have a
+/// socket. Only for tests of the bytecode.
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let entries = Entries::of(plan);
-    let room = Room::of(plan, &entries);
+    let room = MapCapacity::of(plan, &entries);
     let tables = match plan.features() & feature::STAGES {
         0 => Vec::new(),
         _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
@@ -68,7 +65,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         maps.pipes.set(index, pipe);
     }
     for (index, stage) in entries.stages.into_iter().enumerate() {
-        // A correlation has a number to begin with.
+        // A correlation needs an initial number.
         let last = [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32);
         maps.stages.set(index, Stage { last, ..stage });
     }
@@ -79,7 +76,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     Ok(programs)
 }
 
-/// What the verifier said of a program.
+/// The error of a program, with the verifier's log.
 pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfError {
     BpfError::Program {
         program,
@@ -88,13 +85,10 @@ pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfE
     }
 }
 
-/// The object as for a plan with these [`feature`]s: its maps are made, and its
-/// programs not yet seen by the verifier. Only to measure what that costs.
-///
-/// # Errors
-/// [`BpfError::Load`].
+/// The object for a plan with these [`feature`]s: its maps are created, and its programs not
+/// yet verified. Only for measuring the cost of the verification.
 pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
-    let room = Room::of(plan, &Entries::of(plan));
+    let room = MapCapacity::of(plan, &Entries::of(plan));
     open_with(plan, true, features, &room, 0)
 }
 
@@ -102,7 +96,7 @@ fn open_with(
     plan: &Plan,
     orphan: bool,
     features: u32,
-    room: &Room,
+    room: &MapCapacity,
     tables: usize,
 ) -> Result<Ebpf, BpfError> {
     let groups = plan.groups.len().max(1) as u32;
@@ -120,20 +114,21 @@ fn open_with(
         .map_max_entries(names::MAP_WAITS, groups * 2)
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
+        .override_global(names::GLOBAL_HOST_LATENCY, &plan.host_latency_ns, true)
         .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
         .load(OBJECT)
         .map_err(Box::new)?;
     Ok(ebpf)
 }
 
-/// Tells the programs of this build from those of another.
+/// Identifies the programs of this build.
 pub fn object_mark() -> u64 {
     OBJECT.iter().fold(OBJECT.len() as u64, |mark, byte| {
         random::mix(mark ^ u64::from(*byte))
     })
 }
 
-/// Keeps the verifier's words in a file: they fill screens.
+/// Stores the verifier's log in a file, since it would fill screens.
 fn verifier_log(program: &str, error: &ProgramError) -> String {
     let ProgramError::LoadError { verifier_log, .. } = error else {
         return String::new();
@@ -144,7 +139,7 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
     }
 }
 
-/// Room for what filters have opened: 64 peers for each filtered vnode.
+/// Capacity for filter entries: 64 peers for each vnode with a filter.
 fn openings(plan: &Plan) -> u32 {
     if plan.features() & feature::FILTERS == 0 {
         return 1;
@@ -183,7 +178,7 @@ fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {
     Ok(())
 }
 
-/// How long the kernel may take for memory that it has.
+/// Longest wait for the kernel's refill of preallocated memory.
 const REFILL: Duration = Duration::from_secs(2);
 
 /// An update of a map without preallocated elements.

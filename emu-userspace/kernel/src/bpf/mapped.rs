@@ -15,8 +15,8 @@ use super::{BpfError, map_error};
 
 /// An array map whose values this process reads and writes in place.
 ///
-/// The kernel writes the same memory: values are copied in and out whole words
-/// at a time, never borrowed.
+/// The kernel writes the same memory: values are copied in and out in whole machine words,
+/// never borrowed.
 pub struct Mapped<T> {
     address: NonNull<T>,
     length: usize,
@@ -53,7 +53,6 @@ impl<T: aya::Pod> Mapped<T> {
         self.length
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -88,26 +87,26 @@ impl<T> Drop for Mapped<T> {
     }
 }
 
-/// Bytes at the start of an entry that user space alone writes.
+/// Bytes at the start of an entry that only user space writes.
 const PIPE_SETTINGS: usize = 64;
 const STAGE_SETTINGS: usize = 128;
 
 impl<T: aya::Pod> Mapped<T> {
-    /// Stores the first `bytes` of a value, word by word, where they differ. A
-    /// program that runs meanwhile sees each word old or new; what comes after
-    /// `bytes` is not touched.
+    /// Stores the first `bytes` of a value, one machine word at a time, if they differ. A
+    /// program that runs meanwhile sees each machine word old or new; the bytes after `bytes`
+    /// are not touched.
     fn store_words(&self, index: usize, value: &T, words: impl Iterator<Item = usize>) {
         const { assert!(align_of::<T>() == 8 && size_of::<T>().is_multiple_of(8)) };
         if index >= self.length {
             return;
         }
         for word in words.filter(|word| (word + 1) * 8 <= size_of::<T>()) {
-            // SAFETY: `value` is plain data of a multiple of 8 bytes, aligned to 8,
-            // and the filter above keeps the word inside it.
+            // SAFETY: `value` is plain data of a multiple of 8 bytes, aligned to 8, and the
+            // filter above keeps the machine word inside it.
             let new = unsafe { std::ptr::from_ref(value).cast::<u64>().add(word).read() };
-            // SAFETY: the index is inside the mapping (checked above), the word
-            // inside the entry (the filter), aligned as asserted; the kernel and
-            // this process write the memory with whole aligned words only.
+            // SAFETY: the index is inside the mapping (checked above), the machine word
+            // inside the entry (the filter), aligned as asserted; the kernel and this process
+            // write the memory only in whole aligned machine words.
             let there = unsafe {
                 AtomicU64::from_ptr(self.address.add(index).cast::<u64>().add(word).as_ptr())
             };
@@ -119,15 +118,15 @@ impl<T: aya::Pod> Mapped<T> {
 }
 
 impl Mapped<Pipe> {
-    /// Stores the settings of a pipe; state and counters stay the kernel's.
+    /// Stores the settings of a pipe; state and counters belong to the kernel.
     pub fn store_settings(&mut self, index: usize, pipe: &Pipe) {
         const LIMIT: usize = std::mem::offset_of!(Pipe, limit_ns) / 8;
         let Some(before) = self.get(index) else {
             return;
         };
         let others = (0..PIPE_SETTINGS / 8).filter(|word| *word != LIMIT);
-        // A slower line with the limit of the faster one, or the other way about,
-        // would drop a packet that neither would.
+        // A slower rate with the queue limit of the faster one, or the reverse, would drop a
+        // packet that neither configuration would drop.
         if pipe.limit_ns > before.limit_ns {
             self.store_words(index, pipe, std::iter::once(LIMIT).chain(others));
         } else {
@@ -137,14 +136,14 @@ impl Mapped<Pipe> {
 }
 
 impl Mapped<Stage> {
-    /// Stores the settings of a stage; state and counters stay the kernel's.
+    /// Stores the settings of a stage; state and counters belong to the kernel.
     pub fn store_settings(&mut self, index: usize, stage: &Stage) {
         self.store_words(index, stage, 0..STAGE_SETTINGS / 8);
     }
 }
 
 impl Mapped<PairLink> {
-    /// Stores a link, each of its two words at once.
+    /// Stores a link as two machine words, each atomically.
     pub fn store(&mut self, index: usize, link: &PairLink) {
         self.store_words(index, link, 0..2);
     }

@@ -1,5 +1,5 @@
-//! The BPF object: its programs and maps, pinning them, and finding them again from
-//! another process; `load` makes them.
+//! The BPF object: its programs and maps, pinning them, and finding them again from another
+//! process; `load` creates them.
 mod load;
 #[expect(
     unsafe_code,
@@ -34,7 +34,7 @@ pub use mapped::Mapped;
 
 use crate::user::UserError;
 
-/// The object could not be loaded or its maps not be reached.
+/// Why the object could not be loaded, or its maps not accessed.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// The kernel refused the object.
@@ -43,14 +43,11 @@ pub enum BpfError {
     /// The verifier refused a program.
     #[error("load the BPF program {program}: {source}{log}")]
     Program {
-        /// Its name.
         program: &'static str,
-        /// The kernel's answer.
         source: Box<ProgramError>,
-        /// Where the verifier's log is.
+        /// Path of the verifier's log, as the end of the message.
         log: String,
     },
-    /// A jitter distribution's file.
     #[error(transparent)]
     Table(#[from] TableError),
     /// Reading such a file with the caller's rights.
@@ -62,29 +59,19 @@ pub enum BpfError {
     /// A map operation failed.
     #[error("{operation} {map}: {source}")]
     Map {
-        /// What was done.
         operation: &'static str,
-        /// To which map.
         map: &'static str,
-        /// The kernel's answer.
         source: Box<aya::maps::MapError>,
     },
     /// Memory-mapping a map failed.
     #[error("map {map} into memory: {source}")]
     Mmap {
-        /// Which map.
         map: &'static str,
-        /// The kernel's answer.
         source: io::Error,
     },
     /// Pinning failed.
     #[error("pin the maps in {}: {detail}", path.display())]
-    Pin {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        detail: String,
-    },
+    Pin { path: PathBuf, detail: String },
 }
 
 pub(super) fn map_error(
@@ -105,9 +92,6 @@ pub struct Programs {
 
 impl Programs {
     /// File descriptor of a program.
-    ///
-    /// # Errors
-    /// [`BpfError::Missing`].
     pub fn fd(&self, name: &'static str) -> Result<BorrowedFd<'_>, BpfError> {
         let program = self.ebpf.program(name).ok_or(BpfError::Missing(name))?;
         let fd = program.fd().map_err(|source| BpfError::Program {
@@ -127,9 +111,6 @@ impl Programs {
     }
 
     /// Identifier and name of every map.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn map_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
         names::MAPS
             .iter()
@@ -141,9 +122,6 @@ impl Programs {
     }
 
     /// Identifier and name of every program of a filter.
-    ///
-    /// # Errors
-    /// [`BpfError::Missing`], [`BpfError::Program`].
     pub fn program_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
         let names = [names::PROG_INGRESS, names::PROG_EGRESS, names::PROG_IFB];
         let id = |name: &'static str| {
@@ -159,9 +137,6 @@ impl Programs {
     }
 
     /// Pins every map and every program of a filter below `directory`.
-    ///
-    /// # Errors
-    /// [`BpfError::Pin`].
     pub fn pin(&mut self, directory: &Path) -> Result<(), BpfError> {
         let error = |detail: String| BpfError::Pin {
             path: directory.to_owned(),
@@ -194,12 +169,9 @@ impl Programs {
     }
 
     /// The maps of this object, for reading and writing.
-    ///
-    /// # Errors
-    /// [`BpfError`].
     pub fn maps(&self) -> Result<Maps, BpfError> {
         let open = |name| {
-            // Not by the identifier, which takes CAP_SYS_ADMIN.
+            // Not by the identifier, which needs CAP_SYS_ADMIN.
             let fd = self.map(name)?.fd().as_fd().try_clone_to_owned();
             let fd = fd.map_err(|source| BpfError::Mmap { map: name, source })?;
             MapData::from_fd(fd).map_err(map_error("open", name))
@@ -224,11 +196,8 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Opens the maps by their pins, or by their identifiers where the pins are
-    /// out of sight (`ip netns exec` hides the BPF file system).
-    ///
-    /// # Errors
-    /// [`BpfError`] when neither way leads to a map.
+    /// Opens the maps by their pins, or by their identifiers if the pins are not accessible
+    /// (`ip netns exec` hides the BPF file system).
     pub fn open(pins: &Path, ids: &[(String, u32)]) -> Result<Self, BpfError> {
         Self::from_opener(|name| {
             if let Ok(map) = MapData::from_pin(pins.join(name)) {
@@ -268,19 +237,13 @@ impl Maps {
     }
 
     /// Makes an address a vnode.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
     pub fn add_vnode(&mut self, address: IpAddr, place: VnodeRef) -> Result<(), BpfError> {
         self.vnodes
             .insert(address_key(address), place, 0)
             .map_err(map_error("add to", names::MAP_VNODES))
     }
 
-    /// Makes an address one that is no vnode; whether it was one or not.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
+    /// Removes a vnode's address; it is no error if it is not in the map.
     pub fn remove_vnode(&mut self, address: IpAddr) -> Result<(), BpfError> {
         match self.vnodes.remove(&address_key(address)) {
             Ok(()) | Err(aya::maps::MapError::KeyNotFound) => Ok(()),
@@ -288,10 +251,7 @@ impl Maps {
         }
     }
 
-    /// How long packets of a group's vnodes were in their pipes, over all CPUs.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
+    /// The queue-delay histogram of a group's pipes, over all CPUs.
     pub fn waits(&self, group: usize, direction: Direction) -> Result<Waits, BpfError> {
         let each = self
             .waits
@@ -302,10 +262,7 @@ impl Maps {
         Ok(sum)
     }
 
-    /// How often each reason was counted, over all CPUs.
-    ///
-    /// # Errors
-    /// [`BpfError::Map`].
+    /// Count of each reason, over all CPUs.
     pub fn reasons(&self) -> Result<Vec<(Reason, u64)>, BpfError> {
         Reason::ALL
             .iter()

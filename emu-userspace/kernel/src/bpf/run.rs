@@ -10,17 +10,14 @@ const BPF_PROG_TEST_RUN: libc::c_long = 10;
 const BPF_PROG_TYPE_SCHED_CLS: u64 = 3;
 /// `r0 = -1; exit`: the packet goes on.
 const EMPTY: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
-/// Words of the part of `union bpf_attr` that the two commands read.
-const ATTR_WORDS: usize = 10;
+/// Number of 64-bit fields of `union bpf_attr` that the two commands read.
+const ATTR_FIELDS: usize = 10;
 
-/// Loads a classifier of two instructions that lets every packet go on: what calling
-/// any program costs.
-///
-/// # Errors
-/// The kernel's.
+/// Loads a classifier of two instructions that lets every packet pass, to measure the cost of
+/// calling any program.
 pub fn empty_classifier() -> io::Result<OwnedFd> {
     let license = c"Dual MIT/GPL";
-    let mut attr = [0u64; ATTR_WORDS];
+    let mut attr = [0u64; ATTR_FIELDS];
     // prog_type and insn_cnt, insns, license.
     attr[0] = pair(BPF_PROG_TYPE_SCHED_CLS as u32, EMPTY.len() as u32);
     attr[1] = EMPTY.as_ptr() as u64;
@@ -31,13 +28,10 @@ pub fn empty_classifier() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Runs a program on a frame so many times, and gives the mean time of a run in
-/// nanoseconds, as the kernel measures it.
-///
-/// # Errors
-/// The kernel's.
+/// Runs a program on a frame `repeat` times, and returns the mean time of a run in
+/// nanoseconds, as measured by the kernel.
 pub fn test_run(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<u32> {
-    let mut attr = [0u64; ATTR_WORDS];
+    let mut attr = [0u64; ATTR_FIELDS];
     // prog_fd and retval, data_size_in and data_size_out, data_in, data_out, repeat and
     // duration.
     attr[0] = pair(program.as_raw_fd().unsigned_abs(), 0);
@@ -56,7 +50,7 @@ fn pair(first: u32, second: u32) -> u64 {
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
-fn bpf(command: libc::c_long, attr: &mut [u64; ATTR_WORDS]) -> io::Result<i32> {
+fn bpf(command: libc::c_long, attr: &mut [u64; ATTR_FIELDS]) -> io::Result<i32> {
     let size = size_of_val(attr);
     // SAFETY: `attr` is as long as `size` says and zero beyond what the command reads;
     // the pointers in it are to slices that outlive this call in both callers, with

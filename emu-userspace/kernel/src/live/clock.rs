@@ -1,4 +1,4 @@
-//! The clock of `emu start`: makes the events of a topology happen in time.
+//! The clock of `emu start`: runs the events of a topology on schedule.
 use std::{
     collections::BTreeMap,
     rc::Rc,
@@ -6,34 +6,34 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use emu_model::topology::{Event, Happening};
+use emu_model::topology::{Event, EventAction};
 
 use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
 
-/// Longest sleep before another look at whether to stop.
-const NAP: Duration = Duration::from_millis(50);
-/// Time between two looks for a first packet.
-const GLANCE: Duration = Duration::from_millis(5);
+/// Longest sleep between two polls of `stop`.
+const STOP_POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Time between two polls for a first packet.
+const PACKET_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Something that happened.
+/// An event that has run.
 #[derive(Debug)]
-pub struct Happened {
-    /// When it was due, since the start of the clock.
+pub struct EventResult {
+    /// Due time, since the start of the clock.
     pub at: Duration,
-    /// How much later it was begun.
+    /// Delay of its start against the due time.
     pub late: Duration,
-    /// When it was done.
+    /// Time of its completion.
     pub done: SystemTime,
     /// What.
-    pub what: Happening,
-    /// What was changed, or why not.
+    pub what: EventAction,
+    /// The changes, or the error.
     pub outcome: Result<Changed, LiveError>,
 }
 
-/// What is still to come.
+/// An entry of the timer queue.
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
-enum Act {
-    Event(Happening),
+enum TimerEntry {
+    Event(EventAction),
     /// The next step of a ramp.
     Step(Ramp),
     /// The next row of a recording that began at a time.
@@ -41,32 +41,30 @@ enum Act {
         index: usize,
         began: Duration,
     },
-    /// A look whether a packet has passed since there were so many; the first look
-    /// counts them.
+    /// A poll for a packet beyond these; the first poll counts the packets.
     Await {
         index: usize,
         packets: Option<u64>,
     },
 }
 
-/// A clock with all that is still to come.
+/// A clock with its timer queue.
 pub struct Clock {
     live: Live,
     /// By time and order.
-    pending: BTreeMap<(Duration, usize), Act>,
+    pending: BTreeMap<(Duration, usize), TimerEntry>,
     /// In the order of the topology.
     recordings: Vec<Rc<Recording>>,
     from: Duration,
-    /// How long before its zero the clock is started.
+    /// Time by which the clock is started before its zero.
     ahead: Duration,
     next: usize,
 }
 
 impl Clock {
-    /// A clock whose zero is at another time than now, for a network whose events
-    /// happen at the same moment on several hosts: in the future, or in the past.
-    /// What was to happen until now does so at once, in order; but nothing that had
-    /// happened by `done`, ramps that were still under way excepted.
+    /// A clock with a given zero, in the past or in the future, for a network whose events
+    /// are synchronous on several hosts. Events that are due run at once, in order, except
+    /// those completed by `done`; ramps in progress continue.
     ///
     /// # Errors
     /// As for [`Clock::new`].
@@ -81,23 +79,23 @@ impl Clock {
             Err(early) => clock.ahead = early.duration(),
         }
         clock.pending.retain(|(at, _), act| match act {
-            Act::Event(Happening::Trace { .. }) => true,
-            Act::Event(what) => done.is_none_or(|done| *at + what.lasts() > done),
+            TimerEntry::Event(EventAction::Trace { .. }) => true,
+            TimerEntry::Event(what) => done.is_none_or(|done| *at + what.lasts() > done),
             _ => true,
         });
         Ok(clock)
     }
 
-    /// Time since the clock's zero, when it runs since `start`.
+    /// Time since the clock's zero, for a clock started at `start`.
     fn now(&self, start: Instant) -> Duration {
         (self.from + start.elapsed()).saturating_sub(self.ahead)
     }
 
-    /// A clock for the events of what is loaded that begins at `from`; what was to
-    /// happen before is passed over, and traces stand where they would by then.
+    /// A clock for the events of the loaded topology that starts at `from`; earlier events
+    /// are skipped, and traces start at their position of that time.
     ///
     /// # Errors
-    /// [`LiveError::Trace`] for a recording that cannot be followed.
+    /// [`LiveError::Trace`] if a recording is invalid.
     pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
         let events: Vec<Event> = live.topology().events.clone();
         let traces = live.topology().traces.iter();
@@ -116,18 +114,18 @@ impl Clock {
             let recording = &clock.recordings[index];
             let at = recording.at().max(from);
             let act = if recording.waits() {
-                Act::Await {
+                TimerEntry::Await {
                     index,
                     packets: None,
                 }
             } else {
                 let begins = true;
-                Act::Event(Happening::Trace { index, begins })
+                TimerEntry::Event(EventAction::Trace { index, begins })
             };
             clock.plan(at, act);
         }
         for event in events.into_iter().filter(|e| e.at >= from) {
-            clock.plan(event.at, Act::Event(event.what));
+            clock.plan(event.at, TimerEntry::Event(event.what));
         }
         Ok(clock)
     }
@@ -137,25 +135,25 @@ impl Clock {
         &self.live
     }
 
-    /// Events that are still to come.
+    /// Number of events that have not run.
     pub fn events(&self) -> usize {
         self.pending.len()
     }
 
-    fn plan(&mut self, at: Duration, act: Act) {
+    fn plan(&mut self, at: Duration, act: TimerEntry) {
         self.pending.insert((at, self.next), act);
         self.next += 1;
     }
 
-    /// Runs until nothing is left or `stop` says so, and tells `on` what happened.
-    /// What happened stays as it is. Returns whether all happened.
+    /// Runs until the queue is empty or `stop` returns true, and passes each result to `on`.
+    /// Changes stay in effect. Returns whether all events have run.
     ///
     /// # Errors
-    /// [`LiveError::Replaced`] when another topology was loaded meanwhile.
+    /// [`LiveError::Replaced`] if another topology was loaded meanwhile.
     pub fn run(
         mut self,
         stop: impl Fn() -> bool,
-        mut on: impl FnMut(&Happened),
+        mut on: impl FnMut(&EventResult),
     ) -> Result<bool, LiveError> {
         let start = Instant::now();
         while let Some(((at, _), act)) = self.pending.pop_first() {
@@ -168,16 +166,16 @@ impl Clock {
                 if left.is_zero() {
                     break;
                 }
-                thread::sleep(left.min(NAP));
+                thread::sleep(left.min(STOP_POLL_INTERVAL));
             }
             let late = self.now(start).saturating_sub(at);
             match act {
-                Act::Event(what) => {
+                TimerEntry::Event(what) => {
                     let outcome = self.happen(at, &what);
                     if matches!(outcome, Err(LiveError::Replaced)) {
                         return Err(LiveError::Replaced);
                     }
-                    on(&Happened {
+                    on(&EventResult {
                         at,
                         late,
                         done: SystemTime::now(),
@@ -185,30 +183,33 @@ impl Clock {
                         outcome,
                     });
                 }
-                Act::Step(ramp) => self.step(self.now(start), ramp)?,
-                Act::Await { index, packets } => {
+                TimerEntry::Step(ramp) => self.step(self.now(start), ramp)?,
+                TimerEntry::Await { index, packets } => {
                     let now = self.now(start);
                     let counted = self.recordings[index].packets(&self.live);
                     if packets.is_none_or(|packets| packets == counted) {
                         let packets = Some(counted);
-                        self.plan(now + GLANCE, Act::Await { index, packets });
+                        self.plan(
+                            now + PACKET_POLL_INTERVAL,
+                            TimerEntry::Await { index, packets },
+                        );
                     } else {
                         let begins = true;
-                        self.plan(now, Act::Event(Happening::Trace { index, begins }));
+                        self.plan(now, TimerEntry::Event(EventAction::Trace { index, begins }));
                     }
                 }
-                Act::Row { index, began } => {
+                TimerEntry::Row { index, began } => {
                     let now = self.now(start);
                     let outcome = self.row(index, began, now);
                     let ends = matches!(outcome, Ok(None));
                     match outcome {
                         Err(LiveError::Replaced) => return Err(LiveError::Replaced),
                         Ok(Some(_)) => {}
-                        Ok(None) | Err(_) => on(&Happened {
+                        Ok(None) | Err(_) => on(&EventResult {
                             at,
                             late,
                             done: SystemTime::now(),
-                            what: Happening::Trace {
+                            what: EventAction::Trace {
                                 index,
                                 begins: !ends,
                             },
@@ -221,31 +222,31 @@ impl Clock {
         Ok(true)
     }
 
-    fn happen(&mut self, at: Duration, what: &Happening) -> Result<Changed, LiveError> {
-        if let Happening::Trace { index, .. } = what {
+    fn happen(&mut self, at: Duration, what: &EventAction) -> Result<Changed, LiveError> {
+        if let EventAction::Trace { index, .. } = what {
             return self.begin(at, *index);
         }
         if let Some(ramp) = Ramp::begin(&self.live, at, what) {
             let changed = ramp.prepare(&mut self.live)?;
-            self.plan(ramp.next(at), Act::Step(ramp));
+            self.plan(ramp.next(at), TimerEntry::Step(ramp));
             return Ok(changed);
         }
         let live = &mut self.live;
         match what {
-            Happening::Line { target, change, .. } => live.set_line(*target, change),
-            Happening::Link {
+            EventAction::AccessLink { target, change, .. } => live.set_line(*target, change),
+            EventAction::Link {
                 ends,
                 one_way,
                 change,
                 ..
             } => live.set_pair(*ends, *one_way, change),
-            Happening::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
-            Happening::Down { target, down } => live.set_down(*target, *down),
-            Happening::Trace { .. } => Ok(Changed::default()),
+            EventAction::Cut { ends: (a, b), cut } => live.set_cut(*a, *b, *cut),
+            EventAction::Down { target, down } => live.set_down(*target, *down),
+            EventAction::Trace { .. } => Ok(Changed::default()),
         }
     }
 
-    /// Prepares for a recording and puts its first row in place.
+    /// Prepares fq for a recording and applies its first row.
     fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
         let recording = Rc::clone(&self.recordings[index]);
         recording.reserve(&mut self.live)?;
@@ -257,8 +258,8 @@ impl Clock {
         Ok(self.row(index, began, at)?.unwrap_or_default())
     }
 
-    /// Puts the row of a recording that holds now in place, and plans the next.
-    /// None: that was the last one.
+    /// Applies the current row of a recording, and schedules the next. `None`: it was the
+    /// last row.
     fn row(
         &mut self,
         index: usize,
@@ -269,19 +270,19 @@ impl Clock {
         let (row, next) = recording.row(now.saturating_sub(began));
         let changed = recording.put(&mut self.live, row)?;
         let Some(next) = next else { return Ok(None) };
-        self.plan(began + next, Act::Row { index, began });
+        self.plan(began + next, TimerEntry::Row { index, began });
         Ok(Some(changed))
     }
 
-    /// Brings a ramp to where it should be now.
+    /// Moves a ramp to its current position.
     fn step(&mut self, now: Duration, ramp: Ramp) -> Result<(), LiveError> {
-        // Of other errors the beginning of the ramp told; it goes on as well as it
-        // can.
+        // Other errors were reported at the start of the ramp, which continues as far as
+        // possible.
         if let Err(LiveError::Replaced) = ramp.step(&mut self.live, now) {
             return Err(LiveError::Replaced);
         }
         if !ramp.is_over(now) {
-            self.plan(ramp.next(now), Act::Step(ramp));
+            self.plan(ramp.next(now), TimerEntry::Step(ramp));
         }
         Ok(())
     }

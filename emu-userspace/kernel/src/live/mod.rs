@@ -1,11 +1,11 @@
-//! Changing a loaded network by hand or by the clock: lines, links, partitions,
-//! vnodes that go down.
+//! Changes a loaded network on command or on a schedule: access links, links between groups,
+//! partitions, vnodes that go down.
 //!
-//! Settings are stored in the maps while packets pass; nothing is loaded again.
-//! What a change needs beside (a stage, a longer queue, a larger fq) is found in
-//! the room that the load left, or the change is refused whole.
+//! Settings are stored in the maps while packets pass; nothing is reloaded. Additional
+//! resources (a stage, a longer queue, a larger fq) come from the headroom of the load; if
+//! that does not suffice, the whole change is rejected.
+mod access_links;
 mod clock;
-mod lines;
 mod pairs;
 mod ramp;
 mod trace;
@@ -17,7 +17,7 @@ use std::{
 
 use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
 use emu_model::{
-    plan::{Current, FqPlan, Places, Plan, Store},
+    plan::{Current, FqPlan, MapWrite, Plan, SlotAllocator},
     topology::{GroupId, Impairments, Target, Topology},
 };
 use serde::Serialize;
@@ -29,112 +29,87 @@ use crate::{
     state::{State, StateError},
 };
 
-pub use clock::{Clock, Happened};
+pub use clock::{Clock, EventResult};
 pub use trace::{TraceError, check as check_traces};
 
-/// A change that was not made.
+/// Why a change was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
     /// The state, the maps or the lock.
     #[error(transparent)]
     Session(#[from] SessionError),
     /// No vnode of this host has that address.
-    #[error("{0} is no vnode of this host")]
+    #[error("{0} is not a vnode of this host")]
     NoVnode(std::net::IpAddr),
     /// A group without vnodes on this host.
     #[error("the group {0} has no vnodes on this host")]
     NoVnodes(String),
-    /// The programs were loaded without what the change needs.
+    /// The programs were loaded without a needed feature.
     #[error(
-        "the programs were loaded without {what}, because nothing in {file} has any; add `{add}` to {place} there (or any other group or link) and load it again"
+        "the programs were loaded without {what}, because nothing in {file} uses it; add `{add}` to {place} there (or any other group or link) and load it again"
     )]
     Feature {
-        /// What they lack.
+        /// The feature.
         what: &'static str,
-        /// The loaded file.
         file: String,
-        /// What to add.
         add: &'static str,
-        /// Where.
         place: String,
     },
     /// The link has no capacity of its own.
     #[error(
         "the link between {a} and {b} has no capacity; add `rate: …` to it in {file} and load it again"
     )]
-    NoCapacity {
-        /// One end.
-        a: String,
-        /// The other end.
-        b: String,
-        /// The loaded file.
-        file: String,
-    },
-    /// The capacity serves other groups as well.
+    NoCapacity { a: String, b: String, file: String },
+    /// The capacity also belongs to other groups.
     #[error(
-        "the capacity between {a} and {b} is that of a link between groups around them; change it there, or give them a link of their own in {file}"
+        "the capacity between {a} and {b} belongs to a link between groups that contain them; change it there, or give them a link of their own in {file}"
     )]
-    SharedCapacity {
-        /// One end.
-        a: String,
-        /// The other end.
-        b: String,
-        /// The loaded file.
-        file: String,
-    },
-    /// The maps have no room for it.
-    #[error("the maps have no room for {what}; change {file} and load it again")]
-    Room {
-        /// For what.
-        what: &'static str,
-        /// The loaded file.
-        file: String,
-    },
-    /// This target has no such setting.
+    SharedCapacity { a: String, b: String, file: String },
+    /// The maps are full.
+    #[error("the maps have no space for {what}; change {file} and load it again")]
+    MapCapacity { what: &'static str, file: String },
     #[error("{0}")]
     Target(&'static str),
-    /// A recording.
     #[error(transparent)]
     Trace(#[from] TraceError),
-    /// Something else was loaded meanwhile.
+    /// Another topology was loaded meanwhile.
     #[error("another topology was loaded meanwhile")]
     Replaced,
 }
 
-/// How long a change waits for another process that changes something.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for another process that changes something.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a change was made to.
+/// Number of changed entries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Changed {
     /// Pipes whose settings were stored.
     pub pipes: usize,
-    /// Pairs of groups, each direction on its own.
+    /// Pairs of groups, counted per direction.
     pub pairs: usize,
 }
 
-/// Entries to store.
 #[derive(Default)]
 struct Stores {
-    stages: Vec<Store<Stage>>,
-    pipes: Vec<Store<Pipe>>,
-    links: Vec<Store<PairLink>>,
+    stages: Vec<MapWrite<Stage>>,
+    pipes: Vec<MapWrite<Pipe>>,
+    links: Vec<MapWrite<PairLink>>,
 }
 
 impl Stores {
     fn pipe(&mut self, index: u32, value: Pipe) {
-        self.pipes.push(Store {
+        self.pipes.push(MapWrite {
             index,
             value,
-            fresh: false,
+            is_new: false,
         });
     }
 
     fn link(&mut self, index: u32, value: PairLink) {
-        self.links.push(Store {
+        self.links.push(MapWrite {
             index,
             value,
-            fresh: false,
+            is_new: false,
         });
     }
 
@@ -156,15 +131,12 @@ impl Stores {
 pub struct Live {
     loaded: Loaded,
     maps: Maps,
-    /// Found when first needed: going through all maps takes a while.
-    places: Option<Places>,
+    /// Computed on first use, since reading all maps takes a while.
+    places: Option<SlotAllocator>,
 }
 
 impl Live {
     /// Opens what is loaded in the calling thread's network namespace.
-    ///
-    /// # Errors
-    /// [`LiveError::Session`].
     pub fn open() -> Result<Self, LiveError> {
         let loaded = Loaded::find()?;
         let maps = loaded.maps()?;
@@ -197,13 +169,13 @@ impl Live {
         self.plan().groups[group].name.clone()
     }
 
-    /// The right to change anything; waits a while for another process that has it.
+    /// Takes the lock; waits for another process that holds it.
     fn lock(&mut self) -> Result<Session, LiveError> {
         let begin = Instant::now();
         let session = loop {
             match Session::open() {
                 Err(SessionError::State(StateError::Locked { .. }))
-                    if begin.elapsed() < PATIENCE =>
+                    if begin.elapsed() < LOCK_TIMEOUT =>
                 {
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -211,7 +183,7 @@ impl Live {
             }
         };
         session.check_whole()?;
-        // Others may have taken places since.
+        // Another process may have allocated slots since.
         self.places = None;
         let now = Loaded::state()?;
         let same = |a: &State, b: &State| {
@@ -225,7 +197,7 @@ impl Live {
         Ok(session)
     }
 
-    /// Indexes of the vnodes that a target means.
+    /// Indexes of the target's vnodes.
     fn vnodes(&self, target: Target) -> Result<Vec<usize>, LiveError> {
         let vnodes = &self.plan().vnodes;
         match target {
@@ -258,13 +230,13 @@ impl Live {
         self.loaded.slots[vnode] * 2 + direction as u32
     }
 
-    fn places(&mut self) -> &mut Places {
+    fn places(&mut self) -> &mut SlotAllocator {
         let (slots, maps) = (&self.loaded.slots, &self.maps);
         self.places
-            .get_or_insert_with(|| Places::free(slots, &maps.current()))
+            .get_or_insert_with(|| SlotAllocator::free(slots, &maps.current()))
     }
 
-    /// Whether the programs can do what impairments need.
+    /// Checks that the loaded programs support these impairments.
     fn check_features(&self, wanted: &Impairments, place: &str) -> Result<(), LiveError> {
         let state = &self.loaded.state;
         let copies = wanted.duplicate.is_some() || wanted.corrupt.is_some();
@@ -301,7 +273,7 @@ impl Live {
         Ok(())
     }
 
-    /// Stores what was prepared. With `resize`, fq is made large enough first.
+    /// Writes the prepared entries. With `resize`, enlarges fq first.
     fn store(
         &mut self,
         session: &Session,
@@ -319,7 +291,7 @@ impl Live {
         })
     }
 
-    /// Makes fq large enough for the lines as they will be.
+    /// Enlarges fq for the pipes after the change.
     fn grow_fq(&mut self, session: &Session, stores: &Stores) -> Result<(), LiveError> {
         let mut current = self.maps.current();
         stores.put(&mut current);
@@ -339,10 +311,7 @@ impl Live {
         Ok(())
     }
 
-    /// Takes vnodes down or up again: what is down neither sends nor receives.
-    ///
-    /// # Errors
-    /// [`LiveError`].
+    /// Takes vnodes down or up; a vnode that is down neither sends nor receives.
     pub fn set_down(&mut self, target: Target, down: bool) -> Result<Changed, LiveError> {
         let session = self.lock()?;
         let mut stores = Stores::default();

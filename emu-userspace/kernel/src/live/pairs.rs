@@ -10,14 +10,11 @@ use emu_model::{
     topology::{self, GroupId, PipeChange},
 };
 
-use super::{Changed, Live, LiveError, Stores, lines};
+use super::{Changed, Live, LiveError, Stores, access_links};
 
 impl Live {
-    /// Cuts two groups off from each other, or joins them again, in both
-    /// directions; nested groups are included.
-    ///
-    /// # Errors
-    /// [`LiveError`].
+    /// Partitions two groups, or heals the partition, in both directions, including nested
+    /// groups.
     pub fn set_cut(&mut self, a: GroupId, b: GroupId, cut: bool) -> Result<Changed, LiveError> {
         let session = self.lock()?;
         let mut stores = Stores::default();
@@ -46,7 +43,7 @@ impl Live {
         self.change_pair((a, b), one_way, change, true)
     }
 
-    /// As [`Live::set_pair`]; without `resize`, fq is known to be large enough.
+    /// Like [`Live::set_pair`]; without `resize`, fq is known to be large enough.
     pub(crate) fn change_pair(
         &mut self,
         ends: (GroupId, GroupId),
@@ -60,7 +57,7 @@ impl Live {
         Ok(Changed { pairs, ..changed })
     }
 
-    /// Makes fq large enough for a change to come.
+    /// Enlarges fq for a future change.
     pub(crate) fn reserve_pair(
         &mut self,
         ends: (GroupId, GroupId),
@@ -114,7 +111,7 @@ impl Live {
         Ok((stores, links.len()))
     }
 
-    /// Packets on a shorter way must not queue behind those on the longer one.
+    /// Packets of a shorter path must not queue behind those of the longer one.
     fn begin_flows(&self, stores: &mut Stores, groups: &BTreeSet<GroupId>) {
         if groups.is_empty() {
             return;
@@ -161,14 +158,14 @@ impl Live {
                 queue: change.queue,
                 ..PipeChange::default()
             };
-            let mut pipe = lines::changed(&before, &topology::Pipe::default(), &capacity);
+            let mut pipe = access_links::changed(&before, &topology::Pipe::default(), &capacity);
             self.give_ring(&before, &mut pipe)?;
             stores.pipe(index, pipe);
         }
         Ok(())
     }
 
-    /// Gives the links their own stages, where others share those they have.
+    /// Gives the links stages of their own, if they share them with others.
     fn link_stages(
         &mut self,
         stores: &mut Stores,
@@ -186,7 +183,7 @@ impl Live {
         }
         let groups = self.plan().groups.len();
         let tree = self.topology().tree(a);
-        // One stage for each direction, and for each stage that there was.
+        // One stage for each direction and each previous stage.
         let mut numbers: BTreeMap<(u32, bool), u32> = BTreeMap::new();
         for (pair, link) in links.iter_mut() {
             let before = link.stage & !PairLink::CUT;

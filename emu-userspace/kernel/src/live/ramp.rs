@@ -1,5 +1,4 @@
-//! Settings that move from where they are to where an event says, little by
-//! little.
+//! Settings that change gradually from their current values to those of an event.
 use std::time::Duration;
 
 use emu_common::{
@@ -7,22 +6,23 @@ use emu_common::{
     model::rate,
 };
 use emu_model::topology::{
-    Chance, GroupId, Happening, Jitter, LineChange, Loss, PipeChange, Probability, Rate, Target,
+    AccessLinkChange, Chance, EventAction, GroupId, Jitter, Loss, PipeChange, Probability, Rate,
+    Target,
 };
 
 use super::{Changed, Live, LiveError};
 
-/// Time between two steps; a ramp of less than ten of them takes ten all the same.
+/// Time between two steps; a ramp has at least ten steps.
 const STEP: Duration = Duration::from_millis(100);
 
-/// What moves.
+/// The target and its values.
 #[derive(Debug, Clone, Copy)]
 #[expect(clippy::large_enum_variant, reason = "one for each ramp")]
 enum Course {
     Line {
         target: Target,
-        from: LineChange,
-        to: LineChange,
+        from: AccessLinkChange,
+        to: AccessLinkChange,
     },
     Link {
         ends: (GroupId, GroupId),
@@ -32,7 +32,7 @@ enum Course {
     },
 }
 
-/// A ramp that has begun.
+/// A ramp in progress.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ramp {
     course: Course,
@@ -49,7 +49,7 @@ fn time(from: Duration, to: Duration, part: f64) -> Duration {
     Duration::from_secs_f64(between(from.as_secs_f64(), to.as_secs_f64(), part).max(0.0))
 }
 
-/// The settings at a part of the way; at its end exactly those of the event.
+/// The settings at a fraction of the ramp; at its end exactly those of the event.
 fn at(from: &PipeChange, to: &PipeChange, part: f64) -> PipeChange {
     if part >= 1.0 {
         return *to;
@@ -79,11 +79,11 @@ fn at(from: &PipeChange, to: &PipeChange, part: f64) -> PipeChange {
     now
 }
 
-/// What a change would change, as it is now.
+/// The current values of the settings of a change.
 fn now(rate_q20: Option<u64>, latency_ns: u64, stage: &Stage, change: &PipeChange) -> PipeChange {
     let mut from = PipeChange {
         latency: Some(Duration::from_nanos(latency_ns)),
-        // An unlimited line has no rate to begin at: the new one holds at once.
+        // An unlimited pipe has no rate to start from, so the new one applies at once.
         rate: rate_q20
             .and_then(rate::rate_bits_per_sec)
             .map(|r| Some(Rate(r))),
@@ -102,11 +102,11 @@ fn now(rate_q20: Option<u64>, latency_ns: u64, stage: &Stage, change: &PipeChang
 }
 
 impl Ramp {
-    /// The ramp of an event that is one. It begins at the settings of the first
-    /// vnode or pair of its target.
-    pub fn begin(live: &Live, start: Duration, what: &Happening) -> Option<Self> {
+    /// The ramp of an event, if it is one. It starts at the settings of the first vnode or
+    /// pair of its target.
+    pub fn begin(live: &Live, start: Duration, what: &EventAction) -> Option<Self> {
         let (course, over) = match what {
-            Happening::Line {
+            EventAction::AccessLink {
                 target,
                 change,
                 over,
@@ -118,7 +118,7 @@ impl Ramp {
                     let stage = live.stage(pipe.stage);
                     now(Some(pipe.ns_per_byte_q20), pipe.latency_ns, &stage, change)
                 };
-                let from = LineChange {
+                let from = AccessLinkChange {
                     up: side(Direction::Up, &change.up),
                     down: side(Direction::Down, &change.down),
                 };
@@ -129,7 +129,7 @@ impl Ramp {
                 };
                 (course, *over)
             }
-            Happening::Link {
+            EventAction::Link {
                 ends,
                 one_way,
                 change,
@@ -164,14 +164,14 @@ impl Ramp {
         })
     }
 
-    /// Makes fq large enough for the end of the ramp, and takes the first step.
+    /// Enlarges fq for the end of the ramp, and runs the first step.
     pub fn prepare(&self, live: &mut Live) -> Result<Changed, LiveError> {
         match &self.course {
             Course::Line {
                 target, from, to, ..
             } => {
                 live.reserve_line(*target, to)?;
-                let first = LineChange {
+                let first = AccessLinkChange {
                     up: at(&from.up, &to.up, 0.0),
                     down: at(&from.down, &to.down, 0.0),
                 };
@@ -189,12 +189,12 @@ impl Ramp {
         }
     }
 
-    /// Puts the settings where they should be.
+    /// Applies the settings of the current time.
     pub fn step(&self, live: &mut Live, now: Duration) -> Result<Changed, LiveError> {
         let part = now.saturating_sub(self.start).as_secs_f64() / self.over.as_secs_f64();
         match &self.course {
             Course::Line { target, from, to } => {
-                let change = LineChange {
+                let change = AccessLinkChange {
                     up: at(&from.up, &to.up, part),
                     down: at(&from.down, &to.down, part),
                 };
@@ -209,12 +209,12 @@ impl Ramp {
         }
     }
 
-    /// Whether the end is reached.
+    /// Whether the ramp is complete.
     pub fn is_over(&self, now: Duration) -> bool {
         now >= self.start + self.over
     }
 
-    /// When the next step is due.
+    /// Due time of the next step.
     pub fn next(&self, now: Duration) -> Duration {
         let step = STEP.min(self.over / 10).max(Duration::from_millis(1));
         (now + step).min(self.start + self.over).max(now)

@@ -1,59 +1,52 @@
-//! Recordings as settings that change with time: mahimahi's delivery opportunities
+//! Recordings, applied as settings that change over time: mahimahi's delivery opportunities
 //! and tables of rate, latency and loss.
 use std::{io, path::PathBuf, time::Duration};
 
 use emu_common::layout::Direction;
 use emu_model::{
     input,
-    topology::{self, Chance, LineChange, Loss, PipeChange, Place, Probability, Rate, Side, Trace},
+    topology::{
+        self, AccessLinkChange, Chance, EventTarget, Loss, PipeChange, Probability, Rate, Side,
+        Trace,
+    },
 };
 
 use super::{Changed, Live, LiveError};
 use crate::user;
 
-/// Bits of one of mahimahi's delivery opportunities.
+/// Bits of one delivery opportunity of mahimahi.
 const OPPORTUNITY_BITS: u64 = 1_500 * 8;
 /// Largest file that is read.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// A recording that cannot be followed.
+/// Why a recording cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
     /// The file cannot be read.
     #[error("read the trace {}: {source}", path.display())]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Read { path: PathBuf, source: io::Error },
     /// A line of it is wrong.
     #[error("{}:{line}: {detail}", path.display())]
     Line {
-        /// File.
         path: PathBuf,
-        /// Line, from 1.
         line: usize,
-        /// What is wrong.
         detail: String,
     },
-    /// Rates for a link that has none to change.
+    /// The recording has rates, and the link has no capacity.
     #[error(
         "the trace {} has rates, and the link between {a} and {b} has no capacity of its own; \
-         give it one in `latencies`, as in `rate: 10gbit`: what holds before the trace",
+         give it one in `latencies`, as in `rate: 10gbit`: the initial capacity",
         path.display()
     )]
     Capacity {
-        /// File.
         path: PathBuf,
         /// One end of the link.
         a: String,
-        /// The other end.
         b: String,
     },
 }
 
-/// Settings from a time on.
+/// Settings from a time onwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Row {
     at: Duration,
@@ -65,20 +58,20 @@ pub(super) struct Row {
 pub(super) struct Recording {
     trace: Trace,
     rows: Vec<Row>,
-    /// When it ends or begins again.
+    /// Time of its end, or of its repetition.
     end: Duration,
 }
 
-/// Reads all recordings of a topology, to find mistakes before they are needed.
+/// Reads all recordings of a topology, to report errors early.
 ///
 /// # Errors
-/// [`TraceError`] of the first that is wrong.
+/// [`TraceError`] of the first invalid one.
 pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
     let ways = topology.pair_links();
     for trace in &topology.traces {
         let recording = Recording::read(trace)?;
         let has_rates = recording.rows.iter().any(|row| row.change.rate.is_some());
-        if let Place::Link((a, b), one_way) = trace.place
+        if let EventTarget::Link((a, b), one_way) = trace.target
             && has_rates
             && topology.capacity_fault(&ways, (a, b), one_way).is_some()
         {
@@ -115,19 +108,19 @@ impl Recording {
         })
     }
 
-    /// When it begins at the earliest, since the start of the clock.
+    /// Earliest start, since the start of the clock.
     pub fn at(&self) -> Duration {
         self.trace.at
     }
 
-    /// Whether it waits for the first packet on its lines.
+    /// Whether it waits for the first packet of its target.
     pub fn waits(&self) -> bool {
         self.trace.waits
     }
 
-    /// Packets that its lines have taken so far.
+    /// Packets that its target's pipes have accepted.
     pub fn packets(&self, live: &Live) -> u64 {
-        let Place::Line(target) = self.trace.place else {
+        let EventTarget::AccessLink(target) = self.trace.target else {
             return 0;
         };
         let sides: &[Direction] = match self.trace.side {
@@ -144,8 +137,8 @@ impl Recording {
             .sum()
     }
 
-    /// The row that holds at a time since the beginning, when the next one is due,
-    /// and whether there is none.
+    /// The row at a time since the start, and the due time of the next; `None` if there is no
+    /// next.
     pub fn row(&self, now: Duration) -> (usize, Option<Duration>) {
         let round = if self.trace.loops {
             let nanoseconds = now.as_nanos() / self.end.as_nanos() * self.end.as_nanos();
@@ -155,7 +148,7 @@ impl Recording {
         };
         let after = self.rows.partition_point(|row| row.at <= now - round);
         let next = match self.rows.get(after) {
-            // In rounds the last row only says where the end is.
+            // In a repeated recording the last row only marks the end.
             Some(row) if !self.trace.loops || row.at < self.end => Some(round + row.at),
             _ if self.trace.loops => Some(round + self.end),
             _ => None,
@@ -163,44 +156,44 @@ impl Recording {
         (after.saturating_sub(1), next)
     }
 
-    /// Makes fq large enough for the slowest and longest row.
+    /// Enlarges fq for the slowest rate and the longest latency.
     pub fn reserve(&self, live: &mut Live) -> Result<(), LiveError> {
         let changes = || self.rows.iter().map(|row| row.change);
         let mut worst = changes().next().unwrap_or_default();
         worst.rate = changes().filter_map(|c| c.rate).min_by_key(|r| {
-            // An unlimited line holds nothing back.
+            // An unlimited pipe delays nothing.
             r.map_or(u64::MAX, |r| r.0)
         });
         worst.latency = changes().filter_map(|c| c.latency).max();
-        match self.trace.place {
-            Place::Line(target) => live.reserve_line(target, &self.line(worst)),
-            Place::Link(ends, one_way) => live.reserve_pair(ends, one_way, &worst),
+        match self.trace.target {
+            EventTarget::AccessLink(target) => live.reserve_line(target, &self.line(worst)),
+            EventTarget::Link(ends, one_way) => live.reserve_pair(ends, one_way, &worst),
         }
     }
 
-    /// Puts the settings of a row in place.
+    /// Applies the settings of a row.
     pub fn put(&self, live: &mut Live, row: usize) -> Result<Changed, LiveError> {
         let change = self.rows[row].change;
-        match self.trace.place {
-            Place::Line(target) => live.change_line(target, &self.line(change), false),
-            Place::Link(ends, one_way) => live.change_pair(ends, one_way, &change, false),
+        match self.trace.target {
+            EventTarget::AccessLink(target) => live.change_line(target, &self.line(change), false),
+            EventTarget::Link(ends, one_way) => live.change_pair(ends, one_way, &change, false),
         }
     }
 
-    fn line(&self, change: PipeChange) -> LineChange {
+    fn line(&self, change: PipeChange) -> AccessLinkChange {
         let none = PipeChange::default();
         let (up, down) = match self.trace.side {
             Side::Both => (change, change),
             Side::Up => (change, none),
             Side::Down => (none, change),
         };
-        LineChange { up, down }
+        AccessLinkChange { up, down }
     }
 }
 
 type Parsed = Result<(Vec<Row>, Duration), (usize, String)>;
 
-/// A table if its first line names columns, else delivery opportunities.
+/// Parses a table if the first line names columns, otherwise delivery opportunities.
 fn parse(text: &str, window: Duration) -> Parsed {
     let mut lines = text
         .lines()
@@ -215,20 +208,20 @@ fn parse(text: &str, window: Duration) -> Parsed {
     }
 }
 
-/// One opportunity to deliver 1500 bytes a line, in milliseconds. Counted in
-/// windows; a window without one is joined with the next, because a line with a
-/// rate of zero would hold for ever what comes in.
+/// One opportunity per line to deliver 1500 bytes, in milliseconds. Counted in windows; a
+/// window without any is merged with the next, since a pipe with a rate of zero would never
+/// release a packet.
 fn opportunities<'a>(lines: impl Iterator<Item = (usize, &'a str)>, window: Duration) -> Parsed {
     let mut counts: Vec<u64> = Vec::new();
     let (mut last_ms, mut last_line) = (0u64, 1);
     for (line, text) in lines {
         let Ok(ms) = text.parse::<u64>() else {
-            return Err((line, "no whole number of milliseconds".to_owned()));
+            return Err((line, "not a whole number of milliseconds".to_owned()));
         };
         if ms < last_ms || ms > 86_400_000 {
             return Err((
                 line,
-                "the time is before the line above, or over a day".to_owned(),
+                "the time is earlier than in the line above, or over a day".to_owned(),
             ));
         }
         (last_ms, last_line) = (ms, line);
@@ -270,14 +263,14 @@ fn table<'a>(mut lines: impl Iterator<Item = (usize, &'a str)>) -> Parsed {
             return Err((
                 line,
                 format!(
-                    "column {} is none of time, rate, latency, loss, each once",
+                    "column {} is not one of time, rate, latency, loss, or is repeated",
                     i + 1
                 ),
             ));
         }
     }
     if columns.len() < 2 {
-        return Err((line, "there is nothing but the time".to_owned()));
+        return Err((line, "there is no column except the time".to_owned()));
     }
     let mut rows: Vec<Row> = Vec::new();
     let mut last = line;
@@ -384,8 +377,8 @@ mod tests {
             ("time,rate\n1s,5kbit\n", 2, "first row"),
             ("time,rate\n0s,5kbit\n", 2, "two rows"),
             ("time,rate\n0s\n", 2, "1 values for 2"),
-            ("5\nx\n", 2, "no whole number"),
-            ("5\n4\n", 2, "before"),
+            ("5\nx\n", 2, "not a whole number"),
+            ("5\n4\n", 2, "earlier"),
         ] {
             let (at, detail) = parse(text, WINDOW).unwrap_err();
             assert!(
@@ -402,7 +395,7 @@ mod tests {
         let trace = |loops| Recording {
             trace: Trace {
                 file: PathBuf::new(),
-                place: Place::Link((0, 0), false),
+                target: EventTarget::Link((0, 0), false),
                 side: Side::Both,
                 at: Duration::ZERO,
                 waits: false,

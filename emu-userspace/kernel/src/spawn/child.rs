@@ -1,11 +1,10 @@
-//! What a child does between its birth and its program: system calls only.
+//! The child's code between its creation and its program: system calls only.
 //!
-//! It shares the memory of the process that made it, which sleeps meanwhile. So nothing
-//! here may allocate, panic, or use a wrapper of the C library that speaks to other
-//! threads, as its `setuid` does.
+//! It shares the memory of its parent, which sleeps meanwhile. So nothing here may allocate,
+//! panic, or use a wrapper of the C library that signals other threads, as its `setuid` does.
 use std::{ffi::CString, os::fd::RawFd};
 
-/// What the child needs, laid out before it is made: it may not allocate.
+/// The child's data, prepared by the parent, since the child may not allocate.
 pub(super) struct Prepared {
     pub program: CString,
     pub argv: Vec<*const libc::c_char>,
@@ -16,12 +15,12 @@ pub(super) struct Prepared {
     pub user: Option<(libc::uid_t, libc::gid_t)>,
     pub open_files: Option<libc::rlimit>,
     pub nice: Option<i32>,
-    /// The file to join the cgroup by, if it is not made there.
+    /// The file through which it joins the cgroup, if it is not created there.
     pub join: Option<RawFd>,
     pub report: RawFd,
 }
 
-/// Steps of the child, by their numbers in its report.
+/// Names of the child's steps, by their numbers in its report.
 pub(super) const STEPS: [&str; 7] = [
     "enter its cgroup",
     "make a session",
@@ -32,23 +31,23 @@ pub(super) const STEPS: [&str; 7] = [
     "start it",
 ];
 
-/// The child's way to the program.
+/// Runs the child's steps up to its program.
 pub(super) extern "C" fn run(child: &Prepared) -> ! {
     let say = |bytes: &[u8]| {
-        // SAFETY: the bytes live and there are so many.
+        // SAFETY: the bytes are live, and the length is theirs.
         unsafe { libc::write(child.report, bytes.as_ptr().cast(), bytes.len()) }
     };
     say(&[0]);
     let failed = (0u8..).zip(STEPS).find_map(|(number, _)| {
-        // SAFETY: pointers are into `child`, which lives as long as the process; each
-        // list of words ends in a null pointer, each word in a NUL.
+        // SAFETY: the pointers are into `child`, which lives as long as the process; each
+        // list ends in a null pointer, each string in a NUL.
         let result = unsafe { child_step(child, number) };
         (result < 0).then_some(number)
     });
     // SAFETY: reads the error of the last call in this thread.
     let [a, b, c, d] = unsafe { *libc::__errno_location() }.to_ne_bytes();
     say(&[failed.unwrap_or(u8::MAX), a, b, c, d]);
-    // SAFETY: runs nothing of ours.
+    // SAFETY: runs no handlers.
     unsafe { libc::_exit(127) }
 }
 
@@ -90,7 +89,8 @@ unsafe fn child_step(child: &Prepared, number: u8) -> libc::c_long {
                 let mut none: libc::sigset_t = std::mem::zeroed();
                 libc::sigemptyset(&raw mut none);
                 libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-                // The one signal that Rust's runtime ignores, which exec would keep.
+                // The one signal that Rust's runtime ignores, and that exec would leave
+                // ignored.
                 libc::signal(libc::SIGPIPE, libc::SIG_DFL);
                 libc::c_long::from(libc::execve(
                     child.program.as_ptr(),

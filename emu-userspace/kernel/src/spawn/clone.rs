@@ -1,4 +1,4 @@
-//! Making a child in a cgroup, with `clone3`.
+//! Creates a child in a cgroup, with `clone3`.
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
@@ -39,8 +39,8 @@ struct Arguments {
     cgroup: u64,
 }
 
-/// Makes a child that does its steps, in a cgroup if one is given; returns when its
-/// program has taken its place or it has ended.
+/// Creates a child that runs its steps, in a cgroup if one is given; returns when the child's
+/// program has replaced it or it has ended.
 pub(super) fn clone(cgroup: Option<BorrowedFd<'_>>, child: &Prepared) -> io::Result<Spawned> {
     let mut fd: RawFd = -1;
     let mut arguments = Arguments {
@@ -62,12 +62,12 @@ pub(super) fn clone(cgroup: Option<BorrowedFd<'_>>, child: &Prepared) -> io::Res
     })
 }
 
-/// A child on a stack of its own in our memory, while this thread sleeps, as `vfork`
-/// does it: to copy the memory and to throw the copy away costs several times what
-/// the program's own start does. A negative number is an error.
+/// Creates a child on a stack of its own in this process's memory, while this thread sleeps,
+/// as `vfork` does: copying the memory and discarding the copy costs several times the start
+/// of the program. A negative number is an error.
 #[cfg(target_arch = "x86_64")]
 fn make(arguments: &mut Arguments, child: &Prepared) -> i64 {
-    // Words of 16 bytes: the stack's top is aligned as the calling convention wants.
+    // Units of 16 bytes, since the calling convention requires that alignment of the stack.
     let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()];
     arguments.flags |= CLONE_VM | CLONE_VFORK;
     arguments.stack = stack.as_mut_ptr() as u64;
@@ -103,7 +103,7 @@ fn make(arguments: &mut Arguments, child: &Prepared) -> i64 {
     pid
 }
 
-/// A child with a copy of our memory. A negative number is an error.
+/// Creates a child with a copy of the memory. A negative number is an error.
 #[cfg(not(target_arch = "x86_64"))]
 fn make(arguments: &mut Arguments, child: &Prepared) -> i64 {
     // SAFETY: `arguments` has the kernel's form and size, and lives until after the

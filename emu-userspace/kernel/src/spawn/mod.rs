@@ -1,12 +1,12 @@
-//! Starting a program straight in a cgroup, as a user, with nothing of ours between.
+//! Starts a program directly in a cgroup, as a user.
 //!
-//! `clone3` puts the child into its cgroup as it is made (Linux 5.7). Moving it there
-//! later would wait for all forks of the machine, each time.
+//! `clone3` creates the child in its cgroup (Linux 5.7). Moving it there later would wait for
+//! all forks of the machine, each time.
 //!
-//! Some kernels (6.1.176 among them) kill what is so made if its cgroup was ever
-//! emptied by `cgroup.kill` and ours was not, or the other way about: they compare the
-//! number of kills of the wrong cgroup. So each program gets a fresh cgroup, and one
-//! that is killed before its first step is made again and moved.
+//! Some kernels (6.1.176 among them) kill such a child if its cgroup was ever emptied by
+//! `cgroup.kill` and the parent's was not, or the reverse: they compare the kill counters of
+//! the wrong cgroup. So each program gets a new cgroup, and a child that is killed before its
+//! first step is created again and moved.
 mod child;
 mod clone;
 
@@ -39,42 +39,37 @@ use super::user::Credentials;
 /// A program to start.
 #[derive(Debug)]
 pub struct Spec<'a> {
-    /// Path of the program.
     pub program: &'a Path,
     /// Arguments, the name of the program included.
     pub argv: &'a [String],
     /// The whole environment, as `NAME=value`.
     pub env: &'a [Vec<u8>],
-    /// Working folder, open: its path may lead elsewhere by the time it is entered.
+    /// Working folder, open, since its path may lead elsewhere when it is entered.
     pub folder: BorrowedFd<'a>,
-    /// Standard input, output and error.
     pub streams: [BorrowedFd<'a>; 3],
     /// Folder of the cgroup, open.
     pub cgroup: BorrowedFd<'a>,
-    /// Who to be; none: as we are.
+    /// User; `None`: the current one.
     pub user: Option<&'a Credentials>,
     /// Soft limit of open files.
     pub open_files: Option<rlim_t>,
-    /// Priority, as nice(1) has it.
+    /// Priority, as in nice(1).
     pub nice: Option<i32>,
 }
 
-/// A process that was started.
 #[derive(Debug)]
 pub struct Spawned {
-    /// Its number.
     pub pid: i32,
-    /// Its file descriptor, readable once it has ended.
+    /// Its pidfd, readable once it has ended.
     pub fd: OwnedFd,
 }
 
-/// What kept a program from starting.
+/// Why a program could not be started.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}: {source}")]
 pub struct SpawnError {
-    /// What was tried.
+    /// The step that failed.
     pub step: &'static str,
-    /// The kernel's answer.
     #[source]
     pub source: io::Error,
 }
@@ -83,10 +78,7 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> SpawnError {
     move |source| SpawnError { step, source }
 }
 
-/// Starts a program; returns when it runs, or could not.
-///
-/// # Errors
-/// [`SpawnError`].
+/// Starts a program; returns once it runs, or with the error.
 pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
     let text = |bytes: &[u8]| {
         CString::new(bytes).map_err(|_| SpawnError {
@@ -94,19 +86,19 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
             source: io::Error::new(io::ErrorKind::InvalidInput, "a NUL inside"),
         })
     };
-    let words: Vec<CString> = spec
+    let argv: Vec<CString> = spec
         .argv
         .iter()
-        .map(|word| text(word.as_bytes()))
+        .map(|arg| text(arg.as_bytes()))
         .collect::<Result<_, _>>()?;
     let env: Vec<CString> = spec.env.iter().map(|e| text(e)).collect::<Result<_, _>>()?;
     let pointers = |list: &[CString]| {
-        let each = list.iter().map(|word| word.as_ptr());
+        let each = list.iter().map(|arg| arg.as_ptr());
         each.chain([std::ptr::null()]).collect::<Vec<_>>()
     };
     let mut prepared = Prepared {
         program: text(spec.program.as_os_str().as_bytes())?,
-        argv: pointers(&words),
+        argv: pointers(&argv),
         env: pointers(&env),
         folder: spec.folder.as_raw_fd(),
         streams: spec.streams.map(|fd| fd.as_raw_fd()),
@@ -134,22 +126,23 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
     })
 }
 
-/// Makes the child and hears what becomes of it; none: it was killed at once.
+/// Creates the child and reads its report; `None` if it was killed at once.
 fn start(
     prepared: &mut Prepared,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Spawned>, SpawnError> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| step("make a pipe")(e.into()))?;
     prepared.report = writer.as_raw_fd();
-    let spawned = clone::clone(cgroup, prepared).map_err(step("make a process in its cgroup"))?;
+    let spawned = clone::clone(cgroup, prepared).map_err(step("create a process in its cgroup"))?;
     drop(writer);
-    // One byte at its first step, and the end when the program takes its place.
+    // The pipe delivers one byte at the first step, and ends when the program replaces the
+    // child.
     let mut report = Vec::new();
     let _ = io::Read::read_to_end(&mut std::fs::File::from(reader), &mut report);
     match report[..] {
         [_] => Ok(Some(spawned)),
         [_, number, a, b, c, d] => {
-            // It has ended; collect it.
+            // The child has ended; reap it.
             let _ = wait(spawned.pid, true);
             let name = STEPS.get(usize::from(number));
             Err(SpawnError {
@@ -177,12 +170,9 @@ pub struct Watch(AsyncFd<OwnedFd>);
 
 impl Watch {
     /// Watches the process of [`Spawned::fd`].
-    ///
-    /// # Errors
-    /// The kernel's answer.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: an owned file descriptor stays open and the same until it is
-        // dropped, which the watch alone can do.
+        // SAFETY: an owned file descriptor stays open and unchanged until it is dropped,
+        // which only the watch can do.
         unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
             .map(Self)
             .map_err(Into::into)
@@ -194,29 +184,24 @@ impl Watch {
     }
 }
 
-/// How a process ended, and what it used.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
     /// Its exit status.
     pub status: ExitStatus,
-    /// Processor time of it and of the children that it waited for.
+    /// CPU time of the process and of the children that it waited for.
     pub cpu: Duration,
-    /// Most memory that one of them had at a time.
+    /// Largest memory of one of them.
     pub max_memory_bytes: u64,
 }
 
-/// Collects a child that has ended; none if it still runs and is not to be waited
-/// for.
-///
-/// # Errors
-/// The kernel's answer.
+/// Reaps a child that has ended; `None` if it is still running and `block` is false.
 pub fn wait(pid: i32, block: bool) -> io::Result<Option<Ended>> {
     let mut status = 0;
     let flags = if block { 0 } else { libc::WNOHANG };
     loop {
-        // SAFETY: plain numbers, for which all zeroes are a value.
+        // SAFETY: plain numbers, for which all zeroes are a valid value.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: both structures live until after the call.
+        // SAFETY: both structures outlive the call.
         let found = unsafe { libc::wait4(pid, &raw mut status, flags, &raw mut usage) };
         if found == 0 {
             return Ok(None);
@@ -240,35 +225,36 @@ pub fn wait(pid: i32, block: bool) -> io::Result<Option<Ended>> {
     }
 }
 
-/// Makes this process deaf to some signals.
+/// Makes this process ignore signals.
 pub fn ignore_signals(signals: &[i32]) {
     for number in signals {
-        // SAFETY: sets no handler of ours, only the kernel's own.
+        // SAFETY: sets no handler of this program, only the kernel's own.
         unsafe { libc::signal(*number, libc::SIG_IGN) };
     }
 }
 
-/// Lets this process open as many files as it may; returns the limit before, for
-/// those that it starts.
+/// Raises this process's limit of open files to the maximum; returns the previous limit, for
+/// its children.
 pub fn raise_open_files() -> Option<rlim_t> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok()?;
     Some(soft)
 }
 
-/// Puts this process before those that it starts, so that it keeps to its schedule
-/// when they take all processors; returns the priority before, for them.
+/// Gives this process a higher priority than its children, so that it keeps its schedule when
+/// they take all processors; returns the previous priority, for them.
 pub fn raise_priority() -> i32 {
     const AHEAD: i32 = -10;
-    // SAFETY: takes numbers; 0 is this process. -1 may be an error or a priority; as
-    // the latter it does no harm.
+    // SAFETY: takes numbers; 0 is this process. -1 may be an error or a priority; as a
+    // priority it does no harm.
     let before = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    // SAFETY: takes numbers. Without the right to do it all stays as it is.
+    // SAFETY: takes numbers. Without the right to change the priority, it stays as it is.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, AHEAD.min(before)) };
     before
 }
 
-/// The file of a program: as it is if it names a folder, else on a search path.
+/// The file of a program: relative to `folder` if its name has a slash, otherwise on a search
+/// path.
 pub fn find_program(name: &str, folder: &Path, search: &OsStr) -> Option<PathBuf> {
     let usable = |path: &PathBuf| {
         use std::os::unix::fs::PermissionsExt;
@@ -288,7 +274,7 @@ mod tests {
 
     use super::*;
 
-    /// Without a cgroup of ours the call fails cleanly, and the caller lives on.
+    /// Without an accessible cgroup the call returns an error, and the caller is unharmed.
     #[test]
     fn what_cannot_start_says_why() {
         let folder = tempfile::tempdir().unwrap();
@@ -306,19 +292,22 @@ mod tests {
             nice: None,
         });
         let error = spawned.unwrap_err().to_string();
-        assert!(error.starts_with("make a process in its cgroup"), "{error}");
+        assert!(
+            error.starts_with("create a process in its cgroup"),
+            "{error}"
+        );
     }
 
-    /// The child's way to the program, in our memory, with the caller unharmed.
+    /// The child runs its steps in this process's memory, and the caller is unharmed.
     #[test]
     fn a_child_becomes_its_program_or_tells_its_step() {
         let folder = tempfile::tempdir().unwrap();
         let null = File::open("/dev/null").unwrap();
         let place = File::open(folder.path()).unwrap();
         let make = |program: &str, file: &File| {
-            let words = [c"sh", c"-c", c"echo $WORD; pwd; exit 3"];
-            let env = c"WORD=well";
-            let mut argv: Vec<_> = words.iter().map(|w| w.as_ptr()).collect();
+            let args = [c"sh", c"-c", c"echo $VALUE; pwd; exit 3"];
+            let env = c"VALUE=well";
+            let mut argv: Vec<_> = args.iter().map(|w| w.as_ptr()).collect();
             argv.push(std::ptr::null());
             let mut prepared = Prepared {
                 program: CString::new(program).unwrap(),

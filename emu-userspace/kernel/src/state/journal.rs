@@ -18,68 +18,48 @@ use crate::{offload::Feature, tc::Hook};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "undo", rename_all = "kebab-case")]
 pub enum Undo {
-    /// Delete an interface that we create.
-    DeleteLink {
-        /// Its name.
-        name: String,
-    },
-    /// Give an interface its MTU back.
+    /// Delete an interface that the load created.
+    DeleteLink { name: String },
+    /// Restore the MTU of an interface.
     Mtu {
-        /// Interface.
         interface: String,
         /// MTU before, in bytes.
         mtu_bytes: u32,
     },
-    /// Let an interface take super-packets again.
+    /// Allow super-packets on an interface again.
     GsoMaxSegments {
-        /// Interface.
         interface: String,
         /// Segments before.
         segments: u32,
     },
     /// Set an interface down again.
-    LinkDown {
-        /// Interface.
-        interface: String,
-    },
-    /// Give an interface its root qdisc back.
+    LinkDown { interface: String },
+    /// Restore the root qdisc of an interface.
     RootQdisc {
-        /// Interface.
         interface: String,
-        /// How to create the one before; none for the kernel's default.
+        /// How to create the previous one; `None` for the kernel's default.
         recipe: Option<Vec<u8>>,
     },
-    /// Delete the clsact qdisc that we add.
-    Clsact {
-        /// Interface.
-        interface: String,
-    },
-    /// Delete our filter.
-    Filter {
-        /// Interface.
-        interface: String,
-        /// Hook.
-        hook: Hook,
-    },
-    /// Give an interface its offloads back.
+    /// Delete the clsact qdisc that the load added.
+    Clsact { interface: String },
+    /// Delete emu's filter.
+    Filter { interface: String, hook: Hook },
+    /// Restore the offloads of an interface.
     Features {
-        /// Interface.
         interface: String,
-        /// Features as they were.
+        /// Previous settings.
         features: Vec<Feature>,
     },
-    /// Remove the aliases that we add.
+    /// Remove the aliases that the load added.
     Aliases {
-        /// Interface.
         interface: String,
-        /// First and last address of each run.
+        /// First and last address of each range.
         runs: Vec<(IpAddr, IpAddr)>,
-        /// Addresses that were there before and stay.
+        /// Addresses that existed before, and stay.
         keep: Vec<IpAddr>,
     },
-    /// Give a kernel setting its value back.
+    /// Restore a kernel setting.
     Sysctl {
-        /// Its file.
         path: PathBuf,
         /// Value before.
         before: String,
@@ -91,7 +71,6 @@ pub enum Undo {
     },
     /// Remove routes to other hosts.
     Routes {
-        /// Interface.
         interface: String,
         /// Prefix and gateway.
         routes: Vec<(IpNet, IpAddr)>,
@@ -99,14 +78,11 @@ pub enum Undo {
     /// Remove the cgroups of vnodes' processes, and with them the programs
     /// attached there.
     Cgroup {
-        /// Folder of the namespace below ours.
+        /// Folder of the namespace below emu's.
         name: String,
     },
     /// Remove a folder of pinned maps.
-    Pins {
-        /// The folder.
-        directory: PathBuf,
-    },
+    Pins { directory: PathBuf },
 }
 
 impl Undo {
@@ -186,7 +162,7 @@ fn parse(bytes: &[u8]) -> Content {
 }
 
 impl StateDir {
-    /// Records how to undo the change that follows.
+    /// Records how to undo the following change.
     ///
     /// # Errors
     /// [`StateError::File`]; the change must then not be made.
@@ -221,9 +197,6 @@ impl StateDir {
     /// The undo steps in the order in which they were recorded, with the names that the
     /// interfaces have now. Lines that cannot be read are passed over, see
     /// [`StateDir::damaged_journal`].
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn journal(&self) -> Result<Vec<Undo>, StateError> {
         Ok(self.journal_content()?.steps)
     }

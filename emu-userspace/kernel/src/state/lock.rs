@@ -1,4 +1,4 @@
-//! The lock beside the state folder: one writer at a time.
+//! The lock next to the state folder: one writer at a time.
 use std::{
     ffi::OsStr,
     fs::{self, File, Metadata},
@@ -30,16 +30,15 @@ pub struct WriterLock {
     _lock: Flock<File>,
 }
 
-/// Proof that no `emu` changes this namespace as a whole.
+/// Proof that no `emu` loads or unloads in this namespace.
 #[derive(Debug)]
 pub struct SharedLock {
     _lock: Flock<File>,
 }
 
-/// A process that has the lock.
+/// A process that holds the lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// Its number.
     pub pid: i32,
     /// Its command line.
     pub command: String,
@@ -51,11 +50,11 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// Processes with commas, for an error; the lock file where none can be seen.
+/// The processes as text for an error; the lock file if none is visible.
 pub(super) fn who(holders: &[Holder], path: &Path) -> String {
     let path = path.display();
     match holders {
-        [] => format!("a process that is not to be seen from here holds {path}"),
+        [] => format!("a process that is not visible from here holds {path}"),
         some => {
             let some: Vec<String> = some.iter().map(Holder::to_string).collect();
             format!("{} holds {path}", some.join(", and "))
@@ -84,30 +83,24 @@ impl StateDir {
         Ok(WriterLock { _lock: lock })
     }
 
-    /// As [`StateDir::lock`], but waits for a load to end, a minute at most.
-    ///
-    /// # Errors
-    /// [`StateError::Locked`], [`StateError::File`].
+    /// Like [`StateDir::lock`], but waits for a load to end, a minute at most.
     pub fn wait(&self) -> Result<WriterLock, StateError> {
         let lock = self.flock(FlockArg::LockExclusiveNonblock, LOAD_TIMEOUT)?;
         Ok(WriterLock { _lock: lock })
     }
 
-    /// Keeps writers out, but not others that share; waits for a writer, a minute at
+    /// Takes the lock in shared mode, which excludes writers; waits for a writer, a minute at
     /// most.
-    ///
-    /// # Errors
-    /// [`StateError::Locked`], [`StateError::File`].
     pub fn share(&self) -> Result<SharedLock, StateError> {
         let lock = self.flock(FlockArg::LockSharedNonblock, LOAD_TIMEOUT)?;
         Ok(SharedLock { _lock: lock })
     }
 
-    /// Takes the lock from whoever keeps it: kills the processes that hold it, which
-    /// the journal is made for. Returns those.
+    /// Kills the processes that hold the lock, which the journal makes safe, and takes it.
+    /// Returns the processes.
     ///
     /// # Errors
-    /// As for [`StateDir::lock`], if a holder is not to be seen from here.
+    /// As for [`StateDir::lock`], if a holder is not visible from here.
     pub fn seize(&self) -> Result<(WriterLock, Vec<Holder>), StateError> {
         let mut killed: Vec<Holder> = Vec::new();
         loop {
@@ -122,7 +115,7 @@ impl StateDir {
                         return Err(StateError::Locked { path, holders });
                     }
                     for holder in new {
-                        // One that has ended meanwhile holds nothing.
+                        // A process that has ended holds nothing.
                         let _ = kill(Pid::from_raw(holder.pid), Signal::SIGKILL);
                         killed.push(holder);
                     }
@@ -157,9 +150,9 @@ impl StateDir {
     }
 }
 
-/// Processes that have a descriptor with a lock of `flock` on a file, this one left out.
-/// The list in /proc/locks would name the process that took the lock, which may have
-/// handed its descriptor on and ended.
+/// Processes that have a descriptor with a lock of `flock` on a file, except this one. The
+/// list in /proc/locks would name the process that took the lock, which may have passed its
+/// descriptor on and ended.
 fn holders(file: &File, name: &OsStr) -> Vec<Holder> {
     let Ok(m) = file.metadata() else {
         return Vec::new();
@@ -176,7 +169,7 @@ fn holders(file: &File, name: &OsStr) -> Vec<Holder> {
         .collect()
 }
 
-/// Whether a process holds a lock on a file. Links are read first: a look at other files
+/// Whether a process holds a lock on a file. Reads the links first, since reading other files
 /// may wait for a file server.
 fn has_lock(pid: i32, file: &Metadata, name: &OsStr) -> bool {
     let place = PathBuf::from(format!("/proc/{pid}"));
@@ -213,7 +206,7 @@ mod tests {
 
     use super::*;
 
-    /// Also one that did not take the lock itself.
+    /// Also a process that inherited the lock.
     #[test]
     fn a_holder_is_named_with_its_command() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,9 +1,8 @@
-//! What the loader changed, on disk before it was changed.
+//! Records the loader's changes on disk before they are made.
 //!
-//! One folder for each network namespace below `/run/emu`: the journal of undo
-//! steps (one JSON line each, appended before the step it undoes), the state of
-//! a finished load, and a copy of the topology. A lock beside it admits one
-//! writer.
+//! One folder for each network namespace below `/run/emu`: the journal of undo steps (one
+//! JSON line each, appended before the change that it undoes), the state of a finished load,
+//! and a copy of the topology. A lock next to it admits one writer.
 mod journal;
 mod lock;
 mod private;
@@ -30,9 +29,9 @@ const JOURNAL: &str = "journal.jsonl";
 const STATE: &str = "state.json";
 const IDENTITY: &str = "identity.json";
 const TOPOLOGY: &str = "topology.yaml";
-/// Stands beside the state while the maps are changed in place.
+/// Name of the marker file that exists while the maps are changed in place.
 const CHANGING: &str = "changing";
-/// What it holds when no vnode comes or goes.
+/// Its content if no vnode is added or removed.
 const SETTINGS: &str = "settings";
 /// Socket option that names the network namespace (uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -43,11 +42,8 @@ pub enum StateError {
     /// A file operation failed.
     #[error("{operation} {}: {source}", path.display())]
     File {
-        /// What was done.
         operation: &'static str,
-        /// To which file.
         path: PathBuf,
-        /// Why it failed.
         source: io::Error,
     },
     /// Another `emu` is changing this namespace.
@@ -58,15 +54,14 @@ pub enum StateError {
     Locked {
         /// The lock file.
         path: PathBuf,
-        /// Who has it, as far as that can be seen.
+        /// The processes that hold it, as far as they are visible.
         holders: Vec<Holder>,
     },
     /// The state file is damaged.
     #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
     Damaged {
-        /// The file.
         path: PathBuf,
-        /// The parser's words.
+        /// The parser's message.
         detail: String,
     },
     /// The network namespace could not be named.
@@ -77,18 +72,18 @@ pub enum StateError {
 /// A finished load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
-    /// Version of this file's form.
+    /// Version of the file format.
     pub version: u32,
-    /// The topology file as it was named.
+    /// The topology file, by the name that the user gave.
     pub topology: PathBuf,
     /// Name of this host in the topology.
     pub host: Option<String>,
-    /// Number of hosts where it is another than the topology's.
+    /// Number of hosts, if it differs from the topology's.
     #[serde(default)]
     pub size: Option<usize>,
     /// Seconds since 1970 at which the load finished.
     pub loaded_at_unix_s: u64,
-    /// Identifiers of the maps, for when the pins are out of sight.
+    /// Identifiers of the maps, for processes that cannot access the pins.
     pub map_ids: Vec<(String, u32)>,
     /// Device number of the BPF file system that holds the pins: another mount namespace
     /// may have another one. 0 in files of older versions.
@@ -106,7 +101,7 @@ pub struct State {
     /// Seed of all random decisions: that of the topology, or one of this load.
     #[serde(default)]
     pub seed: u64,
-    /// Place in the maps of each vnode of the plan; empty: in its order.
+    /// Slot of each vnode of the plan; empty: in the plan's order.
     #[serde(default)]
     pub slots: Vec<u32>,
     /// Features that the programs were loaded with.
@@ -115,10 +110,14 @@ pub struct State {
     /// Whether checksum offloads are off.
     #[serde(default)]
     pub corrupts: bool,
-    /// Settings of fq as they are; those of the plan if none.
+    /// One-way latency of the network between the hosts that the programs were loaded with,
+    /// in nanoseconds.
+    #[serde(default)]
+    pub host_latency_ns: u64,
+    /// Current settings of fq; `None`: those of the plan.
     #[serde(default)]
     pub fq: Option<FqPlan>,
-    /// Which build the programs are of.
+    /// Identifies the build of the programs.
     #[serde(default)]
     pub object: u64,
     /// Name of the copy of the topology in the state folder.
@@ -193,7 +192,7 @@ pub(crate) fn is_locked(name: &str) -> bool {
     lock::is_held(&Path::new(ROOT).join(format!("{name}.lock")))
 }
 
-/// Keeps what the verifier says of a program, for root to read: it fills screens.
+/// Stores the verifier's log of a program, readable by root.
 pub(crate) fn store_verifier_log(program: &str, text: &str) -> Result<PathBuf, StateError> {
     private::root()?;
     let path = Path::new(ROOT).join(format!("verifier-{program}.log"));
@@ -211,8 +210,7 @@ fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     }
 }
 
-/// A number that names the network namespace of the calling thread, never used
-/// again until the next boot.
+/// The number of the calling thread's network namespace, unique until the next boot.
 fn netns_cookie() -> io::Result<u64> {
     // Not bound: a process of a vnode may not bind to every wildcard.
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
@@ -238,9 +236,6 @@ fn netns_cookie() -> io::Result<u64> {
 
 impl StateDir {
     /// The folder of the calling thread's network namespace; nothing is created.
-    ///
-    /// # Errors
-    /// [`StateError::Cookie`].
     pub fn here() -> Result<Self, StateError> {
         let cookie = netns_cookie().map_err(StateError::Cookie)?;
         Ok(Self {
@@ -260,9 +255,6 @@ impl StateDir {
     }
 
     /// Stores the finished load and a copy of its topology.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn store(
         &self,
         lock: &WriterLock,
@@ -272,7 +264,7 @@ impl StateDir {
         self.stage(lock, state, topology)?.commit()
     }
 
-    /// Writes a finished load and a copy of its topology beside those that are there, so
+    /// Writes a finished load and a copy of its topology next to those that are there, so
     /// that putting them in their place needs no room on the disk.
     ///
     /// # Errors
@@ -284,8 +276,8 @@ impl StateDir {
         topology: &str,
     ) -> Result<Staged, StateError> {
         self.make()?;
-        // A copy under another name, so that the state that is there stays whole
-        // until the new one takes its place.
+        // A copy under another name, so that the previous state stays complete until the new
+        // one replaces it.
         let now = fs::read(self.path.join(STATE)).ok();
         let now = now.and_then(|bytes| serde_json::from_slice::<State>(&bytes).ok());
         let old = now.map(|state| state.copy);
@@ -313,7 +305,7 @@ impl StateDir {
     }
 
     /// Checks that there is room for the journal and the state of a load, before what is
-    /// loaded is taken back for it.
+    /// loaded is undone for it.
     ///
     /// # Errors
     /// [`StateError::File`].
@@ -330,9 +322,6 @@ impl StateDir {
     }
 
     /// Stores a state without its topology.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn update(&self, _lock: &WriterLock, state: &State) -> Result<(), StateError> {
         let bytes = serde_json::to_vec_pretty(state).map_err(|e| StateError::Damaged {
             path: self.path.join(STATE),
@@ -342,10 +331,7 @@ impl StateDir {
         private::replace(&path, &bytes).map_err(file_error("write", &path))
     }
 
-    /// Stores what later commands must know of the processes' programs.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
+    /// Stores the facts about the attached programs that later commands need.
     pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
         let path = self.path.join(IDENTITY);
         let bytes = serde_json::to_vec(record).map_err(|e| StateError::Damaged {
@@ -355,7 +341,7 @@ impl StateDir {
         private::replace(&path, &bytes).map_err(file_error("write", &path))
     }
 
-    /// What was stored of the processes' programs, if they were ever attached.
+    /// The stored facts about the attached programs; `None` if they were never attached.
     pub fn identity(&self) -> Option<Record> {
         let bytes = fs::read(self.path.join(IDENTITY)).ok()?;
         serde_json::from_slice(&bytes).ok()
@@ -371,22 +357,19 @@ impl StateDir {
     }
 
     /// Stores the agent's record.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn store_agent_record(&self, bytes: &[u8]) -> Result<(), StateError> {
         private::root()?;
         let path = self.agent_path();
         private::replace(&path, bytes).map_err(file_error("write", &path))
     }
 
-    /// Forgets the agent's record, if there is one.
+    /// Removes the agent's record, if there is one.
     pub fn remove_agent_record(&self) {
-        // It may never have been written.
+        // The file may not exist.
         let _ = fs::remove_file(self.agent_path());
     }
 
-    /// Makes the folder and the one around it.
+    /// Creates the folder and its parent.
     fn make(&self) -> Result<(), StateError> {
         private::root()?;
         private::folder(&self.path).map_err(file_error("make", &self.path))
@@ -397,47 +380,39 @@ impl StateDir {
         self.path.join(STATE).exists()
     }
 
-    /// Marks that the maps are about to be changed in place: if this process ends
-    /// before [`StateDir::changed`], the next load starts anew, unless `settings` alone
-    /// are changed, which can be done again.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
+    /// Creates the marker for a change in place: if this process ends before
+    /// [`StateDir::changed`], the next load is a full reload, unless only `settings` are
+    /// changed, which can be repeated.
     pub fn changing(&self, _lock: &WriterLock, settings: bool) -> Result<(), StateError> {
         let path = self.path.join(CHANGING);
         let text = if settings { SETTINGS } else { "" };
         private::replace(&path, text.as_bytes()).map_err(file_error("write", &path))
     }
 
-    /// Whether the change in place that was broken off left no vnode half there.
+    /// Whether an interrupted change in place can be repeated, because it adds and removes no
+    /// vnode.
     pub fn can_change_again(&self) -> bool {
         fs::read_to_string(self.path.join(CHANGING)).is_ok_and(|text| text == SETTINGS)
     }
 
-    /// Takes the mark of [`StateDir::changing`] away.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
+    /// Removes the marker of [`StateDir::changing`].
     pub fn changed(&self, _lock: &WriterLock) -> Result<(), StateError> {
         let path = self.path.join(CHANGING);
         fs::remove_file(&path).map_err(file_error("remove", &path))
     }
 
-    /// Whether the mark of [`StateDir::changing`] is there.
+    /// Whether the marker of [`StateDir::changing`] exists.
     pub fn is_half_changed(&self) -> bool {
         self.path.join(CHANGING).exists()
     }
 
-    /// How long it has been there.
+    /// Age of the marker.
     pub fn changing_since(&self) -> Option<Duration> {
         let made = fs::metadata(self.path.join(CHANGING)).and_then(|m| m.modified());
         made.ok()?.elapsed().ok()
     }
 
     /// The finished load and its topology, if there is one.
-    ///
-    /// # Errors
-    /// [`StateError::File`], [`StateError::Damaged`].
     pub fn loaded(&self) -> Result<Option<(State, String)>, StateError> {
         let path = self.path.join(STATE);
         let bytes = match fs::read(&path) {
@@ -454,11 +429,8 @@ impl StateDir {
         Ok(Some((state, topology)))
     }
 
-    /// Forgets the finished load but keeps the journal: called first by an
-    /// unload, so that a kill in its middle leaves no state that looks whole.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
+    /// Removes the state of the finished load but keeps the journal: an unload calls it
+    /// first, so that a kill during the unload leaves no state that looks complete.
     pub fn forget_load(&self, _lock: &WriterLock) -> Result<(), StateError> {
         let path = self.path.join(STATE);
         match fs::remove_file(&path) {
@@ -468,9 +440,6 @@ impl StateDir {
     }
 
     /// Removes the folder once everything is undone.
-    ///
-    /// # Errors
-    /// [`StateError::File`].
     pub fn clear(&self, _lock: &WriterLock) -> Result<(), StateError> {
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {

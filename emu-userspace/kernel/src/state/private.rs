@@ -1,4 +1,5 @@
-//! Files of the state: root's alone, whatever the umask is and whoever made the folder.
+//! Files of the state: accessible to root alone, regardless of the umask and of existing
+//! folders.
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Write},
@@ -15,17 +16,17 @@ const FOLDER_MODE: u32 = 0o700;
 /// Permissions of files of the state.
 const FILE_MODE: u32 = 0o600;
 
-/// Makes the folder of all states, or takes it back for root: nobody else may open what
-/// is in it, the locks above all.
+/// Creates the folder of all states, or makes root its owner again: nobody else may open its
+/// files, above all the locks.
 ///
 /// # Errors
-/// [`StateError::File`], also for something that another user put there.
+/// [`StateError::File`], also if another user created it.
 pub(super) fn root() -> Result<(), StateError> {
     let path = Path::new(ROOT);
     folder(path).map_err(file_error("make", path))
 }
 
-/// Makes a folder of the state.
+/// Creates a folder of the state.
 pub(super) fn folder(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(FOLDER_MODE).create(path) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -38,8 +39,8 @@ pub(super) fn folder(path: &Path) -> io::Result<()> {
         .open(path)?;
     let m = folder.metadata()?;
     if m.uid() != geteuid().as_raw() {
-        let words = format!("it belongs to user {}", m.uid());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, words));
+        let text = format!("it belongs to user {}", m.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
     }
     if m.mode() & 0o777 != FOLDER_MODE {
         folder.set_permissions(Permissions::from_mode(FOLDER_MODE))?;
@@ -47,7 +48,7 @@ pub(super) fn folder(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens a file for writing at its end, and makes it if it is not there.
+/// Opens a file for appending, and creates it if it does not exist.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true).mode(FILE_MODE);
@@ -58,7 +59,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Writes a file as a whole, in place of what has its name.
+/// Writes a whole file, in place of an existing one.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -71,7 +72,7 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)
 }
 
-/// Replaces a file, so that nobody reads half of it.
+/// Replaces a file atomically.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");

@@ -1,7 +1,7 @@
-//! What `identity.json` keeps of the programs that are attached for processes.
+//! The content of `identity.json`: the programs that are attached for processes.
 use serde::{Deserialize, Serialize};
 
-/// What later commands must know of the attached programs.
+/// Facts about the attached programs that later commands need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Identifier of the namespace's cgroup.

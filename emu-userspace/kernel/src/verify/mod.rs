@@ -1,5 +1,5 @@
-//! Whether the kernel really does what the topology says: probes with real
-//! packets, compared with the model's arithmetic.
+//! Checks whether the kernel behaves as the topology says: probes with real packets, compared
+//! with the model's arithmetic.
 pub mod pairs;
 mod peers;
 pub mod ping;
@@ -20,8 +20,8 @@ use serde::Serialize;
 pub use pairs::{Pair, choose};
 pub use peers::{OffsetMs, PeerReport};
 
-/// IP length of a probe to an address: what `ping` sends by default (56 bytes of
-/// data and 8 of ICMP).
+/// IP length of a probe to an address: the default of `ping` (56 bytes of data and 8 of
+/// ICMP).
 pub const fn probe_ip_bytes(to: IpAddr) -> u32 {
     match to {
         IpAddr::V4(_) => 84,
@@ -29,25 +29,24 @@ pub const fn probe_ip_bytes(to: IpAddr) -> u32 {
     }
 }
 
-/// How often a pair that is off is measured.
+/// Number of attempts for a pair that is out of bounds.
 const ATTEMPTS: u32 = 4;
-/// Pause before pairs are measured again.
+/// Pause before another attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a measurement may differ from the model.
+/// Allowed difference between measurement and model.
 ///
-/// The timers of `fq` fire a little late in each of the four stages of a round
-/// trip, and other work on the machine adds to it. A trap of the data path shows
-/// as whole serialisation times or latencies.
+/// The timers of `fq` fire a little late in each of the four stages of a round trip, and
+/// other work on the machine adds to it. An error in the data path shows as whole
+/// serialisation times or latencies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tolerance {
     /// Constant part in milliseconds.
     pub absolute_ms: f64,
     /// Part of the expected round-trip time.
     pub relative: f64,
-    /// Times the round trip of this machine's own loopback, unshaped: an emulated
-    /// round trip passes four more qdiscs and softirqs on a processor that may be
-    /// a slow, emulated one.
+    /// Multiple of the round trip of this machine's unshaped loopback: an emulated round trip
+    /// passes four more qdiscs and softirqs on a processor that may be slow or emulated.
     pub host_round_trips: f64,
 }
 
@@ -69,19 +68,16 @@ impl Tolerance {
     }
 }
 
-/// Smallest, middle and largest of the samples, in milliseconds.
+/// Minimum, median and maximum of the samples, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct RttMs {
-    /// Smallest.
     pub min: f64,
-    /// Median.
     pub p50: f64,
-    /// Largest.
     pub max: f64,
 }
 
 impl RttMs {
-    /// Of sorted samples; none of none.
+    /// Summary of sorted samples; `None` if empty.
     fn of(sorted_ms: &[f64]) -> Option<Self> {
         Some(Self {
             min: *sorted_ms.first()?,
@@ -104,30 +100,28 @@ pub struct PairReport {
     pub dst: IpAddr,
     /// Round-trip time of the model, with serialisation, in milliseconds.
     pub expected_rtt_ms: f64,
-    /// Measured; none when no reply came.
+    /// Measured; `None` without replies.
     pub rtt_ms: Option<RttMs>,
-    /// Replies.
     pub samples: usize,
-    /// Probes.
     pub sent: usize,
-    /// The host that the responder is on, if it is another one.
+    /// The host of the responder, if it is another one.
     pub remote: Option<String>,
     /// Round trip of the link to that host, in milliseconds.
     pub link_ms: f64,
-    /// Median less expected and less the link to another host, in milliseconds.
+    /// Median minus the expected value and the link to another host, in milliseconds.
     pub error_ms: Option<f64>,
     /// Largest error allowed, in milliseconds.
     pub bound_ms: f64,
     /// Whether the median is inside the bound.
     pub ok: bool,
-    /// How often the pair was measured; these are the figures of the last time.
+    /// Number of attempts; the figures are those of the last one.
     pub attempts: u32,
 }
 
-/// All that `emu verify` found.
+/// The result of `emu verify`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Whether everything held.
+    /// Whether all measurements are within their bounds.
     pub ok: bool,
     /// Median round-trip time of this machine's own loopback, in milliseconds.
     pub host_rtt_ms: f64,
@@ -135,7 +129,7 @@ pub struct Report {
     pub hosts: Vec<PeerReport>,
     /// Every pair of groups that can be probed.
     pub pairs: Vec<PairReport>,
-    /// Pairs of groups of which neither lets the other's probes in.
+    /// Pairs of groups that no probe can pass, because of filters on both sides.
     pub filtered_pairs: usize,
     /// Goodput of a sample of pipes; empty unless asked for.
     pub rates: Vec<rates::RateReport>,
@@ -150,7 +144,7 @@ pub struct Options {
     pub tolerance: Tolerance,
     /// Whether to measure goodput too.
     pub rates: bool,
-    /// Pairs at most; the rest is left out evenly.
+    /// Largest number of pairs, which are selected evenly.
     pub max_pairs: usize,
 }
 
@@ -165,7 +159,7 @@ impl Default for Options {
     }
 }
 
-/// Probes every pair of groups, and a sample of pipes if asked to.
+/// Probes every pair of groups, and measures a sample of pipes on request.
 ///
 /// # Errors
 /// A socket that could not be opened: probing needs `CAP_NET_RAW`.
@@ -203,7 +197,7 @@ pub fn run(
     })
 }
 
-/// What a round trip costs this machine without any emulation.
+/// Round trip of this machine without emulation.
 fn host_rtt_ms(plan: &Plan, samples: usize) -> io::Result<f64> {
     let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let pair = Pair {
@@ -219,17 +213,17 @@ fn host_rtt_ms(plan: &Plan, samples: usize) -> io::Result<f64> {
     Ok(rtts.get(rtts.len() / 2).copied().unwrap_or(0.0))
 }
 
-/// What pairs are measured in.
+/// The context of the measurement of pairs.
 struct Scene<'a> {
     plan: &'a Plan,
     host_rtt_ms: f64,
     options: &'a Options,
-    /// Hosts of responders that are not here, and the round trips to them.
+    /// Hosts of remote responders, and the round trips to them.
     away: BTreeMap<IpAddr, (String, f64)>,
 }
 
 impl Scene<'_> {
-    /// Finds out where responders are.
+    /// Finds the hosts of the responders.
     fn look_away(&mut self, topology: &Topology, hosts: &[PeerReport], pairs: &[Pair]) {
         let here: BTreeSet<IpAddr> = self.plan.vnodes.iter().map(|v| v.address).collect();
         let away: BTreeSet<IpAddr> = pairs
@@ -239,7 +233,10 @@ impl Scene<'_> {
             .collect();
         for (host, parts) in topology.hosts.iter().zip(topology.slices()) {
             let peer = hosts.iter().find(|peer| peer.host == host.name);
-            let link_ms = peer.and_then(|p| p.rtt_ms).map_or(0.0, |rtt| rtt.p50);
+            let round_trip_ms = peer.and_then(|p| p.rtt_ms).map_or(0.0, |rtt| rtt.p50);
+            // What the programs have deducted already.
+            let deducted_ms = 2.0 * self.plan.host_latency_ns as f64 / 1e6;
+            let link_ms = (round_trip_ms - deducted_ms).max(0.0);
             for (first, last) in parts.into_iter().flat_map(|(_, spans)| spans) {
                 for address in away.range(first..=last) {
                     self.away.insert(*address, (host.name.to_string(), link_ms));
@@ -248,8 +245,8 @@ impl Scene<'_> {
         }
     }
 
-    /// Measures all pairs, and those that are off again: other work on the machine
-    /// makes packets late for a while, a wrong emulation makes them wrong each time.
+    /// Measures all pairs, and those out of bounds again: other work on the machine delays
+    /// packets for a while, a wrong emulation delays them every time.
     fn measure_pairs(
         &self,
         pairs: &[Pair],
@@ -292,7 +289,7 @@ impl Scene<'_> {
         let error_ms = rtt_ms.map(|r| r.p50 - expected_rtt_ms - link_ms);
         let jitter_ns = plan.jitter_ns(pair.from, pair.to) + plan.jitter_ns(pair.to, pair.from);
         let tolerance = options.tolerance.at(expected_rtt_ms, self.host_rtt_ms);
-        // What a link takes is as uncertain as it is long.
+        // The uncertainty of a link grows with its length.
         let bound_ms = tolerance + jitter_ns as f64 / 1e6 + link_ms;
         let lossy = plan.loses(pair.from, pair.to) || plan.loses(pair.to, pair.from);
         let enough = if lossy { 1 } else { options.samples };
@@ -309,8 +306,8 @@ impl Scene<'_> {
             link_ms,
             error_ms,
             bound_ms,
-            // A lost probe on an idle network is an error too, and so is a second answer
-            // where nothing is duplicated.
+            // A lost probe on an idle network is also an error, and so is a second answer
+            // without duplication.
             ok: rtts_ms.len() >= enough && error_ms.is_some_and(|e| e.abs() <= bound_ms),
             attempts: 1,
         }

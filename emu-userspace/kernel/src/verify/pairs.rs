@@ -1,4 +1,4 @@
-//! Which vnodes probe which.
+//! Selects the pairs of vnodes that are probed.
 use std::{collections::BTreeSet, net::IpAddr};
 
 use emu_model::{
@@ -6,7 +6,7 @@ use emu_model::{
     topology::{GroupId, Part, Topology, addresses},
 };
 
-/// Vnodes of another host's group that are probed at most.
+/// Largest number of vnodes of another host's group that are probed.
 const MOST_REMOTE: usize = 64;
 
 /// One prober and one responder.
@@ -22,8 +22,8 @@ pub struct Pair {
     pub dst: IpAddr,
 }
 
-/// Hands out the vnodes of each group in turn, so that probes of different
-/// pairs share as few pipes as possible.
+/// Iterates over the vnodes of each group in turn, so that probes of different pairs share as
+/// few pipes as possible.
 struct Turns {
     vnodes: Vec<Vec<IpAddr>>,
     next: Vec<usize>,
@@ -85,8 +85,7 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> (Vec<Pair>, usiz
         .into_iter()
         .step_by(step)
         .filter_map(|(from, to, is_away)| {
-            // A filter lets in the answers to what its vnode sends, so the probes
-            // go out from it.
+            // A filter lets in the answers to its vnode's packets, so the probes start there.
             let (from, to) = if plan.filters(to) && !is_away {
                 (to, from)
             } else {
@@ -98,14 +97,14 @@ pub fn choose(topology: &Topology, plan: &Plan, most: usize) -> (Vec<Pair>, usiz
             } else {
                 local.take(to)?
             };
-            // A group of one vnode has no pair of its own.
+            // A group of one vnode has no pair within itself.
             (src != dst).then_some(Pair { from, to, src, dst })
         })
         .collect();
     (pairs, filtered)
 }
 
-/// Some vnodes of each group that are on other hosts, taken from all of those in turn.
+/// Some vnodes of each group that are on other hosts, taken from these hosts in turn.
 fn away(topology: &Topology, plan: &Plan) -> Vec<Vec<IpAddr>> {
     let mut away: Vec<Vec<IpAddr>> = vec![Vec::new(); topology.groups.len()];
     let others: Vec<Vec<Part>> = topology

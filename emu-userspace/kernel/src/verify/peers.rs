@@ -23,12 +23,12 @@ const TIMESTAMP_REQUEST: u8 = 13;
 const TIMESTAMP_REPLY: u8 = 14;
 const MESSAGE: usize = 20;
 const DAY_MS: f64 = 86_400_000.0;
-/// Questions, and the pause between them, which wanders through the millisecond.
-const QUESTIONS: u32 = 16;
+/// Number of requests, and the pause between them, which varies within the millisecond.
+const REQUESTS: u32 = 16;
 const PAUSE: Duration = Duration::from_micros(3_170);
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// Between which values the other clock less ours lies, in milliseconds.
+/// Bounds of the difference between the other clock and this one, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct OffsetMs {
     /// At least.
@@ -40,17 +40,15 @@ pub struct OffsetMs {
 /// Another host of the topology.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PeerReport {
-    /// Its name.
     pub host: String,
-    /// Its address.
     pub address: IpAddr,
-    /// Round trip of the link, unshaped; none when it does not answer.
+    /// Round trip of the link, unshaped; `None` without an answer.
     pub rtt_ms: Option<RttMs>,
-    /// How its clock differs from ours; none when it does not tell, as of IPv6.
+    /// Offset of its clock; `None` if it does not answer, or for IPv6.
     pub clock_offset_ms: Option<OffsetMs>,
 }
 
-/// Measures all other hosts that have an address of a family that this one has.
+/// Measures all other hosts that share an address family with this one.
 ///
 /// # Errors
 /// The socket, which needs `CAP_NET_RAW`.
@@ -90,7 +88,7 @@ pub(super) fn measure(
             address: pair.dst,
             rtt_ms: RttMs::of(&rtts),
             clock_offset_ms: match (pair.src, pair.dst) {
-                // No answer is an answer too: many networks let no timestamps pass.
+                // A missing answer is not an error, since many networks block timestamps.
                 (IpAddr::V4(src), IpAddr::V4(dst)) => offset(src, dst).ok().flatten(),
                 _ => None,
             },
@@ -121,7 +119,7 @@ fn offset(src: Ipv4Addr, dst: Ipv4Addr) -> io::Result<Option<OffsetMs>> {
     socket.connect(&SocketAddr::new(dst.into(), 0).into())?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut found: Option<OffsetMs> = None;
-    for number in 0..QUESTIONS {
+    for number in 0..REQUESTS {
         let sent = SystemTime::now();
         socket.send(&request(number as u16))?;
         match answer(&socket, number as u16)? {
@@ -132,13 +130,13 @@ fn offset(src: Ipv4Addr, dst: Ipv4Addr) -> io::Result<Option<OffsetMs>> {
                     most: all.most.min(one.most),
                 }));
             }
-            // A host that does not answer at all is not asked on.
+            // A host that does not answer at all gets no more requests.
             None if found.is_none() => return Ok(None),
             None => {}
         }
         thread::sleep(PAUSE);
     }
-    // Clocks that drifted apart while they were asked contradict themselves.
+    // Clocks that drift during the requests give contradicting bounds.
     Ok(found.filter(|offset| offset.least <= offset.most))
 }
 
@@ -152,7 +150,7 @@ fn request(number: u16) -> [u8; MESSAGE] {
     packet
 }
 
-/// What the other clock showed, and when that arrived.
+/// Time of the other clock, and the arrival of the answer.
 fn answer(socket: &Socket, number: u16) -> io::Result<Option<(f64, SystemTime)>> {
     let begin = Instant::now();
     let (mut buffer, mut socket) = ([0u8; 256], socket);
@@ -177,14 +175,14 @@ fn answer(socket: &Socket, number: u16) -> io::Result<Option<(f64, SystemTime)>>
     Ok(None)
 }
 
-/// What the other clock showed in milliseconds of the day, if this is the answer.
+/// Time of the other clock in milliseconds of the day, if the packet is the answer.
 fn reply(packet: &[u8], number: u16) -> Option<f64> {
     let start = usize::from(packet.first()? & 0xf) * 4;
     let message: &[u8; MESSAGE] = packet.get(start..)?.first_chunk()?;
     let ours = message[4..6] == (std::process::id() as u16).to_be_bytes()
         && message[6..8] == number.to_be_bytes();
     let told = u32::from_be_bytes([message[12], message[13], message[14], message[15]]);
-    // The first bit says that the time is not the one of the day.
+    // The first bit marks a time that is not the time of day.
     let standard = message[0] == TIMESTAMP_REPLY && told >> 31 == 0;
     (ours && standard).then_some(f64::from(told))
 }

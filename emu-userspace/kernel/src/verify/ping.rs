@@ -1,7 +1,7 @@
 //! ICMP and ICMPv6 echo from many source addresses over one raw socket each.
 //!
-//! The kernel answers and stamps the replies, so no process is in the way of a
-//! measurement but the one that sends.
+//! The kernel answers and timestamps the replies, so the sender is the only process in the
+//! path of a measurement.
 use std::{
     collections::BTreeMap,
     io::{self, IoSlice},
@@ -27,7 +27,7 @@ use super::{
 };
 
 const ICMP_HEADER: usize = 8;
-/// ICMP message: its header and what `ping` adds.
+/// Length of the ICMP message: header and the data that `ping` adds.
 const MESSAGE: usize = ICMP_HEADER + 56;
 const ECHO_REQUEST: u8 = 8;
 const ECHO_REPLY: u8 = 0;
@@ -37,15 +37,15 @@ const V6_ECHO_REPLY: u8 = 129;
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between the first probes of two pairs.
 const STAGGER: Duration = Duration::from_millis(3);
-/// How long after the expected reply a probe is given up.
+/// Time after the expected reply at which a probe counts as lost.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// A probe on its way: index of its pair, and when it was sent.
+/// A probe in flight: index of its pair, and its send time.
 type Sent = BTreeMap<(u16, u16), (usize, Duration)>;
 
 struct Prober {
     v4: OwnedFd,
-    /// None where the kernel has no IPv6.
+    /// `None` if the kernel has no IPv6.
     v6: Option<OwnedFd>,
     identifier: u16,
     sent: Sent,
@@ -91,7 +91,7 @@ fn echo_request(kind: u8, identifier: u16, sequence: u16) -> Vec<u8> {
     for (i, byte) in packet[ICMP_HEADER..].iter_mut().enumerate() {
         *byte = i as u8;
     }
-    // The kernel overwrites it for ICMPv6, whose sum covers the addresses.
+    // The kernel overwrites it for ICMPv6, whose checksum covers the addresses.
     let sum = checksum(&packet);
     packet[2..4].copy_from_slice(&sum.to_be_bytes());
     packet
@@ -211,7 +211,7 @@ impl Prober {
         }
     }
 
-    /// Waits for replies and takes all that are there; returns how many.
+    /// Waits for replies and reads all of them; returns their number.
     fn receive(&mut self, wait: Duration, rtts: &mut [Vec<f64>]) -> io::Result<usize> {
         let sockets = [Some(&self.v4), self.v6.as_ref()];
         let mut fds: Vec<PollFd<'_>> = sockets
@@ -219,7 +219,7 @@ impl Prober {
             .flatten()
             .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
             .collect();
-        // Rounded down: a late send costs accuracy, an early look costs nothing.
+        // Rounded down: a late send costs accuracy, an early poll costs nothing.
         let timeout = PollTimeout::try_from(wait.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
         match poll(&mut fds, timeout) {
             Ok(0) => return Ok(0),
@@ -244,7 +244,7 @@ fn raw_socket(family: AddressFamily, protocol: SockProtocol) -> io::Result<Owned
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(family, SockType::Raw, flags, protocol)?;
     setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-    // Every echo request of every vnode lands here too.
+    // The socket also receives every echo request of every vnode.
     setsockopt(&socket, sockopt::RcvBuf, &(4 << 20))?;
     Ok(socket)
 }
@@ -266,8 +266,8 @@ fn transmit(
     Ok(())
 }
 
-/// The key of an echo reply (none for other messages) and when the kernel took it
-/// in; `Ok(None)` when nothing is left.
+/// The key of an echo reply (`None` for other messages) and its receive time in the kernel;
+/// `Ok(None)` if no packet is left.
 type Reply = (Option<(u16, u16)>, Duration);
 
 fn next_reply(socket: &OwnedFd, v6: bool) -> io::Result<Option<Reply>> {

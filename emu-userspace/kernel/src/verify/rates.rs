@@ -22,41 +22,39 @@ const UDP_PAYLOAD: usize = 1200;
 const UDP_HEADER: u32 = 8;
 /// TCP header with timestamps.
 const TCP_HEADER: u32 = 32;
-/// Packets that a measurement should see.
+/// Number of packets for a measurement.
 const PACKETS: u32 = 200;
 const SHORTEST_UDP: Duration = Duration::from_secs(3);
 /// TCP overshoots in slow start and needs seconds to recover from the losses.
 const SHORTEST_TCP: Duration = Duration::from_secs(12);
 const LONGEST: Duration = Duration::from_secs(20);
-/// Lines faster than this are limited by the host, not by the line.
+/// Pipes faster than this are limited by the host.
 const FASTEST_BITS_PER_SEC: u64 = 200_000_000;
-/// What the kernel lets a socket receive ahead, by default.
+/// The kernel's default limit of a receive window.
 const LARGEST_WINDOW: u64 = 4 << 20;
-/// Least and largest share of the expected goodput. TCP has retransmissions and
-/// delayed acknowledgements to lose a little by.
+/// Bounds of the ratio of goodput to its expected value. TCP loses a little to
+/// retransmissions and delayed acknowledgements.
 const UDP_SHARE: (f64, f64) = (0.98, 1.02);
 const TCP_SHARE: (f64, f64) = (0.93, 1.03);
 
-/// How often a line that is out of its bounds is measured in all: a wrong line is wrong
-/// each time, a machine that stood still for longer than a queue lasts is not.
+/// Number of attempts for a pipe that is out of bounds: a wrong pipe is wrong every time, a
+/// machine that paused for longer than a queue lasts is not.
 const TRIES: u32 = 3;
 
 /// Goodput of one pair of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RateReport {
-    /// Sender.
     pub src: IpAddr,
-    /// Receiver.
     pub dst: IpAddr,
     /// `tcp` or `udp`.
     pub proto: &'static str,
-    /// Payload bits per second that the slower pipe lets through.
+    /// Payload bits per second that the slower pipe passes.
     pub expected_bps: u64,
     /// Payload bits per second that arrived.
     pub measured_bps: u64,
-    /// Whether the share is in its bounds.
+    /// Whether the ratio is within its bounds.
     pub ok: bool,
-    /// How often it was measured; the figure is that of the last time.
+    /// Number of attempts; the figures are those of the last one.
     pub tries: u32,
 }
 
@@ -66,13 +64,13 @@ struct Sample {
     rate_bits_per_sec: u64,
     overhead_bytes: i32,
     rtt: Duration,
-    /// Bytes that TCP may have under way: enough to fill the path, too few to
-    /// overflow a queue. After a loss the receiver gets at once what waited for
-    /// the missing packet, and a few seconds' goodput would be that of no line.
+    /// Bytes that TCP may have in flight: enough to fill the path, too few to overflow a
+    /// queue. After a loss the receiver would get all the data behind the missing packet at
+    /// once, and a few seconds' goodput would mean nothing.
     window_bytes: usize,
 }
 
-/// Bytes that a pipe's queue holds.
+/// Capacity of a pipe's queue in bytes.
 fn queue_bytes(pipe: &Pipe, mtu_bytes: u32) -> u64 {
     if pipe.limit_packets > 0 {
         u64::from(pipe.limit_packets) * u64::from(mtu_bytes)
@@ -83,7 +81,7 @@ fn queue_bytes(pipe: &Pipe, mtu_bytes: u32) -> u64 {
     }
 }
 
-/// Window for a path: what it holds, a quarter more, and half a queue.
+/// Window for a path: its capacity, a quarter more, and half a queue.
 fn window_bytes(plan: &Plan, from: GroupId, to: GroupId, rate_bits_per_sec: u64) -> u64 {
     let mtu = plan.mtu_bytes;
     let rtt_ns = u128::from(plan.idle_rtt_ns(from, to, mtu));
@@ -101,7 +99,7 @@ fn window_bytes(plan: &Plan, from: GroupId, to: GroupId, rate_bits_per_sec: u64)
         .clamp(4 * u64::from(mtu), LARGEST_WINDOW)
 }
 
-/// The rate of the slower pipe from a group to another; none if unlimited.
+/// The rate of the slower pipe from a group to another; `None` if unlimited.
 fn bottleneck(plan: &Plan, from: GroupId, to: GroupId) -> Option<u64> {
     [
         plan.pipe(from, Direction::Up),
@@ -194,7 +192,7 @@ impl Sample {
             }
             Ok(())
         });
-        // First and last stamp.
+        // First and last timestamp.
         let (mut span, mut packets) = (None, 0u64);
         let start = Instant::now();
         receiver.set_read_timeout(Some(self.rtt + Duration::from_secs(2)))?;
@@ -256,7 +254,7 @@ impl Sample {
             }
             last = Instant::now();
             match first {
-                // The bytes that came before the first mark took no time of it.
+                // The bytes before the first mark took no part of the time.
                 None => first = Some(last),
                 Some(_) => bytes += n as u64,
             }
@@ -277,11 +275,8 @@ impl Sample {
     }
 }
 
-/// Measures UDP, then TCP, of all samples side by side; what is out of its bounds again,
-/// alone.
-///
-/// # Errors
-/// A socket that could not be made or used.
+/// Measures UDP, then TCP, of all samples in parallel; those out of bounds again, one at a
+/// time.
 pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
     let samples = samples(plan);
     let mut reports = Vec::new();

@@ -1,4 +1,4 @@
-//! When the kernel took a packet in: a process that is late to ask does not change it.
+//! Receive timestamps of the kernel, which do not depend on when a process reads the packet.
 use std::{
     io::{self, IoSliceMut},
     os::fd::AsRawFd,
@@ -14,13 +14,13 @@ use nix::{
     time::{ClockId, clock_gettime},
 };
 
-/// Real time, the clock of the stamps.
+/// Real time, the clock of the timestamps.
 pub(super) fn now() -> io::Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_REALTIME)?.into())
 }
 
-/// Length and time of the next packet of a socket that was told to stamp them; none
-/// if there is none, or none came before the socket's time-out.
+/// Length and timestamp of the next packet of a socket with timestamps; `None` if none
+/// arrives before the socket's timeout.
 pub(super) fn receive(
     socket: &impl AsRawFd,
     buffer: &mut [u8],

@@ -1,9 +1,8 @@
-//! An experiment: which programs run on which vnodes of a topology, when, and for
-//! how long.
+//! Experiments: which programs run on which vnodes of a topology, when, and for how long.
 //!
-//! A file becomes a checked [`Experiment`], and that a [`Schedule`]: every start and
-//! stop and every command line, known before anything runs. Nothing here starts
-//! anything; that is the business of what runs a schedule.
+//! A file becomes a checked [`Experiment`], and that a [`Schedule`]: all starts, stops and
+//! command lines, known before the run. Nothing here starts a program; the crate `emu-runner`
+//! does.
 mod lengths;
 mod random;
 mod read;
@@ -33,96 +32,96 @@ use crate::topology::Topology;
 #[cfg(test)]
 mod tests;
 
-/// Where the topology of an experiment is.
+/// Where the topology of an experiment comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
-    /// The one that is loaded.
+    /// The loaded topology.
     Loaded,
-    /// This file.
+    /// A file.
     File(PathBuf),
 }
 
 /// A checked experiment file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experiment {
-    /// Name, for people and for the results' folder.
+    /// Name, for users and for the folder of results.
     pub name: Name,
     /// Folder of the file.
     pub folder: PathBuf,
     /// Its topology.
     pub topology: Topology,
-    /// Seed of the schedule and of churn; none: the topology's, or another one each
-    /// time.
+    /// Seed of the schedule and of churn; `None`: that of the topology, or a new one for each
+    /// run.
     pub seed: Option<u64>,
-    /// Hard stop of the whole run.
+    /// Time limit of the whole run.
     pub duration: Option<Duration>,
-    /// Time between two rows of counters; none: no counters.
+    /// Time between two rows of counters; `None`: no counters.
     pub sample: Option<Duration>,
-    /// The clock that it needs; none: any.
+    /// The clock that the experiment needs; `None`: any.
     pub clock: Option<Clock>,
     /// Programs in the order of the file.
     pub programs: Vec<Program>,
-    /// When the run is over: when all processes of these programs have ended.
+    /// The run is over when all processes of these programs have ended.
     pub until: Vec<usize>,
-    /// The run is over when so many processes have failed.
+    /// The run is over when this number of processes have failed.
     pub until_failed: Option<usize>,
 }
 
-/// Whose time an experiment runs in.
+/// The clock of an experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// An emulated clock, which goes on with the work of the VM.
+    /// An emulated clock, which advances with the work of the VM.
     Virtual,
-    /// The machine's.
+    /// The machine's clock.
     Real,
 }
 
-/// A program and where it runs.
+/// A program and the vnodes that run it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     /// Name, unique in the file.
     pub name: Name,
-    /// Vnodes that it runs on, one process on each.
+    /// Vnodes of the program, with one process on each.
     pub vnodes: Vec<Vnode>,
     /// Program and arguments.
     pub argv: Vec<Template>,
-    /// Further environment.
+    /// Additional environment variables.
     pub env: Vec<(String, Template)>,
     /// When its processes start.
     pub start: Start,
-    /// What later programs wait for.
+    /// The condition that later programs wait for.
     pub ready: Option<Ready>,
-    /// How long each process runs at most.
+    /// Longest time that each process runs.
     pub lasts: Option<Duration>,
     /// How it is stopped.
     pub stop: Stop,
-    /// What it may use.
+    /// Its resource limits.
     pub limits: Limits,
-    /// Leaving and coming back.
+    /// Alternating sessions and down times.
     pub churn: Option<Churn>,
-    /// Patterns of files in the working folder that are results.
+    /// Patterns of files in the working folder that belong to the results.
     pub collect: Vec<String>,
-    /// Whether the run goes on without it.
+    /// Whether the end of the run does not depend on it.
     pub background: bool,
 }
 
 /// When a process is ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
-    /// The sign.
+    /// The condition.
     pub sign: Sign,
-    /// How long to wait for it.
+    /// Longest wait for it.
     pub within: Duration,
 }
 
-/// The sign that a process is ready.
+/// The condition under which a process is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
     /// It listens on this TCP port.
     Tcp(u16),
-    /// It has this UDP port.
+    /// It has bound this UDP port.
     Udp(u16),
-    /// It has run for so long.
+    /// It has run for this time.
     After(Duration),
     /// It has ended without a failure.
     Exited,
@@ -131,9 +130,9 @@ pub enum Sign {
 /// How a program is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// First this signal,
+    /// The first signal.
     pub signal: Signal,
-    /// and after so long SIGKILL.
+    /// Time from the signal to SIGKILL.
     pub grace: Duration,
 }
 
@@ -151,7 +150,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All, with their names.
+    /// All signals, with their names.
     pub const ALL: [(&'static str, Signal); 7] = [
         ("HUP", Signal::Hup),
         ("INT", Signal::Int),
@@ -172,12 +171,12 @@ impl Default for Stop {
     }
 }
 
-/// What a process and all that it starts may use.
+/// Resource limits of a process and its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limits {
-    /// Memory; beyond it the kernel kills.
+    /// Memory limit, at which the kernel kills the processes.
     pub memory_bytes: Option<u64>,
-    /// Share of a busy CPU, where others have 100.
+    /// CPU weight; the default of others is 100.
     pub cpu_weight: Option<u16>,
 }
 
@@ -188,34 +187,34 @@ impl Limits {
     }
 }
 
-/// Leaving and coming back.
+/// Alternating sessions and down times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Churn {
-    /// How long a session lasts.
+    /// Length of a session.
     pub up: Lengths,
-    /// How long until the next one; none: it does not come back.
+    /// Time until the next session; `None`: there is none.
     pub down: Option<Lengths>,
-    /// How it leaves.
+    /// How a session ends.
     pub leave: Leave,
-    /// Whether its working folder is still there when it comes back.
+    /// Whether the working folder is kept for the next session.
     pub keep_state: bool,
 }
 
-/// How a vnode leaves.
+/// How a session ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leave {
-    /// It is asked to stop, as at the end of the run.
+    /// With the stop signal, as at the end of the run.
     Term,
-    /// SIGKILL: the kernel still says goodbye, by FIN or RST.
+    /// With SIGKILL: the kernel still closes connections with FIN or RST.
     Kill,
-    /// The network goes dark, then SIGKILL: nobody hears of it.
+    /// The vnode is disconnected, then the process gets SIGKILL: its peers receive nothing.
     Dark,
-    /// The network goes dark and the program runs on.
+    /// The vnode is disconnected, and the process keeps running.
     Unplug,
 }
 
 impl Leave {
-    /// All, with their names.
+    /// All ways, with their names.
     pub const ALL: [(&'static str, Leave); 4] = [
         ("term", Leave::Term),
         ("kill", Leave::Kill),
@@ -223,7 +222,7 @@ impl Leave {
         ("unplug", Leave::Unplug),
     ];
 
-    /// Whether the network of the vnode goes dark.
+    /// Whether the vnode is disconnected.
     pub const fn is_dark(self) -> bool {
         matches!(self, Leave::Dark | Leave::Unplug)
     }
@@ -235,13 +234,13 @@ impl Experiment {
         self.programs.iter().position(|p| p.name == name)
     }
 
-    /// Folder of the experiment's file as a word.
+    /// Folder of the experiment's file as text.
     pub fn here(&self) -> String {
         absolute(&self.folder).display().to_string()
     }
 }
 
-/// The path from the root.
+/// The path as an absolute path.
 fn absolute(path: &Path) -> PathBuf {
     path.canonicalize()
         .or_else(|_| std::path::absolute(path))

@@ -1,8 +1,8 @@
-//! Repeatable random numbers of an experiment: a stream for each purpose.
+//! Repeatable random numbers of an experiment: one stream per purpose.
 //!
-//! A number depends on the seed, the names of its stream and its place there, so a
-//! vnode that is added changes nobody else's numbers. Logarithms and cosines are
-//! those of `libm`, the same on every machine.
+//! A number depends on the seed, the names of its stream and its position there, so an
+//! additional vnode does not change the numbers of others. Logarithms and cosines come from
+//! `libm`, so they are equal on every machine.
 use emu_common::model::random::mix;
 
 /// Increment of the sequence: 2^64 divided by the golden ratio, odd.
@@ -20,7 +20,7 @@ impl Stream {
     pub fn new(seed: u64, names: &[&str]) -> Self {
         let mut key = mix(seed ^ GOLDEN);
         for name in names {
-            // The length tells ("a", "bc") from ("ab", "c").
+            // The length distinguishes ("a", "bc") from ("ab", "c").
             key = mix(key ^ name.len() as u64);
             for byte in name.bytes() {
                 key = mix(key.wrapping_add(GOLDEN) ^ u64::from(byte));
@@ -35,24 +35,23 @@ impl Stream {
         mix(self.key.wrapping_add(self.next.wrapping_mul(GOLDEN)))
     }
 
-    /// A number between 0 and 1, never one of them.
+    /// A number between 0 and 1, exclusive.
     pub fn fraction(&mut self) -> f64 {
         ((self.bits() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
     /// A whole number below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        // The product is below `end`: the fraction is below 1.
+        // The product is below `end`, since the fraction is below 1.
         ((self.fraction() * end as f64) as usize).min(end.saturating_sub(1))
     }
 
-    /// Of the exponential distribution with mean 1.
+    /// From the exponential distribution with mean 1.
     pub fn exponential(&mut self) -> f64 {
         -libm::log(self.fraction())
     }
 
-    /// Of the normal distribution with mean 0 and deviation 1 (Box and Muller,
-    /// 1958).
+    /// From the normal distribution with mean 0 and deviation 1 (Box and Muller, 1958).
     pub fn normal(&mut self) -> f64 {
         let radius = libm::sqrt(2.0 * self.exponential());
         radius * libm::cos(std::f64::consts::TAU * self.fraction())

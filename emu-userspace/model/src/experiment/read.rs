@@ -45,17 +45,16 @@ pub(super) const READY_KEYS: &[&str] = &["tcp", "udp", "after", "exited", "withi
 /// Keys of `churn`.
 pub(super) const CHURN_KEYS: &[&str] = &["up", "down", "leave", "state"];
 
-/// How long later programs wait for one that should be ready.
+/// How long later programs wait for a program to become ready.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Time between two rows of counters.
 const SAMPLE: Duration = Duration::from_secs(1);
-/// The shortest one.
+/// Smallest time between two rows.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(100);
-/// Least memory in which anything starts.
+/// Smallest memory limit with which a program can start.
 const LEAST_MEMORY_BYTES: u64 = 1 << 20;
 
-/// Finds the topology that a file names; none if it cannot, which the caller then
-/// reports.
+/// Finds the topology that a file names; `None` if it cannot, which the caller then reports.
 pub type Find<'a> = &'a mut dyn FnMut(&Reference) -> Option<Topology>;
 
 /// Whether a text is an experiment rather than a topology.
@@ -68,7 +67,7 @@ pub fn looks_like_one(text: &str) -> bool {
     }
 }
 
-/// Where the topology of an experiment is, if the text says so; `folder` is that of
+/// Where the topology of an experiment is, if the text names it; `folder` is the folder of
 /// the file.
 pub fn reference(text: &str, folder: &Path) -> Option<Reference> {
     let Ok(root) = node::document(text) else {
@@ -89,8 +88,8 @@ fn at(text: &str, folder: &Path) -> Option<Reference> {
 /// Checks the text of an experiment; `file` is for the errors and for paths in it.
 ///
 /// # Errors
-/// All mistakes of the text at once. None at all, if only the topology was not
-/// found: then the problems are empty.
+/// All errors of the text at once. If only the topology was not found, the list of problems
+/// is empty.
 pub fn parse(text: &str, file: &str, find: Find<'_>) -> Result<Experiment, TopologyErrors> {
     let problems = Problems::default();
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
@@ -165,20 +164,22 @@ fn clock(field: &Field<'_>) -> Option<Clock> {
     }
 }
 
-/// What needs the whole file.
+/// Checks that need the whole file.
 fn check(root: &Field<'_>, fields: &[Field<'_>], experiment: &Experiment) {
     let names: HashSet<&str> = experiment.programs.iter().map(|p| &*p.name).collect();
     for (field, program) in fields.iter().zip(&experiment.programs) {
-        let words = program
+        let templates = program
             .argv
             .iter()
             .chain(program.env.iter().map(|(_, t)| t));
-        for other in words.flat_map(Template::others) {
+        for other in templates.flat_map(Template::others) {
             let known = names.contains(other) || find(other, &experiment.topology).is_ok();
             if !known {
                 field.report(
                     field
-                        .problem(format!("`{{ip:{other}}}` is the address of nothing"))
+                        .problem(format!(
+                            "`{{ip:{other}}}` names neither a program nor a vnode"
+                        ))
                         .expected("the name of a program or of a vnode, as in {ip:adsl/0}"),
                 );
             }
@@ -186,7 +187,7 @@ fn check(root: &Field<'_>, fields: &[Field<'_>], experiment: &Experiment) {
         if program.churn.is_some() && program.lasts.is_none() && experiment.duration.is_none() {
             field.report(
                 field
-                    .problem("it comes and goes for ever")
+                    .problem("its churn never ends")
                     .expected("`duration` for the run, or `for` for this program"),
             );
         }
@@ -221,14 +222,14 @@ fn sample(record: &Record<'_>) -> Option<Duration> {
     if span < SHORTEST_SAMPLE {
         field.report(
             field
-                .problem("that is too often")
+                .problem("the interval is too short")
                 .expected("100ms or more, or `off`"),
         );
     }
     Some(span)
 }
 
-/// Which programs end the run, and how many failures do.
+/// The programs whose end ends the run, and the number of failures that does.
 fn until(record: &Record<'_>, programs: &[Program], complete: bool) -> (Vec<usize>, Option<usize>) {
     let foreground = || {
         let indexes = 0..programs.len();
@@ -241,7 +242,7 @@ fn until(record: &Record<'_>, programs: &[Program], complete: bool) -> (Vec<usiz
         return (foreground(), None);
     };
     let failed = record.get("failed").and_then(|f| f.number(1, i64::MAX));
-    // Of programs that were not understood nobody knows the names.
+    // The names of programs with errors are unknown.
     let Some(field) = record.get("exited").filter(|_| complete) else {
         return (foreground(), failed.and_then(|n| usize::try_from(n).ok()));
     };
@@ -281,7 +282,7 @@ impl Reader<'_> {
         });
         let argv = argv(field, &record);
         let churn = record.get("churn").map(|f| self.churn(&f));
-        // Each is read before any is asked for: all mistakes are told at once.
+        // All parts are read before any is required, so that all errors are reported at once.
         let program = Program {
             // A program without a name is not returned.
             name: name.clone().unwrap_or_else(|| Name::fixed("program")),
@@ -345,7 +346,7 @@ impl Reader<'_> {
     }
 }
 
-/// The first so many.
+/// The first `count` vnodes.
 fn count(record: &Record<'_>, mut vnodes: Vec<Vnode>) -> Option<Vec<Vnode>> {
     let Some(field) = record.get("count") else {
         return Some(vnodes);
@@ -358,20 +359,20 @@ fn count(record: &Record<'_>, mut vnodes: Vec<Vnode>) -> Option<Vec<Vnode>> {
 fn argv(field: &Field<'_>, record: &Record<'_>) -> Option<Vec<Template>> {
     match (record.get("run"), record.get("shell")) {
         (Some(run), None) => {
-            let words = run.list()?;
-            if words.is_empty() {
+            let args = run.list()?;
+            if args.is_empty() {
                 run.report(
                     run.problem("no program")
                         .expected("[ping, -c, 3, 10.1.0.1]"),
                 );
                 return None;
             }
-            let read: Vec<Option<Template>> = words.iter().map(Template::read).collect();
+            let read: Vec<Option<Template>> = args.iter().map(Template::read).collect();
             read.into_iter().collect()
         }
         (None, Some(shell)) => {
             let line = Template::read(&shell)?;
-            let fixed = ["/bin/sh", "-c"].map(|word| Template::parse(word).ok());
+            let fixed = ["/bin/sh", "-c"].map(|arg| Template::parse(arg).ok());
             fixed.into_iter().chain([Some(line)]).collect()
         }
         (run, _) => {
@@ -393,7 +394,8 @@ fn env(field: &Field<'_>) -> Vec<(String, Template)> {
     let mut list = Vec::new();
     for (name, at, value) in field.named() {
         if name.is_empty() || name.contains(['=', '\0']) {
-            let problem = topology::Problem::new(at, value.path.clone(), "no name of a variable");
+            let problem =
+                topology::Problem::new(at, value.path.clone(), "not the name of a variable");
             value.report(problem);
         }
         if let Some(template) = Template::read(&value) {
@@ -423,7 +425,7 @@ fn ready(field: &Field<'_>) -> Option<Ready> {
     let (Some(sign), None) = (given.next(), given.next()) else {
         field.report(
             field
-                .problem("it is not clear when it is ready")
+                .problem("`ready` needs exactly one condition")
                 .expected("one of {tcp: 6969}, {udp: 6881}, {after: 1s} and {exited: true}"),
         );
         return None;
@@ -457,7 +459,7 @@ fn limits(field: &Field<'_>) -> Option<Limits> {
         let bytes = f.unit(memory)?;
         if bytes < LEAST_MEMORY_BYTES {
             f.report(
-                f.problem("nothing starts in so little")
+                f.problem("no program starts with less than 1 MiB")
                     .expected("1MiB or more"),
             );
         }
@@ -470,7 +472,7 @@ fn limits(field: &Field<'_>) -> Option<Limits> {
     })
 }
 
-/// A size; also in GB and GiB.
+/// A size of memory, also in GB and GiB.
 fn memory(text: &str) -> Result<u64, UnitError> {
     for (unit, smaller, factor) in [("GiB", "MiB", 1024), ("GB", "MB", 1000)] {
         if let Some(number) = text.strip_suffix(unit) {
@@ -492,7 +494,7 @@ fn collect(field: &Field<'_>) -> Vec<String> {
             .any(|c| !matches!(c, std::path::Component::Normal(_)));
         if outside || glob::Pattern::new(text).is_err() {
             item.report(
-                item.problem(format!("`{text}` is no pattern"))
+                item.problem(format!("`{text}` is not a pattern"))
                     .expected("a pattern of files in the working folder, as in `*.log`"),
             );
             continue;

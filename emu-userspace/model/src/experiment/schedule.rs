@@ -1,9 +1,8 @@
-//! Every command line, start and stop of a run, known before anything runs.
+//! All command lines, starts and stops of a run, known before the run.
 //!
-//! The schedule depends on the experiment, its topology and the seed alone: no
-//! clock, no machine. Times of a process count from its release: the start of the
-//! run, or the moment when all programs before it that say when they are `ready`
-//! are.
+//! The schedule depends on the experiment, its topology and the seed alone: no clock, no
+//! machine. Times of a process are relative to its release: the start of the run, or the
+//! moment when all programs before it that have a `ready` condition are ready.
 use std::{collections::HashMap, fmt, net::IpAddr, time::Duration};
 
 use serde::{Serialize, Serializer};
@@ -15,17 +14,17 @@ use super::{
     template::Values,
 };
 
-/// Most sessions of a run.
+/// Largest number of sessions of a run.
 const MOST_SESSIONS: usize = 1_000_000;
-/// Stands for the working folder, which no schedule knows.
+/// Placeholder for the working folder, which the schedule does not know.
 const FOLDER: &str = "{dir}";
-/// Name of the host where the topology names none.
+/// Name of the host if the topology has none.
 const THIS_HOST: &str = "localhost";
 
-/// An experiment that has no schedule.
+/// Why an experiment has no schedule.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ScheduleError {
-    /// Sessions are too short for the time.
+    /// The sessions are too short for the duration.
     #[error("{program}: more than {MOST_SESSIONS} sessions; its `up` and `down` are too short")]
     TooManySessions {
         /// The program.
@@ -34,19 +33,19 @@ pub enum ScheduleError {
     /// The topology has no such host.
     #[error("the topology has no host {name:?}; it names {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })]
     UnknownHost {
-        /// What was asked for.
+        /// The name asked for.
         name: String,
-        /// What there is.
+        /// The names of the topology's hosts.
         names: Vec<String>,
     },
 }
 
-/// Part of a schedule.
+/// A part of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slice<'a> {
-    /// All of it.
+    /// The whole schedule.
     Whole,
-    /// What one host runs.
+    /// The processes of one host.
     Host(&'a str),
 }
 
@@ -57,26 +56,26 @@ pub struct Schedule {
     pub name: String,
     /// Name of the topology.
     pub topology: String,
-    /// Whose part this is; none: all of it.
+    /// The host whose part this is; `None`: the whole schedule.
     pub host: Option<String>,
     /// The seed.
     pub seed: u64,
-    /// Hard stop of the run.
+    /// Time limit of the run.
     #[serde(rename = "duration_s", serialize_with = "maybe_seconds")]
     pub duration: Option<Duration>,
     /// Processes in the order of the programs and their vnodes.
     pub processes: Vec<Process>,
-    /// Timed events of the topology, in words.
+    /// Timed events of the topology, as text.
     pub events: Vec<Event>,
 }
 
 /// A timed event of the topology.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// When, since the start of the run.
+    /// Time since the start of the run.
     #[serde(rename = "at_s", serialize_with = "seconds")]
     pub at: Duration,
-    /// What.
+    /// Description of the event.
     pub event: String,
 }
 
@@ -88,30 +87,30 @@ pub struct Process {
     /// Index of the program in the experiment.
     #[serde(skip)]
     pub program_index: usize,
-    /// Its vnode's address.
+    /// Address of its vnode.
     pub vnode: IpAddr,
     /// Its vnode as group and index.
     pub name: String,
-    /// Its place among the vnodes of the program.
+    /// Its index among the vnodes of the program.
     pub number: usize,
-    /// Folder of its working files and its results, in theirs.
+    /// Name of its folder below those of working files and of results.
     pub folder: String,
     /// Program and arguments; `{dir}` stands for the working folder.
     pub command: Vec<String>,
-    /// Further environment.
+    /// Additional environment variables.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub env: Vec<(String, String)>,
-    /// When it runs.
+    /// Its sessions.
     pub sessions: Vec<Session>,
 }
 
-/// A time in which a process runs.
+/// A session of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Session {
-    /// From its release on.
+    /// Start, relative to the release.
     #[serde(rename = "from_s", serialize_with = "seconds")]
     pub from: Duration,
-    /// When it is to end; none: by itself, or with the run.
+    /// End; `None`: when the program ends, or with the run.
     #[serde(rename = "to_s", serialize_with = "maybe_seconds")]
     pub to: Option<Duration>,
 }
@@ -128,10 +127,7 @@ fn maybe_seconds<S: Serializer>(time: &Option<Duration>, s: S) -> Result<S::Ok, 
 }
 
 impl Schedule {
-    /// The schedule of an experiment under a seed.
-    ///
-    /// # Errors
-    /// [`ScheduleError`].
+    /// Computes the schedule of an experiment with a seed.
     pub fn new(
         experiment: &Experiment,
         seed: u64,
@@ -180,7 +176,7 @@ impl Schedule {
                 .iter()
                 .map(|event| Event {
                     at: event.at,
-                    event: event.what.words(topology),
+                    event: event.what.to_text(topology),
                 })
                 .collect(),
         })
@@ -192,7 +188,7 @@ struct Maker<'a> {
     seed: u64,
     slice: Slice<'a>,
     here: String,
-    /// The host of each vnode, where the topology names hosts.
+    /// The host of each vnode, if the topology has hosts.
     carriers: HashMap<IpAddr, &'a str>,
     sessions: usize,
 }
@@ -202,7 +198,8 @@ impl Maker<'_> {
         let program = &self.experiment.programs[index];
         let topology = &self.experiment.topology;
         let name = |v: &Vnode| format!("{}/{}", topology.groups[v.group].name, v.index);
-        // Streams are named by addresses, so that other groups change nothing.
+        // The names of streams are addresses, so that a change of other groups changes
+        // nothing.
         let streams: Vec<String> = program
             .vnodes
             .iter()
@@ -258,7 +255,7 @@ impl Maker<'_> {
         Ok(processes)
     }
 
-    /// Addresses of a program's vnodes, or of vnodes.
+    /// Addresses of the vnodes of a program, or of one vnode.
     fn addresses(&self, name: &str) -> Vec<IpAddr> {
         let vnodes = match self.experiment.program(name) {
             Some(index) => self.experiment.programs[index].vnodes.clone(),
@@ -281,7 +278,7 @@ impl Maker<'_> {
                 to: end,
             }]);
         };
-        // What the run's own end cuts short has no end of its own.
+        // A session that the end of the run cuts short has no end of its own.
         let horizon = end.or(self.experiment.duration).unwrap_or(Duration::MAX);
         let draw = |lengths: &super::Lengths, stream: &mut Stream| {
             Duration::try_from_secs_f64(lengths.draw(stream)).unwrap_or(Duration::MAX)
@@ -313,21 +310,21 @@ impl Maker<'_> {
 }
 
 impl Process {
-    /// Its command line in a working folder.
+    /// Its command line with the working folder filled in.
     pub fn command_in(&self, folder: &str) -> Vec<String> {
-        let fill = |word: &String| word.replace(FOLDER, folder);
+        let fill = |text: &String| text.replace(FOLDER, folder);
         self.command.iter().map(fill).collect()
     }
 
-    /// Its further environment in a working folder.
+    /// Its additional environment variables with the working folder filled in.
     pub fn env_in(&self, folder: &str) -> Vec<(String, String)> {
-        let fill = |(name, word): &(String, String)| (name.clone(), word.replace(FOLDER, folder));
+        let fill = |(name, text): &(String, String)| (name.clone(), text.replace(FOLDER, folder));
         self.env.iter().map(fill).collect()
     }
 }
 
 impl fmt::Display for Schedule {
-    /// The plan for people: a line for each process, with its first times.
+    /// Prints a line for each process, with its first times.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = self.host.as_deref().unwrap_or("this host");
         writeln!(

@@ -13,14 +13,14 @@ use schemars::{JsonSchema, schema_for};
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct File {
-    /// Name of the results' folder.
+    /// Name of the folder of results.
     name: Option<Name>,
     /// File of the topology, relative to this one; or `loaded`.
     topology: String,
     /// Seed of the schedule and of churn; the topology's when left out.
     #[schemars(range(min = 0, max = 9_223_372_036_854_775_807i64))]
     seed: Option<i64>,
-    /// When everything is stopped at the latest.
+    /// Time limit of the whole run.
     duration: Option<Span>,
     /// Time between two rows of `counters.csv`, or `off`.
     sample: Option<String>,
@@ -62,10 +62,10 @@ enum OneOrMore<T> {
     More(Vec<T>),
 }
 
-/// A word, in which placeholders as in `{ip}` are filled in.
+/// A text, in which placeholders as in `{ip}` are filled in.
 #[derive(JsonSchema)]
 #[serde(untagged)]
-enum Word {
+enum TemplateText {
     Text(String),
     Number(f64),
     Truth(bool),
@@ -76,7 +76,7 @@ enum Word {
 struct Until {
     /// All processes of these programs have ended.
     exited: Option<OneOrMore<String>>,
-    /// So many processes have failed.
+    /// This number of processes have failed.
     #[schemars(range(min = 1))]
     failed: Option<u64>,
 }
@@ -88,43 +88,43 @@ struct Program {
     name: Name,
     /// Vnodes: a group, `group/0`, `group/10-19`, an address, `all`, or a list.
     on: OneOrMore<String>,
-    /// The first so many of these.
+    /// The first of these vnodes, up to this number.
     #[schemars(range(min = 1))]
     count: Option<u32>,
     /// Program and arguments.
-    run: Option<Vec<Word>>,
+    run: Option<Vec<TemplateText>>,
     /// A line for /bin/sh.
     shell: Option<String>,
-    /// Further environment.
-    env: Option<BTreeMap<String, Word>>,
+    /// Additional environment variables.
+    env: Option<BTreeMap<String, TemplateText>>,
     /// When its processes start: at once, when left out.
     start: Option<Start>,
-    /// What later programs wait for.
+    /// The condition that later programs wait for.
     ready: Option<Ready>,
     /// How long each process runs at most.
     #[serde(rename = "for")]
     lasts: Option<Span>,
     /// How it is stopped.
     stop: Option<Stop>,
-    /// What it may use.
+    /// Its resource limits.
     limits: Option<Limits>,
-    /// Leaving and coming back.
+    /// Alternating sessions and down times.
     churn: Option<Churn>,
     /// Patterns of files in the working folder that are results.
     collect: Option<Vec<String>>,
-    /// Whether the run goes on without it.
+    /// Whether the end of the run does not depend on it.
     background: Option<bool>,
 }
 
 #[derive(JsonSchema)]
 #[serde(untagged)]
 enum Start {
-    Word(StartWord),
+    TemplateText(StartName),
     Map(StartMap),
 }
 
 #[derive(JsonSchema)]
-enum StartWord {
+enum StartName {
     #[serde(rename = "at once")]
     AtOnce,
 }
@@ -136,11 +136,11 @@ struct StartMap {
     at: Option<Span>,
     /// One after another, with this time between.
     every: Option<Span>,
-    /// By chance, so many in a time.
+    /// As a Poisson process with this mean rate.
     poisson: Option<Frequency>,
-    /// Each at a time by chance in so long.
+    /// Each at a random time within this period.
     within: Option<Span>,
-    /// When it begins.
+    /// Start of the first process.
     from: Option<Span>,
 }
 
@@ -153,20 +153,20 @@ struct Ready {
     /// It has this UDP port.
     #[schemars(range(min = 1))]
     udp: Option<u16>,
-    /// It has run for so long.
+    /// It has run for this time.
     after: Option<Span>,
-    /// It has ended well.
+    /// It has ended without a failure.
     exited: Option<bool>,
-    /// How long others wait.
+    /// Longest wait for it.
     within: Option<Span>,
 }
 
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Stop {
-    /// First this signal,
+    /// The first signal.
     signal: Option<Signal>,
-    /// and after so long SIGKILL.
+    /// Time from the signal to SIGKILL.
     grace: Option<Span>,
 }
 
@@ -187,7 +187,7 @@ enum Signal {
 struct Limits {
     /// Memory.
     memory: Option<Memory>,
-    /// Share of a busy processor, where others have 100.
+    /// CPU weight; the default of others is 100.
     #[schemars(range(min = 1, max = 10_000))]
     cpu_weight: Option<u16>,
 }
@@ -195,13 +195,13 @@ struct Limits {
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Churn {
-    /// How long a session lasts.
+    /// Length of a session.
     up: Lengths,
-    /// How long until the next; it does not come back when left out.
+    /// Time until the next session; default: there is none.
     down: Option<Lengths>,
-    /// How it leaves.
+    /// How a session ends.
     leave: Option<Leave>,
-    /// Whether its working folder is still there when it comes back.
+    /// Whether the working folder is kept for the next session.
     state: Option<State>,
 }
 
@@ -231,7 +231,7 @@ struct Lengths {
     weibull: Option<Shaped>,
     pareto: Option<Shaped>,
     lognormal: Option<LogNormal>,
-    /// A file with a length in each line.
+    /// A file with one length per line.
     trace: Option<String>,
 }
 

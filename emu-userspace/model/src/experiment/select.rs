@@ -17,7 +17,7 @@ pub struct Vnode {
     pub index: usize,
 }
 
-/// The vnodes that a selector means, each once, in the order of the selector.
+/// The vnodes that a selector matches, each once, in the order of the selector.
 pub(super) fn select(field: &Field<'_>, topology: &Topology) -> Option<Vec<Vnode>> {
     let mut vnodes = Vec::new();
     if field.is_list() {
@@ -57,7 +57,7 @@ fn one(field: &Field<'_>, topology: &Topology) -> Option<Vec<Vnode>> {
 /// The vnodes of one selector without commas.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The message of the problem.
 pub(super) fn find(text: &str, topology: &Topology) -> Result<Vec<Vnode>, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         let group = topology.group_of(address);
@@ -71,7 +71,7 @@ pub(super) fn find(text: &str, topology: &Topology) -> Result<Vec<Vnode>, String
         });
         return found
             .map(|v| vec![v])
-            .ok_or(format!("{address} is no vnode of {}", topology.name));
+            .ok_or(format!("{address} is not a vnode of {}", topology.name));
     }
     if text == "all" && topology.group_named("all").is_none() {
         return Ok((0..topology.groups.len())

@@ -7,37 +7,36 @@ use crate::topology::{self, reader::Field};
 const EXPECTED: &str = "`at once`, {at: 10s}, {every: 250ms}, {poisson: 4/s} or {within: 30s}, the \
                         last three with `from: 5s` if they begin later";
 
-/// When the processes of a program start, after the programs that it waits for are
-/// ready.
+/// When the processes of a program start, relative to its release.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Start {
     /// All at this time.
     At(Duration),
     /// One after another.
     Every {
-        /// The first.
+        /// Start of the first process.
         from: Duration,
-        /// Time between two.
+        /// Time between two starts.
         gap: Duration,
     },
-    /// By chance, as people come: independent of each other, so many in a second.
+    /// As a Poisson process: independent of each other, with a mean rate.
     Poisson {
-        /// When it begins.
+        /// Start of the Poisson process.
         from: Duration,
-        /// Starts in a second.
+        /// Mean number of starts per second.
         rate_per_s: f64,
     },
-    /// Each at a time by chance, all equally likely.
+    /// Each at a random time, uniformly distributed.
     Within {
-        /// The first that is possible.
+        /// Start of the interval.
         from: Duration,
-        /// So long.
+        /// Length of the interval.
         time: Duration,
     },
 }
 
 impl Start {
-    /// The times of so many processes. `names` are those of the stream of each.
+    /// The start times of the processes. `names` are the names of their random streams.
     pub fn times(&self, seed: u64, program: &str, processes: &[String]) -> Vec<Duration> {
         let count = processes.len() as u32;
         match *self {
@@ -71,7 +70,7 @@ pub(super) fn start(field: &Field<'_>) -> Option<Start> {
         if text != "at once" {
             field.report(
                 field
-                    .problem(format!("`{text}` is no way to start"))
+                    .problem(format!("`{text}` is not a way to start"))
                     .expected(EXPECTED),
             );
             return None;
@@ -94,7 +93,10 @@ pub(super) fn start(field: &Field<'_>) -> Option<Start> {
     let [way] = ways[..] else {
         field.report(
             field
-                .problem(format!("{} ways to start where one should be", ways.len()))
+                .problem(format!(
+                    "`start` has {} of at, every, poisson and within, and needs exactly one",
+                    ways.len()
+                ))
                 .expected(EXPECTED),
         );
         return None;
@@ -126,7 +128,7 @@ pub(super) fn start(field: &Field<'_>) -> Option<Start> {
     }
 }
 
-/// Starts in a second, as in `4/s`.
+/// Number of starts per second, as in `4/s`.
 fn frequency(field: &Field<'_>) -> Option<f64> {
     let text = field.text()?;
     let rate = text.split_once('/').and_then(|(number, unit)| {
@@ -142,7 +144,7 @@ fn frequency(field: &Field<'_>) -> Option<f64> {
     if rate.is_none() {
         field.report(
             field
-                .problem(format!("`{text}` is no rate of starts"))
+                .problem(format!("`{text}` is not a rate of starts"))
                 .expected("a number for each s, min or h, as in `4/s`"),
         );
     }

@@ -1,4 +1,4 @@
-//! Words with placeholders: `{ip}`, `{ip:tracker}`.
+//! Texts with placeholders: `{ip}`, `{ip:tracker}`.
 use std::net::IpAddr;
 
 use crate::topology::reader::Field;
@@ -7,10 +7,10 @@ use crate::topology::reader::Field;
 pub(super) const PLAIN: [&str; 9] = [
     "ip", "index", "number", "vnode", "group", "host", "seed", "dir", "name",
 ];
-/// Further ones, which are shown where somebody meant another.
+/// Further placeholders, which the error about an unknown one lists.
 const FURTHER: [&str; 4] = ["here", "random", "ip:PROGRAM", "ips:PROGRAM"];
 
-/// A word in which placeholders are filled in for each process.
+/// A text with placeholders, which are filled in for each process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Vec<Piece>);
 
@@ -20,7 +20,7 @@ enum Piece {
     Hole(Hole),
 }
 
-/// What stands for a placeholder.
+/// A placeholder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hole {
     Ip,
@@ -36,18 +36,18 @@ enum Hole {
     Name,
     /// The address of a program's first vnode, or of a vnode.
     IpOf(String),
-    /// The addresses of all vnodes of a program, with commas between.
+    /// The addresses of all vnodes of a program, separated by commas.
     IpsOf(String),
 }
 
-/// What a template is filled in with.
+/// The values of the placeholders.
 #[derive(Debug, Clone)]
 pub struct Values<'a> {
     /// Address of the vnode.
     pub ip: IpAddr,
     /// Its index in its group.
     pub index: usize,
-    /// Its place among the vnodes of the program.
+    /// Its index among the vnodes of the program.
     pub number: usize,
     /// Name of its group.
     pub group: &'a str,
@@ -55,7 +55,7 @@ pub struct Values<'a> {
     pub host: &'a str,
     /// Seed of the run.
     pub seed: u64,
-    /// A number of this process alone, from the seed.
+    /// A random number of this process, from the seed.
     pub random: u64,
     /// Working folder.
     pub dir: &'a str,
@@ -66,13 +66,13 @@ pub struct Values<'a> {
 }
 
 impl Template {
-    /// Reads a word; reports placeholders that are none.
+    /// Reads a text, and reports unknown placeholders.
     pub(super) fn read(field: &Field<'_>) -> Option<Self> {
         if field.is_map() {
             field.report(
                 field
-                    .problem("a map where a word should be")
-                    .expected("a word in quotes, as in \"{ip}\": YAML reads braces as a map"),
+                    .problem("found a map, expected a text")
+                    .expected("a text in quotes, as in \"{ip}\": YAML reads braces as a map"),
             );
             return None;
         }
@@ -94,10 +94,10 @@ impl Template {
         }
     }
 
-    /// Parses a word.
+    /// Parses a text.
     ///
     /// # Errors
-    /// The placeholder that is none.
+    /// The unknown placeholder.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let (mut pieces, mut plain) = (Vec::new(), String::new());
         let mut rest = text;
@@ -125,7 +125,7 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    /// Names of programs or vnodes whose addresses it needs.
+    /// Names of the programs or vnodes whose addresses the text needs.
     pub(super) fn others(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Hole(Hole::IpOf(name) | Hole::IpsOf(name)) => Some(name.as_str()),
@@ -133,7 +133,7 @@ impl Template {
         })
     }
 
-    /// Fills in; `addresses` gives those of another program or vnode.
+    /// Fills in the values; `addresses` returns the addresses of another program or vnode.
     pub(super) fn fill(
         &self,
         values: &Values<'_>,

@@ -60,17 +60,17 @@ fn selectors_name_vnodes() {
     assert_eq!(names("[east/1, servers/0, 10.3.1.2]"), "east/1 servers/0");
     assert_eq!(names("all").split(' ').count(), 66);
     assert_eq!(names("adsl, count: 2"), "adsl/0 adsl/1");
-    for (on, words) in [
+    for (on, text) in [
         ("adsl/60", "the last one is adsl/59"),
         ("adsl/5-3", "after the last"),
         ("adsl/x", "neither an index nor two"),
         ("wide/0", "no vnodes of its own"),
-        ("10.9.0.1", "is no vnode"),
+        ("10.9.0.1", "is not a vnode"),
         ("adls", "did you mean `adsl`"),
         ("[]", "no vnodes"),
     ] {
         let errors = read(&format!("programs: [{{name: a, on: {on}, run: [x]}}]")).unwrap_err();
-        assert!(errors.to_string().contains(words), "{on}: {errors}");
+        assert!(errors.to_string().contains(text), "{on}: {errors}");
     }
 }
 
@@ -82,7 +82,7 @@ fn one_seed_makes_one_schedule() {
     assert_ne!(json(1), json(2));
 }
 
-/// A vnode that is added, and a program before it, change nobody else's times.
+/// An additional vnode, or a program inserted before, changes no other times.
 #[test]
 fn streams_of_vnodes_are_independent() {
     let sessions = |on: &str, vnode: [u8; 4]| {
@@ -196,7 +196,7 @@ programs: [{name: a, on: adsl, run: [x], churn: {up: {constant: 1ns}, down: {con
         Schedule::new(&good(text), 1, Slice::Whole),
         Err(ScheduleError::TooManySessions { .. })
     ));
-    // Starts beyond all time are still times.
+    // Starts beyond all time limits are still times.
     let text = "programs: [{name: a, on: adsl, run: [x], start: {every: 30d}}]";
     assert_eq!(plan(text, 1).processes.len(), 60);
 }

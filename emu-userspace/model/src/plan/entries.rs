@@ -1,4 +1,4 @@
-//! The contents of the maps that a plan asks for: pipes, stages and links.
+//! The contents of the maps for a plan: pipes, stages and links.
 use std::{net::IpAddr, time::Duration};
 
 use emu_common::{
@@ -9,31 +9,31 @@ use emu_common::{
 use super::{Plan, impair, nanoseconds};
 use crate::topology::{Accounting, Filtering, GroupLink, LinkWay, Queue, Rate};
 
-/// Bit of [`Pipe::flags`] that user space alone reads: the queue limit was given
-/// in bytes, and follows the rate when that changes.
+/// Bit of [`Pipe::flags`] that only user space reads: the queue limit was given in bytes, and
+/// follows the rate when it changes.
 pub const LIMIT_IN_BYTES: u32 = 1 << 31;
 
-/// What the arrays of the data path hold at first.
+/// Initial contents of the arrays of the data path.
 pub struct Entries {
-    /// Up and down of vnode 0, of vnode 1, …, then the capacities between groups.
+    /// Up and down pipe of vnode 0, of vnode 1, …, then the capacities between groups.
     pub pipes: Vec<Pipe>,
-    /// Impairments, referred to by number plus one.
+    /// Impairments; other entries refer to them by index plus one.
     pub stages: Vec<Stage>,
     /// The link from each group to each group, row by row.
     pub links: Vec<PairLink>,
 }
 
-/// A line's queue and rate.
+/// Rate, queue and burst of a pipe.
 pub struct Service {
-    /// Rate; `None` for an unlimited line.
+    /// Rate; `None` if unlimited.
     pub rate: Option<Rate>,
     /// Limit of the queue.
     pub queue: Queue,
-    /// Bytes that may leave at once after a pause.
+    /// Bytes that may leave at once after an idle time.
     pub burst_bytes: u64,
 }
 
-/// The map entry of a pipe, without its place in the ring and its stage.
+/// The map entry of a pipe, without its part of the departure log and its stage.
 pub(super) fn pipe(service: &Service, latency: Duration, accounting: &Accounting) -> Pipe {
     let mut pipe = Pipe {
         latency_ns: nanoseconds(latency),
@@ -49,12 +49,12 @@ pub(super) fn pipe(service: &Service, latency: Duration, accounting: &Accounting
     pipe
 }
 
-/// Gives a pipe another rate, queue and burst.
+/// Sets rate, queue and burst of a pipe.
 pub fn serve(pipe: &mut Pipe, service: &Service) {
     let ns_per_byte_q20 = service.rate.map_or(0, |r| rate::ns_per_byte_q20(r.0));
     pipe.flags &= !LIMIT_IN_BYTES;
     let (limit_packets, limit_ns) = match service.queue {
-        // An unlimited line has no queue to fill.
+        // An unlimited pipe has no queue.
         _ if service.rate.is_none() => (0, NO_LIMIT_NS),
         Queue::Packets(packets) => (packets, NO_LIMIT_NS),
         Queue::Bytes(bytes) => {
@@ -69,21 +69,21 @@ pub fn serve(pipe: &mut Pipe, service: &Service) {
     pipe.burst_ns = queue::bytes_as_ns(ns_per_byte_q20, service.burst_bytes);
 }
 
-/// The flags and the timeout of a vnode's filter.
+/// Sets the flags and the timeout of a vnode's filter.
 pub(super) fn filtering(pipe: &mut Pipe, filtering: &Filtering) {
     pipe.flags |= filtering.class << pipe_flag::FILTER_SHIFT;
     pipe.filter_timeout_ns = nanoseconds(filtering.timeout);
 }
 
-/// Both directions of a link between groups, as far as the maps know them.
+/// The map entries of a link between groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlanLink {
-    /// Pipe and stage are numbered when the maps are filled.
+    /// Indexes of pipe and stage are assigned when the maps are filled.
     pub latency_ns: u64,
-    /// The capacity, for each direction the same.
+    /// The capacity, equal in both directions.
     pub pipe: Option<Pipe>,
     pub stage: Option<Stage>,
-    /// Tells its random decisions from those of other links.
+    /// Makes the random decisions differ from those of other links.
     pub salt: u64,
 }
 
@@ -108,7 +108,7 @@ impl PlanLink {
     }
 }
 
-/// Tells the random decisions of a vnode from those of others.
+/// Makes the random decisions of a vnode differ from those of others.
 fn salt(address: IpAddr) -> u64 {
     let bits = match address {
         IpAddr::V4(a) => a.to_ipv6_mapped().to_bits(),
@@ -117,20 +117,20 @@ fn salt(address: IpAddr) -> u64 {
     random::mix(random::mix((bits >> 64) as u64) ^ bits as u64)
 }
 
-/// One direction of a link between groups, without its places in the maps.
+/// One direction of a link between groups, without its indexes in the maps.
 #[derive(Debug, Clone, Copy)]
 pub struct Way {
     /// One-way latency in nanoseconds.
     pub latency_ns: u64,
-    /// Its capacity.
+    /// Capacity.
     pub pipe: Option<Pipe>,
-    /// Its impairments.
+    /// Impairments.
     pub stage: Option<Stage>,
 }
 
 impl Plan {
-    /// One direction of a vnode's line and its impairments, without their places
-    /// in the maps.
+    /// One direction of a vnode's access link and its impairments, without their indexes in
+    /// the maps.
     pub fn line(&self, vnode: usize, direction: Direction) -> (Pipe, Option<Stage>) {
         let group = &self.groups[self.vnodes[vnode].group];
         let (pipe, stage) = match direction {
@@ -143,12 +143,12 @@ impl Plan {
         (pipe, stage.map(|stage| Stage { seed, ..stage }))
     }
 
-    /// Seed of the stage of a vnode's line.
+    /// Seed of the stage of a vnode's pipe.
     pub fn line_seed(&self, address: IpAddr, direction: Direction) -> u64 {
         random::mix(self.seed ^ salt(address).wrapping_add(1 + direction as u64))
     }
 
-    /// One direction of a link: its number is that of [`crate::topology::LinkWay`].
+    /// One direction of a link, by the number that [`crate::topology::LinkWay`] gives it.
     pub fn way(&self, number: usize) -> Way {
         let link = &self.links[number / 2];
         let seed = random::mix(self.seed ^ link.salt.wrapping_add(1 + number as u64 % 2));
@@ -159,19 +159,18 @@ impl Plan {
         }
     }
 
-    /// Directions of all links.
+    /// Number of directions of all links.
     pub fn ways(&self) -> usize {
         self.links.len() * 2
     }
 
-    /// For each pair of groups, row by row, the number of the direction of a link
-    /// that counts.
+    /// For each pair of groups, row by row, the number of the link direction that applies.
     pub fn pair_ways(&self) -> impl Iterator<Item = Option<usize>> {
         self.pair_ways.iter().map(|way| way.map(LinkWay::number))
     }
 }
 
-/// Numbers pipes' ring slots and stages in the order of the maps.
+/// Assigns departure log slots and stages in the order of the maps.
 #[derive(Default)]
 struct Numbering {
     ring_base: u32,
@@ -179,7 +178,7 @@ struct Numbering {
 }
 
 impl Numbering {
-    /// Number plus one of a new stage, 0 for none.
+    /// Index plus one of a new stage, 0 for none.
     fn stage(&mut self, stage: Option<Stage>) -> u32 {
         let Some(stage) = stage else { return 0 };
         self.stages.push(stage);
@@ -195,7 +194,7 @@ impl Numbering {
 }
 
 impl Entries {
-    /// The maps of a plan.
+    /// The map contents of a plan.
     pub fn of(plan: &Plan) -> Self {
         let mut numbering = Numbering::default();
         let mut pipes = Vec::with_capacity(plan.pipe_count() as usize);
@@ -232,7 +231,7 @@ impl Entries {
     }
 }
 
-/// All stages that may pass packets on this host.
+/// All stages that packets on this host may pass.
 fn stages(plan: &Plan) -> impl Iterator<Item = Stage> {
     let vnodes = plan.groups.iter().filter(|g| g.local_vnodes > 0);
     vnodes

@@ -1,19 +1,19 @@
-//! How large `fq` must be so that it never drops or reorders by itself.
+//! Sizes of the fq qdiscs with which they never drop or reorder packets.
 //!
-//! Its defaults (100 packets a flow, 10,000 in all, a horizon of 10 s) are made
-//! for pacing; an emulated line holds its queue *and* what is in flight.
+//! The defaults of fq (100 packets per flow, 10,000 in all, a horizon of 10 s) are made for
+//! pacing; in emu it holds the queue of an emulated pipe *and* the packets in flight.
 use emu_common::{
     layout::{NO_LIMIT_NS, Pipe, Stage},
     model::{jitter, rate},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Current, Plan, PlanGroup, delta::stage_at, entries::PlanLink, tables};
+use super::{Current, Plan, PlanGroup, diff::stage_at, entries::PlanLink, tables};
 use crate::topology::{FqSettings, LinkWay, Topology};
 
-/// Smallest packet that the sizes assume: an IPv4 header with a TCP header.
+/// Smallest packet that the sizes assume: an IPv4 header and a TCP header.
 const SMALLEST_PACKET_BYTES: u64 = 40;
-/// Room for bursts on lines without a rate.
+/// Allowance for bursts in pipes without a rate.
 const UNLIMITED_FLOW_PACKETS: u64 = 1_000_000;
 const DEFAULT_LIMIT: u64 = 10_000;
 const LARGEST_LIMIT: u64 = 20_000_000;
@@ -34,7 +34,7 @@ pub struct FqPlan {
     pub horizon_us: u32,
 }
 
-/// The longest that a packet can wait in a pipe's queue, in nanoseconds.
+/// Longest time that a packet can wait in a pipe's queue, in nanoseconds.
 fn queue_ns(pipe: &Pipe, mtu_bytes: u32) -> u64 {
     if pipe.limit_packets > 0 {
         let bytes = rate::charged_bytes(mtu_bytes, pipe.overhead_bytes);
@@ -47,8 +47,8 @@ fn queue_ns(pipe: &Pipe, mtu_bytes: u32) -> u64 {
     }
 }
 
-/// The most packets of a pipe that fq can hold at once: its queue and those
-/// still on their way.
+/// Largest number of packets of a pipe that fq can hold at once: its queue and the packets in
+/// flight.
 fn held_packets(pipe: &Pipe, mtu_bytes: u32, pair_ns: u64) -> u64 {
     if pipe.ns_per_byte_q20 == 0 {
         return UNLIMITED_FLOW_PACKETS;
@@ -63,11 +63,11 @@ fn held_packets(pipe: &Pipe, mtu_bytes: u32, pair_ns: u64) -> u64 {
     waiting + pipe.latency_ns.saturating_add(pair_ns) / smallest_ns + 100
 }
 
-/// Most standard deviations that a jitter's table reaches.
+/// Largest number of standard deviations in a jitter table.
 const FARTHEST: u64 = tables::FARTHEST as u64;
 
-/// How far a stage's jitter moves a packet: the spread of the uniform
-/// distribution, `deviations` of the others.
+/// Largest displacement of a packet by a stage's jitter: the spread of the uniform
+/// distribution, `deviations` times that of the others.
 pub(super) fn jitter_reach_ns(stage: &Stage, deviations: u64) -> u64 {
     if stage.jitter_table == jitter::UNIFORM {
         stage.jitter_ns
@@ -76,8 +76,8 @@ pub(super) fn jitter_reach_ns(stage: &Stage, deviations: u64) -> u64 {
     }
 }
 
-/// The longest that a packet is held for a link between groups: its latency, its
-/// jitter and the wait for its capacity.
+/// Longest time that a packet is held for a link between groups: its latency, its jitter and
+/// the wait for its capacity.
 fn link_ns(link: &PlanLink, mtu_bytes: u32) -> u64 {
     let jitter_ns = link.stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
     let wait_ns = link.pipe.map_or(0, |p| queue_ns(&p, mtu_bytes));
@@ -87,7 +87,7 @@ fn link_ns(link: &PlanLink, mtu_bytes: u32) -> u64 {
 }
 
 impl FqPlan {
-    /// The larger of two plans in every size.
+    /// The maximum of two plans in every size.
     #[must_use]
     pub fn grown(&self, need: &Self) -> Self {
         Self {
@@ -99,7 +99,7 @@ impl FqPlan {
         }
     }
 
-    /// Sizes for the vnodes of these groups; what the user set wins.
+    /// Sizes for the vnodes of these groups; settings of the user take precedence.
     pub(super) fn for_groups(
         settings: &FqSettings,
         groups: &[PlanGroup],
@@ -126,7 +126,7 @@ impl FqPlan {
         need.plan(settings)
     }
 
-    /// Sizes for the lines as they are in the maps.
+    /// Sizes for the pipes as they are in the maps.
     pub fn for_current(topology: &Topology, plan: &Plan, slots: &[u32], current: &Current) -> Self {
         let groups = plan.groups.len();
         let mtu_bytes = plan.mtu_bytes;
@@ -162,7 +162,7 @@ impl FqPlan {
     }
 }
 
-/// What fq must hold, summed up over lines.
+/// What fq must hold, summed over pipes.
 struct Need {
     mtu_bytes: u32,
     limit: u64,
@@ -182,7 +182,7 @@ impl Need {
         }
     }
 
-    /// `count` lines of a kind, whose packets wait another `pair_ns` at most.
+    /// Adds `count` equal pipes, whose packets wait another `pair_ns` at most.
     fn add(&mut self, pipe: &Pipe, stage: Option<Stage>, pair_ns: u64, count: usize) {
         let jitter_ns = stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
         let pair_ns = pair_ns.saturating_add(jitter_ns);
@@ -197,7 +197,8 @@ impl Need {
 
     fn plan(&self, settings: &FqSettings) -> FqPlan {
         let clamp = |packets: u64| packets.clamp(DEFAULT_LIMIT, LARGEST_LIMIT) as u32;
-        // A second more than the farthest: the clock moves on while we enqueue.
+        // One second more than the largest delay, since the clock advances during the
+        // enqueue.
         let horizon_us = (self.horizon_ns / 1_000).saturating_add(1_000_000);
         let horizon_us = settings
             .horizon

@@ -7,7 +7,7 @@ use emu_common::{
 use super::nanoseconds;
 use crate::topology::{Aqm, Impairments, Loss};
 
-/// The map entry of impairments, without its seed; none where there are none.
+/// The map entry of impairments, without its seed; `None` if there are none.
 pub(super) fn stage(impairments: &Impairments) -> Option<Stage> {
     if impairments.is_empty() {
         return None;
@@ -17,7 +17,7 @@ pub(super) fn stage(impairments: &Impairments) -> Option<Stage> {
     Some(stage)
 }
 
-/// Puts the impairments that are given over those of a stage.
+/// Overwrites a stage with the impairments that are given.
 pub fn put(stage: &mut Stage, impairments: &Impairments) {
     let [
         jitter_rho,

@@ -1,11 +1,13 @@
-//! Questions to a plan: what it needs of the maps, and what a packet meets.
+//! Queries on a plan: the maps that it needs, and what a packet passes.
+use std::collections::BTreeSet;
+
 use emu_common::{
     layout::{Direction, Pipe, Stage, pipe_flag},
     model::{delay, filter, loss, rate},
 };
 use ipnet::IpNet;
 
-use super::{Plan, entries, fq};
+use super::{LatePair, Plan, entries, fq};
 use crate::topology::GroupId;
 
 impl Plan {
@@ -121,6 +123,28 @@ impl Plan {
             serialisation(down),
             down.latency_ns,
         )
+    }
+
+    /// The pair of groups, one of this host and one of those `remote`, that has the shortest
+    /// latency before the receiver's line, if that is less than the network between the hosts
+    /// takes.
+    pub(super) fn late_pair_to(&self, remote: &BTreeSet<GroupId>) -> Option<LatePair> {
+        let local = (0..self.groups.len()).filter(|group| self.groups[*group].local_vnodes > 0);
+        let pairs = local.flat_map(|from| remote.iter().map(move |to| (from, *to)));
+        let late: Vec<(u64, GroupId, GroupId)> = pairs
+            .map(|(from, to)| {
+                let up_ns = self.pipe(from, Direction::Up).latency_ns;
+                (up_ns + self.pair_ns(from, to), from, to)
+            })
+            .filter(|(latency_ns, _, _)| *latency_ns < self.host_latency_ns)
+            .collect();
+        let (latency_ns, from, to) = *late.iter().min()?;
+        Some(LatePair {
+            from: self.groups[from].name.clone(),
+            to: self.groups[to].name.clone(),
+            latency_ns,
+            count: late.len(),
+        })
     }
 
     /// Round-trip time of an echo of `ip_bytes` through idle lines, in nanoseconds.

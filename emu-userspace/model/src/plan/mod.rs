@@ -1,15 +1,15 @@
 //! What one host must do for a topology: pure data, made without touching the
 //! kernel, printable with `--dry-run`.
-mod delta;
+mod capacity;
+mod diff;
 mod entries;
 mod fq;
 mod impair;
 mod lookup;
-mod room;
-mod runs;
+mod ranges;
 mod tables;
 
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use emu_common::{
     layout::{MAX_GROUPS, MAX_VNODES, Pipe, Stage},
@@ -19,16 +19,16 @@ use emu_common::{
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub use delta::{Anew, Current, Delta, Loaded, Store};
-pub use delta::{next_generation, stage_at, stage_settings};
+use capacity::Headroom;
+pub use capacity::MapCapacity;
+pub use capacity::SlotAllocator;
+pub use diff::{Current, Loaded, MapWrite, PlanDiff, ReloadReason};
+pub use diff::{next_generation, stage_at, stage_settings};
 pub use entries::{Entries, Way};
 pub use entries::{LIMIT_IN_BYTES, Service, serve};
 pub use fq::FqPlan;
 pub use impair::put as put_impairments;
-pub use room::Places;
-use room::Reserve;
-pub use room::Room;
-pub use runs::{covering_prefixes, runs};
+pub use ranges::{address_ranges, covering_prefixes};
 pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
@@ -64,7 +64,7 @@ pub enum PlanError {
         /// Vnodes on this host.
         count: usize,
     },
-    /// The hosts cannot be so many.
+    /// The topology cannot have this number of hosts.
     #[error(transparent)]
     Size(#[from] topology::SizeError),
     /// It could not be found out which host this is.
@@ -85,6 +85,9 @@ pub enum PlanError {
         /// Hosts.
         size: usize,
     },
+    /// `EMU_HOST_LATENCY` is not a time.
+    #[error("EMU_HOST_LATENCY: {}; expected {}", .0.message, .0.expected)]
+    HostLatency(topology::UnitError),
     /// More groups than the tables hold.
     #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
     TooManyGroups {
@@ -153,6 +156,20 @@ pub struct PlanRoutes {
     pub prefixes: Vec<IpNet>,
 }
 
+/// The pair of groups with the shortest latency of those that have less than the network
+/// between the hosts: packets from one to the other arrive late.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LatePair {
+    /// Name of the sender's group, on this host.
+    pub from: String,
+    /// Name of the receiver's group, on another host.
+    pub to: String,
+    /// Latency of the sender's line and between the groups, in nanoseconds.
+    pub latency_ns: u64,
+    /// Number of such pairs.
+    pub count: usize,
+}
+
 /// All that the kernel must be told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -170,9 +187,16 @@ pub struct Plan {
     #[serde(skip)]
     pub addressing: Addressing,
     /// First and last address of each run of local vnodes.
-    pub address_runs: Vec<(IpAddr, IpAddr)>,
+    #[serde(rename = "address_runs")]
+    pub address_ranges: Vec<(IpAddr, IpAddr)>,
     /// Routes to vnodes on other hosts.
     pub routes: Vec<PlanRoutes>,
+    /// One-way latency of the network between the hosts, in nanoseconds.
+    pub host_latency_ns: u64,
+    /// A pair of groups, this host's and another's, whose latency is less than that, with
+    /// the number of such pairs.
+    #[serde(skip)]
+    pub late_pair: Option<LatePair>,
     /// Settings of fq.
     pub fq: FqPlan,
     /// Groups, indexed as in the topology.
@@ -193,9 +217,9 @@ pub struct Plan {
     /// Local vnodes.
     #[serde(skip)]
     pub vnodes: Vec<PlanVnode>,
-    /// What the events need beside.
+    /// Additional resources for events.
     #[serde(skip)]
-    reserve: Reserve,
+    reserve: Headroom,
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -215,7 +239,7 @@ impl Plan {
             });
         }
         let (parts, away) = slice(topology, host.as_deref());
-        let count: u128 = parts.iter().map(|(_, s)| topology::span_total(s)).sum();
+        let count: u128 = parts.iter().map(|(_, s)| topology::range_total(s)).sum();
         if count > u128::from(MAX_VNODES) {
             return Err(PlanError::TooManyVnodes {
                 count: count as usize,
@@ -240,6 +264,10 @@ impl Plan {
             })
             .collect();
         let pair_ways = topology.pair_links();
+        let remote: BTreeSet<GroupId> = away
+            .iter()
+            .flat_map(|(_, parts)| parts.iter().map(|(group, _)| *group))
+            .collect();
         let (interfaces, routes) = reach(topology, host.as_deref(), away);
         let fq = FqPlan::for_groups(
             &topology.fq,
@@ -247,8 +275,8 @@ impl Plan {
             (&links, &pair_ways),
             topology.mtu_bytes,
         );
-        let reserve = Reserve::of(topology, &vnodes);
-        Ok(Self {
+        let reserve = Headroom::of(topology, &vnodes);
+        let mut plan = Self {
             reserve,
             name: topology.name.to_string(),
             host,
@@ -259,8 +287,11 @@ impl Plan {
                 ..=MOST_ALIASES => Addressing::Alias,
                 _ => Addressing::AnyIp,
             }),
-            address_runs: topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect()),
+            address_ranges: topology::merge_adjacent(
+                parts.into_iter().flat_map(|(_, s)| s).collect(),
+            ),
             routes,
+            host_latency_ns: topology.host_latency.map_or(0, nanoseconds),
             fq,
             groups,
             group_prefixes: topology
@@ -272,10 +303,13 @@ impl Plan {
             seed: topology.seed.unwrap_or_else(fresh_seed),
             has_seed: topology.seed.is_some(),
             distributions: topology.distributions.clone(),
+            late_pair: None,
             links,
             pair_ways,
             vnodes,
-        })
+        };
+        plan.late_pair = plan.late_pair_to(&remote);
+        Ok(plan)
     }
 }
 
@@ -312,7 +346,7 @@ impl fmt::Display for Plan {
             Addressing::Alias => "aliases on lo",
             Addressing::AnyIp => "local routes for",
         };
-        for (first, last) in &self.address_runs {
+        for (first, last) in &self.address_ranges {
             writeln!(f, "  {how} {first} to {last}")?;
         }
         for routes in &self.routes {
@@ -382,7 +416,7 @@ fn reach(
         interfaces.push(own.interface.clone());
     }
     let routes = away.into_iter().flat_map(|(other, parts)| {
-        let runs = topology::joined(parts.into_iter().flat_map(|(_, s)| s).collect());
+        let runs = topology::merge_adjacent(parts.into_iter().flat_map(|(_, s)| s).collect());
         let prefixes = covering_prefixes(&runs);
         let gateways = topology.hosts[other].addresses.iter();
         gateways.map(move |gateway| PlanRoutes {

@@ -1,5 +1,5 @@
-//! Jitter distributions as tables of quantiles, in the form of iproute2's: one
-//! entry is a multiple of 1/8192 of the standard deviation.
+//! Jitter distributions as tables of quantiles in the form of iproute2: one entry is a
+//! multiple of 1/8192 of the standard deviation.
 use std::{
     io,
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use crate::input;
 /// Largest file of a distribution, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// Most standard deviations that an entry reaches; the Pareto table has 22.
+/// Largest number of standard deviations in an entry; the Pareto table reaches 22.
 pub const FARTHEST: i32 = 32;
 
 const ENTRIES: usize = TABLE_ENTRIES as usize;
@@ -23,7 +23,7 @@ const SCALE: f64 = (1 << TABLE_SCALE_BITS) as f64;
 /// Shape of the Pareto distribution, as in iproute2.
 const SHAPE: f64 = 3.0;
 
-/// A distribution's file that cannot be used.
+/// Why a distribution's file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// The file cannot be read.
@@ -31,18 +31,18 @@ pub enum TableError {
     Read {
         /// File.
         path: PathBuf,
-        /// Why.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Something in it is no number.
-    #[error("{}:{line}: no entry of a distribution (whole numbers, 8192 for one standard deviation)", path.display())]
+    /// An entry is not a number.
+    #[error("{}:{line}: not an entry of a distribution (a whole number, 8192 for one standard deviation)", path.display())]
     Entry {
         /// File.
         path: PathBuf,
         /// Line, from 1.
         line: usize,
     },
-    /// It has no numbers.
+    /// The file has no numbers.
     #[error("{}: the distribution is empty", path.display())]
     Empty {
         /// File.
@@ -50,8 +50,7 @@ pub enum TableError {
     },
 }
 
-/// The standard normal distribution's inverse, by halving intervals of its
-/// distribution function.
+/// Inverse of the standard normal distribution, by bisection of its distribution function.
 fn normal_quantile(probability: f64) -> f64 {
     let (mut low, mut high) = (-10.0f64, 10.0f64);
     for _ in 0..60 {
@@ -65,9 +64,9 @@ fn normal_quantile(probability: f64) -> f64 {
     f64::midpoint(low, high)
 }
 
-/// The inverse of the Pareto distribution, moved and scaled to mean 0 and
-/// standard deviation 1. Not by a table's own moments: its tail is the longer the
-/// finer the table.
+/// Inverse of the Pareto distribution, shifted and scaled to mean 0 and standard deviation 1.
+/// The moments are those of the distribution, not of the table, since a finer table has a
+/// longer tail.
 fn pareto_quantile(probability: f64) -> f64 {
     let mean = SHAPE / (SHAPE - 1.0);
     let variance = SHAPE / ((SHAPE - 1.0).powi(2) * (SHAPE - 2.0));
@@ -81,7 +80,7 @@ fn quantiles(quantile: impl Fn(f64) -> f64) -> Vec<f64> {
         .collect()
 }
 
-/// Moves and scales values to mean 0 and standard deviation 1.
+/// Shifts and scales values to mean 0 and standard deviation 1.
 fn standard(values: &[f64]) -> Vec<f64> {
     let mean = values.iter().sum::<f64>() / ENTRIES as f64;
     let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / ENTRIES as f64;
@@ -105,21 +104,18 @@ fn built_in(table: u32) -> Vec<f64> {
     }
 }
 
-/// Reads a distribution's file: whole numbers between blanks, `#` before a comment.
-/// Returns a table's entries in standard deviations.
-///
-/// # Errors
-/// [`TableError`].
+/// Reads a distribution's file: whole numbers separated by blanks, comments after `#`.
+/// Returns the table's entries in standard deviations.
 pub fn read_distribution(path: &Path) -> Result<Vec<f64>, TableError> {
     let text = input::text(path, MOST_BYTES).map_err(|source| TableError::Read {
         path: path.to_owned(),
         source,
     })?;
     let mut values = Vec::new();
-    for (line, words) in text.lines().enumerate() {
-        let words = words.split('#').next().unwrap_or("");
-        for word in words.split_whitespace() {
-            let entry: i32 = word.parse().map_err(|_| TableError::Entry {
+    for (line, numbers) in text.lines().enumerate() {
+        let numbers = numbers.split('#').next().unwrap_or("");
+        for number in numbers.split_whitespace() {
+            let entry: i32 = number.parse().map_err(|_| TableError::Entry {
                 path: path.to_owned(),
                 line: line + 1,
             })?;
@@ -131,16 +127,13 @@ pub fn read_distribution(path: &Path) -> Result<Vec<f64>, TableError> {
             path: path.to_owned(),
         });
     }
-    // Stretched or thinned evenly to the length of a table.
+    // Resampled evenly to the length of a table.
     Ok((0..ENTRIES)
         .map(|i| values[i * values.len() / ENTRIES])
         .collect())
 }
 
 /// The array of all tables that a plan may refer to.
-///
-/// # Errors
-/// [`TableError`] for a file that cannot be used.
 pub fn jitter_tables(plan: &Plan) -> Result<Vec<i32>, TableError> {
     let last = FIRST_OWN + plan.distributions.len() as u32;
     let mut slots = vec![0i32; table_slot(last, 0) as usize];
@@ -172,7 +165,8 @@ mod tests {
             let values = built_in(table);
             let mean = values.iter().sum::<f64>() / ENTRIES as f64;
             let square = values.iter().map(|v| v * v).sum::<f64>() / ENTRIES as f64;
-            // The farthest of a Pareto's quantiles lie beyond the table's last.
+            // The extreme quantiles of a Pareto distribution lie beyond the table's last
+            // entry.
             let slack = if table == PARETO { 0.2 } else { 1e-3 };
             assert!(
                 mean.abs() < slack && (square - 1.0).abs() < slack,
@@ -201,7 +195,7 @@ mod tests {
         assert_eq!(values.iter().filter(|v| **v < 0.0).count(), ENTRIES / 2);
         fs::write(&path, "1 2\n3 x\n").unwrap();
         let message = read_distribution(&path).unwrap_err().to_string();
-        assert!(message.contains(":2: no entry"), "{message}");
+        assert!(message.contains(":2: not an entry"), "{message}");
         fs::write(&path, "# nothing\n").unwrap();
         assert!(matches!(
             read_distribution(&path),

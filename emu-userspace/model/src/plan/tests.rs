@@ -55,7 +55,7 @@ groups:
   a: {prefix: 10.1.0.0/24, nodes: 1, up: 10mbit, latency: 500ms, queue: 1000 packets}
 ";
     let fq = plan(fat, None).fq;
-    // 10 Mbit/s for half a second is 417 full packets, and 15,625 small ones.
+    // 10 Mbit/s for half a second is 417 full packets, or 15,625 small ones.
     assert!(fq.flow_limit_packets > 1000 + 15_625);
     let slow = "
 version: 1
@@ -133,7 +133,7 @@ fn runs_and_prefixes_cover_exactly() {
             .collect::<Vec<_>>()
     };
     let input = addresses_in(&["10.0.0.3", "10.0.0.1", "10.0.0.2", "10.0.0.9", "10.0.0.2"]);
-    let found = runs(input.into_iter());
+    let found = address_ranges(input.into_iter());
     assert_eq!(found.len(), 2);
     let all: Vec<IpAddr> = found.iter().flat_map(|run| addresses(*run)).collect();
     assert_eq!(
@@ -165,14 +165,14 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 100, up: 1mbit}, b: {prefix: 10.2.0.0/2
     let loud = plan(&events, None);
     assert_eq!(loud.features(), feature::STAGES | feature::COPIES);
     assert!(!loud.corrupts());
-    let room = Room::of(&loud, &Entries::of(&loud));
+    let room = MapCapacity::of(&loud, &Entries::of(&loud));
     assert!(room.stages >= 200, "{room:?}");
     assert!(room.ring >= loud.ring_slots() + 2 * 900 * 100, "{room:?}");
     let corrupt = events.replace("duplicate", "corrupt");
     assert!(plan(&corrupt, None).corrupts());
 }
 
-/// A host's part of a million vnodes is as large as the part, not as the whole.
+/// The plan of a host grows with its own vnodes, not with all vnodes.
 #[test]
 fn a_slice_of_a_million_vnodes() {
     let groups: String = (0..16)
@@ -186,9 +186,9 @@ fn a_slice_of_a_million_vnodes() {
         let mut topology = parse(&text, "t").unwrap();
         let plan = Plan::new(&topology, Some("h42")).unwrap();
         assert_eq!(plan.vnodes.len(), 10_000, "{placement}");
-        assert!(plan.address_runs.len() <= 16);
+        assert!(plan.address_ranges.len() <= 16);
         assert_eq!(plan.routes.len(), 99);
-        // A run of addresses takes some two prefixes for each bit of its length.
+        // A range of addresses needs about two prefixes per bit of its length.
         let prefixes: usize = plan.routes.iter().map(|r| r.prefixes.len()).sum();
         assert!(prefixes < 99 * 16 * 32, "{placement}: {prefixes}");
         topology.resize(4).unwrap();
@@ -199,8 +199,8 @@ fn a_slice_of_a_million_vnodes() {
     }
 }
 
-/// Aliases up to some thousands of vnodes of this host, routes beyond, and what the file
-/// says in any case.
+/// Aliases for up to some thousands of vnodes of this host, routes for more, unless the file
+/// sets one of them.
 #[test]
 fn the_number_of_vnodes_decides_how_they_get_their_addresses() {
     for (says, nodes, expected) in [

@@ -1,5 +1,5 @@
-//! Changes of a running network: their types and their keys, in a file's `events`
-//! and on the command line.
+//! Changes of a running network: their types, and their keys in a file's `events` and on the
+//! command line.
 use std::{net::IpAddr, time::Duration};
 
 use super::{
@@ -12,29 +12,29 @@ use super::{
     units::{self, UnitError},
 };
 
-/// Keys of a change of lines.
+/// Keys of a change of access links.
 pub(super) const LINE_CHANGE_KEYS: &[&str] =
     keys_with_impairments!(["up", "down", "latency", "queue", "burst"], []);
 /// Keys of a change of links.
 pub(super) const LINK_CHANGE_KEYS: &[&str] =
     keys_with_impairments!(["latency", "rate", "queue"], []);
 
-/// What a change is made to.
+/// The target of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Target {
-    /// The lines of a group's vnodes, those of nested groups included.
+    /// The access links of a group's vnodes, including nested groups.
     Group(GroupId),
-    /// The line of one vnode.
+    /// The access link of one vnode.
     Vnode(IpAddr),
-    /// The link between two groups and those nested in them.
+    /// The link between two groups and the groups nested in them.
     Pair(GroupId, GroupId),
 }
 
 impl Target {
-    /// Reads `GROUP`, `ADDRESS` or `GROUP:GROUP`.
+    /// Parses `GROUP`, `ADDRESS` or `GROUP:GROUP`.
     ///
     /// # Errors
-    /// What is wrong and what there is instead.
+    /// The message of the problem, with the known names.
     pub fn parse(text: &str, topology: &Topology) -> Result<Self, String> {
         if let Ok(address) = text.parse::<IpAddr>() {
             return Ok(Self::Vnode(address));
@@ -54,7 +54,7 @@ impl Target {
     }
 }
 
-/// What changes of one direction of a line, or of a link; the rest stays.
+/// A change of a pipe or of a link; `None` leaves a setting as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PipeChange {
     /// Rate; `Some(None)`: unlimited.
@@ -65,13 +65,13 @@ pub struct PipeChange {
     pub queue: Option<Queue>,
     /// Burst.
     pub burst_bytes: Option<u64>,
-    /// Those impairments that change.
+    /// The impairments that change.
     pub impairments: Impairments,
 }
 
-/// What changes of a line.
+/// A change of an access link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LineChange {
+pub struct AccessLinkChange {
     /// From the vnode into the network.
     pub up: PipeChange,
     /// From the network to the vnode.
@@ -86,7 +86,7 @@ fn rate_or_unlimited(text: &str) -> Result<Option<Rate>, UnitError> {
 }
 
 impl PipeChange {
-    /// What the keys that a record of this kind has say.
+    /// Reads the settings of a record; `own` has the names of the topology's distributions.
     fn read(&mut self, record: &Record<'_>, own: &[&str]) {
         self.impairments.read(record, own);
         if let Some(field) = record.get("rate") {
@@ -104,7 +104,7 @@ impl PipeChange {
     }
 }
 
-impl LineChange {
+impl AccessLinkChange {
     pub(super) fn of(record: &Record<'_>, own: &[&str]) -> Self {
         let mut both = PipeChange::default();
         both.read(record, own);
@@ -125,12 +125,12 @@ impl LineChange {
         change
     }
 
-    /// Reads `key=value` words.
+    /// Parses settings of the form `key=value`.
     ///
     /// # Errors
-    /// All that is wrong, one thing a line.
-    pub fn from_words(words: &[String]) -> Result<Self, String> {
-        from_words(words, LINE_CHANGE_KEYS, |record| Self::of(record, &[]))
+    /// All problems, one per line.
+    pub fn from_args(args: &[String]) -> Result<Self, String> {
+        from_args(args, LINE_CHANGE_KEYS, |record| Self::of(record, &[]))
     }
 }
 
@@ -141,33 +141,33 @@ impl PipeChange {
         change
     }
 
-    /// Reads `key=value` words about a link.
+    /// Parses settings of a link of the form `key=value`.
     ///
     /// # Errors
-    /// All that is wrong, one thing a line.
-    pub fn from_words(words: &[String]) -> Result<Self, String> {
-        from_words(words, LINK_CHANGE_KEYS, |record| Self::of_link(record, &[]))
+    /// All problems, one per line.
+    pub fn from_args(args: &[String]) -> Result<Self, String> {
+        from_args(args, LINK_CHANGE_KEYS, |record| Self::of_link(record, &[]))
     }
 }
 
-/// Reads words as if they stood in a file.
-fn from_words<T>(
-    words: &[String],
+/// Parses settings as if they were in a file.
+fn from_args<T>(
+    args: &[String],
     keys: &[&str],
     read: impl Fn(&Record<'_>) -> T,
 ) -> Result<T, String> {
     let problems = Problems::default();
     let mut entries = Vec::new();
-    for word in words {
-        let Some((key, value)) = word.split_once('=') else {
+    for arg in args {
+        let Some((key, value)) = arg.split_once('=') else {
             problems.add(
-                Problem::new(Position::default(), "", format!("`{word}` sets nothing"))
+                Problem::new(Position::default(), "", format!("`{arg}` is not a setting"))
                     .expected("KEY=VALUE, as in `latency=50ms`"),
             );
             continue;
         };
         let value = if value.starts_with('{') {
-            node::document(value).map_err(|p| format!("`{word}`: {}", p.message))?
+            node::document(value).map_err(|p| format!("`{arg}`: {}", p.message))?
         } else {
             Node {
                 at: Position::default(),
@@ -190,12 +190,12 @@ fn from_words<T>(
     let problems = problems.take();
     match read {
         Some(read) if problems.is_empty() => Ok(read),
-        _ => Err(problems.iter().map(words_of).collect::<Vec<_>>().join("\n")),
+        _ => Err(problems.iter().map(text_of).collect::<Vec<_>>().join("\n")),
     }
 }
 
-/// A problem without a place.
-fn words_of(problem: &Problem) -> String {
+/// The text of a problem without its position.
+fn text_of(problem: &Problem) -> String {
     let mut text = problem.message.clone();
     if let Some(expected) = &problem.expected {
         text += &format!("; expected {expected}");
@@ -210,36 +210,36 @@ fn words_of(problem: &Problem) -> String {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Vec<String> {
+    fn args(text: &str) -> Vec<String> {
         text.split_whitespace().map(str::to_owned).collect()
     }
 
     #[test]
     fn words_are_read_as_a_file_would_be() {
-        let change = LineChange::from_words(&words("up=64kbit latency=50ms loss=1%")).unwrap();
+        let change = AccessLinkChange::from_args(&args("up=64kbit latency=50ms loss=1%")).unwrap();
         assert_eq!(change.up.rate, Some(Some(Rate(64_000))));
         assert_eq!(change.down.rate, None);
         assert_eq!(change.down.latency, Some(Duration::from_millis(50)));
         assert!(change.down.impairments.loss.is_some());
-        let change = LineChange::from_words(&words("down={rate:\t1mbit,queue:\t9KB}"));
+        let change = AccessLinkChange::from_args(&args("down={rate:\t1mbit,queue:\t9KB}"));
         assert!(change.is_err() || change.unwrap().up == PipeChange::default());
-        let change = LineChange::from_words(&["down={rate: 1mbit, queue: 9KB}".to_owned()]);
+        let change = AccessLinkChange::from_args(&["down={rate: 1mbit, queue: 9KB}".to_owned()]);
         assert_eq!(change.unwrap().down.queue, Some(Queue::Bytes(9_000)));
-        let change = LineChange::from_words(&words("up=unlimited")).unwrap();
+        let change = AccessLinkChange::from_args(&args("up=unlimited")).unwrap();
         assert_eq!(change.up.rate, Some(None));
     }
 
     #[test]
     fn bad_words_are_all_named() {
-        let error = LineChange::from_words(&words("up=64 latncy=5ms loss")).unwrap_err();
+        let error = AccessLinkChange::from_args(&args("up=64 latncy=5ms loss")).unwrap_err();
         assert_eq!(error.lines().count(), 3, "{error}");
         for part in [
             "`64` has no unit",
             "did you mean `latency`",
-            "`loss` sets nothing",
+            "`loss` is not a setting",
         ] {
             assert!(error.contains(part), "{error}");
         }
-        assert!(PipeChange::from_words(&words("up=1mbit")).is_err());
+        assert!(PipeChange::from_args(&args("up=1mbit")).is_err());
     }
 }

@@ -1,11 +1,11 @@
-//! Everything that is wrong with a topology file, with its place and the cure.
+//! The errors of a topology file, each with its position and a fix.
 use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
 use crate::name::printable;
 
-/// A place in the file.
+/// A position in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 pub struct Position {
     /// Line, from 1; 0 when unknown.
@@ -14,24 +14,24 @@ pub struct Position {
     pub column: u32,
 }
 
-/// One thing that is wrong.
+/// One problem of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Where.
+    /// Its position.
     #[serde(flatten)]
     pub at: Position,
     /// Path in the document, for example `groups.modem.nodes`.
     pub path: String,
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
-    /// What would be right.
+    /// What would be valid.
     pub expected: Option<String>,
-    /// What was probably meant.
+    /// A suggestion.
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem without further words.
+    /// A problem without expectation or hint.
     pub fn new(at: Position, path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             at,
@@ -42,21 +42,21 @@ impl Problem {
         }
     }
 
-    /// Adds what would be right.
+    /// Adds what would be valid.
     #[must_use]
     pub fn expected(mut self, text: impl Into<String>) -> Self {
         self.expected = Some(text.into());
         self
     }
 
-    /// Adds what was probably meant.
+    /// Adds a suggestion.
     #[must_use]
     pub fn hint(mut self, text: impl Into<String>) -> Self {
         self.hint = Some(text.into());
         self
     }
 
-    /// Adds a hint if there is one.
+    /// Adds a suggestion if there is one.
     #[must_use]
     pub fn maybe_hint(mut self, text: Option<String>) -> Self {
         self.hint = self.hint.or(text);
@@ -64,13 +64,13 @@ impl Problem {
     }
 }
 
-/// All problems of a file, in the order of their places. Printed as a compiler
-/// would, with the line and a caret.
+/// All problems of a file, in the order of their positions. Printed as a compiler prints
+/// errors, with the line and a caret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopologyErrors {
-    /// The file as it was named.
+    /// The file, by the name that the user gave.
     pub file: PathBuf,
-    /// What is wrong, at least one.
+    /// The problems, at least one.
     pub problems: Vec<Problem>,
     #[serde(skip)]
     source: String,
@@ -79,7 +79,7 @@ pub struct TopologyErrors {
 impl std::error::Error for TopologyErrors {}
 
 impl TopologyErrors {
-    /// Sorts the problems by place and drops repetitions.
+    /// Sorts the problems by position and removes duplicates.
     pub(crate) fn new(file: &str, source: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by(|a, b| (a.at, &a.message).cmp(&(b.at, &b.message)));
         problems.dedup();
@@ -96,7 +96,7 @@ impl TopologyErrors {
     }
 }
 
-/// Longest piece of a source line that is shown.
+/// Longest piece of a source line in the output.
 const SHOWN_COLUMNS: usize = 160;
 
 /// Problems of one file that are shown; the others are counted.
@@ -179,7 +179,7 @@ fn write_problem(
     writeln!(f)
 }
 
-/// "did you mean" for a name that is not among the known ones.
+/// "did you mean" for a name that is similar to a known one.
 pub(crate) fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))

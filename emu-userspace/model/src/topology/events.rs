@@ -1,8 +1,8 @@
-//! The `events` section of a file: what happens when, after `emu start`.
+//! The `events` section of a file: the schedule of changes after `emu start`.
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    CapacityFault, GroupId, LineChange, LinkWay, Loss, PipeChange, Target, Topology,
+    AccessLinkChange, CapacityFault, GroupId, LinkWay, Loss, PipeChange, Target, Topology,
     change::{LINE_CHANGE_KEYS, LINK_CHANGE_KEYS},
     reader::{Field, Record},
     sections::Groups,
@@ -24,87 +24,88 @@ pub(super) const EVENT_KEYS: &[&str] = &[
     "down_for",
     "until",
 ];
-/// Keys that say what a change is made to.
+/// Keys that name the target of a change.
 pub(super) const TARGET_KEYS: &[&str] = &["group", "vnode", "between", "from", "to"];
-/// What an event does; each has exactly one.
+/// Actions of an event; each event has exactly one.
 const DEEDS: [&str; 7] = ["set", "ramp", "partition", "heal", "down", "up", "flap"];
-/// Most times that one `flap` takes its target down.
+/// Largest number of times that one `flap` takes its target down.
 const MOST_FLAPS: u128 = 100_000;
 
-/// Something that happens at a time.
+/// An action at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Since the start of the clock.
+    /// Time since the start of the clock.
     pub at: Duration,
-    /// What.
-    pub what: Happening,
+    /// The action.
+    pub what: EventAction,
 }
 
-/// What happens.
+/// The action of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "a file has few events")]
-pub enum Happening {
-    /// Lines change.
-    Line {
-        /// Whose: a group or a vnode.
+pub enum EventAction {
+    /// Changes access links.
+    AccessLink {
+        /// A group or a vnode.
         target: Target,
-        /// What of them.
-        change: LineChange,
-        /// In so long; zero: at once.
+        /// The new settings.
+        change: AccessLinkChange,
+        /// Duration of the ramp; zero: at once.
         over: Duration,
     },
-    /// A link changes.
+    /// Changes a link between groups.
     Link {
-        /// Its ends.
+        /// The groups at its ends.
         ends: (GroupId, GroupId),
-        /// Whether from the first to the second only.
+        /// Whether only the direction from the first to the second group changes.
         one_way: bool,
-        /// What of it.
+        /// The new settings.
         change: PipeChange,
-        /// In so long; zero: at once.
+        /// Duration of the ramp; zero: at once.
         over: Duration,
     },
-    /// Two groups are cut off from each other, or joined again.
+    /// Partitions two groups, or heals the partition.
     Cut {
         /// The groups.
         ends: (GroupId, GroupId),
-        /// Whether cut.
+        /// Whether the groups are partitioned.
         cut: bool,
     },
-    /// Vnodes go down, or come up again.
+    /// Takes vnodes down, or brings them up again.
     Down {
-        /// Which: a group or a vnode.
+        /// A group or a vnode.
         target: Target,
-        /// Whether down.
+        /// Whether they go down.
         down: bool,
     },
-    /// A trace begins, or has come to its end.
+    /// Starts a trace, or ends it.
     Trace {
         /// Its index in [`Topology::traces`].
         index: usize,
-        /// Whether it begins.
+        /// Whether it starts.
         begins: bool,
     },
 }
 
-impl Happening {
-    /// How long it takes until it is as it says.
+impl EventAction {
+    /// Time from the start of the action to its completion.
     pub fn lasts(&self) -> Duration {
         match self {
-            Happening::Line { over, .. } | Happening::Link { over, .. } => *over,
-            Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {
+            EventAction::AccessLink { over, .. } | EventAction::Link { over, .. } => *over,
+            EventAction::Cut { .. } | EventAction::Down { .. } | EventAction::Trace { .. } => {
                 Duration::ZERO
             }
         }
     }
 }
 
-/// What a change or a trace is made to.
+/// The target of a change or a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// Lines.
-    Line(Target),
-    /// A link: its ends, and whether from the first to the second only.
+pub enum EventTarget {
+    /// Access links.
+    AccessLink(Target),
+    /// A link between groups: its ends, and whether only the direction from the first to the
+    /// second is meant.
     Link((GroupId, GroupId), bool),
 }
 
@@ -120,7 +121,7 @@ pub(super) fn set_keys() -> Vec<&'static str> {
     keys
 }
 
-/// Reads the section; `topology` is all the rest of the file.
+/// Reads the section; `topology` is the rest of the file.
 pub(super) fn events(
     record: &Record<'_>,
     groups: &Groups<'_>,
@@ -131,12 +132,12 @@ pub(super) fn events(
         return Vec::new();
     };
     let mut reader = Reader::new(groups, topology, own);
-    // A link that could not be read would look like one that is missing.
+    // A link with an error would look like a missing one.
     reader.links_are_known = record.field().is_sound_so_far();
     for field in list {
         reader.event(&field);
     }
-    // In the order of time; of two at once, in the order of the file.
+    // In the order of time, and for equal times in the order of the file.
     reader.events.sort_by_key(|event| event.at);
     reader.events
 }
@@ -145,7 +146,7 @@ pub(super) struct Reader<'a, 'b> {
     groups: &'a Groups<'b>,
     topology: &'a Topology,
     own: &'a [&'a str],
-    /// The link that counts for each pair of groups, once somebody asks.
+    /// The link that applies to each pair of groups, computed on first use.
     ways: Option<Vec<Option<LinkWay>>>,
     links_are_known: bool,
     events: Vec<Event>,
@@ -174,8 +175,11 @@ impl<'a, 'b> Reader<'a, 'b> {
             field.report(
                 field
                     .problem(match deeds.len() {
-                        0 => "nothing happens in this event".to_owned(),
-                        _ => format!("two things in one event: {}", deeds.join(" and ")),
+                        0 => "this event has no action".to_owned(),
+                        _ => format!(
+                            "this event has more than one action: {}",
+                            deeds.join(" and ")
+                        ),
                     })
                     .expected(format!("one of {}", DEEDS.join(", "))),
             );
@@ -200,12 +204,12 @@ impl<'a, 'b> Reader<'a, 'b> {
                 ramps(&value, &what)?;
                 what
             }
-            "partition" | "heal" => Happening::Cut {
+            "partition" | "heal" => EventAction::Cut {
                 ends: self.pair(&value)?,
                 cut: deed == "partition",
             },
             "flap" => return self.flap(&record, &value, at),
-            _ => Happening::Down {
+            _ => EventAction::Down {
                 target: self.vnodes(&value)?,
                 down: deed == "down",
             },
@@ -240,7 +244,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         let mut start = at;
         while start < until {
             for (at, down) in [(start, true), ((start + down_for).min(until), false)] {
-                let what = Happening::Down { target, down };
+                let what = EventAction::Down { target, down };
                 self.events.push(Event { at, what });
             }
             start += period;
@@ -254,7 +258,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         let [a, b] = &ends[..] else {
             field.report(
                 field
-                    .problem(format!("{} groups where two should be", ends.len()))
+                    .problem(format!("expected two groups, found {}", ends.len()))
                     .expected("two groups, as in `[a, b]`"),
             );
             return None;
@@ -266,7 +270,7 @@ impl<'a, 'b> Reader<'a, 'b> {
     fn vnode(&mut self, field: &Field<'_>) -> Option<Target> {
         let address = field.address()?;
         if self.groups.complete && !self.topology.is_vnode(address) {
-            field.report(field.problem(format!("{address} is no vnode")));
+            field.report(field.problem(format!("{address} is not a vnode")));
             return None;
         }
         Some(Target::Vnode(address))
@@ -280,11 +284,11 @@ impl<'a, 'b> Reader<'a, 'b> {
         self.groups.resolve(field).map(Target::Group)
     }
 
-    fn change(&mut self, field: &Field<'_>, over: Duration) -> Option<Happening> {
+    fn change(&mut self, field: &Field<'_>, over: Duration) -> Option<EventAction> {
         let record = field.record(&set_keys())?;
         let (ends, one_way) = match self.place(&record)? {
-            Place::Line(target) => return self.line(&record, target, over),
-            Place::Link(ends, one_way) => (ends, one_way),
+            EventTarget::AccessLink(target) => return self.line(&record, target, over),
+            EventTarget::Link(ends, one_way) => (ends, one_way),
         };
         foreign(&record, LINK_CHANGE_KEYS, "a link between groups");
         let change = PipeChange::of_link(&record, self.own);
@@ -295,7 +299,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         if let Some(setting) = record.get("rate").or_else(|| record.get("queue")) {
             self.capacity(&setting, ends, one_way);
         }
-        Some(Happening::Link {
+        Some(EventAction::Link {
             ends,
             one_way,
             change,
@@ -303,7 +307,7 @@ impl<'a, 'b> Reader<'a, 'b> {
         })
     }
 
-    /// Reports a rate or a queue of a link that has no capacity of its own.
+    /// Reports a rate or a queue of a link without a capacity of its own.
     fn capacity(&mut self, field: &Field<'_>, ends: (GroupId, GroupId), one_way: bool) {
         if !self.links_are_known {
             return;
@@ -318,11 +322,11 @@ impl<'a, 'b> Reader<'a, 'b> {
                     "the link between {a} and {b} has no capacity to change"
                 ))
                 .hint(
-                    "give it one in `latencies`, as in `rate: 10gbit`: what holds before the event",
+                    "give it one in `latencies`, as in `rate: 10gbit`: the initial capacity",
                 ),
             Some(CapacityFault::Shared) => field
                 .problem(format!(
-                    "the capacity between {a} and {b} is that of a link between groups around them"
+                    "the capacity between {a} and {b} belongs to a link between groups that contain them"
                 ))
                 .hint(
                     "change it there, or give these two a link of their own with a `rate` in \
@@ -332,8 +336,8 @@ impl<'a, 'b> Reader<'a, 'b> {
         field.report(problem);
     }
 
-    /// What a record with [`TARGET_KEYS`] is about.
-    pub fn place(&mut self, record: &Record<'_>) -> Option<Place> {
+    /// The target of a record with [`TARGET_KEYS`].
+    pub fn place(&mut self, record: &Record<'_>) -> Option<EventTarget> {
         let get = |key| record.get(key);
         match (
             get("group"),
@@ -342,22 +346,24 @@ impl<'a, 'b> Reader<'a, 'b> {
             get("from"),
             get("to"),
         ) {
-            (Some(group), None, None, None, None) => {
-                Some(Place::Line(Target::Group(self.groups.resolve(&group)?)))
+            (Some(group), None, None, None, None) => Some(EventTarget::AccessLink(Target::Group(
+                self.groups.resolve(&group)?,
+            ))),
+            (None, Some(vnode), None, None, None) => {
+                Some(EventTarget::AccessLink(self.vnode(&vnode)?))
             }
-            (None, Some(vnode), None, None, None) => Some(Place::Line(self.vnode(&vnode)?)),
             (None, None, Some(between), None, None) => {
-                Some(Place::Link(self.pair(&between)?, false))
+                Some(EventTarget::Link(self.pair(&between)?, false))
             }
             (None, None, None, Some(from), Some(to)) => {
                 let ends = (self.groups.resolve(&from), self.groups.resolve(&to));
-                Some(Place::Link((ends.0?, ends.1?), true))
+                Some(EventTarget::Link((ends.0?, ends.1?), true))
             }
             _ => {
                 record.field().report(
                     record
                         .field()
-                        .problem("it is not clear what changes")
+                        .problem("the target of the change is not clear")
                         .expected(
                             "one of `group: a`, `vnode: 10.1.0.1`, `between: [a, b]`, or \
                              `from: a` and `to: b`",
@@ -368,14 +374,14 @@ impl<'a, 'b> Reader<'a, 'b> {
         }
     }
 
-    fn line(&self, record: &Record<'_>, target: Target, over: Duration) -> Option<Happening> {
+    fn line(&self, record: &Record<'_>, target: Target, over: Duration) -> Option<EventAction> {
         foreign(record, LINE_CHANGE_KEYS, "a line");
-        let change = LineChange::of(record, self.own);
-        if change == LineChange::default() {
+        let change = AccessLinkChange::of(record, self.own);
+        if change == AccessLinkChange::default() {
             nothing(record.field());
             return None;
         }
-        Some(Happening::Line {
+        Some(EventAction::AccessLink {
             target,
             change,
             over,
@@ -407,8 +413,8 @@ fn foreign(record: &Record<'_>, keys: &[&str], what: &str) {
     }
 }
 
-/// What has values between two values.
-fn ramps(field: &Field<'_>, what: &Happening) -> Option<()> {
+/// Reports settings that cannot change gradually.
+fn ramps(field: &Field<'_>, what: &EventAction) -> Option<()> {
     let can = |change: &PipeChange| {
         let i = &change.impairments;
         let loss = matches!(i.loss, None | Some(Loss::Random(_)));
@@ -420,14 +426,14 @@ fn ramps(field: &Field<'_>, what: &Happening) -> Option<()> {
             && change.rate != Some(None)
     };
     let fine = match what {
-        Happening::Line { change, .. } => can(&change.up) && can(&change.down),
-        Happening::Link { change, .. } => can(change),
+        EventAction::AccessLink { change, .. } => can(&change.up) && can(&change.down),
+        EventAction::Link { change, .. } => can(change),
         _ => true,
     };
     if !fine {
         field.report(
             field
-                .problem("not all of this can change little by little")
+                .problem("not all of these settings can change gradually")
                 .expected("rates, latency, jitter and random loss in a ramp; `set` for the rest"),
         );
         return None;

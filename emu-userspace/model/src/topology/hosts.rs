@@ -12,9 +12,9 @@ use super::{
 
 /// Keys of a host.
 pub(super) const HOST_KEYS: &[&str] = &["name", "interface", "address", "link", "groups", "nodes"];
-/// Keys of hosts that are alike.
+/// Keys of hosts that share a template.
 pub(super) const ALIKE_KEYS: &[&str] = &["count", "name", "interface", "address", "link"];
-/// Most hosts of a file.
+/// Largest number of hosts in a file.
 const MOST_HOSTS: i64 = 4_096;
 
 pub(super) struct ReadHost<'a> {
@@ -22,7 +22,7 @@ pub(super) struct ReadHost<'a> {
     pub field: Field<'a>,
 }
 
-/// What the section says.
+/// Content of the section.
 #[derive(Default)]
 pub(super) struct Hosts<'a> {
     pub list: Vec<ReadHost<'a>>,
@@ -59,7 +59,7 @@ pub(super) fn hosts<'a>(record: &Record<'a>, groups: &Groups<'a>) -> Hosts<'a> {
     hosts
 }
 
-/// Hosts that are alike.
+/// Reads hosts that share a template.
 fn alike(field: &Field<'_>) -> Option<(HostTemplate, usize)> {
     let record = field.record(ALIKE_KEYS)?;
     let count = record
@@ -74,7 +74,7 @@ fn alike(field: &Field<'_>) -> Option<(HostTemplate, usize)> {
                 f.problem(format!("`{text}` does not make names"))
                     .expected(name::RULE)
             } else {
-                f.problem(format!("`{text}` names all hosts alike"))
+                f.problem(format!("`{text}` gives all hosts the same name"))
                     .expected("a name with `{rank}`, as in `node-{rank}`")
             };
             f.report(problem);
@@ -107,9 +107,9 @@ fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
     let name = record.need("name", "h1").and_then(|f| {
         let name = f.name()?;
         if name == "auto" {
-            f.report(
-                f.problem("`auto` is no name of a host: `--host auto` finds out which one this is"),
-            );
+            f.report(f.problem(
+                "`auto` is not a valid name of a host: `--host auto` selects the host by itself",
+            ));
         }
         Some(name)
     });
@@ -139,14 +139,14 @@ fn interface<'a>(field: &Field<'a>) -> Option<&'a str> {
     if !fits {
         field.report(
             field
-                .problem(format!("`{text}` is no name of an interface"))
-                .expected("at most 15 characters without `/` and blanks"),
+                .problem(format!("`{text}` is not a name of an interface"))
+                .expected("at most 15 characters without `/` and spaces"),
         );
     }
     fits.then_some(text)
 }
 
-/// One address, or a list with one of each family.
+/// One address, or a list with one address of each family.
 fn host_addresses(record: &Record<'_>) -> Vec<IpAddr> {
     let Some(field) = record.get("address") else {
         return Vec::new();
@@ -171,7 +171,7 @@ fn host_addresses(record: &Record<'_>) -> Vec<IpAddr> {
     addresses
 }
 
-/// An address, or the first and last of a run: `10.1.0.1-10.1.0.80`.
+/// An address, or the first and last address of a range: `10.1.0.1-10.1.0.80`.
 fn run(field: &Field<'_>) -> Option<(IpAddr, IpAddr)> {
     let text = field.text()?;
     let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -185,7 +185,9 @@ fn run(field: &Field<'_>) -> Option<(IpAddr, IpAddr)> {
         _ => {
             field.report(
                 field
-                    .problem(format!("`{text}` is no address or run of addresses"))
+                    .problem(format!(
+                        "`{text}` is not an address or a range of addresses"
+                    ))
                     .expected("10.1.0.1, or 10.1.0.1-10.1.0.80"),
             );
             None

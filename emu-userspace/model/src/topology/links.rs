@@ -31,7 +31,7 @@ pub(super) fn links(record: &Record<'_>, groups: &Groups<'_>, own: &[&str]) -> V
     links.list
 }
 
-/// Links with the line of each directed pair, to find those given twice.
+/// Links, with the line of the file for each directed pair, to detect duplicates.
 #[derive(Default)]
 struct Links {
     list: Vec<GroupLink>,
@@ -65,7 +65,7 @@ impl Links {
 
 fn read_link(entry: &Field<'_>, groups: &Groups<'_>, own: &[&str]) -> Option<GroupLink> {
     let record = entry.record(LINK_KEYS)?;
-    // A link may be there for its losses or its capacity alone.
+    // A link may exist for its loss or its capacity alone.
     let says_more = IMPAIR_KEYS
         .iter()
         .chain(&["rate"])
@@ -97,7 +97,10 @@ fn read_link(entry: &Field<'_>, groups: &Groups<'_>, own: &[&str]) -> Option<Gro
             let [a, b] = &ends[..] else {
                 between.report(
                     between
-                        .problem(format!("`between` names {} groups", ends.len()))
+                        .problem(format!(
+                            "expected two groups in `between`, found {}",
+                            ends.len()
+                        ))
                         .expected("two groups, as in `between: [a, b]`"),
                 );
                 return None;

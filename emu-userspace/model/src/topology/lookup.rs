@@ -1,14 +1,14 @@
-//! Questions to a checked topology.
+//! Queries on a checked topology.
 use std::{cmp::Reverse, collections::BTreeSet, net::IpAddr};
 
-use super::{GroupId, Topology, Vnodes, spans};
+use super::{GroupId, Topology, Vnodes, ranges};
 
 /// One direction of a link between groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkWay {
     /// Index in [`Topology::links`].
     pub link: usize,
-    /// From its `b` to its `a`.
+    /// From `b` to `a` of the link.
     pub is_back: bool,
 }
 
@@ -22,9 +22,9 @@ impl LinkWay {
 /// Why a capacity between groups cannot be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CapacityFault {
-    /// There is none.
+    /// The link has no capacity.
     Missing,
-    /// It is that of other groups as well.
+    /// The capacity also belongs to other groups.
     Shared,
 }
 
@@ -34,14 +34,14 @@ impl Topology {
         self.groups.iter().position(|g| g.name == name)
     }
 
-    /// The most specific group whose prefix holds an address.
+    /// The most specific group whose prefix contains an address.
     pub fn group_of(&self, address: IpAddr) -> Option<GroupId> {
         (0..self.groups.len())
             .filter(|g| self.groups[*g].prefix.contains(&address))
             .min_by_key(|g| (Reverse(self.groups[*g].prefix.prefix_len()), *g))
     }
 
-    /// Number of vnodes of a group, those of nested groups not included.
+    /// Number of vnodes of a group, without nested groups.
     pub fn vnode_count(&self, group: GroupId) -> usize {
         match &self.groups[group].vnodes {
             Vnodes::None => 0,
@@ -58,7 +58,7 @@ impl Topology {
     /// Addresses of a group's vnodes, in order.
     pub fn vnode_addresses(&self, group: GroupId) -> Box<dyn Iterator<Item = IpAddr> + Send + '_> {
         let spans = self.group_spans(group).into_iter();
-        Box::new(spans.flat_map(spans::addresses))
+        Box::new(spans.flat_map(ranges::addresses))
     }
 
     /// The vnode with a name: its address, or its group's name, a slash and its
@@ -70,28 +70,27 @@ impl Topology {
         let (group, index) = name.rsplit_once('/')?;
         let spans = self.group_spans(self.group_named(group)?);
         let index = index.parse::<u64>().ok()?.into();
-        let found = spans::part(&spans, index, index + 1);
+        let found = ranges::part(&spans, index, index + 1);
         found.first().map(|(address, _)| *address)
     }
 
-    /// A group and all that are nested in it.
+    /// A group and all groups nested in it.
     pub fn tree(&self, group: GroupId) -> Vec<GroupId> {
         (0..self.groups.len())
             .filter(|g| self.chain(*g).contains(&group))
             .collect()
     }
 
-    /// A group and those around it, from the inside out.
+    /// A group and the groups that contain it, from the inside out.
     pub(super) fn chain(&self, group: GroupId) -> Vec<GroupId> {
         std::iter::successors(Some(group), |g| self.groups[*g].parent).collect()
     }
 
-    /// For every pair of groups, row by row of the source, the link that counts.
+    /// For every pair of groups, row by row of the source, the link that applies.
     ///
-    /// It is the most specific one: of both groups themselves first, then one step
-    /// outwards in all, and so on; of two links as far out, the one with the more
-    /// specific source. Inside one leaf group only a link of the group with itself
-    /// counts.
+    /// The most specific link applies: first that of both groups themselves, then one level
+    /// outwards at a time; of two links at the same total distance, the one with the more
+    /// specific source. Inside a leaf group, only a link of the group with itself applies.
     pub fn pair_links(&self) -> Vec<Option<LinkWay>> {
         let groups = self.groups.len();
         let mut direct = std::collections::HashMap::new();
@@ -125,12 +124,12 @@ impl Topology {
             .collect()
     }
 
-    /// The pairs of groups between two groups, those nested in them included, as
-    /// indexes into [`Topology::pair_links`].
+    /// The pairs of groups between two groups, including nested ones, as indexes into
+    /// [`Topology::pair_links`].
     pub fn pairs_between(&self, a: GroupId, b: GroupId, one_way: bool) -> BTreeSet<usize> {
         let (mut from, mut to) = (self.tree(a), self.tree(b));
         if a != b {
-            // Of a group inside the other, the rest of the other is the far side.
+            // If one group is inside the other, the rest of the outer group is the far side.
             let (inner, outer) = (to.clone(), from.clone());
             from.retain(|g| !inner.contains(g));
             if from.is_empty() {
@@ -151,8 +150,8 @@ impl Topology {
         pairs
     }
 
-    /// What keeps rate and queue between two groups from being changed; `ways` are
-    /// those of [`Topology::pair_links`].
+    /// Why rate and queue between two groups cannot be changed, if they cannot; `ways` is the
+    /// result of [`Topology::pair_links`].
     pub fn capacity_fault(
         &self,
         ways: &[Option<LinkWay>],
@@ -176,11 +175,11 @@ impl Topology {
             .then_some(CapacityFault::Shared)
     }
 
-    /// Addresses of the vnodes that a host carries, in the order of the groups.
+    /// Addresses of the vnodes of a host, in the order of the groups.
     pub fn host_vnodes(&self, host: &str) -> Vec<IpAddr> {
         let host = self.hosts.iter().position(|h| h.name == host);
         let parts = host.map(|host| self.slices().swap_remove(host));
         let spans = parts.into_iter().flatten().flat_map(|(_, spans)| spans);
-        spans.flat_map(spans::addresses).collect()
+        spans.flat_map(ranges::addresses).collect()
     }
 }

@@ -1,12 +1,13 @@
-//! A checked topology: groups of vnodes with their access lines, the latencies
-//! between the groups, and the hosts that carry them.
+//! A checked topology: groups of vnodes with their access links, the latencies between the
+//! groups, and the hosts that carry the vnodes.
 //!
-//! Nothing here touches the kernel. The model is that of P2PLab (Nussbaum and
-//! Richard, 2006): one-way delay = wait and serialisation in the source's up
-//! pipe + source latency + latency between the groups + wait and serialisation
-//! in the destination's down pipe + destination latency.
+//! Nothing here touches the kernel. The model is that of P2PLab (Nussbaum and Richard, 2006):
+//! one-way delay = wait and serialisation in the source's up pipe + source latency + latency
+//! between the groups + wait and serialisation in the destination's down pipe + destination
+//! latency.
 mod change;
 mod error;
+mod event_text;
 mod events;
 mod hosts;
 mod impair;
@@ -15,31 +16,30 @@ mod lookup;
 pub(crate) mod node;
 mod parse;
 mod placement;
+mod ranges;
 pub(crate) mod reader;
 mod schema;
 mod sections;
-mod spans;
 mod traces;
 mod units;
 mod validate;
-mod words;
 
 use crate::name::Name;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-pub use change::{LineChange, PipeChange, Target};
+pub use change::{AccessLinkChange, PipeChange, Target};
 pub use error::{Position, Problem, TopologyErrors};
-pub use events::{Event, Happening, Place};
+pub use events::{Event, EventAction, EventTarget};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
 pub use lookup::{CapacityFault, LinkWay};
-pub use parse::{MOST_BYTES, load, parse, read_text};
+pub use parse::{MOST_BYTES, Source, load, parse, read_text};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
+pub(crate) use ranges::total as range_total;
+pub use ranges::{AddrRange, addresses, merge_adjacent};
 pub(crate) use schema::Name as NameSchema;
 pub use schema::json_schema;
-pub(crate) use spans::total as span_total;
-pub use spans::{Span, addresses, joined};
 pub use traces::{Side, Trace};
 pub use units::{Queue, Rate, UnitError, probability, rate, size, span, time};
 
@@ -49,7 +49,7 @@ pub type GroupId = usize;
 /// A checked topology file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
-    /// Name, for people.
+    /// Name, for users.
     pub name: Name,
     /// How vnodes get their addresses.
     pub addressing: Option<Addressing>,
@@ -57,28 +57,31 @@ pub struct Topology {
     pub accounting: Accounting,
     /// Largest IP packet in bytes on the interfaces that carry vnodes.
     pub mtu_bytes: u32,
-    /// Seed of all random decisions; none: another one with each load.
+    /// Seed of all random decisions; `None`: a new one for each load.
     pub seed: Option<u64>,
     /// Files of the topology's own jitter distributions, in the order of their
     /// numbers.
     pub distributions: Vec<PathBuf>,
-    /// Settings of `fq` that the user wants different from the computed ones.
+    /// Settings of `fq` that override the computed ones.
     pub fq: FqSettings,
     /// Groups in the order of the file, parents before children.
     pub groups: Vec<Group>,
     /// Latencies between groups.
     pub links: Vec<GroupLink>,
-    /// Hosts; none means that this host carries all vnodes.
+    /// Hosts; if empty, this host carries all vnodes.
     pub hosts: Vec<Host>,
-    /// How vnodes that no host names are dealt out; none: every one is named.
+    /// Distribution of the vnodes that no host names; `None`: every vnode is named.
     pub placement: Option<Placement>,
-    /// What the hosts are made of, if the file says how many rather than which.
+    /// Template of the hosts, if the file has their number instead of a list.
     pub template: Option<HostTemplate>,
-    /// Number of hosts where it is another than the file's.
+    /// Number of hosts, if it differs from that of the file.
     pub size: Option<usize>,
-    /// What happens after `emu start`, in the order of time.
+    /// One-way latency of the network between the hosts, which is deducted from the latency
+    /// between vnodes of different hosts.
+    pub host_latency: Option<Duration>,
+    /// Events after `emu start`, in the order of time.
     pub events: Vec<Event>,
-    /// Recordings that lines and links follow after `emu start`.
+    /// Recordings that access links and links follow after `emu start`.
     pub traces: Vec<Trace>,
 }
 
@@ -87,8 +90,8 @@ pub struct Topology {
 pub enum Addressing {
     /// One alias on `lo` for each vnode.
     Alias,
-    /// One local route for each run of vnodes (AnyIP): faster to load, but the
-    /// addresses do not appear in `ip addr`.
+    /// One local route per range of vnodes (AnyIP): faster to load, but the addresses do not
+    /// appear in `ip addr`.
     AnyIp,
 }
 
@@ -98,12 +101,12 @@ pub enum Accounting {
     /// The IP packet.
     #[default]
     Ip,
-    /// The IP packet and what Ethernet adds on the wire: header, checksum,
-    /// preamble and gap, 38 bytes.
+    /// The IP packet and the overhead of Ethernet: header, checksum, preamble and gap, 38
+    /// bytes.
     Ethernet,
-    /// The IP packet and so many bytes; may be negative.
+    /// The IP packet and this number of bytes, which may be negative.
     Overhead(i32),
-    /// The IP packet and so many bytes, in whole ATM cells.
+    /// The IP packet and this number of bytes, in whole ATM cells.
     Cells(i32),
 }
 
@@ -123,14 +126,14 @@ impl Accounting {
     }
 }
 
-/// Settings of `fq`; what is left out is computed from the pipes.
+/// Settings of `fq`; those that are `None` are computed from the pipes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FqSettings {
     /// Packets in the qdisc.
     pub limit_packets: Option<u32>,
     /// Packets in one flow.
     pub flow_limit_packets: Option<u32>,
-    /// Farthest delivery time ahead.
+    /// Largest delay until the delivery time.
     pub horizon: Option<Duration>,
     /// Hash buckets, a power of two.
     pub buckets: Option<u32>,
@@ -138,14 +141,14 @@ pub struct FqSettings {
     pub orphan_mask: Option<u32>,
 }
 
-/// A prefix with its vnodes and their access lines.
+/// A prefix with its vnodes and their access links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Name, unique in the file.
     pub name: Name,
-    /// The group around it.
+    /// The group that contains it.
     pub parent: Option<GroupId>,
-    /// Addresses that belong to the group.
+    /// Addresses of the group.
     pub prefix: IpNet,
     /// Its vnodes.
     pub vnodes: Vnodes,
@@ -153,40 +156,39 @@ pub struct Group {
     pub up: Pipe,
     /// From the network to a vnode.
     pub down: Pipe,
-    /// What its vnodes' filters let in.
+    /// The filter of its vnodes.
     pub filtering: Filtering,
 }
 
-/// The vnodes of a group, those of nested groups not included.
+/// The vnodes of a group, without nested groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Vnodes {
-    /// None: the group only holds others.
+    /// None: the group only contains other groups.
     None,
-    /// The first usable addresses of the prefix: without its network and
-    /// broadcast address, and without those of nested groups.
+    /// The first usable addresses of the prefix: without its network and broadcast address,
+    /// and without addresses of nested groups.
     Count(u32),
     /// These addresses.
     List(Vec<IpAddr>),
 }
 
-/// One direction of an access line.
+/// One direction of an access link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pipe {
-    /// Rate; none for an unlimited line.
+    /// Rate; `None` if unlimited.
     pub rate: Option<Rate>,
     /// Propagation delay, one way.
     pub latency: Duration,
-    /// Limit of the queue in front of the line.
+    /// Limit of the queue in front of the pipe.
     pub queue: Queue,
-    /// Bytes that may pass at once after the line was idle.
+    /// Bytes that may pass at once after the pipe was idle.
     pub burst_bytes: u64,
-    /// Losses, jitter and their like.
+    /// Jitter, loss and other impairments.
     pub impairments: Impairments,
 }
 
 impl Default for Pipe {
-    /// An unlimited line; the queue holds 50 packets once a rate is set, as
-    /// Dummynet's does.
+    /// An unlimited pipe; once it has a rate, the queue holds 50 packets, as in Dummynet.
     fn default() -> Self {
         Self {
             rate: None,
@@ -205,11 +207,11 @@ pub struct GroupLink {
     pub a: GroupId,
     /// The other side; the destination of a one-way link.
     pub b: GroupId,
-    /// Whether it holds from `a` to `b` only.
+    /// Whether only the direction from `a` to `b` exists.
     pub one_way: bool,
     /// One-way latency.
     pub latency: Duration,
-    /// Losses, jitter and their like, for each direction on its own.
+    /// Jitter, loss and other impairments, separately for each direction.
     pub impairments: Impairments,
     /// Capacity of each direction, which all vnodes of a host share.
     pub rate: Option<Rate>,
@@ -224,19 +226,19 @@ pub struct Host {
     pub name: Name,
     /// Its interface towards the other hosts.
     pub interface: String,
-    /// Its addresses there, at most one of each family, which the other hosts
-    /// route its vnodes of that family to.
+    /// Its addresses on that interface, at most one of each family; the other hosts use them
+    /// as gateways to its vnodes.
     pub addresses: Vec<IpAddr>,
-    /// Speed of its link to the others, for what a placement needs of it.
+    /// Speed of its link to the others, for the placement report.
     pub link: Option<Rate>,
-    /// Groups of which it carries all vnodes, those of nested groups included.
+    /// Groups of which it carries all vnodes, including nested groups.
     pub groups: Vec<GroupId>,
-    /// Runs of vnodes that it carries: first and last address.
-    pub nodes: Vec<Span>,
+    /// Ranges of vnodes that it carries.
+    pub nodes: Vec<AddrRange>,
 }
 
 impl Host {
-    /// Whether the file says what it carries.
+    /// Whether the file names the vnodes that it carries.
     pub fn says_what(&self) -> bool {
         !self.groups.is_empty() || !self.nodes.is_empty()
     }

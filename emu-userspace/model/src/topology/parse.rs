@@ -1,11 +1,11 @@
 //! From the text of a file to a checked topology.
 use std::{
-    fs::{self, File},
+    fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-use crate::name::Name;
+use crate::{input, name::Name};
 
 use super::{
     Accounting, Addressing, FqSettings, Topology,
@@ -31,6 +31,7 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "latency_matrix",
     "placement",
     "hosts",
+    "host_latency",
     "events",
     "traces",
 ];
@@ -40,8 +41,7 @@ pub(super) const FQ_KEYS: &[&str] = &["limit", "flow_limit", "horizon", "buckets
 /// Keys of the long form of `accounting`.
 pub(super) const OVERHEAD_KEYS: &[&str] = &["overhead", "cells"];
 
-/// Accountings with a name. Those of DSL are named and sized as in the manual of
-/// tc-cake(8).
+/// Accountings with a name. The DSL ones have names and sizes as in tc-cake(8).
 pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
     ("ip", Accounting::Ip),
     ("ethernet", Accounting::Ethernet),
@@ -54,21 +54,62 @@ pub(super) const ACCOUNTINGS: [(&str, Accounting); 9] = [
     ("pppoe-llcsnap", Accounting::Cells(40)),
 ];
 
-/// Largest file that is read; a topology of a million named addresses is smaller.
+/// Largest file that is read; a topology with a million listed addresses is smaller.
 pub const MOST_BYTES: u64 = 64 << 20;
 
-/// Reads and checks a topology file.
+/// A topology file, read once: a pipe has no second reading.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file, by the name that the user gave; `-` is the standard input.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+    /// The checked topology.
+    pub topology: Topology,
+}
+
+impl Source {
+    /// Reads and checks a topology file.
+    ///
+    /// # Errors
+    /// As for [`load`].
+    pub fn read(path: &Path) -> Result<Self, TopologyErrors> {
+        Self::new(path, read_text(path)?)
+    }
+
+    /// Checks the text of a topology file.
+    ///
+    /// # Errors
+    /// As for [`parse`].
+    pub fn new(path: &Path, text: String) -> Result<Self, TopologyErrors> {
+        let topology = parse(&text, &path.display().to_string())?;
+        Ok(Self {
+            path: path.to_owned(),
+            text,
+            topology,
+        })
+    }
+
+    /// The absolute path of the file, to which names in the file are relative; for the
+    /// standard input a path in the current folder.
+    pub fn absolute(&self) -> PathBuf {
+        let absolute = || std::path::absolute(&self.path).unwrap_or_else(|_| self.path.clone());
+        self.path.canonicalize().unwrap_or_else(|_| absolute())
+    }
+}
+
+/// Reads and checks a topology file; [`Source`] keeps the text, too.
 ///
 /// # Errors
-/// All mistakes of the file at once; one without a position if it cannot be read.
+/// All errors of the file at once; one without a position if it cannot be read.
 pub fn load(path: &Path) -> Result<Topology, TopologyErrors> {
     parse(&read_text(path)?, &path.display().to_string())
 }
 
-/// Reads a topology file without looking at what it says.
+/// Reads the text of a topology file without parsing it.
 ///
 /// # Errors
-/// One without a position.
+/// One error without a position.
 pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
     let name = path.display().to_string();
     let unreadable = |why: String| {
@@ -87,12 +128,12 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
         _ => {}
     }
     let mut bytes = Vec::new();
-    // By what there is to read: a pipe or a device says nothing of its length.
-    let read = File::open(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    // Limits the bytes read, since a pipe or a device does not report its length.
+    let read = input::open_any(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
     read.map_err(|e| unreadable(e.to_string()))?;
     if bytes.len() as u64 > MOST_BYTES {
-        let words = format!("it has over {MOST_BYTES} bytes, more than a topology needs");
-        return Err(unreadable(words));
+        let text = format!("it has over {MOST_BYTES} bytes, more than a topology needs");
+        return Err(unreadable(text));
     }
     String::from_utf8(bytes).map_err(|e| {
         let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
@@ -107,7 +148,7 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
 /// Checks the text of a topology; `file` is for the errors.
 ///
 /// # Errors
-/// All mistakes of the text at once.
+/// All errors of the text at once.
 pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
     let problems = Problems::default();
     let topology = match node::document(text) {
@@ -162,6 +203,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
         hosts: hosts.list.iter().map(|h| h.host.clone()).collect(),
         placement: hosts.placement,
         template: hosts.template.clone(),
+        host_latency: record.get("host_latency").and_then(|f| f.unit(units::time)),
         size: None,
         events: Vec::new(),
         traces: Vec::new(),
@@ -172,7 +214,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     Some(topology)
 }
 
-/// `None`: as many vnodes as a host carries decide.
+/// `None`: the addressing depends on the number of vnodes of the host.
 fn addressing(record: &Record<'_>) -> Option<Addressing> {
     let field = record.get("addressing")?;
     match field.text() {
@@ -182,7 +224,7 @@ fn addressing(record: &Record<'_>) -> Option<Addressing> {
         Some(other) => {
             field.report(
                 field
-                    .problem(format!("`{other}` is no way of addressing"))
+                    .problem(format!("`{other}` is not an addressing"))
                     .expected("auto, alias or anyip"),
             );
             None
@@ -226,7 +268,7 @@ fn fq(record: &Record<'_>) -> FqSettings {
         if value.count_ones() != 1 {
             field.report(
                 field
-                    .problem(format!("{value} is no power of two"))
+                    .problem(format!("{value} is not a power of two"))
                     .expected("a power of two up to 262144"),
             );
         }
@@ -240,7 +282,7 @@ fn fq(record: &Record<'_>) -> FqSettings {
             if horizon.is_zero() {
                 field.report(
                     field
-                        .problem("a horizon of 0 holds no packet back")
+                        .problem("a horizon of 0 delays no packet")
                         .expected("a time longer than any packet waits, as in `20s`"),
                 );
             }

@@ -1,24 +1,24 @@
-//! Which host carries which vnodes: said in the file, or computed the same way on
-//! every host.
+//! The host that carries each vnode: stated in the file, or computed in the same way on every
+//! host.
 use std::{cmp::Reverse, net::IpAddr};
 
 use crate::name::NameTemplate;
 
 use super::{
     GroupId, Host, Topology,
-    spans::{self, Span},
+    ranges::{self, AddrRange},
 };
 
-/// How vnodes are dealt out to the hosts that name none themselves.
+/// Distribution of vnodes to the hosts that name none themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
-    /// In the order of the file, in as many equal blocks as hosts.
+    /// In the order of the file, in equal blocks, one per host.
     Block,
     /// An equal block of each group to every host.
     Spread,
-    /// One after the other in turn.
+    /// One vnode per host in turn.
     RoundRobin,
-    /// Each group whole, the largest first, to the host with the fewest vnodes.
+    /// Whole groups, the largest first, each to the host with the fewest vnodes.
     ByGroup,
 }
 
@@ -32,21 +32,21 @@ impl Placement {
     ];
 }
 
-/// Hosts that are alike, numbered from 0.
+/// A template of hosts, which are numbered from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTemplate {
     /// Name with the number.
     pub name: NameTemplate,
     /// Interface towards the others.
     pub interface: String,
-    /// Addresses of the first; each following host has the next ones.
+    /// Addresses of the first host; each following host has the next addresses.
     pub addresses: Vec<IpAddr>,
     /// Speed of each host's link.
     pub link: Option<super::Rate>,
 }
 
 impl HostTemplate {
-    /// The hosts.
+    /// The hosts of the template.
     pub fn hosts(&self, count: usize) -> Vec<Host> {
         (0..u32::try_from(count).unwrap_or(u32::MAX))
             .map(|rank| Host {
@@ -55,7 +55,7 @@ impl HostTemplate {
                 addresses: self
                     .addresses
                     .iter()
-                    .map(|first| spans::after(*first, u128::from(rank)))
+                    .map(|first| ranges::after(*first, u128::from(rank)))
                     .collect(),
                 link: self.link,
                 groups: Vec::new(),
@@ -65,26 +65,26 @@ impl HostTemplate {
     }
 }
 
-/// A number of hosts that a topology cannot be spread over.
+/// Why a topology cannot have a number of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SizeError {
-    /// No hosts to take.
-    #[error("the topology has no `hosts` section to take {wanted} hosts from")]
+    /// The topology has no hosts.
+    #[error("the topology has no `hosts` section for {wanted} hosts")]
     NoHosts {
         /// Hosts asked for.
         wanted: usize,
     },
-    /// Too few of them.
-    #[error("the topology names {have} hosts, and {wanted} are asked for")]
+    /// The topology has fewer hosts.
+    #[error("the topology has {have} hosts, fewer than the {wanted} requested")]
     TooFew {
         /// Hosts of the file.
         have: usize,
         /// Hosts asked for.
         wanted: usize,
     },
-    /// Hosts say themselves what they carry, so none can be left out.
+    /// The hosts name their vnodes, so none can be left out.
     #[error(
-        "the topology says which of its {have} hosts carries what, so it cannot be spread over {wanted}; leave `groups` and `nodes` of the hosts out and say `placement: block`"
+        "the topology assigns vnodes to its {have} hosts, so they cannot be distributed over {wanted}; remove `groups` and `nodes` from the hosts and write `placement: block`"
     )]
     Explicit {
         /// Hosts of the file.
@@ -94,25 +94,24 @@ pub enum SizeError {
     },
 }
 
-/// A group's part on a host.
-pub type Part = (GroupId, Vec<Span>);
+/// The vnodes of a group on one host.
+pub type Part = (GroupId, Vec<AddrRange>);
 
 impl Topology {
-    /// Runs of a group's vnodes, in their order; those of nested groups not
-    /// included.
-    pub fn group_spans(&self, group: GroupId) -> Vec<Span> {
+    /// Ranges of a group's vnodes, in their order, without nested groups.
+    pub fn group_spans(&self, group: GroupId) -> Vec<AddrRange> {
         match &self.groups[group].vnodes {
             super::Vnodes::None => Vec::new(),
-            super::Vnodes::List(list) => spans::of_list(list),
+            super::Vnodes::List(list) => ranges::of_list(list),
             super::Vnodes::Count(count) => {
                 let inner = self.groups.iter().filter(|g| g.parent == Some(group));
                 let inner = inner.map(|g| g.prefix).collect();
-                spans::usable(self.groups[group].prefix, inner, u128::from(*count))
+                ranges::usable(self.groups[group].prefix, inner, u128::from(*count))
             }
         }
     }
 
-    /// Whether an address is a vnode's.
+    /// Whether an address belongs to a vnode.
     pub fn is_vnode(&self, address: IpAddr) -> bool {
         self.group_of(address).is_some_and(|group| {
             let spans = self.group_spans(group);
@@ -120,10 +119,7 @@ impl Topology {
         })
     }
 
-    /// Takes the first `size` hosts of the file, or makes as many of its template.
-    ///
-    /// # Errors
-    /// [`SizeError`].
+    /// Takes the first `size` hosts of the file, or makes `size` hosts from its template.
     pub fn resize(&mut self, size: usize) -> Result<(), SizeError> {
         if let Some(template) = &self.template {
             self.hosts = template.hosts(size);
@@ -144,24 +140,24 @@ impl Topology {
         Ok(())
     }
 
-    /// What a host of the file says that it carries.
+    /// The vnodes that the file assigns to a host.
     pub(super) fn said(&self, host: &Host) -> Vec<Part> {
         if !host.says_what() {
             return Vec::new();
         }
-        let nodes = spans::joined(host.nodes.clone());
+        let nodes = ranges::merge_adjacent(host.nodes.clone());
         self.parts(|group, all| {
             if self.chain(group).iter().any(|g| host.groups.contains(g)) {
                 return all.to_vec();
             }
             let named = all
                 .iter()
-                .flat_map(|span| nodes.iter().filter_map(|run| spans::common(span, run)));
+                .flat_map(|span| nodes.iter().filter_map(|run| ranges::common(span, run)));
             named.collect()
         })
     }
 
-    fn parts(&self, mut pick: impl FnMut(GroupId, &[Span]) -> Vec<Span>) -> Vec<Part> {
+    fn parts(&self, mut pick: impl FnMut(GroupId, &[AddrRange]) -> Vec<AddrRange>) -> Vec<Part> {
         (0..self.groups.len())
             .filter_map(|group| {
                 let picked = pick(group, &self.group_spans(group));
@@ -170,18 +166,18 @@ impl Topology {
             .collect()
     }
 
-    /// What no host names itself.
+    /// The vnodes that the file assigns to no host.
     pub(super) fn rest(&self) -> Vec<Part> {
         let said = self.hosts.iter().flat_map(|host| self.said(host));
-        let said = spans::joined(said.flat_map(|(_, spans)| spans).collect());
+        let said = ranges::merge_adjacent(said.flat_map(|(_, spans)| spans).collect());
         self.parts(|_, all| {
-            let left = all.iter().flat_map(|span| spans::without(*span, &said));
+            let left = all.iter().flat_map(|span| ranges::without(*span, &said));
             left.collect()
         })
     }
 
-    /// What each host carries, in the order of [`Topology::hosts`]: parts of groups
-    /// in the order of the file, none of which is written out.
+    /// The vnodes of each host, in the order of [`Topology::hosts`]: parts of groups in the
+    /// order of the file, as ranges.
     pub fn slices(&self) -> Vec<Vec<Part>> {
         let mut slices: Vec<Vec<Part>> = self.hosts.iter().map(|h| self.said(h)).collect();
         let open: Vec<usize> = (0..self.hosts.len())
@@ -197,7 +193,7 @@ impl Topology {
         slices
     }
 
-    /// The index of the host that carries a vnode.
+    /// Index of the host that carries a vnode.
     pub fn host_of(&self, address: IpAddr) -> Option<usize> {
         self.slices().iter().position(|parts| {
             let mut spans = parts.iter().flat_map(|(_, spans)| spans);
@@ -206,13 +202,13 @@ impl Topology {
     }
 }
 
-/// Deals parts of groups out to so many hosts.
+/// Distributes parts of groups to hosts.
 fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
-    let count = |part: &Part| spans::total(&part.1);
+    let count = |part: &Part| ranges::total(&part.1);
     let all: u128 = rest.iter().map(count).sum();
     let share = |of: u128, rank: usize| of * rank as u128 / hosts as u128;
     let mut dealt: Vec<Vec<Part>> = vec![Vec::new(); hosts];
-    let mut give = |host: usize, group: GroupId, spans: Vec<Span>| {
+    let mut give = |host: usize, group: GroupId, spans: Vec<AddrRange>| {
         if !spans.is_empty() {
             dealt[host].push((group, spans));
         }
@@ -229,7 +225,7 @@ fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
                         give(
                             host,
                             part.0,
-                            spans::part(&part.1, from - passed, to - passed),
+                            ranges::part(&part.1, from - passed, to - passed),
                         );
                     }
                 }
@@ -240,16 +236,16 @@ fn deal(placement: Placement, rest: &[Part], hosts: usize) -> Vec<Vec<Part>> {
             for (order, part) in rest.iter().enumerate() {
                 let of = count(part);
                 for block in 0..hosts {
-                    let spans = spans::part(&part.1, share(of, block), share(of, block + 1));
-                    // What does not go up evenly falls to another host each time.
+                    let spans = ranges::part(&part.1, share(of, block), share(of, block + 1));
+                    // The remainder of each group goes to another host.
                     give((block + order) % hosts, part.0, spans);
                 }
             }
         }
         Placement::RoundRobin => {
             for (group, spans) in rest {
-                let mut turns: Vec<Vec<Span>> = vec![Vec::new(); hosts];
-                for address in spans.iter().flat_map(|span| spans::addresses(*span)) {
+                let mut turns: Vec<Vec<AddrRange>> = vec![Vec::new(); hosts];
+                for address in spans.iter().flat_map(|span| ranges::addresses(*span)) {
                     turns[(passed % hosts as u128) as usize].push((address, address));
                     passed += 1;
                 }
@@ -293,12 +289,12 @@ mod tests {
 
     fn sizes(topology: &Topology) -> Vec<u128> {
         let slices = topology.slices();
-        let of = |parts: &Vec<Part>| parts.iter().map(|(_, s)| spans::total(s)).sum();
+        let of = |parts: &Vec<Part>| parts.iter().map(|(_, s)| ranges::total(s)).sum();
         slices.iter().map(of).collect()
     }
 
     proptest! {
-        /// Every vnode is on exactly one host, whatever the placement.
+        /// Every vnode is on exactly one host, for every placement.
         #[test]
         fn every_vnode_is_on_one_host(
             hosts in 1usize..9,
@@ -313,7 +309,7 @@ mod tests {
                 .into_iter()
                 .flatten()
                 .flat_map(|(_, spans)| spans)
-                .flat_map(spans::addresses)
+                .flat_map(ranges::addresses)
                 .collect();
             found.sort_unstable();
             let mut all: Vec<IpAddr> =

@@ -1,4 +1,4 @@
-//! Walking the tree: typed access to maps, with every mistake collected.
+//! Typed access to maps of the tree, which collects all errors.
 use std::{
     cell::{Cell, RefCell},
     collections::HashSet,
@@ -18,7 +18,7 @@ use crate::name::{self, Name};
 /// hints for its first ones only.
 const COMPARISONS: usize = 20_000;
 
-/// Where the problems of one file are collected.
+/// The problems of one file.
 pub(crate) struct Problems {
     list: RefCell<Vec<Problem>>,
     comparisons_left: Cell<usize>,
@@ -40,7 +40,7 @@ impl Problems {
         }
     }
 
-    /// Whether there are so many that the rest of the file is read over.
+    /// Whether there are enough that the rest of the file is read over.
     fn is_full(&self) -> bool {
         self.list.borrow().len() >= MOST_PROBLEMS
     }
@@ -67,7 +67,7 @@ impl Problems {
     }
 }
 
-/// A value with its place and path.
+/// A value with its position and path.
 #[derive(Clone)]
 pub(crate) struct Field<'a> {
     pub node: &'a Node,
@@ -75,7 +75,7 @@ pub(crate) struct Field<'a> {
     problems: &'a Problems,
 }
 
-/// A map whose keys are known; unknown ones are reported.
+/// A map whose keys are known; unknown keys are reported.
 pub(crate) struct Record<'a> {
     field: Field<'a>,
     entries: &'a [Entry],
@@ -107,7 +107,7 @@ impl<'a> Field<'a> {
         self.problems.similar(name, known)
     }
 
-    /// Whether nothing in the file was found wrong so far.
+    /// Whether no problem has been found so far.
     pub fn is_sound_so_far(&self) -> bool {
         self.problems.is_empty()
     }
@@ -127,7 +127,7 @@ impl<'a> Field<'a> {
 
     fn wrong_kind(&self, wanted: &str) {
         let found = self.node.value.kind();
-        self.report(self.problem(format!("{found} where {wanted} should be")));
+        self.report(self.problem(format!("found {found}, expected {wanted}")));
     }
 
     /// A map with only these keys.
@@ -171,14 +171,14 @@ impl<'a> Field<'a> {
         let again = entries.iter().filter(|e| !seen.insert(e.key.as_str()));
         for entry in again.take_while(|_| !self.problems.is_full()) {
             let path = self.child(&entry.key, &entry.value).path;
-            let message = format!("the key `{}` stands here a second time", entry.key);
+            let message = format!("the key `{}` is a duplicate", entry.key);
             self.report(
                 Problem::new(entry.key_at, path, message).expected("each key once in a map"),
             );
         }
     }
 
-    /// A map from names to values: name, place of the name, value.
+    /// A map from names to values: name, position of the name, value.
     pub fn named(&self) -> Vec<(&'a str, Position, Field<'a>)> {
         self.entries()
             .unwrap_or_default()
@@ -221,7 +221,7 @@ impl<'a> Field<'a> {
         }
         match &self.node.value {
             Value::Scalar(text) => Some(text),
-            // `null` is a word where a word should be.
+            // `null` is a text where a text is expected.
             Value::Nothing(text) if !text.is_empty() => Some(text),
             _ => {
                 self.wrong_kind("a value");
@@ -321,7 +321,7 @@ impl<'a> Field<'a> {
             Ok(address) => Some(address),
             Err(_) => {
                 self.report(
-                    self.problem(format!("`{text}` is no IP address"))
+                    self.problem(format!("`{text}` is not an IP address"))
                         .expected("an address, as in 10.1.1.1"),
                 );
                 None
@@ -334,7 +334,7 @@ impl<'a> Field<'a> {
         let text = self.text()?;
         let Ok(net) = text.parse::<IpNet>() else {
             self.report(
-                self.problem(format!("`{text}` is no prefix"))
+                self.problem(format!("`{text}` is not a prefix"))
                     .expected("an address and a length, as in 10.1.1.0/24"),
             );
             return None;
@@ -365,7 +365,7 @@ fn unusable(net: IpNet) -> Option<&'static str> {
             .is_ok_and(|o| o.contains(&net) || net.contains(&o))
     };
     if net.prefix_len() == 0 {
-        Some("is every address there is")
+        Some("covers all addresses")
     } else if overlaps("127.0.0.0/8") || overlaps("::1/128") {
         Some("is the machine's own loopback")
     } else if overlaps("224.0.0.0/4") || overlaps("ff00::/8") {
@@ -389,7 +389,7 @@ impl<'a> Record<'a> {
             .map(|e| self.field.child(key, &e.value))
     }
 
-    /// A key that must be there.
+    /// A mandatory key.
     pub fn need(&self, key: &str, example: &str) -> Option<Field<'a>> {
         let found = self.get(key);
         if found.is_none() {

@@ -1,4 +1,4 @@
-//! The sections of a file about lines: profiles and groups.
+//! The sections of a file about access links: profiles and groups.
 
 use std::collections::{HashMap, HashSet};
 
@@ -35,7 +35,7 @@ pub(super) const GROUP_KEYS: &[&str] = keys_with_impairments!(
 const MOST_NODES: i64 = 16_777_216;
 const DEEPEST: usize = 12;
 
-/// Both pipes of an access line.
+/// Both pipes of an access link.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Line {
     up: Pipe,
@@ -46,8 +46,8 @@ pub(super) struct Line {
 /// Profiles by name.
 pub(super) type Profiles<'a> = Vec<(&'a str, Line)>;
 
-/// Groups with the places of their parts. `complete` is false when some group
-/// could not be read, so that others may seem to be missing.
+/// Groups with the positions of their parts. `complete` is false if a group could not be
+/// read, so that references to it are not reported.
 pub(super) struct Groups<'a> {
     pub list: Vec<ReadGroup<'a>>,
     pub complete: bool,
@@ -64,7 +64,7 @@ pub(super) struct ReadGroup<'a> {
     pub addresses: Vec<Field<'a>>,
 }
 
-/// What a line's keys say, on top of what was inherited.
+/// Reads the keys of an access link, on top of inherited settings.
 fn line(record: &Record<'_>, base: Line, own: &[&str]) -> Line {
     let mut line = base;
     line.up.impairments.read(record, own);
@@ -159,13 +159,13 @@ pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>, own: &[&s
     groups
 }
 
-/// What surrounds a map of groups.
+/// The context of a map of groups.
 struct Around<'a, 'p> {
     profiles: &'p Profiles<'a>,
     /// Names of the file's own distributions.
     own: &'p [&'p str],
     parent: Option<GroupId>,
-    /// The line that the groups inherit.
+    /// Settings that the groups inherit.
     line: Line,
     depth: usize,
 }
@@ -219,7 +219,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
     }
 }
 
-/// A line without a rate has no queue that could be managed.
+/// Reports `aqm` on a pipe without a rate, which has no queue.
 fn managed_lines_have_rates(record: &Record<'_>, line: &Line) {
     for (key, pipe) in [("up", &line.up), ("down", &line.down)] {
         if pipe.impairments.aqm.is_some() && pipe.rate.is_none() {
@@ -287,8 +287,8 @@ fn read_group<'a>(
 }
 
 impl<'a> Groups<'a> {
-    /// The group that a field names; silent for one that exists but could not
-    /// be read.
+    /// The group that a field names; reports nothing if the group exists but could not be
+    /// read.
     pub fn resolve(&self, field: &Field<'_>) -> Option<GroupId> {
         let name = field.text()?;
         let Some(index) = self.index.get(name) else {
@@ -305,7 +305,7 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Whether all packet queues of a topology fit the departure ring.
+/// Largest total of packet queues, the size of the departure log.
 pub(super) fn most_ring_slots() -> u64 {
     u64::from(MOST_QUEUED_PACKETS) * 256
 }

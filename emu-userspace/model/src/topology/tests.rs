@@ -47,7 +47,7 @@ fn vnodes_have_two_names() {
     }
 }
 
-/// Milliseconds of the link that counts from one group to another.
+/// Milliseconds of the link that applies from one group to another.
 fn latency_ms(topology: &Topology, from: &str, to: &str) -> u128 {
     let [from, to] = [from, to].map(|name| topology.group_named(name).unwrap());
     topology.pair_links()[from * topology.groups.len() + to]
@@ -168,7 +168,7 @@ fn large_topologies_are_checked_quickly() {
     let start = std::time::Instant::now();
     let topology = parse(&text, "t").unwrap();
     assert_eq!(topology.vnode_total(), 65_000);
-    // Minutes if any check were quadratic in vnodes; a second is generous.
+    // Any check that is quadratic in vnodes would take minutes; a second is generous.
     assert!(
         start.elapsed() < Duration::from_secs(20),
         "{:?}",
@@ -176,7 +176,7 @@ fn large_topologies_are_checked_quickly() {
     );
 }
 
-/// The largest matrix: every pair of as many groups as there may be.
+/// The largest matrix: every pair of the largest number of groups.
 #[test]
 fn a_full_matrix_is_read() {
     let groups = 1024;

@@ -1,5 +1,5 @@
-//! The `traces` section of a file: rates, latencies and losses that follow a
-//! recording after `emu start`.
+//! The `traces` section of a file: rates, latencies and losses that follow a recording after
+//! `emu start`.
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Topology,
-    events::{Place, Reader},
+    events::{EventTarget, Reader},
     reader::{Field, Record, resolve},
     sections::Groups,
     units,
@@ -18,15 +18,15 @@ pub(super) const TRACE_KEYS: &[&str] = &[
     "group", "vnode", "between", "from", "to", "file", "up", "down", "at", "begin", "loop",
     "window",
 ];
-/// When a trace begins, as [`Trace::waits`]: no, yes.
+/// Values of [`Trace::waits`]: false, true.
 const BEGINNINGS: [&str; 2] = ["clock", "first-packet"];
 /// Shortest window of a trace of delivery opportunities.
 const SHORTEST_WINDOW: Duration = Duration::from_millis(5);
 
-/// Which directions of a line follow a trace.
+/// Directions of an access link that follow a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// Both; or the link.
+    /// Both directions; always for a link between groups.
     Both,
     /// From the vnode into the network.
     Up,
@@ -34,26 +34,26 @@ pub enum Side {
     Down,
 }
 
-/// A recording and what follows it.
+/// A recording and its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
     /// The recording.
     pub file: PathBuf,
-    /// What follows it.
-    pub place: Place,
-    /// Which directions.
+    /// The access links or the link that follow it.
+    pub target: EventTarget,
+    /// The directions that follow it.
     pub side: Side,
-    /// When it begins, since the start of the clock.
+    /// Time of its start since the start of the clock.
     pub at: Duration,
-    /// Whether it then waits for the first packet on its lines.
+    /// Whether it then waits for the first packet of its target.
     pub waits: bool,
-    /// Whether it begins again at its end.
+    /// Whether it repeats.
     pub loops: bool,
     /// Time over which delivery opportunities are counted as a rate.
     pub window: Duration,
 }
 
-/// Reads the section; `topology` is all the rest of the file.
+/// Reads the section; `topology` is the rest of the file.
 pub(super) fn traces(
     record: &Record<'_>,
     groups: &Groups<'_>,
@@ -99,11 +99,13 @@ fn read(
         Some(field) => resolve(&field, "beginning", BEGINNINGS.iter().copied()).map(|i| i == 1),
         None => Some(false),
     };
-    if let (Some(Place::Link(..)), Some(true), Some(field)) = (place, waits, record.get("begin")) {
+    if let (Some(EventTarget::Link(..)), Some(true), Some(field)) =
+        (place, waits, record.get("begin"))
+    {
         field.report(
             field
                 .problem("packets of a link are not counted")
-                .expected("`begin: clock` for a link, or lines"),
+                .expected("`begin: clock` for a link between groups"),
         );
     }
     let file = |key| {
@@ -116,12 +118,14 @@ fn read(
     if both.is_some() == (up.is_some() || down.is_some()) {
         field.report(
             field
-                .problem("it is not clear which file is followed")
+                .problem("the file of the trace is not clear")
                 .expected("`file: drive.csv`, or `up: up.trace` and `down: down.trace`"),
         );
         return None;
     }
-    if let (Some(Place::Link(..)), Some(side)) = (place, record.get("up").or(record.get("down"))) {
+    if let (Some(EventTarget::Link(..)), Some(side)) =
+        (place, record.get("up").or(record.get("down")))
+    {
         side.report(
             side.problem("a link between groups has no up and down")
                 .expected("`file`, and `from` and `to` for one direction"),
@@ -132,7 +136,7 @@ fn read(
         if let Some(file) = file {
             traces.push(Trace {
                 file,
-                place: place?,
+                target: place?,
                 side,
                 at: at?,
                 waits: waits?,

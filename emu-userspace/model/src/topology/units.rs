@@ -1,6 +1,6 @@
-//! Quantities as people write them: `33.6kbit`, `100ms`, `50 packets`, `64KB`.
+//! Quantities in the notation of users: `33.6kbit`, `100ms`, `50 packets`, `64KB`.
 //!
-//! A unit is mandatory, and only one spelling of each is taken: `Mb`, `mbps` and
+//! A unit is mandatory, and only one spelling of each is accepted, since `Mb`, `mbps` and
 //! `MB/s` mean different things to different people.
 use std::{fmt, time::Duration};
 
@@ -13,8 +13,8 @@ use super::Probability;
 pub struct Rate(pub u64);
 
 impl fmt::Display for Rate {
-    /// Echoes the rate in the largest unit in which it has at most three
-    /// decimals: `33.6kbit`.
+    /// Prints the rate in the largest unit in which it has at most three decimals:
+    /// `33.6kbit`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [
             (1_000_000_000, "gbit"),
@@ -30,14 +30,14 @@ impl fmt::Display for Rate {
     }
 }
 
-/// What is wrong with a quantity.
+/// Why a quantity is invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitError {
-    /// What is wrong.
+    /// Description of the problem.
     pub message: String,
-    /// What would be right.
+    /// What would be valid.
     pub expected: String,
-    /// What was probably meant.
+    /// A suggestion.
     pub hint: Option<String>,
 }
 
@@ -68,7 +68,7 @@ fn error(message: String, expected: &str, hint: Option<String>) -> UnitError {
     }
 }
 
-/// Splits, and refuses what is no number, negative or without a unit.
+/// Splits a quantity; rejects a text that is not a number, is negative or has no unit.
 fn quantity<'a>(
     text: &'a str,
     expected: &str,
@@ -76,7 +76,7 @@ fn quantity<'a>(
 ) -> Result<(f64, &'a str), UnitError> {
     let Some((value, unit)) = split(text) else {
         return Err(error(
-            format!("`{text}` is no number with a unit"),
+            format!("`{text}` is not a number with a unit"),
             expected,
             None,
         ));
@@ -91,7 +91,7 @@ fn quantity<'a>(
     Ok((value, unit))
 }
 
-/// Units that people write and that mean more than one thing.
+/// Suggests an unambiguous unit for one that means different things to different people.
 fn ambiguous_rate(value: f64, unit: &str) -> Option<String> {
     let lower = unit.to_ascii_lowercase();
     let bytes = unit.contains('B') && !lower.contains("bit") && !lower.contains("bps");
@@ -116,9 +116,6 @@ fn ambiguous_rate(value: f64, unit: &str) -> Option<String> {
 }
 
 /// Parses a rate in bits per second.
-///
-/// # Errors
-/// [`UnitError`] for a missing or unknown unit, or a rate out of range.
 pub fn rate(text: &str) -> Result<Rate, UnitError> {
     let (value, unit) = quantity(text, RATE_EXPECTED, "kbit")?;
     let scale = match unit {
@@ -129,7 +126,7 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
         _ => {
             let hint = ambiguous_rate(value, unit);
             return Err(error(
-                format!("`{unit}` is no unit of a rate"),
+                format!("`{unit}` is not a unit of rate"),
                 RATE_EXPECTED,
                 hint,
             ));
@@ -144,21 +141,18 @@ pub fn rate(text: &str) -> Result<Rate, UnitError> {
                 Rate(MIN_RATE_BITS_PER_SEC),
                 Rate(MAX_RATE_BITS_PER_SEC)
             ),
-            (bits == 0.0).then(|| "leave the rate out for an unlimited line".to_owned()),
+            (bits == 0.0).then(|| "leave the rate out for an unlimited pipe".to_owned()),
         ));
     }
     Ok(Rate(bits as u64))
 }
 
-/// Longest time that a topology may say.
+/// Longest time in a topology.
 pub const LONGEST: Duration = Duration::from_secs(3_600);
-/// Longest span of an experiment.
+/// Longest time in an experiment.
 pub const LONGEST_SPAN: Duration = Duration::from_secs(30 * 86_400);
 
 /// Parses a time of at most an hour.
-///
-/// # Errors
-/// [`UnitError`] for a missing or unknown unit, or a time out of range.
 pub fn time(text: &str) -> Result<Duration, UnitError> {
     let (value, unit) = quantity(text, TIME_EXPECTED, "ms")?;
     let Some(seconds) = seconds(value, unit) else {
@@ -167,10 +161,7 @@ pub fn time(text: &str) -> Result<Duration, UnitError> {
     bounded(text, seconds, LONGEST, "a time of at most 60min")
 }
 
-/// Parses a time of at most thirty days, with `h` and `d` as further units.
-///
-/// # Errors
-/// As for [`time`].
+/// Parses a time of at most thirty days, with the additional units `h` and `d`.
 pub fn span(text: &str) -> Result<Duration, UnitError> {
     let (value, unit) = quantity(text, SPAN_EXPECTED, "s")?;
     let seconds = match unit {
@@ -200,7 +191,7 @@ fn no_time(value: f64, unit: &str, expected: &str) -> UnitError {
         "m" | "minute" | "minutes" => Some(format!("write `{value}min`, or `{value}ms`")),
         _ => None,
     };
-    error(format!("`{unit}` is no unit of time"), expected, hint)
+    error(format!("`{unit}` is not a unit of time"), expected, hint)
 }
 
 fn bounded(
@@ -216,9 +207,6 @@ fn bounded(
 }
 
 /// Parses a size in bytes, at most 1 TB.
-///
-/// # Errors
-/// [`UnitError`] for a missing or unknown unit, or a size out of range.
 pub fn size(text: &str) -> Result<u64, UnitError> {
     let (value, unit) = quantity(text, SIZE_EXPECTED, "B")?;
     let scale = match unit {
@@ -232,7 +220,7 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
             let hint = matches!(upper.as_str(), "B" | "KB" | "MB" | "K" | "M")
                 .then(|| format!("write `{value}{}B`", upper.trim_end_matches('B')));
             return Err(error(
-                format!("`{unit}` is no unit of size"),
+                format!("`{unit}` is not a unit of size"),
                 SIZE_EXPECTED,
                 hint,
             ));
@@ -250,21 +238,18 @@ pub fn size(text: &str) -> Result<u64, UnitError> {
 }
 
 /// Parses a probability in percent.
-///
-/// # Errors
-/// [`UnitError`] without a percent sign, or outside 0% to 100%.
 pub fn probability(text: &str) -> Result<Probability, UnitError> {
     let (value, unit) = quantity(text, CHANCE_EXPECTED, "%")?;
     if unit != "%" {
         return Err(error(
-            format!("`{unit}` is no unit of a probability"),
+            format!("`{unit}` is not a unit of probability"),
             CHANCE_EXPECTED,
             None,
         ));
     }
     if value > 100.0 {
         return Err(error(
-            format!("`{text}` is more than certain"),
+            format!("`{text}` is above 100%"),
             CHANCE_EXPECTED,
             None,
         ));
@@ -272,14 +257,14 @@ pub fn probability(text: &str) -> Result<Probability, UnitError> {
     Ok(Probability::new(value / 100.0))
 }
 
-/// How much a pipe queues.
+/// Limit of a pipe's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Queue {
-    /// Packets, the one on the line included.
+    /// In packets, including the one in transmission.
     Packets(u32),
-    /// Bytes.
+    /// In bytes.
     Bytes(u64),
-    /// Longest wait.
+    /// In time.
     Time(Duration),
 }
 
@@ -294,13 +279,10 @@ impl fmt::Display for Queue {
     }
 }
 
-/// Packets that a queue limited in packets may hold: each takes a ring slot.
+/// Largest queue limit in packets: each packet takes a slot of the departure log.
 pub const MOST_QUEUED_PACKETS: u32 = 1_000_000;
 
 /// Parses a queue limit.
-///
-/// # Errors
-/// [`UnitError`] for a missing or unknown unit, or a limit that passes nothing.
 pub fn queue(text: &str) -> Result<Queue, UnitError> {
     let (value, unit) = quantity(text, QUEUE_EXPECTED, " packets")?;
     let queue = match unit {
@@ -318,7 +300,7 @@ pub fn queue(text: &str) -> Result<Queue, UnitError> {
         "ns" | "us" | "µs" | "ms" | "s" | "min" => Queue::Time(time(text)?),
         _ => {
             return Err(error(
-                format!("`{unit}` is no unit of a queue limit"),
+                format!("`{unit}` is not a unit of a queue limit"),
                 QUEUE_EXPECTED,
                 None,
             ));
@@ -331,7 +313,7 @@ pub fn queue(text: &str) -> Result<Queue, UnitError> {
     };
     if nothing {
         return Err(error(
-            format!("a queue of `{text}` passes nothing"),
+            format!("a queue of `{text}` passes no packet"),
             QUEUE_EXPECTED,
             None,
         ));

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use super::{
     Queue, Topology, Vnodes,
     hosts::ReadHost,
+    ranges::{self, AddrRange, Owners},
     reader::Field,
     sections::{Groups, most_ring_slots},
-    spans::{self, Owners, Span},
 };
 
 pub(super) fn check(
@@ -31,14 +31,14 @@ pub(super) fn check(
     prefixes(topology, groups);
     vnodes(topology, groups);
     queues(root, topology);
-    // A group that could not be read would look like vnodes without a host.
+    // A group with errors would look like vnodes without a host.
     if groups.complete {
         host_names(hosts);
         placement(topology, hosts);
     }
 }
 
-/// Nested prefixes lie inside their parents', all others apart.
+/// Nested prefixes are inside their parents' prefixes; all others are disjoint.
 fn prefixes(topology: &Topology, groups: &Groups<'_>) {
     for read in &groups.list {
         let Some(parent) = read.group.parent.map(|p| &topology.groups[p]) else {
@@ -47,14 +47,14 @@ fn prefixes(topology: &Topology, groups: &Groups<'_>) {
         let prefix = read.group.prefix;
         if !parent.prefix.contains(&prefix) || parent.prefix == prefix {
             let problem = read.prefix.problem(format!(
-                "{prefix} of `{}` is not a part of {} of the group around it, `{}`",
+                "{prefix} of `{}` is not inside {} of the group that contains it, `{}`",
                 read.group.name, parent.prefix, parent.name
             ));
             read.prefix
                 .report(problem.expected(format!("a longer prefix inside {}", parent.prefix)));
         }
     }
-    // Sorted by address and length, a prefix follows those that hold it.
+    // Sorted by address and length, a prefix comes after the prefixes that contain it.
     let mut order: Vec<usize> = (0..groups.list.len()).collect();
     order.sort_by_key(|g| {
         let prefix = topology.groups[*g].prefix;
@@ -97,8 +97,8 @@ fn is_inside(topology: &Topology, group: usize, around: usize) -> bool {
     .any(|g| g == around)
 }
 
-/// Addresses of a prefix that no vnode has: network and broadcast, or the
-/// subnet's routers; none of a prefix of one or two addresses.
+/// Addresses of a prefix that no vnode has: network and broadcast, or the subnet's routers;
+/// empty for a prefix of one or two addresses.
 fn reserved(prefix: IpNet) -> Vec<IpAddr> {
     let bits = prefix.max_prefix_len() - prefix.prefix_len();
     match (bits > 1, prefix.addr().is_ipv4()) {
@@ -150,10 +150,10 @@ fn vnodes(topology: &Topology, groups: &Groups<'_>) {
                     nodes.report(
                         nodes
                             .problem(format!(
-                                "{count} nodes do not fit {}, which has room for {room}",
+                                "{count} nodes do not fit {}, which has {room} usable addresses",
                                 read.group.prefix
                             ))
-                            .hint("take a shorter prefix, or fewer nodes"),
+                            .hint("use a shorter prefix, or fewer nodes"),
                     );
                 }
             }
@@ -197,7 +197,7 @@ fn listed(topology: &Topology, id: usize, field: &Field<'_>, owner: &mut HashMap
     }
 }
 
-/// Packet queues take slots of one ring.
+/// The packet queues of all vnodes share one departure log.
 fn queues(root: &Field<'_>, topology: &Topology) {
     let packets = |queue: Queue| match queue {
         Queue::Packets(n) => u64::from(n),
@@ -214,7 +214,7 @@ fn queues(root: &Field<'_>, topology: &Topology) {
         root.report(
             root.problem(format!("the queues of all vnodes hold {slots} packets"))
                 .expected(format!("at most {}", most_ring_slots()))
-                .hint("give large queues in bytes or time: those need no room"),
+                .hint("give large queues in bytes or time: they do not count"),
         );
     }
 }
@@ -230,7 +230,7 @@ fn host_names(hosts: &[ReadHost<'_>]) {
     }
 }
 
-/// Every vnode is on exactly one host.
+/// Checks that every vnode is on exactly one host.
 fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
     if hosts.is_empty() || hosts.len() != topology.hosts.len() {
         return;
@@ -248,14 +248,14 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
                     ),
             );
         }
-        let clashes: Vec<(Span, usize)> = mine
+        let clashes: Vec<(AddrRange, usize)> = mine
             .into_iter()
             .flat_map(|(_, spans)| spans)
             .flat_map(|span| owners.take(span, id))
             .collect();
-        // One message for all of them: a whole group would fill the screen.
+        // One message for all vnodes, since a whole group would fill the screen.
         if let Some(((address, _), other)) = clashes.first() {
-            let more = match clashes.iter().map(|(span, _)| spans::length(span)).sum() {
+            let more = match clashes.iter().map(|(span, _)| ranges::length(span)).sum() {
                 1u128 => String::new(),
                 n => format!(", and {} more", n - 1),
             };
@@ -269,7 +269,7 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
         let mut ends = read.host.nodes.iter().flat_map(|(a, b)| [a, b]);
         if let Some(address) = ends.find(|a| !topology.is_vnode(**a)) {
             read.field.report(read.field.problem(format!(
-                "`nodes` of the host `{}` names {address}, which is no vnode",
+                "`nodes` of the host `{}` names {address}, which is not a vnode",
                 read.host.name
             )));
         }
@@ -281,13 +281,13 @@ fn placement(topology: &Topology, hosts: &[ReadHost<'_>]) {
     let owned = owners.spans();
     let missing = (0..topology.groups.len())
         .flat_map(|g| topology.group_spans(g))
-        .find_map(|span| spans::without(span, &owned).first().map(|(a, _)| *a));
+        .find_map(|span| ranges::without(span, &owned).first().map(|(a, _)| *a));
     if let (Some(address), Some(read)) = (missing, hosts.first()) {
-        let count = (topology.vnode_total() as u128).saturating_sub(spans::total(&owned));
+        let count = (topology.vnode_total() as u128).saturating_sub(ranges::total(&owned));
         read.field.report(
             read.field
                 .problem(format!(
-                    "{count} vnodes are on no host, {address} is the first"
+                    "{count} vnodes are on no host, beginning with {address}"
                 ))
                 .hint("name their groups under some host's `groups`"),
         );

@@ -75,7 +75,8 @@ pub struct HostResults {
 impl HostResults {
     /// Reads the name of the host whose results are in a folder.
     ///
-    /// # Errors [`MergeError::Nothing`], or a damaged `plan.json`.
+    /// # Errors
+    /// [`MergeError::Nothing`], or a damaged `plan.json`.
     pub fn read(folder: Folder) -> Result<Self, MergeError> {
         let plan = read_json(&folder, "plan.json")?
             .ok_or_else(|| MergeError::Nothing(folder.path().to_owned()))?;

@@ -57,9 +57,9 @@ pub struct Merged {
     pub ended: String,
     /// Names of the lost hosts.
     pub lost: Vec<String>,
-    /// Earliest start of a host, by the first host's clock.
+    /// Earliest start of a host, in the first host's time.
     pub started_unix_s: f64,
-    /// Time between the earliest and the latest start, corrected by the clock offsets.
+    /// Time between the earliest and the latest start, corrected for clock offsets.
     pub starts_apart_ms: f64,
     /// The longest time from start to first stop.
     pub run_s: f64,

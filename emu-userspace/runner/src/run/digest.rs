@@ -9,7 +9,8 @@ const TABLES: [&str; 3] = ["processes.csv", "counters.csv", "events.csv"];
 
 /// SHA-256 over names and contents of the tables in a folder of results, in hexadecimal.
 ///
-/// # Errors A table cannot be read, or is not a regular file.
+/// # Errors
+/// A table cannot be read, or is not a regular file.
 pub(super) fn of_results(folder: &Folder) -> io::Result<String> {
     let mut digest = Sha256::new();
     for name in TABLES {

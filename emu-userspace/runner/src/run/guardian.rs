@@ -84,7 +84,8 @@ impl Drop for Guardian {
 /// The guardian's process: reads the run's lines on standard input until it ends, and cleans
 /// up unless the last line was `done`.
 ///
-/// # Errors What could not be cleaned up.
+/// # Errors
+/// What could not be cleaned up.
 pub fn guard(run: &str) -> Result<(), RunError> {
     spawn::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let mut loads = false;

@@ -2,6 +2,7 @@
 use std::path::{Path, PathBuf};
 
 use emu_kernel::{
+    machine,
     session::{Loaded, SessionError},
     spawn,
     state::{State, StateDir},
@@ -43,13 +44,21 @@ struct Found {
 impl Input {
     /// Reads and checks an experiment's file and its topology.
     ///
-    /// # Errors [`RunError::File`] with all errors of one of the files, or
-    /// [`RunError::Session`] if the experiment wants the loaded topology and nothing is
-    /// loaded.
+    /// # Errors
+    /// [`RunError::File`] with all errors of one of the files, or [`RunError::Session`] if
+    /// the experiment wants the loaded topology and nothing is loaded.
     pub fn read(file: &Path) -> Result<Self, RunError> {
         let read = || input::text_of_any(file, topology::MOST_BYTES);
         let text =
             user::as_caller(read)?.map_err(RunError::system(format!("read {}", file.display())))?;
+        Self::new(file, text)
+    }
+
+    /// Checks the text of an experiment's file, and its topology.
+    ///
+    /// # Errors
+    /// As for [`Input::read`].
+    pub fn new(file: &Path, text: String) -> Result<Self, RunError> {
         let mut outcome = None;
         let parsed = experiment::parse(&text, &file.display().to_string(), &mut |reference| {
             let found = outcome.insert(find(reference));
@@ -66,7 +75,8 @@ impl Input {
                     .map_or_else(|| SessionError::NotLoaded.into(), RunError::File));
             }
         };
-        let experiment = parsed.map_err(Box::new)?;
+        let mut experiment = parsed.map_err(Box::new)?;
+        give_host_latency(&mut experiment.topology)?;
         let state = found.state.as_ref();
         let seed = experiment
             .seed
@@ -86,8 +96,9 @@ impl Input {
 
     /// The schedule, or a host's part of it.
     ///
-    /// # Errors [`RunError::Schedule`], or [`RunError::Session`] if the topology has hosts
-    /// and `host` is `None`.
+    /// # Errors
+    /// [`RunError::Schedule`], or [`RunError::Session`] if the topology has hosts and `host`
+    /// is `None`.
     pub fn schedule(&self, host: Option<&str>) -> Result<Schedule, RunError> {
         let hosts = &self.experiment.topology.hosts;
         let slice = match (host, &hosts[..]) {
@@ -165,4 +176,10 @@ fn find(reference: &Reference) -> Result<Found, RunError> {
             })
         }
     }
+}
+
+/// Applies the latency between the hosts that this machine's environment gives.
+pub(super) fn give_host_latency(topology: &mut Topology) -> Result<(), RunError> {
+    let given = machine::host_hints().give_host_latency(topology);
+    Ok(given.map_err(SessionError::Plan)?)
 }

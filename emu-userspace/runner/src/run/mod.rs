@@ -196,8 +196,9 @@ pub trait Observer {
 ///
 /// Needs root. Blocks; SIGINT and SIGTERM end the run early and cleanly.
 ///
-/// # Errors Why the run could not start or clean up. A program that fails is not an error; it
-/// is in the summary.
+/// # Errors
+/// Why the run could not start or clean up. A program that fails is not an error; it is in
+/// the summary.
 pub fn run(
     input: &Input,
     options: &Options,

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     EndReason, Input, Observer, Options, RunError, Summary,
+    input::give_host_latency,
     supervisor::{Signals, Supervisor},
 };
 use crate::{
@@ -70,7 +71,8 @@ impl RunOutcome {
 /// Runs this host's part of an experiment, together with the other hosts. The folder in
 /// `options` is the shared one.
 ///
-/// # Errors Why this host failed; the other hosts read the reason and stop.
+/// # Errors
+/// Why this host failed; the other hosts read the reason and stop.
 pub fn together(
     input: &mut Input,
     options: &Options,
@@ -218,7 +220,8 @@ fn meet(
     if input.experiment.topology.hosts.is_empty() {
         let text = with_hosts(input, &statuses);
         let name = input.topology_file.display().to_string();
-        let parsed = topology::parse(&text, &name).map_err(Box::new)?;
+        let mut parsed = topology::parse(&text, &name).map_err(Box::new)?;
+        give_host_latency(&mut parsed)?;
         input.experiment.topology = parsed;
         input.topology_text = text;
     } else if let Some(strange) = address_conflict(input, &statuses, own) {

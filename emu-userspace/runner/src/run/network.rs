@@ -228,7 +228,7 @@ fn follow(stop: &AtomicBool, happened: &Mutex<Vec<Event>>) {
                 add(Event {
                     at_s: one.at.as_secs_f64(),
                     late_ms: one.late.as_secs_f64() * 1e3,
-                    event: one.what.words(&topology),
+                    event: one.what.to_text(&topology),
                     ok: one.outcome.is_ok(),
                     error: one
                         .outcome

@@ -5,7 +5,6 @@ use serde::Serialize;
 /// CPU time of the processes of one program.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Share {
-    /// Name of the program.
     pub program: String,
     /// Number of vnodes on which the program was started.
     pub vnodes: usize,

@@ -201,11 +201,11 @@ fn byhand_mistakes_say_what_to_do() {
             ),
             ("set a:b rate=1mbit", "has no capacity; add `rate: …`"),
             ("set c latency=1ms", "there is no group `c`"),
-            ("set 10.9.9.9 latency=1ms", "10.9.9.9 is no vnode"),
+            ("set 10.9.9.9 latency=1ms", "10.9.9.9 is not a vnode"),
             ("set a up=1", "did you mean `1kbit`?"),
             ("set a latncy=1ms", "did you mean `latency`?"),
             ("set a --one-way latency=1ms", "--one-way is for two groups"),
-            ("partition a 10.1.0.1", "is no group"),
+            ("partition a 10.1.0.1", "is not a group"),
             ("down a:b", "name a group or a vnode"),
             ("set a up={rate:1mbit}", "unknown key `rate:1mbit`"),
         ] {

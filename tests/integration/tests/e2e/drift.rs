@@ -199,7 +199,7 @@ fn a_new_interface_with_an_old_name_is_loaded_and_restored() {
     });
 }
 
-/// What can be put back alone is, and the rest of the load stays as it is: its maps are the
+/// What can be restored alone is, and the rest of the load stays as it is: its maps are the
 /// same ones.
 #[test]
 fn single_objects_are_put_back_without_a_reload() {
@@ -243,7 +243,7 @@ fn single_objects_are_put_back_without_a_reload() {
         // A map cannot be.
         run("rm -r /sys/fs/bpf/emu");
         let words = emu(&load);
-        assert!(words.contains("loaded anew because"), "{words}");
+        assert!(words.contains("full reload, because"), "{words}");
         assert_ne!(maps(), first);
         emu("unload");
     });
@@ -287,7 +287,7 @@ fn the_agent_puts_back_within_two_seconds() {
         assert!(scrape.sum("emu_agent_losses_total", &[]) >= 20.0);
         assert_eq!(scrape.sum("emu_agent_in_sync", &[]), 1.0);
         assert_eq!(scrape.sum("emu_agent_missing", &[]), 0.0);
-        // What cannot be put back is told.
+        // What cannot be restored is told.
         run("ip link set eth0 down");
         run("ip link set eth0 name wan0");
         let begin = Instant::now();

@@ -165,7 +165,7 @@ fn events_stop_and_leave_the_network_as_it_is() {
         assert_eq!(emu_json("status")["cut"].as_array().unwrap().len(), 2);
         // A load of the file keeps the partition, a full reload does not.
         let file = TopologyFile::new(EVENTS);
-        emu(&format!("load {} --no-verify --anew", file.path()));
+        emu(&format!("load {} --no-verify --full-reload", file.path()));
         assert_eq!(emu_json("status")["cut"].as_array().unwrap().len(), 0);
     });
 }

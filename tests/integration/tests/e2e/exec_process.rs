@@ -242,7 +242,7 @@ fn unload_waits_for_processes_or_kills_them() {
         );
         let (loaded, cgroups) = (snapshot(), cgroups());
         // A load in place leaves the programs alone.
-        let load = format!("load {} --no-verify --anew", file.path());
+        let load = format!("load {} --no-verify --full-reload", file.path());
         for command in ["unload", &load] {
             let output = try_emu(command);
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();

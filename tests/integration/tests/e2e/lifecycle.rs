@@ -1,5 +1,6 @@
 //! Loading repeatedly, over damage, alternately, and at scale.
 use std::{
+    io::Write,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -33,6 +34,26 @@ fn a_second_load_replaces_the_first() {
         emu(&format!("load {}", file.path()));
         emu("unload");
         assert_eq!(snapshot(), before);
+    });
+}
+
+/// The topology is read once, from a pipe; later commands know it from the state folder.
+#[test]
+fn a_topology_from_a_pipe_is_loaded() {
+    isolated(|| {
+        for file in ["-", "/dev/stdin"] {
+            let mut load = emu_command(&format!("load {file} --no-verify"));
+            let mut load = load.stdin(Stdio::piped()).spawn().unwrap();
+            load.stdin
+                .take()
+                .unwrap()
+                .write_all(SMALL.as_bytes())
+                .unwrap();
+            assert!(load.wait().unwrap().success(), "{file}");
+            assert_eq!(emu_json("status")["vnodes"], 4);
+            emu("set a latency=9ms");
+            emu("unload");
+        }
     });
 }
 

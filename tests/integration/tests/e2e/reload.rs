@@ -313,12 +313,12 @@ fn reload_says_why_a_full_reload_is_needed() {
         let file = TopologyFile::new(&format!("{THREE}mtu: 1400\n"));
         let text = emu(&format!("load {} --dry-run", file.path()));
         assert!(
-            text.contains("would load anew because the MTU changed"),
+            text.contains("would do a full reload, because the MTU changed"),
             "{text}"
         );
         let text = emu(&format!("load {} --no-verify", file.path()));
         assert!(
-            text.contains("loaded anew because the MTU changed"),
+            text.contains("full reload, because the MTU changed"),
             "{text}"
         );
     });

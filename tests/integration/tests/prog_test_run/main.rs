@@ -11,8 +11,9 @@ use emu_common::{
 };
 use emu_kernel::bpf::{self, Maps, Programs};
 use integration::{
+    command,
     netns::isolated,
-    packet::{ethernet, ipv4, ipv6, monotonic_ns, run, try_run},
+    packet::{ethernet, ipv4, ipv6, monotonic_ns, run, run_on, try_run},
     plan,
 };
 
@@ -523,6 +524,39 @@ fn map_values_have_the_layout_of_the_library() {
                 _ => 8,
             };
             assert_eq!(info.value_size() as usize, value, "{name}");
+        }
+    });
+}
+
+/// Packets that leave the host are sent earlier by what the network between the hosts takes,
+/// but never before they leave their pipe; those on `lo` are not.
+#[test]
+fn the_latency_between_hosts_is_deducted_off_lo_only() {
+    isolated(|| {
+        command::run("ip link add e0 type veth peer name e1");
+        let shown = command::run("ip -o link show e0");
+        let index: u32 = shown.split(':').next().unwrap().parse().unwrap();
+        assert_ne!(index, 1, "lo is there first");
+        for (host_ms, expected_ms) in [(0.0, 5.0), (2.0, 3.0), (5.0, 0.0), (400.0, 0.0)] {
+            let text = format!("{TOPOLOGY}host_latency: {host_ms}ms\n");
+            let (programs, _maps) = load(&text, false);
+            // 100 bytes at 10 Mbit/s.
+            let serialisation_ms = 0.08;
+            // A vnode each, whose pipe is idle.
+            let cases = [("10.2.0.1", 0, 5.0), ("10.2.0.2", index, expected_ms)];
+            for (source, interface, latency_ms) in cases {
+                let frame = ipv4(source, "10.2.0.3", 100);
+                let before = monotonic_ns();
+                let outcome = run_on(&programs, PROG_EGRESS, &frame, interface).unwrap();
+                let after = monotonic_ns();
+                let least = before as f64 / 1e6 + serialisation_ms + latency_ms;
+                let most = after as f64 / 1e6 + serialisation_ms + latency_ms;
+                let due = outcome.due_ns as f64 / 1e6;
+                assert!(
+                    least - 1e-3 <= due && due <= most + 1e-3,
+                    "{host_ms} ms on {interface}: {least} <= {due} <= {most}"
+                );
+            }
         }
     });
 }

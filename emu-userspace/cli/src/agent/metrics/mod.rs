@@ -27,7 +27,7 @@ use super::shared::{Facts, Outcome, Shared, unix_s};
 /// Media type of [`text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What kept a scrape from its figures.
+/// Why a scrape failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ScrapeError {
     #[error(transparent)]
@@ -40,7 +40,7 @@ pub(super) enum ScrapeError {
     Format(#[from] fmt::Error),
 }
 
-/// All metrics as they are now.
+/// The current metrics.
 pub(super) fn text(shared: &Shared, per_vnode: bool) -> Result<String, ScrapeError> {
     let facts = shared.facts();
     let figures = match &facts.loaded {
@@ -62,13 +62,13 @@ struct VnodeFigures {
     counters: [Counters; 2],
 }
 
-/// What the kernel counted.
+/// The kernel's counters.
 #[derive(Debug)]
 struct Figures {
     topology: String,
     host: String,
     groups: Vec<(String, usize, [Counters; 2])>,
-    /// The longest wait of a group's pipes at this moment, in seconds.
+    /// Largest current delay in a group's pipes, in seconds.
     waits: Vec<[f64; 2]>,
     delays: Vec<[Waits; 2]>,
     vnodes: Vec<VnodeFigures>,
@@ -120,8 +120,8 @@ fn vnodes(loaded: &Loaded, maps: &Maps) -> Vec<VnodeFigures> {
         .collect()
 }
 
-/// The longest wait in each group's pipes now: until the last packet of the queue has
-/// left.
+/// Largest current delay in each group's pipes: the time until the last packet of the queue
+/// has left.
 fn waits(loaded: &Loaded, maps: &Maps) -> Vec<[f64; 2]> {
     let now_ns = monotonic_ns();
     let mut waits = vec![[0.0f64; 2]; loaded.plan.groups.len()];
@@ -136,7 +136,7 @@ fn waits(loaded: &Loaded, maps: &Maps) -> Vec<[f64; 2]> {
     waits
 }
 
-/// The clock of the programs, `CLOCK_MONOTONIC`.
+/// The clock of the BPF programs, `CLOCK_MONOTONIC`.
 fn monotonic_ns() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     now.map_or(0, |t| {
@@ -180,7 +180,7 @@ impl Scrape {
             && facts.last.is_some_and(Outcome::is_good);
         to.gauge(
             "emu_agent_in_sync",
-            "Whether what is loaded is what the file asks for",
+            "Whether the loaded topology matches the file",
             one(f64::from(u8::from(good))),
         )?;
         to.gauge(
@@ -195,7 +195,7 @@ impl Scrape {
         )?;
         to.counter(
             "emu_agent_reloads",
-            "Looks at the file that led to something, by result",
+            "Checks of the file that changed something or failed, by result",
             Outcome::ALL.map(|outcome| {
                 let labels = vec![("result", outcome.name().to_owned())];
                 (labels, facts.reloads[outcome as usize])
@@ -203,17 +203,17 @@ impl Scrape {
         )?;
         to.gauge(
             "emu_agent_last_good_timestamp_seconds",
-            "When all was last as the file asks",
+            "Time when everything last matched the file",
             facts.good_at.map(|time| (Vec::new(), unix_s(time))),
         )?;
         to.gauge(
             "emu_agent_last_load_duration_seconds",
-            "How long the last load took",
+            "Duration of the last load",
             facts.took.map(|took| (Vec::new(), took.as_secs_f64())),
         )?;
         to.counter(
             "emu_agent_events",
-            "Events that happened",
+            "Events that have run",
             ["done", "failed"]
                 .into_iter()
                 .zip(facts.events)
@@ -221,18 +221,18 @@ impl Scrape {
         )?;
         to.gauge(
             "emu_agent_event_lateness_seconds",
-            "How much later than due the last event was begun",
+            "Delay of the last event's start against its due time",
             facts.late.map(|late| (Vec::new(), late.as_secs_f64())),
         )?;
         to.gauge(
             "emu_agent_events_start_timestamp_seconds",
-            "Zero of the events' clock",
+            "Time origin of the events",
             facts.zero.map(|zero| (Vec::new(), unix_s(zero))),
         )
     }
 }
 
-/// Packets that a pipe lost, by reason.
+/// Packets dropped or lost in a pipe, by reason.
 fn drops(counters: &Counters) -> [(&'static str, u64); 5] {
     [
         ("queue_packets", counters.drops_packets),
@@ -249,7 +249,7 @@ fn side(labels: &Labels, direction: &str) -> Labels {
     labels
 }
 
-/// A figure of both directions.
+/// A metric of both directions.
 fn both(
     labels: &Labels,
     counters: &[Counters; 2],
@@ -261,7 +261,7 @@ fn both(
         .collect()
 }
 
-/// Lost packets of both directions, by reason.
+/// Dropped or lost packets of both directions, by reason.
 fn both_drops(labels: &Labels, counters: &[Counters; 2]) -> Vec<(Labels, u64)> {
     let sides = DIRECTIONS.iter().zip(counters);
     sides
@@ -277,7 +277,7 @@ fn both_drops(labels: &Labels, counters: &[Counters; 2]) -> Vec<(Labels, u64)> {
 
 type Pick = fn(&Counters) -> u64;
 
-/// Counters that every group has.
+/// Counters of each group.
 const OF_GROUPS: [(&str, &str, Pick); 7] = [
     (
         "emu_packets",
@@ -329,7 +329,7 @@ impl Figures {
         ];
         to.gauge(
             "emu_topology_info",
-            "What is loaded, and as which host",
+            "The loaded topology and the name of this host",
             [(labels, 1.0)],
         )?;
         to.gauge(
@@ -347,7 +347,7 @@ impl Figures {
         }
         to.counter(
             "emu_drops",
-            "Packets lost, as the emulated network loses them, by reason",
+            "Packets dropped or lost by the emulated network, by reason",
             self.local()
                 .flat_map(|(labels, group)| both_drops(&labels, &group.2)),
         )?;
@@ -355,7 +355,7 @@ impl Figures {
         let waits = waits.filter(|((_, vnodes, _), _)| *vnodes > 0);
         to.gauge(
             "emu_longest_queue_seconds",
-            "Wait of a packet that came now to the fullest pipe of a group",
+            "Queueing delay of a packet that arrives now at the fullest pipe of a group",
             waits.flat_map(|((name, _, _), sides)| {
                 let labels = vec![("group", name.clone())];
                 let sides = DIRECTIONS.iter().zip(sides);
@@ -366,12 +366,12 @@ impl Figures {
         )?;
         to.histogram(
             "emu_queue_delay_seconds",
-            "How long packets of a group are in a pipe, serialisation included",
+            "Time of a group's packets in a pipe, including serialisation",
             self.local_delays(),
         )?;
         to.counter(
             "emu_verdicts",
-            "What the programs did with packets, by reason",
+            "Actions of the BPF programs on packets, by reason",
             self.reasons
                 .iter()
                 .map(|(reason, count)| (vec![("reason", reason.name().to_owned())], *count)),
@@ -400,7 +400,7 @@ impl Figures {
         )?;
         to.counter(
             "emu_vnode_drops",
-            "Packets that a vnode's pipe lost, by reason",
+            "Packets dropped or lost in a vnode's pipe, by reason",
             self.vnodes
                 .iter()
                 .flat_map(|v| both_drops(&labels(v), &v.counters)),
@@ -417,12 +417,12 @@ impl Figures {
         };
         to.gauge(
             "emu_fq_lateness_seconds",
-            "How much later than due fq wakes up, a moving average",
+            "Delay of fq's timer against its due time, a moving average",
             each(|fq| f64::from(fq.lateness_ns) / 1e9),
         )?;
         to.gauge(
             "emu_fq_held_packets",
-            "Packets that wait in fq until they are due",
+            "Packets waiting in fq for their due time",
             each(|fq| f64::from(fq.held_packets)),
         )?;
         to.gauge(
@@ -432,7 +432,7 @@ impl Figures {
         )?;
         to.counter(
             "emu_fq_drops",
-            "Packets that fq itself dropped, which it is sized never to do",
+            "Packets dropped by fq itself, which its size should prevent",
             self.fq.iter().flat_map(|fq| {
                 let known = fq.flow_limit_drops + fq.horizon_drops + fq.memory_drops;
                 let other = u64::from(fq.drops).saturating_sub(known);

@@ -77,7 +77,7 @@ impl Writer<'_, '_> {
     }
 }
 
-/// Classes of waits as a histogram has them: upper bounds in seconds, with their counts.
+/// Buckets of a queue-delay histogram: upper bounds in seconds, with their cumulative counts.
 fn buckets(waits: &Waits) -> Vec<(f64, u64)> {
     let bound = |class| waits::bound_ns(class).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
     let classes = (0..).zip(waits.classes);

@@ -20,42 +20,42 @@ pub(super) const KINDS: [&str; 7] = [
     "lognormal",
     "trace",
 ];
-/// Most lines of a file of lengths.
+/// Largest number of lines in a file of lengths.
 const MOST_LINES: usize = 1_000_000;
 /// Largest file of lengths, in bytes.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// A distribution of lengths of time; its parameters are in seconds.
+/// A distribution of times; its parameters are in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Lengths {
-    /// Always the same.
+    /// Always the same length.
     Constant(f64),
-    /// Equally likely between two.
+    /// Uniform between two lengths.
     Uniform(f64, f64),
-    /// Memoryless, with this mean.
+    /// Exponential (memoryless), with this mean.
     Exponential(f64),
     /// `scale * E^(1/shape)` of an exponential E with mean 1.
     Weibull {
-        /// Below 1: most are short and some very long.
+        /// Below 1: most lengths are short, and some very long.
         shape: f64,
-        /// About 63 % are shorter.
+        /// About 63 % of the lengths are shorter.
         scale: f64,
     },
     /// `scale * U^(-1/shape)` of a uniform U: the classic heavy tail.
     Pareto {
-        /// The tail; the mean is infinite up to 1.
+        /// Tail index; the mean is infinite up to 1.
         shape: f64,
-        /// The shortest.
+        /// The shortest length.
         scale: f64,
     },
     /// `median * e^(sigma N)` of a normal N.
     LogNormal {
-        /// Half are shorter.
+        /// Half of the lengths are shorter.
         median: f64,
-        /// Deviation of the logarithm.
+        /// Standard deviation of the logarithm.
         sigma: f64,
     },
-    /// One of these, each time by chance.
+    /// One of these lengths, drawn at random.
     Trace(Vec<f64>),
 }
 
@@ -76,7 +76,7 @@ impl Lengths {
     }
 }
 
-/// Reads a distribution; `folder` is that of the file.
+/// Reads a distribution; `folder` is the folder of the file.
 pub(super) fn lengths(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
     let record = field.record(&KINDS)?;
     let kinds: Vec<&str> = KINDS
@@ -86,7 +86,7 @@ pub(super) fn lengths(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
     let [kind] = kinds[..] else {
         field.report(
             field
-                .problem(format!("{} distributions where one should be", kinds.len()))
+                .problem(format!("found {} distributions, expected one", kinds.len()))
                 .expected("one, as in `exponential: {mean: 60s}`"),
         );
         return None;
@@ -157,7 +157,7 @@ fn number(field: &Field<'_>) -> Option<f64> {
         _ => {
             field.report(
                 field
-                    .problem(format!("`{text}` is no good parameter"))
+                    .problem(format!("`{text}` is not a valid parameter"))
                     .expected("a number from 0.01 to 100, without a unit"),
             );
             None
@@ -165,8 +165,7 @@ fn number(field: &Field<'_>) -> Option<f64> {
     }
 }
 
-/// A file of lengths, one in each line: a number of seconds, or a time with its
-/// unit.
+/// A file with one length per line: a number of seconds, or a time with its unit.
 fn trace(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
     let path = folder.join(field.text()?);
     let wrong = |what: String| {
@@ -194,7 +193,7 @@ fn trace(field: &Field<'_>, folder: &Path) -> Option<Lengths> {
             Err(_) => topology::span(line).ok(),
         };
         let Some(length) = length.filter(|l| !l.is_zero()) else {
-            wrong(format!("line {} is no length", index + 1));
+            wrong(format!("line {} is not a length", index + 1));
             return None;
         };
         lengths.push(length.as_secs_f64());

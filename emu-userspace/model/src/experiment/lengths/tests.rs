@@ -16,8 +16,8 @@ fn draws(lengths: &Lengths, name: &str) -> Vec<f64> {
     (0..SAMPLES).map(|_| lengths.draw(&mut stream)).collect()
 }
 
-/// The probability of a deviation as large as that of the samples, after Kolmogorov
-/// and Smirnov.
+/// The probability of a deviation as large as that of the samples, by the Kolmogorov-Smirnov
+/// test.
 fn p_value(lengths: &Lengths, name: &str, distribution: &impl ContinuousCDF<f64, f64>) -> f64 {
     let method = KSOneSampleAlternativeMethod::TwoSidedAsymptotic;
     let data = draws(lengths, name);
@@ -25,7 +25,7 @@ fn p_value(lengths: &Lengths, name: &str, distribution: &impl ContinuousCDF<f64,
     p
 }
 
-/// The seed is fixed, so this cannot fail by chance; a generator that is off by some
+/// The seed is fixed, so this test cannot fail by chance; a generator that is off by a few
 /// percent gives less than 0.001.
 #[test]
 fn generators_have_their_distributions() {
@@ -74,7 +74,7 @@ fn generators_have_their_distributions() {
     for (name, p) in found {
         assert!(p > 0.01, "{name}: p = {p}");
     }
-    // The test can tell: a mean that is a tenth off.
+    // The test detects a mean that is off by a tenth.
     let off = Exp::new(1.0 / 66.0).unwrap();
     let p = p_value(&Lengths::Exponential(60.0), "e", &off);
     assert!(p < 0.001, "{p}");

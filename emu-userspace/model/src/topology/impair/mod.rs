@@ -1,5 +1,4 @@
-//! What happens to packets on a line or a link beside delay and rate: its types;
-//! their keys in the file are in `read`.
+//! Impairments of pipes and links: the types. `read` has their keys in the file.
 mod read;
 
 use std::time::Duration;
@@ -90,7 +89,7 @@ pub enum Loss {
 pub struct Chance {
     /// Probability.
     pub chance: Probability,
-    /// How far each random number resembles the one before.
+    /// Correlation of successive random numbers.
     pub correlation: Probability,
 }
 
@@ -108,11 +107,11 @@ pub struct Reorder {
 pub enum Aqm {
     /// CoDel (RFC 8289).
     Codel {
-        /// Longest standing wait.
+        /// Target of the queueing delay.
         target: Duration,
-        /// How long the wait may be longer.
+        /// Time for which the delay may exceed the target.
         interval: Duration,
-        /// Marks instead of drops where a packet allows it.
+        /// Marks ECN-capable packets instead of dropping them.
         ecn: bool,
     },
     /// RED, gentle, on the wait in the queue.
@@ -125,7 +124,7 @@ pub enum Aqm {
         probability: Probability,
         /// The average moves by 2^-weight with each packet.
         weight_bits: u32,
-        /// Marks instead of drops where a packet allows it.
+        /// Marks ECN-capable packets instead of dropping them.
         ecn: bool,
     },
 }
@@ -153,7 +152,7 @@ impl Impairments {
         *self == Self::default()
     }
 
-    /// Reads the impairments that a record names, on top of those before.
+    /// Reads the impairments of a record; those that it does not name stay.
     pub(super) fn read(&mut self, record: &Record<'_>, own: &[&str]) {
         if let Some(field) = record.get("jitter") {
             self.jitter = read::jitter(&field, own);
@@ -176,17 +175,17 @@ impl Impairments {
     }
 }
 
-/// What a vnode's filter lets in, RFC 4787 section 5.
+/// Filtering behaviour of a vnode, RFC 4787 section 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Filtering {
     /// Class, [`emu_common::model::filter`].
     pub class: u32,
-    /// How long an opening lasts after the last packet sent.
+    /// How long a filter entry lasts after the last packet sent.
     pub timeout: Duration,
 }
 
 impl Default for Filtering {
-    /// Everything comes in; five minutes, as RFC 4787 REQ-5 recommends.
+    /// Lets everything in; five minutes, as RFC 4787 REQ-5 recommends.
     fn default() -> Self {
         Self {
             class: emu_common::model::filter::OPEN,

@@ -130,7 +130,7 @@ fn markov_chain(field: &Field<'_>) -> Option<Loss> {
             field.report(
                 field
                     .problem(format!("{names} together are more than 100%"))
-                    .expected("probabilities of the ways out of one state"),
+                    .expected("probabilities of the transitions out of one state"),
             );
             return None;
         }
@@ -196,13 +196,9 @@ pub(super) fn aqm(field: &Field<'_>) -> Option<Aqm> {
         return match field.text()? {
             "codel" => codel(None),
             other => {
-                field.report(
-                    field
-                        .problem(format!("`{other}` is no management of a queue"))
-                        .expected(
-                            "`codel`, `{codel: {target: 5ms}}` or `{red: {min: 20ms, max: 60ms}}`",
-                        ),
-                );
+                field.report(field.problem(format!("`{other}` is not an AQM")).expected(
+                    "`codel`, `{codel: {target: 5ms}}` or `{red: {min: 20ms, max: 60ms}}`",
+                ));
                 None
             }
         };
@@ -214,7 +210,7 @@ pub(super) fn aqm(field: &Field<'_>) -> Option<Aqm> {
         _ => {
             field.report(
                 field
-                    .problem("the management of the queue is not clear")
+                    .problem("the AQM is not clear")
                     .expected("one of `codel` and `red`"),
             );
             None
@@ -291,7 +287,7 @@ pub(in crate::topology) fn distributions<'a>(record: &Record<'a>) -> Vec<(&'a st
             if BUILT_IN.contains(&name) {
                 field.report(
                     field
-                        .problem(format!("`{name}` is a distribution that is built in"))
+                        .problem(format!("`{name}` is the name of a built-in distribution"))
                         .expected("another name"),
                 );
             }

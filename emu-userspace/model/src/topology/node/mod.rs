@@ -1,7 +1,7 @@
-//! The YAML document as a tree that knows where each part stands.
+//! The YAML document as a tree that records the position of each part.
 //!
-//! Reading into a tree first, instead of straight into the topology's types, is
-//! what lets one run report every mistake of a file.
+//! Reading into a tree first, instead of directly into the topology's types, makes it
+//! possible to report all errors of a file in one run.
 //!
 //! The tree is built from the parser's events, and a scalar is the text that stands
 //! in the file: no schema of YAML turns `no` into `false`, `012` into a number or
@@ -19,7 +19,7 @@ pub(crate) struct Node {
     pub value: Value,
 }
 
-/// What the part is.
+/// The content of the part.
 #[derive(Debug, Clone)]
 pub(crate) enum Value {
     /// Nothing, `~` or `null`, as it stands in the file.
@@ -176,7 +176,7 @@ impl Tree {
             return Err(Problem::new(
                 at,
                 "",
-                "this alias refers to a part of the file that holds it: a cycle",
+                "this alias refers to a part of the file that contains it: a cycle",
             )
             .expected("anchors that do not contain their own aliases"));
         };
@@ -185,7 +185,7 @@ impl Tree {
         if self.aliased > MOST_ALIASED_NODES {
             return Err(
                 Problem::new(at, "", "the aliases of this file stand for too much")
-                    .hint("groups that are alike share a profile"),
+                    .hint("let equal groups share a profile"),
             );
         }
         if self.open.len() + size.depth > DEEPEST {

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::{Node, Value, document};
 
-/// Words that a schema of YAML 1.1 or 1.2 makes something else of: booleans, nulls,
+/// Plain scalars that a schema of YAML 1.1 or 1.2 makes something else of: booleans, nulls,
 /// octal, hexadecimal, binary and sexagesimal numbers, floats, dates, merge and value
 /// keys.
 pub(crate) const TRAPS: &[&str] = &[
@@ -161,7 +161,7 @@ fn what_is_no_document_is_refused_with_its_place() {
         (
             "a: &a [*a]",
             1,
-            "this alias refers to a part of the file that holds it: a cycle",
+            "this alias refers to a part of the file that contains it: a cycle",
         ),
         ("a: 1\n<<: 2", 2, "`<<` merges maps, and this is none"),
     ] {

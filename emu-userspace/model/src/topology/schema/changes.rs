@@ -3,8 +3,7 @@ use schemars::JsonSchema;
 
 use super::{Aqm, Chance, Jitter, Loss, PipeRecord, Queue, Rate, Reorder, Size, Time};
 
-/// Something that happens; exactly one of set, ramp, partition, heal, down, up and
-/// flap.
+/// A change at a time; exactly one of set, ramp, partition, heal, down, up and flap.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Event {
@@ -12,25 +11,25 @@ pub(super) struct Event {
     at: Time,
     /// Settings that change at once.
     set: Option<Set>,
-    /// Settings that change little by little.
+    /// Settings that change gradually.
     ramp: Option<Set>,
     /// How long the ramp takes.
     over: Option<Time>,
-    /// Two groups that are cut off from each other.
+    /// Two groups to be partitioned.
     partition: Option<[String; 2]>,
-    /// Two groups that are joined again.
+    /// Two groups whose partition is healed.
     heal: Option<[String; 2]>,
     /// A group or a vnode that goes down.
     down: Option<String>,
     /// A group or a vnode that comes up again.
     up: Option<String>,
-    /// A group or a vnode that goes down again and again.
+    /// A group or a vnode that goes down repeatedly.
     flap: Option<String>,
-    /// Time from one going down to the next.
+    /// Time from one failure to the next.
     period: Option<Time>,
-    /// How long it is down each time.
+    /// Length of each down time.
     down_for: Option<Time>,
-    /// When the flapping ends, since `emu start`.
+    /// End of the flapping, since `emu start`.
     until: Option<Time>,
 }
 
@@ -41,13 +40,13 @@ enum Beginning {
     FirstPacket,
 }
 
-/// A recording, and the lines or the link that follow it.
+/// A recording, and the access links or the link that follow it.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Trace {
-    /// The lines of a group's vnodes, those of nested groups included.
+    /// The access links of a group's vnodes, including nested groups.
     group: Option<String>,
-    /// The line of one vnode.
+    /// The access link of one vnode.
     vnode: Option<String>,
     /// The link between two groups, both directions.
     between: Option<[String; 2]>,
@@ -58,16 +57,15 @@ pub(super) struct Trace {
     /// File for both directions: mahimahi's delivery opportunities, or CSV with the
     /// columns time, rate, latency, loss.
     file: Option<String>,
-    /// File for the way from the vnode into the network.
+    /// File for the direction from the vnode into the network.
     up: Option<String>,
-    /// File for the way from the network to the vnode.
+    /// File for the direction from the network to the vnode.
     down: Option<String>,
-    /// When it begins, since `emu start`.
+    /// Start, since `emu start`.
     at: Option<Time>,
-    /// `clock` (at that time), or `first-packet` (with the first packet on its lines
-    /// after that time).
+    /// `clock` (at that time), or `first-packet` (with the first packet after that time).
     begin: Option<Beginning>,
-    /// Whether it begins again at its end.
+    /// Whether the trace repeats.
     r#loop: Option<bool>,
     /// Time over which delivery opportunities are counted as a rate, 100ms.
     window: Option<Time>,
@@ -88,14 +86,14 @@ enum Unlimited {
     Unlimited,
 }
 
-/// What changes; as in a group for `group` and `vnode`, as in a link for `between`,
+/// The new settings; as in a group for `group` and `vnode`, as in a link for `between`,
 /// `from` and `to`.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Set {
-    /// The lines of a group's vnodes, those of nested groups included.
+    /// The access links of a group's vnodes, including nested groups.
     group: Option<String>,
-    /// The line of one vnode.
+    /// The access link of one vnode.
     vnode: Option<String>,
     /// The link between two groups, both directions.
     between: Option<[String; 2]>,

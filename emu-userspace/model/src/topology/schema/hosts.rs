@@ -1,4 +1,4 @@
-//! Hosts and which vnodes they carry.
+//! Hosts and the vnodes that they carry.
 use schemars::JsonSchema;
 
 use super::{Name, Rate};
@@ -19,18 +19,18 @@ pub(super) enum Hosts {
     Alike(HostsAlike),
 }
 
-/// Hosts that are alike, numbered from 0.
+/// Hosts with a common template, numbered from 0.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HostsAlike {
-    /// How many.
+    /// Number of hosts.
     #[schemars(range(min = 1, max = 4_096))]
     count: u32,
     /// Name with `{rank}` for the number; `h{rank}` when left out.
     name: Option<String>,
     /// Interface towards the other hosts.
     interface: String,
-    /// Address of the first; the next one has the next address.
+    /// Address of the first host; each following host has the next address.
     address: Option<OneOrTwo>,
     /// Speed of each host's link.
     link: Option<Rate>,
@@ -42,14 +42,14 @@ pub(super) struct Host {
     name: Name,
     /// Interface towards the other hosts.
     interface: String,
-    /// Address there, which the other hosts route this one's vnodes to; a list has
-    /// one of each family.
+    /// Address there, to which the other hosts route packets for this host's vnodes; a list
+    /// has one of each family.
     address: Option<OneOrTwo>,
-    /// Speed of its link; `emu plan` says whether it is enough.
+    /// Speed of its link; `emu plan` reports whether it is sufficient.
     link: Option<Rate>,
     /// Groups of which it carries all vnodes.
     groups: Option<Vec<String>>,
-    /// Vnodes by address (`10.1.0.1`) or run (`10.1.0.1-10.1.0.80`).
+    /// Vnodes by address (`10.1.0.1`) or range (`10.1.0.1-10.1.0.80`).
     nodes: Option<Vec<String>>,
 }
 

@@ -125,11 +125,11 @@ pub(super) struct AqmRecord {
 pub(super) struct Codel {
     target: Option<Time>,
     interval: Option<Time>,
-    /// Marks instead of drops where a packet allows it.
+    /// Marks ECN-capable packets instead of dropping them.
     ecn: Option<bool>,
 }
 
-/// RED on the average wait in the queue.
+/// RED on the average queueing delay.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Red {
@@ -163,6 +163,6 @@ pub(super) enum Behaviour {
 #[serde(deny_unknown_fields)]
 pub(super) struct FilteringRecord {
     behaviour: Behaviour,
-    /// How long an opening lasts after the last packet sent; 5min when left out.
+    /// How long a filter entry lasts after the last packet sent; default 5min.
     timeout: Option<Time>,
 }

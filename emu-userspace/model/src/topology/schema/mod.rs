@@ -25,19 +25,18 @@ use self::{
 #[derive(JsonSchema)]
 pub(crate) struct Name(#[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$"))] String);
 
-/// A topology: groups of virtual nodes, their access lines, the latencies between
-/// them, and the hosts that carry them.
+/// A topology: groups of virtual nodes, their access links, the latencies between them, and
+/// the hosts that carry them.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct File {
-    /// Version of this form.
+    /// Version of the format.
     #[schemars(range(min = 1, max = 1))]
     version: u32,
-    /// Name, for people.
+    /// Name, for users.
     name: Option<Name>,
-    /// `alias`: an address on lo for each vnode; `anyip`: a local route for each
-    /// run of vnodes; `auto` (default): aliases for up to 4,096 vnodes of a host, else
-    /// routes.
+    /// `alias`: an address on lo for each vnode; `anyip`: a local route for each range of
+    /// vnodes; `auto` (default): aliases for up to 4,096 vnodes of a host, otherwise routes.
     addressing: Option<Addressing>,
     /// Which bytes of a packet a pipe charges: `ip` (default), `ethernet` (+38
     /// bytes), a DSL or cable encapsulation, or an explicit overhead.
@@ -45,15 +44,15 @@ struct File {
     /// Largest IP packet on the interfaces that carry vnodes, in bytes.
     #[schemars(range(min = 576, max = 65_535))]
     mtu: Option<u32>,
-    /// Seed of all random decisions; another one with each load when left out.
+    /// Seed of all random decisions; default: a new one for each load.
     #[schemars(range(min = 0, max = 9_223_372_036_854_775_807i64))]
     seed: Option<i64>,
-    /// Jitter distributions of the file's own: name and file of quantiles, in the
-    /// form of iproute2's .dist files.
+    /// The file's own jitter distributions: name and file of quantiles, in the form of
+    /// iproute2's .dist files.
     distributions: Option<BTreeMap<String, String>>,
-    /// Settings of the fq qdiscs; computed from the pipes when left out.
+    /// Settings of the fq qdiscs; default: computed from the pipes.
     fq: Option<Fq>,
-    /// Named access lines to reuse.
+    /// Named access links to reuse.
     profiles: Option<BTreeMap<String, Profile>>,
     /// Groups by name.
     groups: BTreeMap<String, Group>,
@@ -61,15 +60,18 @@ struct File {
     latencies: Option<Vec<Link>>,
     /// Latencies between groups as a matrix; row: source, column: destination.
     latency_matrix: Option<Matrix>,
-    /// How vnodes are dealt out to the hosts that name none: `block` (in the order
-    /// of the file, the default of hosts that are alike), `spread` (a block of each
-    /// group to every host), `round-robin`, `by-group`.
+    /// Distribution of vnodes to the hosts that name none: `block` (in the order of the file,
+    /// the default of hosts with a template), `spread` (a block of each group to every host),
+    /// `round-robin`, `by-group`.
     placement: Option<Placement>,
-    /// Machines that carry vnodes; this one carries all when left out.
+    /// Machines that carry vnodes; default: this machine carries all.
     hosts: Option<Hosts>,
-    /// What happens after `emu start`.
+    /// One-way latency of the network between the hosts, which is deducted from the
+    /// latency between vnodes of different hosts; default: nothing.
+    host_latency: Option<String>,
+    /// Changes after `emu start`.
     events: Option<Vec<Event>>,
-    /// Recordings that lines and links follow after `emu start`.
+    /// Recordings that access links and links follow after `emu start`.
     traces: Option<Vec<Trace>>,
 }
 
@@ -125,7 +127,7 @@ struct Fq {
     limit: Option<u32>,
     /// Packets in one flow.
     flow_limit: Option<u32>,
-    /// Farthest delivery time ahead.
+    /// Largest delay until the delivery time.
     horizon: Option<Time>,
     /// Hash buckets, a power of two.
     buckets: Option<u32>,
@@ -175,7 +177,7 @@ struct PipeRecord {
     aqm: Option<Aqm>,
 }
 
-/// An access line.
+/// An access link.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Profile {
@@ -183,11 +185,11 @@ struct Profile {
     up: Option<Pipe>,
     /// From the network to the vnode.
     down: Option<Pipe>,
-    /// Latency of the line, one way, in both directions.
+    /// Latency of the access link, one way, in both directions.
     latency: Option<Time>,
-    /// Queue limit of both pipes; 50 packets when left out.
+    /// Queue limit of both pipes; default: 50 packets.
     queue: Option<Queue>,
-    /// Bytes that may pass at once after the line was idle.
+    /// Bytes that may pass at once after the pipe was idle.
     burst: Option<Size>,
     jitter: Option<Jitter>,
     loss: Option<Loss>,
@@ -195,7 +197,7 @@ struct Profile {
     corrupt: Option<Chance>,
     reorder: Option<Reorder>,
     aqm: Option<Aqm>,
-    /// Which unsolicited packets come in.
+    /// Which unsolicited packets the filter lets in.
     filtering: Option<Filtering>,
 }
 
@@ -209,7 +211,7 @@ struct Group {
     nodes: Option<u32>,
     /// Vnodes by address.
     addresses: Option<Vec<String>>,
-    /// Access line to start from.
+    /// Access link to start from.
     profile: Option<String>,
     up: Option<Pipe>,
     down: Option<Pipe>,

@@ -127,7 +127,8 @@ impl Membership {
     /// Waits until all hosts have joined and returns their status; returns `None` if
     /// `interrupted` says so first.
     ///
-    /// # Errors [`RendezvousError::Missing`] with the hosts that have not joined in time,
+    /// # Errors
+    /// [`RendezvousError::Missing`] with the hosts that have not joined in time,
     /// [`RendezvousError::Different`] or [`RendezvousError::Failed`] of a host that has.
     pub fn wait_for_all(
         &self,
@@ -213,7 +214,8 @@ impl Membership {
     /// The common start by this host's clock; `None` until it is known. `waited` is the time
     /// since this host has loaded.
     ///
-    /// # Errors Why the other hosts cannot start.
+    /// # Errors
+    /// Why the other hosts cannot start.
     pub fn start(&self, waited: Duration) -> Result<Option<SystemTime>, RendezvousError> {
         self.check_stop()?;
         let state = self.shared.state();

@@ -1,16 +1,16 @@
-//! Runs of neighbouring addresses, and the prefixes that cover them exactly.
+//! Ranges of addresses, and the prefixes that cover them exactly.
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Subnets, Ipv6Subnets};
 
-use crate::topology::joined;
+use crate::topology::merge_adjacent;
 
-/// First and last address of each run of consecutive addresses, sorted.
-pub fn runs(addresses: impl Iterator<Item = IpAddr>) -> Vec<(IpAddr, IpAddr)> {
-    joined(addresses.map(|address| (address, address)).collect())
+/// First and last address of each range of consecutive addresses, sorted.
+pub fn address_ranges(addresses: impl Iterator<Item = IpAddr>) -> Vec<(IpAddr, IpAddr)> {
+    merge_adjacent(addresses.map(|address| (address, address)).collect())
 }
 
-/// The smallest set of prefixes that covers exactly these runs.
+/// The smallest set of prefixes that covers exactly these ranges.
 pub fn covering_prefixes(runs: &[(IpAddr, IpAddr)]) -> Vec<IpNet> {
     let mut prefixes = Vec::new();
     for run in runs {

@@ -1,7 +1,8 @@
-//! What turns the maps of a loaded plan into those of another, while packets pass.
+//! The difference between the maps of a loaded plan and those of another, applied while
+//! packets pass.
 //!
-//! Only settings are compared and changed; state and counters are the kernel's.
-//! Whoever is not named in a [`Delta`] keeps queue and clock.
+//! Only settings are compared and changed; state and counters belong to the kernel. A pipe
+//! that is not in a [`PlanDiff`] keeps its queue and its clock.
 mod compatible;
 
 use std::{
@@ -15,18 +16,18 @@ use emu_common::{
 };
 
 use self::compatible::compatible;
-use super::{Plan, room::Places};
+use super::{Plan, capacity::SlotAllocator};
 
-/// Why a plan cannot take the place of the loaded one without a load from anew.
+/// Why a plan needs a full reload instead of a change in place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Anew(pub String);
+pub struct ReloadReason(pub String);
 
-/// What is loaded, beside the contents of the maps.
+/// The loaded state, in addition to the contents of the maps.
 pub struct Loaded<'a> {
     /// The plan.
     pub plan: &'a Plan,
-    /// Place of each of its vnodes in the maps.
+    /// Slot of each of its vnodes in the maps.
     pub slots: &'a [u32],
     /// Features that the programs were loaded with.
     pub features: u32,
@@ -34,7 +35,7 @@ pub struct Loaded<'a> {
     pub corrupts: bool,
 }
 
-/// The maps as they are.
+/// The current contents of the maps.
 pub struct Current {
     /// Pipes, two for each slot.
     pub pipes: Vec<Pipe>,
@@ -46,37 +47,37 @@ pub struct Current {
     pub ring_slots: u32,
 }
 
-/// A change of one entry of an array.
+/// A write to one entry of an array.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Store<T> {
-    /// Its index.
+pub struct MapWrite<T> {
+    /// Index of the entry.
     pub index: u32,
-    /// The settings.
+    /// The new settings.
     pub value: T,
-    /// Whether nobody used the entry before, so that its state starts from zero.
-    pub fresh: bool,
+    /// Whether the entry was unused, so that its state starts from zero.
+    pub is_new: bool,
 }
 
 /// All changes, in the order in which they are made.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Delta {
-    /// Place in the maps of each vnode of the new plan.
+pub struct PlanDiff {
+    /// Slot of each vnode of the new plan.
     pub slots: Vec<u32>,
     /// Stages.
-    pub stages: Vec<Store<Stage>>,
+    pub stages: Vec<MapWrite<Stage>>,
     /// Pipes.
-    pub pipes: Vec<Store<Pipe>>,
+    pub pipes: Vec<MapWrite<Pipe>>,
     /// Entries of the pair table.
-    pub links: Vec<Store<PairLink>>,
-    /// Vnodes that come.
+    pub links: Vec<MapWrite<PairLink>>,
+    /// Vnodes to add.
     pub added: Vec<(IpAddr, VnodeRef)>,
-    /// Vnodes that go.
+    /// Vnodes to remove.
     pub removed: Vec<IpAddr>,
-    /// Links of the file that differ.
+    /// Number of links of the file that differ.
     pub links_changed: usize,
 }
 
-impl Delta {
+impl PlanDiff {
     /// Whether nothing changes.
     pub fn is_empty(&self) -> bool {
         self.stages.is_empty()
@@ -86,22 +87,26 @@ impl Delta {
             && self.removed.is_empty()
     }
 
-    /// What turns the loaded plan into `new`.
+    /// The difference between the loaded plan and `new`.
     ///
     /// # Errors
-    /// [`Anew`] when the maps, the programs or the interfaces must be others.
-    pub fn between(loaded: &Loaded<'_>, current: &Current, new: &Plan) -> Result<Self, Anew> {
+    /// [`ReloadReason`] if other maps, programs or interfaces are needed.
+    pub fn between(
+        loaded: &Loaded<'_>,
+        current: &Current,
+        new: &Plan,
+    ) -> Result<Self, ReloadReason> {
         compatible(loaded, new)?;
         let mut work = Work::new(loaded, current, new);
         work.place_vnodes()?;
         let shortened = work.links()?;
         work.pipes(&shortened)?;
-        Ok(work.delta)
+        Ok(work.diff)
     }
 }
 
-fn anew<T>(why: impl Into<String>) -> Result<T, Anew> {
-    Err(Anew(why.into()))
+fn full_reload<T>(why: impl Into<String>) -> Result<T, ReloadReason> {
+    Err(ReloadReason(why.into()))
 }
 
 /// A pipe's settings without its state.
@@ -162,26 +167,26 @@ struct Work<'a> {
     loaded: &'a Loaded<'a>,
     current: &'a Current,
     new: &'a Plan,
-    free: Places,
+    free: SlotAllocator,
     /// Stages that an entry of the new plan keeps.
     kept_stages: BTreeSet<u32>,
-    delta: Delta,
+    diff: PlanDiff,
 }
 
 impl<'a> Work<'a> {
     fn new(loaded: &'a Loaded<'a>, current: &'a Current, new: &'a Plan) -> Self {
         Self {
-            free: Places::free(loaded.slots, current),
+            free: SlotAllocator::free(loaded.slots, current),
             kept_stages: BTreeSet::new(),
             loaded,
             current,
             new,
-            delta: Delta::default(),
+            diff: PlanDiff::default(),
         }
     }
 
-    /// Vnodes keep their places; new ones take those that are free.
-    fn place_vnodes(&mut self) -> Result<(), Anew> {
+    /// Vnodes keep their slots; new vnodes get free ones.
+    fn place_vnodes(&mut self) -> Result<(), ReloadReason> {
         let old: HashMap<IpAddr, u32> = self
             .loaded
             .plan
@@ -193,13 +198,14 @@ impl<'a> Work<'a> {
         let stay: BTreeSet<IpAddr> = self.new.vnodes.iter().map(|v| v.address).collect();
         let gone = self.loaded.plan.vnodes.iter().zip(self.loaded.slots);
         for (vnode, slot) in gone.filter(|(v, _)| !stay.contains(&v.address)) {
-            self.delta.removed.push(vnode.address);
+            self.diff.removed.push(vnode.address);
             for index in [slot * 2, slot * 2 + 1] {
-                // Its ring and its stage are free from the next change on.
-                self.delta.pipes.push(Store {
+                // Its part of the departure log and its stage become free with the next
+                // change.
+                self.diff.pipes.push(MapWrite {
                     index,
                     value: Pipe::default(),
-                    fresh: true,
+                    is_new: true,
                 });
             }
         }
@@ -209,24 +215,24 @@ impl<'a> Work<'a> {
                 Some(slot) => *slot,
                 None => {
                     let Some(slot) = self.free.slots.pop().filter(|s| *s < MAX_VNODES) else {
-                        return anew("there are more vnodes than the maps have room for");
+                        return full_reload("the vnodes exceed the capacity of the maps");
                     };
                     let place = VnodeRef {
                         index: slot,
                         pair_row: vnode.group as u32 * groups,
                     };
-                    self.delta.added.push((vnode.address, place));
+                    self.diff.added.push((vnode.address, place));
                     slot
                 }
             };
-            self.delta.slots.push(slot);
+            self.diff.slots.push(slot);
         }
         Ok(())
     }
 
-    /// Links, their stages and capacities. Returns the groups from which some way
+    /// Compares links, their stages and capacities. Returns the groups from which a path
     /// became shorter.
-    fn links(&mut self) -> Result<BTreeSet<usize>, Anew> {
+    fn links(&mut self) -> Result<BTreeSet<usize>, ReloadReason> {
         let ways: Vec<Option<usize>> = self.new.pair_ways().collect();
         let mut first: HashMap<usize, usize> = HashMap::new();
         for (pair, way) in ways.iter().enumerate() {
@@ -247,15 +253,19 @@ impl<'a> Work<'a> {
                 None => 0,
                 Some(pipe) => {
                     let kept = Some(before.pipe).filter(|p| *p != 0 && seen.insert(*p));
-                    let (index, fresh) = match kept {
+                    let (index, is_new) = match kept {
                         Some(index) => (index, false),
                         None => match self.free.slots.pop() {
-                            // Pipe 0 is none; a slot's second pipe serves.
+                            // Pipe 0 means none; the second pipe of a slot serves.
                             Some(slot) => (slot * 2 + 1, true),
-                            None => return anew("there are more capacities than room"),
+                            None => {
+                                return full_reload(
+                                    "the link capacities exceed the capacity of the maps",
+                                );
+                            }
                         },
                     };
-                    self.pipe(index, pipe, stage, fresh, false)?;
+                    self.pipe(index, pipe, stage, is_new, false)?;
                     index
                 }
             };
@@ -280,29 +290,29 @@ impl<'a> Work<'a> {
             link.stage |= before.stage & PairLink::CUT;
             if link != before {
                 changed.insert(way.map(|w| w / 2));
-                self.delta.links.push(Store {
+                self.diff.links.push(MapWrite {
                     index: pair as u32,
                     value: link,
-                    fresh: false,
+                    is_new: false,
                 });
             }
         }
-        self.delta.links_changed = changed.len();
+        self.diff.links_changed = changed.len();
         Ok(shortened)
     }
 
-    /// Whether packets on a link may be due before those that went before them.
+    /// Whether packets on a link may be due before packets that were sent earlier.
     fn is_shorter(&self, before: &PairLink, after: &PairLink, stage: Option<Stage>) -> bool {
         let jitter_ns = stage_at(&self.current.stages, before.stage).jitter_ns;
         after.latency_ns < before.latency_ns || stage.map_or(0, |s| s.jitter_ns) < jitter_ns
     }
 
-    /// The lines of all vnodes.
-    fn pipes(&mut self, shortened: &BTreeSet<usize>) -> Result<(), Anew> {
-        let fresh: BTreeSet<u32> = self.delta.added.iter().map(|(_, v)| v.index).collect();
+    /// Compares the pipes of all vnodes.
+    fn pipes(&mut self, shortened: &BTreeSet<usize>) -> Result<(), ReloadReason> {
+        let is_new: BTreeSet<u32> = self.diff.added.iter().map(|(_, v)| v.index).collect();
         for vnode in 0..self.new.vnodes.len() {
-            let slot = self.delta.slots[vnode];
-            let is_fresh = fresh.contains(&slot);
+            let slot = self.diff.slots[vnode];
+            let is_fresh = is_new.contains(&slot);
             for direction in [Direction::Up, Direction::Down] {
                 let index = slot * 2 + direction as u32;
                 let before = self.current.pipes[index as usize];
@@ -320,27 +330,27 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Number plus one of the stage for these settings; keeps the one before.
-    fn stage(&mut self, before: u32, wanted: Option<&Stage>) -> Result<u32, Anew> {
+    /// Index plus one of the stage for these settings; reuses the one before.
+    fn stage(&mut self, before: u32, wanted: Option<&Stage>) -> Result<u32, ReloadReason> {
         let Some(wanted) = wanted else { return Ok(0) };
         if before != 0 && self.kept_stages.insert(before) {
             let now = stage_at(&self.current.stages, before);
             if stage_settings(&now) != *wanted {
-                self.delta.stages.push(Store {
+                self.diff.stages.push(MapWrite {
                     index: before - 1,
                     value: *wanted,
-                    fresh: false,
+                    is_new: false,
                 });
             }
             return Ok(before);
         }
         let Some(number) = self.free.stages.pop() else {
-            return anew("there are more impairments than the maps have room for");
+            return full_reload("the impairments exceed the capacity of the maps");
         };
-        self.delta.stages.push(Store {
+        self.diff.stages.push(MapWrite {
             index: number - 1,
             value: *wanted,
-            fresh: true,
+            is_new: true,
         });
         Ok(number)
     }
@@ -350,16 +360,16 @@ impl<'a> Work<'a> {
         index: u32,
         wanted: Pipe,
         stage: u32,
-        fresh: bool,
+        is_new: bool,
         lower: bool,
-    ) -> Result<(), Anew> {
+    ) -> Result<(), ReloadReason> {
         let before = self.current.pipes[index as usize];
         let mut pipe = Pipe { stage, ..wanted };
         pipe.generation = before.generation;
-        if lower || fresh {
+        if lower || is_new {
             pipe.generation = next_generation(before.generation);
         }
-        if fresh {
+        if is_new {
             pipe.ring_base = self.room(0, 0, pipe.limit_packets)?;
         } else {
             pipe.flags |= before.flags & pipe_flag::DOWN;
@@ -369,20 +379,20 @@ impl<'a> Work<'a> {
                     self.room(before.ring_base, before.limit_packets, pipe.limit_packets)?;
             }
         }
-        if fresh || pipe_settings(&before) != pipe {
-            self.delta.pipes.push(Store {
+        if is_new || pipe_settings(&before) != pipe {
+            self.diff.pipes.push(MapWrite {
                 index,
                 value: pipe,
-                fresh,
+                is_new,
             });
         }
         Ok(())
     }
 
-    fn room(&mut self, base: u32, before: u32, packets: u32) -> Result<u32, Anew> {
+    fn room(&mut self, base: u32, before: u32, packets: u32) -> Result<u32, ReloadReason> {
         match self.free.ring(base, before, packets) {
             Some(base) => Ok(base),
-            None => anew("the queues hold more packets than the maps have room for"),
+            None => full_reload("the queues exceed the capacity of the departure log"),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Changes of small topologies, made to copies of the maps.
 use super::*;
-use crate::plan::{Entries, Room};
+use crate::plan::{Entries, MapCapacity};
 use crate::topology::parse;
 
 fn plan(text: &str) -> Plan {
@@ -25,7 +25,7 @@ impl System {
     fn load(text: &str) -> Self {
         let plan = plan(text);
         let entries = Entries::of(&plan);
-        let room = Room::of(&plan, &entries);
+        let room = MapCapacity::of(&plan, &entries);
         let mut current = Current {
             pipes: entries.pipes,
             stages: entries.stages,
@@ -47,38 +47,39 @@ impl System {
         }
     }
 
-    fn delta(&self, text: &str) -> Result<Delta, Anew> {
+    fn diff(&self, text: &str) -> Result<PlanDiff, ReloadReason> {
         let loaded = Loaded {
             plan: &self.plan,
             slots: &self.slots,
             features: self.features,
             corrupts: self.corrupts,
         };
-        Delta::between(&loaded, &self.current, &plan(text))
+        PlanDiff::between(&loaded, &self.current, &plan(text))
     }
 
-    fn reload(&mut self, text: &str) -> Delta {
-        let delta = self.delta(text).unwrap_or_else(|e| panic!("{e}"));
-        for stage in &delta.stages {
+    fn reload(&mut self, text: &str) -> PlanDiff {
+        let diff = self.diff(text).unwrap_or_else(|e| panic!("{e}"));
+        for stage in &diff.stages {
             self.current.stages[stage.index as usize] = stage.value;
         }
-        for pipe in &delta.pipes {
+        for pipe in &diff.pipes {
             self.current.pipes[pipe.index as usize] = pipe.value;
         }
-        for link in &delta.links {
+        for link in &diff.links {
             self.current.links[link.index as usize] = link.value;
         }
-        self.slots.clone_from(&delta.slots);
+        self.slots.clone_from(&diff.slots);
         self.plan = plan(text);
         self.check();
-        delta
+        diff
     }
 
     fn pipe(&self, vnode: usize, direction: Direction) -> &Pipe {
         &self.current.pipes[self.slots[vnode] as usize * 2 + direction as usize]
     }
 
-    /// Every line and link is as the plan wants it, and no two share a place.
+    /// Checks that every pipe and link has the settings of the plan, and that no two share an
+    /// entry.
     fn check(&self) {
         let mut rings = Vec::new();
         let mut stages = BTreeSet::new();
@@ -152,18 +153,18 @@ latencies:
 fn the_same_file_changes_nothing() {
     let system = System::load(TWO);
     system.check();
-    assert!(system.delta(TWO).unwrap().is_empty());
+    assert!(system.diff(TWO).unwrap().is_empty());
 }
 
 #[test]
 fn only_the_group_that_changed_is_touched() {
     let mut system = System::load(TWO);
     system.current.pipes[6].packets = 9;
-    let delta = system.reload(&TWO.replace("up: 1mbit, down: 2mbit", "up: 3mbit, down: 2mbit"));
-    let touched: Vec<u32> = delta.pipes.iter().map(|p| p.index).collect();
+    let diff = system.reload(&TWO.replace("up: 1mbit, down: 2mbit", "up: 3mbit, down: 2mbit"));
+    let touched: Vec<u32> = diff.pipes.iter().map(|p| p.index).collect();
     assert_eq!(touched, [0, 2, 4]);
-    assert!(delta.pipes.iter().all(|p| !p.fresh));
-    assert!(delta.links.is_empty() && delta.stages.is_empty());
+    assert!(diff.pipes.iter().all(|p| !p.is_new));
+    assert!(diff.links.is_empty() && diff.stages.is_empty());
     assert_eq!(system.current.pipes[6].packets, 9);
 }
 
@@ -177,16 +178,16 @@ fn a_shorter_way_has_flows_of_its_own() {
     system.reload(&TWO.replace("latency: 20ms", "latency: 10ms"));
     assert_eq!(generations(&system, Direction::Up), [1, 1, 1, 0, 0]);
     assert_eq!(generations(&system, Direction::Down), [1, 1, 1, 0, 0]);
-    // One way only: the lines of its source.
+    // In one direction only: the pipes of its source.
     let one_way = TWO.replace(
         "{between: [a, b], latency: 40ms}",
         "{from: a, to: b, latency: 40ms}\n  - {from: b, to: a, latency: 30ms}",
     );
     let mut system = System::load(TWO);
-    let delta = system.reload(&one_way);
+    let diff = system.reload(&one_way);
     assert_eq!(generations(&system, Direction::Up), [0, 0, 0, 1, 1]);
     assert_eq!(generations(&system, Direction::Down), [0; 5]);
-    assert_eq!(delta.links.len(), 1);
+    assert_eq!(diff.links.len(), 1);
 }
 
 #[test]
@@ -204,35 +205,36 @@ fn what_was_cut_or_taken_down_by_hand_stays_so() {
 fn vnodes_come_and_go() {
     let mut system = System::load(TWO);
     let fewer = TWO.replace("nodes: 3", "nodes: 1");
-    let delta = system.reload(&fewer);
-    assert_eq!((delta.removed.len(), delta.added.len()), (2, 0));
+    let diff = system.reload(&fewer);
+    assert_eq!((diff.removed.len(), diff.added.len()), (2, 0));
     assert_eq!(system.slots, [0, 3, 4]);
     let more = TWO.replace("nodes: 3", "nodes: 9");
-    let delta = system.reload(&more);
-    assert_eq!((delta.removed.len(), delta.added.len()), (0, 8));
-    // The lines of those that stayed were not touched.
-    assert!(delta.pipes.iter().all(|p| p.fresh));
+    let diff = system.reload(&more);
+    assert_eq!((diff.removed.len(), diff.added.len()), (0, 8));
+    // The pipes of the other vnodes were not touched.
+    assert!(diff.pipes.iter().all(|p| p.is_new));
     let many = TWO.replace("nodes: 3", "nodes: 200");
-    let why = system.delta(&many).unwrap_err().to_string();
-    assert!(why.contains("more vnodes"), "{why}");
+    let why = system.diff(&many).unwrap_err().to_string();
+    assert!(why.contains("vnodes exceed"), "{why}");
 }
 
 #[test]
 fn what_needs_another_load_says_why() {
     let system = System::load(TWO);
-    for (from, to, word) in [
+    for (from, to, text) in [
         ("version: 1", "version: 1\nmtu: 1400", "MTU"),
         ("version: 1", "version: 1\naddressing: anyip", "addressing"),
         ("10.2.0.0/24", "10.3.0.0/24", "groups"),
         ("loss: 1%", "loss: 1%, corrupt: 1%", "feature"),
         ("latency: 40ms", "latency: 40ms, rate: 1mbit", "feature"),
-        ("latency: 5ms", "latency: 5ms, queue: 99999 packets", "room"),
+        (
+            "latency: 5ms",
+            "latency: 5ms, queue: 99999 packets",
+            "departure log",
+        ),
     ] {
-        let why = system
-            .delta(&TWO.replace(from, to))
-            .unwrap_err()
-            .to_string();
-        assert!(why.contains(word), "{why}");
+        let why = system.diff(&TWO.replace(from, to)).unwrap_err().to_string();
+        assert!(why.contains(text), "{why}");
     }
 }
 
@@ -247,7 +249,7 @@ latencies:
   - {between: [a, c], latency: 40ms, rate: 5mbit}
 ";
 
-/// One change after the other, each of which frees and takes places.
+/// One change after the other, each of which allocates and frees entries.
 #[test]
 fn long_histories_end_where_the_file_says() {
     let mut system = System::load(RICH);
@@ -276,6 +278,6 @@ fn long_histories_end_where_the_file_says() {
             system.reload(&text);
         }
         system.reload(RICH);
-        assert!(system.delta(RICH).unwrap().is_empty());
+        assert!(system.diff(RICH).unwrap().is_empty());
     }
 }

@@ -1,16 +1,16 @@
-//! Changes of lines.
+//! Changes of access links.
 use emu_common::{
     layout::{Direction, NO_LIMIT_NS, Pipe, Stage},
     model::rate,
 };
 use emu_model::{
-    plan::{LIMIT_IN_BYTES, Service, Store, next_generation, put_impairments, serve, stage_at},
-    topology::{self, LineChange, PipeChange, Queue, Rate, Target},
+    plan::{LIMIT_IN_BYTES, MapWrite, Service, next_generation, put_impairments, serve, stage_at},
+    topology::{self, AccessLinkChange, PipeChange, Queue, Rate, Target},
 };
 
 use super::{Changed, Live, LiveError, Stores};
 
-/// Bytes that a time means on a line: the inverse of
+/// Number of bytes that a pipe passes in a time: the inverse of
 /// [`emu_common::model::queue::bytes_as_ns`].
 fn ns_as_bytes(ns_per_byte_q20: u64, ns: u64) -> u64 {
     let scaled = u128::from(ns) << 20;
@@ -18,8 +18,8 @@ fn ns_as_bytes(ns_per_byte_q20: u64, ns: u64) -> u64 {
     u64::try_from((scaled + each / 2) / each).unwrap_or(u64::MAX)
 }
 
-/// Rate, queue and burst of a pipe as they are; what an unlimited line does not
-/// know comes from the file.
+/// Current rate, queue and burst of a pipe; an unlimited pipe takes queue and burst from the
+/// file.
 fn service(pipe: &Pipe, file: &topology::Pipe) -> Service {
     let each = pipe.ns_per_byte_q20;
     Service {
@@ -41,8 +41,8 @@ fn service(pipe: &Pipe, file: &topology::Pipe) -> Service {
     }
 }
 
-/// A pipe with a change of its rate, queue, burst and latency; `file` is what the
-/// topology says of it.
+/// A pipe with a change of its rate, queue, burst and latency; `file` is the pipe in the
+/// topology.
 pub(super) fn changed(before: &Pipe, file: &topology::Pipe, change: &PipeChange) -> Pipe {
     let mut pipe = *before;
     if change.rate.is_some() || change.queue.is_some() || change.burst_bytes.is_some() {
@@ -64,19 +64,23 @@ pub(super) fn changed(before: &Pipe, file: &topology::Pipe, change: &PipeChange)
 }
 
 impl Live {
-    /// Changes the lines of a vnode or of a group's vnodes.
+    /// Changes the access links of a vnode or of a group's vnodes.
     ///
     /// # Errors
     /// [`LiveError`]; then nothing was changed.
-    pub fn set_line(&mut self, target: Target, change: &LineChange) -> Result<Changed, LiveError> {
+    pub fn set_line(
+        &mut self,
+        target: Target,
+        change: &AccessLinkChange,
+    ) -> Result<Changed, LiveError> {
         self.change_line(target, change, true)
     }
 
-    /// As [`Live::set_line`]; without `resize`, fq is known to be large enough.
+    /// Like [`Live::set_line`]; without `resize`, fq is known to be large enough.
     pub(crate) fn change_line(
         &mut self,
         target: Target,
-        change: &LineChange,
+        change: &AccessLinkChange,
         resize: bool,
     ) -> Result<Changed, LiveError> {
         let session = self.lock()?;
@@ -84,18 +88,22 @@ impl Live {
         self.store(&session, &stores, resize)
     }
 
-    /// Makes fq large enough for a change to come.
+    /// Enlarges fq for a future change.
     pub(crate) fn reserve_line(
         &mut self,
         target: Target,
-        change: &LineChange,
+        change: &AccessLinkChange,
     ) -> Result<(), LiveError> {
         let session = self.lock()?;
         let stores = self.prepare_line(target, change)?;
         self.grow_fq(&session, &stores)
     }
 
-    fn prepare_line(&mut self, target: Target, change: &LineChange) -> Result<Stores, LiveError> {
+    fn prepare_line(
+        &mut self,
+        target: Target,
+        change: &AccessLinkChange,
+    ) -> Result<Stores, LiveError> {
         let vnodes = self.vnodes(target)?;
         let mut stores = Stores::default();
         for vnode in vnodes {
@@ -148,7 +156,7 @@ impl Live {
         Ok(())
     }
 
-    /// A place in the ring for a pipe whose limit changed.
+    /// Allocates a part of the departure log for a pipe with a new limit.
     pub(super) fn give_ring(&mut self, before: &Pipe, pipe: &mut Pipe) -> Result<(), LiveError> {
         if pipe.limit_packets == before.limit_packets {
             return Ok(());
@@ -158,8 +166,8 @@ impl Live {
             .places()
             .ring(before.ring_base, before.limit_packets, wanted);
         let Some(base) = place else {
-            return Err(LiveError::Room {
-                what: "queues of so many packets",
+            return Err(LiveError::MapCapacity {
+                what: "queues of this length",
                 file: self.file(),
             });
         };
@@ -167,15 +175,14 @@ impl Live {
         Ok(())
     }
 
-    /// The stage that a number plus one means.
+    /// The stage with this index plus one.
     pub(super) fn stage(&self, number: u32) -> Stage {
         let index = number & !emu_common::layout::PairLink::CUT;
         let stage = |i: u32| self.maps.stages.get(i as usize);
         index.checked_sub(1).and_then(stage).unwrap_or_default()
     }
 
-    /// Changes a stage, or makes a new one where there is none. Returns its number
-    /// plus one and its settings.
+    /// Changes a stage, or allocates a new one. Returns its index plus one and its settings.
     pub(super) fn own_stage(
         &mut self,
         stores: &mut Stores,
@@ -183,10 +190,10 @@ impl Live {
         seed: u64,
         change: impl Fn(&mut Stage),
     ) -> Result<(u32, Stage), LiveError> {
-        let fresh = number == 0;
-        let (number, mut stage) = if fresh {
+        let is_new = number == 0;
+        let (number, mut stage) = if is_new {
             let Some(number) = self.places().stages.pop() else {
-                return Err(LiveError::Room {
+                return Err(LiveError::MapCapacity {
                     what: "more impairments",
                     file: self.file(),
                 });
@@ -200,10 +207,10 @@ impl Live {
             (number, self.stage(number))
         };
         change(&mut stage);
-        stores.stages.push(Store {
+        stores.stages.push(MapWrite {
             index: number - 1,
             value: stage,
-            fresh,
+            is_new,
         });
         Ok((number, stage))
     }

@@ -1,14 +1,14 @@
-//! Runs of neighbouring addresses: a group of a million vnodes is one of them, or
-//! few, and is never written out.
+//! Ranges of addresses: a group of a million vnodes is one range, or a few, and is never
+//! expanded.
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-/// First and last address of a run, both of one family.
-pub type Span = (IpAddr, IpAddr);
+/// First and last address of a range, both of one family.
+pub type AddrRange = (IpAddr, IpAddr);
 
-/// An address as a number, with its family first, so that runs of two families
-/// never touch.
+/// An address as a number, preceded by its family, so that ranges of two families are never
+/// adjacent.
 pub(crate) fn number(address: IpAddr) -> (bool, u128) {
     match address {
         IpAddr::V4(a) => (false, u128::from(u32::from(a))),
@@ -16,8 +16,7 @@ pub(crate) fn number(address: IpAddr) -> (bool, u128) {
     }
 }
 
-/// The address `count` places after another; the family's last one where there
-/// are not so many.
+/// The address `count` after another; saturates at the last address of the family.
 pub(crate) fn after(address: IpAddr, count: u128) -> IpAddr {
     match address {
         IpAddr::V4(a) => {
@@ -35,18 +34,18 @@ fn before(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many addresses a run has.
-pub(crate) fn length(span: &Span) -> u128 {
+/// Number of addresses in a range.
+pub(crate) fn length(span: &AddrRange) -> u128 {
     (number(span.1).1 - number(span.0).1).saturating_add(1)
 }
 
-/// Addresses of several runs.
-pub(crate) fn total(spans: &[Span]) -> u128 {
+/// Number of addresses in all ranges.
+pub(crate) fn total(spans: &[AddrRange]) -> u128 {
     spans.iter().map(length).sum()
 }
 
-/// Every address of a run.
-pub fn addresses((first, last): Span) -> Box<dyn Iterator<Item = IpAddr> + Send> {
+/// All addresses of a range.
+pub fn addresses((first, last): AddrRange) -> Box<dyn Iterator<Item = IpAddr> + Send> {
     match (first, last) {
         (IpAddr::V4(first), IpAddr::V4(last)) => {
             Box::new((u32::from(first)..=u32::from(last)).map(|a| IpAddr::V4(a.into())))
@@ -58,9 +57,9 @@ pub fn addresses((first, last): Span) -> Box<dyn Iterator<Item = IpAddr> + Send>
     }
 }
 
-/// Runs of a list of addresses, in its order.
-pub(crate) fn of_list(list: &[IpAddr]) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
+/// Ranges of a list of addresses, in the order of the list.
+pub(crate) fn of_list(list: &[IpAddr]) -> Vec<AddrRange> {
+    let mut spans: Vec<AddrRange> = Vec::new();
     for address in list {
         let (v6, value) = number(*address);
         match spans.last_mut() {
@@ -73,10 +72,10 @@ pub(crate) fn of_list(list: &[IpAddr]) -> Vec<Span> {
     spans
 }
 
-/// Sorts runs that do not overlap, and joins neighbours.
-pub fn joined(mut spans: Vec<Span>) -> Vec<Span> {
+/// Sorts ranges that do not overlap, and merges adjacent ones.
+pub fn merge_adjacent(mut spans: Vec<AddrRange>) -> Vec<AddrRange> {
     spans.sort_unstable();
-    let mut joined: Vec<Span> = Vec::new();
+    let mut joined: Vec<AddrRange> = Vec::new();
     for span in spans {
         match joined.last_mut() {
             Some((_, last))
@@ -91,14 +90,14 @@ pub fn joined(mut spans: Vec<Span>) -> Vec<Span> {
     joined
 }
 
-/// What two runs have in common.
-pub(crate) fn common(a: &Span, b: &Span) -> Option<Span> {
+/// Intersection of two ranges.
+pub(crate) fn common(a: &AddrRange, b: &AddrRange) -> Option<AddrRange> {
     let (first, last) = (a.0.max(b.0), a.1.min(b.1));
     (first.is_ipv4() == last.is_ipv4() && first <= last).then_some((first, last))
 }
 
-/// What is left of a run, in order, without others that are sorted and apart.
-pub(crate) fn without(span: Span, holes: &[Span]) -> Vec<Span> {
+/// The rest of a range, in order, without holes that are sorted and disjoint.
+pub(crate) fn without(span: AddrRange, holes: &[AddrRange]) -> Vec<AddrRange> {
     let (mut left, mut first) = (Vec::new(), span.0);
     for hole in holes {
         let Some((from, to)) = common(&(first, span.1), hole) else {
@@ -116,8 +115,8 @@ pub(crate) fn without(span: Span, holes: &[Span]) -> Vec<Span> {
     left
 }
 
-/// The part of runs from the `from`th to before the `to`th address.
-pub(crate) fn part(spans: &[Span], from: u128, to: u128) -> Vec<Span> {
+/// The addresses of ranges from index `from` to before index `to`.
+pub(crate) fn part(spans: &[AddrRange], from: u128, to: u128) -> Vec<AddrRange> {
     let (mut part, mut passed) = (Vec::new(), 0u128);
     for span in spans {
         let count = length(span);
@@ -131,9 +130,9 @@ pub(crate) fn part(spans: &[Span], from: u128, to: u128) -> Vec<Span> {
     part
 }
 
-/// The first `count` usable addresses of a prefix without those of others inside
-/// it: no network and broadcast address, or IPv6 subnet's routers (RFC 4291, 2.6.1).
-pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<Span> {
+/// The first `count` usable addresses of a prefix, without those of inner prefixes: not the
+/// network and broadcast address, nor an IPv6 subnet's routers (RFC 4291, 2.6.1).
+pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<AddrRange> {
     let (mut first, mut last) = (prefix.network(), prefix.broadcast());
     if prefix.max_prefix_len() - prefix.prefix_len() > 1 {
         first = after(first, 1);
@@ -141,20 +140,20 @@ pub(crate) fn usable(prefix: IpNet, inner: Vec<IpNet>, count: u128) -> Vec<Span>
             last = before(last);
         }
     }
-    let holes: Vec<Span> = inner.iter().map(|p| (p.network(), p.broadcast())).collect();
-    part(&without((first, last), &joined(holes)), 0, count)
+    let holes: Vec<AddrRange> = inner.iter().map(|p| (p.network(), p.broadcast())).collect();
+    part(&without((first, last), &merge_adjacent(holes)), 0, count)
 }
 
-/// Which host has which run; runs of different hosts are told when they overlap.
+/// The host that owns each range; detects overlaps of different hosts.
 #[derive(Default)]
 pub(crate) struct Owners(BTreeMap<IpAddr, (IpAddr, usize)>);
 
 impl Owners {
-    /// Gives a run to an owner; returns what others had of it, in order.
-    pub fn take(&mut self, span: Span, owner: usize) -> Vec<(Span, usize)> {
+    /// Assigns a range to an owner; returns the parts that others own, in order.
+    pub fn take(&mut self, span: AddrRange, owner: usize) -> Vec<(AddrRange, usize)> {
         let reaching = self.0.range(..=span.0).next_back();
         let begin = reaching.map_or(span.0, |(first, _)| *first);
-        let hit: Vec<(Span, usize)> = self
+        let hit: Vec<(AddrRange, usize)> = self
             .0
             .range(begin..=span.1)
             .map(|(first, (last, owner))| ((*first, *last), *owner))
@@ -176,8 +175,8 @@ impl Owners {
         taken
     }
 
-    /// All runs that have owners, sorted.
-    pub fn spans(&self) -> Vec<Span> {
+    /// All ranges with an owner, sorted.
+    pub fn spans(&self) -> Vec<AddrRange> {
         self.0
             .iter()
             .map(|(first, (last, _))| (*first, *last))
@@ -189,7 +188,7 @@ impl Owners {
 mod tests {
     use super::*;
 
-    fn span(first: &str, last: &str) -> Span {
+    fn span(first: &str, last: &str) -> AddrRange {
         (first.parse().unwrap(), last.parse().unwrap())
     }
 
@@ -225,6 +224,9 @@ mod tests {
             owners.take(span("10.0.0.8", "10.0.0.20"), 2),
             [(span("10.0.0.8", "10.0.0.9"), 0)]
         );
-        assert_eq!(joined(owners.spans()), [span("10.0.0.1", "10.0.0.20")]);
+        assert_eq!(
+            merge_adjacent(owners.spans()),
+            [span("10.0.0.1", "10.0.0.20")]
+        );
     }
 }

@@ -1,41 +1,46 @@
-//! Which of a topology's hosts this machine is, as said by the user or by the
-//! system that started us.
-use crate::{plan::PlanError, topology::Topology};
+//! Which of a topology's hosts this machine is, according to the user or to the system that
+//! started emu.
+use crate::{
+    plan::PlanError,
+    topology::{self, Topology},
+};
 
-/// How a host is told which one it is.
+/// How the host that this machine is gets selected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Which {
-    /// The only one, or no host at all.
+pub enum HostSelector {
+    /// The topology has one host, or none.
     #[default]
     Only,
-    /// By name.
+    /// By its name.
     Named(String),
-    /// By what can be found out, see [`Surroundings`].
+    /// By what the machine knows about itself, see [`HostHints`].
     Auto,
-    /// By number, of so many.
+    /// By its rank.
     Rank {
-        /// From 0.
+        /// Counted from 0.
         rank: usize,
-        /// Number of hosts; that of the file if none.
+        /// Number of hosts; `None`: that of the file.
         size: Option<usize>,
     },
 }
 
-/// What a machine knows of its place among others.
+/// What a machine knows about its identity among the hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Surroundings {
-    /// Names it goes by, the most telling first, with where they come from.
+pub struct HostHints {
+    /// Names of the machine with their sources, the most specific first.
     pub names: Vec<(&'static str, String)>,
-    /// Its number and the number of all, as Slurm says.
+    /// Rank and number of hosts, according to Slurm.
     pub slurm: Option<(usize, usize)>,
+    /// Latency of the network between the hosts, as text.
+    pub host_latency: Option<String>,
 }
 
-impl Surroundings {
-    /// From the environment, which `get` looks up, and the host name: `EMU_HOST`,
-    /// `NODE_NAME` and `POD_NAME` as Kubernetes' downward API gives them,
-    /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's
-    /// nodes, `SLURM_STEP_NUM_NODES`, or with `SLURM_NNODES` or `SLURM_NTASKS` where that
-    /// is missing.
+impl HostHints {
+    /// Collects the hints from the environment, which `get` looks up, and the host name:
+    /// `EMU_HOST`, `NODE_NAME` and `POD_NAME` as in Kubernetes' downward API,
+    /// `SLURMD_NODENAME`, the host name; `SLURM_NODEID` with the number of the step's nodes,
+    /// `SLURM_STEP_NUM_NODES`, or with `SLURM_NNODES` or `SLURM_NTASKS` if that is missing;
+    /// `EMU_HOST_LATENCY`, for a topology without a latency between its hosts.
     pub fn from_lookup(get: impl Fn(&str) -> Option<String>, host: Option<String>) -> Self {
         let get = |key: &str| get(key).filter(|value| !value.is_empty());
         let mut names: Vec<(&'static str, String)> =
@@ -51,10 +56,23 @@ impl Surroundings {
         Self {
             names,
             slurm: number("SLURM_NODEID").zip(size),
+            host_latency: get("EMU_HOST_LATENCY"),
         }
     }
 
-    /// The host that one of the names means, in full or before its first dot.
+    /// Sets the latency between the hosts from the environment, if the topology has none.
+    ///
+    /// # Errors
+    /// [`PlanError::HostLatency`].
+    pub fn give_host_latency(&self, topology: &mut Topology) -> Result<(), PlanError> {
+        if let (None, Some(text)) = (topology.host_latency, &self.host_latency) {
+            let latency = topology::time(text).map_err(PlanError::HostLatency)?;
+            topology.host_latency = (!latency.is_zero()).then_some(latency);
+        }
+        Ok(())
+    }
+
+    /// The host that one of the names matches, in full or up to its first dot.
     fn named(&self, topology: &Topology) -> Option<String> {
         let short = |name: &str| name.split('.').next().map(str::to_owned);
         let forms = self
@@ -76,22 +94,23 @@ impl Surroundings {
     }
 }
 
-/// Finds the name of this host in a topology, which gets another number of hosts
-/// where that was said; none if it has no hosts.
+/// Finds the name of this host in a topology; `None` if the topology has no hosts. If the
+/// selector has a number of hosts, the topology is resized to it.
 ///
 /// # Errors
-/// [`PlanError`] when no host or more than one could be meant.
+/// [`PlanError`] if no host matches, or more than one.
 pub fn pick(
     topology: &mut Topology,
-    which: &Which,
-    around: &Surroundings,
+    which: &HostSelector,
+    around: &HostHints,
 ) -> Result<Option<String>, PlanError> {
+    around.give_host_latency(topology)?;
     match which {
-        Which::Only => Ok(None),
-        Which::Named(name) => Ok(Some(name.clone())),
-        Which::Rank { rank, size } => ranked(topology, *rank, *size).map(Some),
-        Which::Auto if topology.hosts.is_empty() => Ok(None),
-        Which::Auto => {
+        HostSelector::Only => Ok(None),
+        HostSelector::Named(name) => Ok(Some(name.clone())),
+        HostSelector::Rank { rank, size } => ranked(topology, *rank, *size).map(Some),
+        HostSelector::Auto if topology.hosts.is_empty() => Ok(None),
+        HostSelector::Auto => {
             if let Some(name) = around.named(topology) {
                 return Ok(Some(name));
             }
@@ -123,19 +142,19 @@ mod tests {
     use super::*;
     use crate::topology::parse;
 
-    fn around(pairs: &[(&str, &str)], host: &str) -> Surroundings {
+    fn around(pairs: &[(&str, &str)], host: &str) -> HostHints {
         let get = |key: &str| {
             let found = pairs.iter().find(|(k, _)| *k == key);
             found.map(|(_, value)| (*value).to_owned())
         };
-        Surroundings::from_lookup(get, Some(host.to_owned()))
+        HostHints::from_lookup(get, Some(host.to_owned()))
     }
 
-    fn which(hosts: &str, around: &Surroundings) -> Result<(Option<String>, usize), PlanError> {
+    fn which(hosts: &str, around: &HostHints) -> Result<(Option<String>, usize), PlanError> {
         let text =
             format!("version: 1\ngroups: {{a: {{prefix: 10.1.0.0/16, nodes: 90}}}}\n{hosts}");
         let mut topology = parse(&text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let host = pick(&mut topology, &Which::Auto, around)?;
+        let host = pick(&mut topology, &HostSelector::Auto, around)?;
         Ok((host, topology.hosts.len()))
     }
 
@@ -171,6 +190,6 @@ mod tests {
   - {name: h2, interface: eth0, nodes: [10.1.0.46-10.1.0.90]}";
         let slurm = around(&[("SLURM_NODEID", "0"), ("SLURM_NNODES", "1")], "c005");
         let error = which(hosts, &slurm).unwrap_err().to_string();
-        assert!(error.contains("spread over 1"), "{error}");
+        assert!(error.contains("distributed over 1"), "{error}");
     }
 }

@@ -1,13 +1,13 @@
-//! Events in the words of a file, one line each.
+//! Events as text, one line each, in the notation of the file.
 use std::{fmt, time::Duration};
 
-use super::{Happening, LineChange, Loss, PipeChange, Place, Rate, Target, Topology};
+use super::{AccessLinkChange, EventAction, EventTarget, Loss, PipeChange, Rate, Target, Topology};
 use crate::topology::GroupId;
 
-/// A change in the words of a file.
-struct Words<'a>(&'a PipeChange, &'a str);
+/// A change in the notation of the file, and the key for its rate.
+struct ChangeText<'a>(&'a PipeChange, &'a str);
 
-impl fmt::Display for Words<'_> {
+impl fmt::Display for ChangeText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(change, rate_key) = self;
         let i = &change.impairments;
@@ -52,9 +52,9 @@ fn percent(fraction: f64) -> f64 {
     (fraction * 1e5).round() / 1e3
 }
 
-impl Happening {
-    /// What happens, in one line.
-    pub fn words(&self, topology: &Topology) -> String {
+impl EventAction {
+    /// The event in one line.
+    pub fn to_text(&self, topology: &Topology) -> String {
         let group = |id: &GroupId| topology.groups[*id].name.as_str();
         let of = |target: &Target| match target {
             Target::Group(id) => group(id).to_owned(),
@@ -69,12 +69,12 @@ impl Happening {
             }
         };
         match self {
-            Happening::Line {
+            EventAction::AccessLink {
                 target,
-                change: LineChange { up, down },
+                change: AccessLinkChange { up, down },
                 over,
             } => {
-                // What both directions share is said once.
+                // Settings that both directions share are printed once.
                 let same = PipeChange { rate: None, ..*up };
                 let (verb, of) = (verb(over), of(target));
                 if same
@@ -90,21 +90,21 @@ impl Happening {
                     let (up, down) = (rate(up.rate), rate(down.rate));
                     return format!(
                         "{verb} {of}{}{}{}",
-                        Words(&up, "up"),
-                        Words(&down, "down"),
-                        Words(&same, "rate")
+                        ChangeText(&up, "up"),
+                        ChangeText(&down, "down"),
+                        ChangeText(&same, "rate")
                     );
                 }
                 let side = |name: &str, change: &PipeChange| {
                     if *change == PipeChange::default() {
                         String::new()
                     } else {
-                        format!(" {name}:{}", Words(change, "rate"))
+                        format!(" {name}:{}", ChangeText(change, "rate"))
                     }
                 };
                 format!("{verb} {of}{}{}", side("up", up), side("down", down))
             }
-            Happening::Link {
+            EventAction::Link {
                 ends: (a, b),
                 one_way,
                 change,
@@ -116,23 +116,23 @@ impl Happening {
                     verb(over),
                     group(a),
                     group(b),
-                    Words(change, "rate")
+                    ChangeText(change, "rate")
                 )
             }
-            Happening::Cut { ends: (a, b), cut } => {
+            EventAction::Cut { ends: (a, b), cut } => {
                 let verb = if *cut { "partition" } else { "heal" };
                 format!("{verb} {} {}", group(a), group(b))
             }
-            Happening::Trace { index, begins } => {
+            EventAction::Trace { index, begins } => {
                 let trace = &topology.traces[*index];
-                let place = match &trace.place {
-                    Place::Line(target) => of(target),
-                    Place::Link((a, b), _) => format!("{}:{}", group(a), group(b)),
+                let place = match &trace.target {
+                    EventTarget::AccessLink(target) => of(target),
+                    EventTarget::Link((a, b), _) => format!("{}:{}", group(a), group(b)),
                 };
                 let verb = if *begins { "begins" } else { "ends" };
                 format!("trace {} of {place} {verb}", trace.file.display())
             }
-            Happening::Down { target, down } => {
+            EventAction::Down { target, down } => {
                 format!("{} {}", if *down { "down" } else { "up" }, of(target))
             }
         }
@@ -163,7 +163,7 @@ events:
         let told: Vec<String> = topology
             .events
             .iter()
-            .map(|event| event.what.words(&topology))
+            .map(|event| event.what.to_text(&topology))
             .collect();
         assert_eq!(
             told,

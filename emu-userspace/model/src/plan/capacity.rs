@@ -1,31 +1,30 @@
-//! How large the maps are made, so that a later change of the topology finds room
-//! in them; and the free parts of the departure ring.
+//! Map capacities with headroom for changes in place, and the allocator of slots in the maps.
 use std::collections::{BTreeMap, BTreeSet};
 
 use emu_common::layout::{MAX_VNODES, PairLink, feature};
 
 use super::{Current, Entries, Plan, PlanVnode};
-use crate::topology::{GroupId, Happening, PipeChange, Place, Queue, Target, Topology};
+use crate::topology::{EventAction, EventTarget, GroupId, PipeChange, Queue, Target, Topology};
 
-/// Stages set aside for events: two for each vnode that a host carries.
+/// Largest number of stages reserved for events: two for each vnode of a host.
 const MOST_EVENT_STAGES: u32 = 2 * MAX_VNODES;
-/// Ring slots set aside for events, 64 MB.
+/// Largest number of departure log slots reserved for events, 64 MB.
 const MOST_EVENT_RING: u32 = 8_000_000;
 
-/// Sizes of the maps that a change in place needs room in.
+/// Capacities of the maps that changes in place may fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct MapCapacity {
     /// Pairs of pipes: one for each vnode, one for each capacity between groups.
     pub slots: u32,
-    /// Stages.
+    /// Number of stages.
     pub stages: u32,
-    /// Slots of the departure ring.
+    /// Slots of the departure log.
     pub ring: u32,
 }
 
-impl Room {
-    /// What a plan needs, and a part of it again: a quarter more vnodes, queues
-    /// twice as long up to 8 MB, impairments where there were none up to 2 MB.
+impl MapCapacity {
+    /// The needs of a plan, plus headroom: a quarter more vnodes, queues twice as long up to
+    /// 8 MB, and up to 2 MB for impairments if there are none yet.
     pub fn of(plan: &Plan, entries: &Entries) -> Self {
         let vnodes = plan.vnodes.len() as u32;
         let slots = entries.pipes.len() as u32 / 2;
@@ -47,18 +46,18 @@ impl Room {
     }
 }
 
-/// What the events of a topology need beside what it begins with.
+/// What the events of a topology need in addition to its initial state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Reserve {
+pub(super) struct Headroom {
     /// [`feature`] bits.
     pub features: u32,
-    /// Whether some event corrupts packets.
+    /// Whether an event corrupts packets.
     pub corrupts: bool,
     stages: u32,
     ring: u32,
 }
 
-impl Reserve {
+impl Headroom {
     pub fn of(topology: &Topology, vnodes: &[PlanVnode]) -> Self {
         let mut reserve = Self::default();
         let count = |group: GroupId| {
@@ -67,7 +66,7 @@ impl Reserve {
         };
         for event in &topology.events {
             match &event.what {
-                Happening::Line { target, change, .. } => {
+                EventAction::AccessLink { target, change, .. } => {
                     let count = match target {
                         Target::Group(group) => count(*group),
                         _ => 1,
@@ -75,15 +74,15 @@ impl Reserve {
                     reserve.add(&change.up, count);
                     reserve.add(&change.down, count);
                 }
-                Happening::Link { change, .. } => reserve.add(change, 4),
-                Happening::Cut { .. } | Happening::Down { .. } | Happening::Trace { .. } => {}
+                EventAction::Link { change, .. } => reserve.add(change, 4),
+                EventAction::Cut { .. } | EventAction::Down { .. } | EventAction::Trace { .. } => {}
             }
         }
         for trace in &topology.traces {
-            // What a recording holds is read when it begins; it may have losses.
+            // A recording is read only when it starts; it may contain losses.
             reserve.features |= feature::STAGES;
-            let count = match trace.place {
-                Place::Line(Target::Group(group)) => 2 * count(group),
+            let count = match trace.target {
+                EventTarget::AccessLink(Target::Group(group)) => 2 * count(group),
                 _ => 4,
             };
             reserve.stages = reserve.stages.saturating_add(count);
@@ -93,7 +92,7 @@ impl Reserve {
         reserve
     }
 
-    /// A change of `count` pipes or links.
+    /// Adds a change of `count` pipes or links.
     fn add(&mut self, change: &PipeChange, count: u32) {
         let wanted = &change.impairments;
         if !wanted.is_empty() {
@@ -113,17 +112,17 @@ impl Reserve {
     }
 }
 
-/// Places in the maps that nobody uses.
-pub struct Places {
+/// Allocates unused entries of the maps.
+pub struct SlotAllocator {
     ring: FreeRing,
-    /// Numbers plus one of stages, the first ones last.
+    /// Unused stage numbers (index plus one), in descending order.
     pub stages: Vec<u32>,
-    /// Slots, the first ones last.
+    /// Unused slots, in descending order.
     pub slots: Vec<u32>,
 }
 
-impl Places {
-    /// Those that neither these vnodes nor any link have.
+impl SlotAllocator {
+    /// Entries that neither these vnodes nor any link use.
     pub fn free(vnode_slots: &[u32], current: &Current) -> Self {
         let capacities = current.links.iter().map(|l| l.pipe).filter(|p| *p != 0);
         let used: BTreeSet<u32> = vnode_slots
@@ -154,8 +153,8 @@ impl Places {
         }
     }
 
-    /// A place in the ring for `packets`: another than before if there is one, so
-    /// that what waits can be carried over.
+    /// Allocates `packets` slots of the departure log, at another place than `before` if
+    /// possible, so that the times of queued packets can be copied.
     pub fn ring(&mut self, base: u32, before: u32, packets: u32) -> Option<u32> {
         if packets == 0 {
             self.ring.give(base, before);
@@ -167,14 +166,14 @@ impl Places {
     }
 }
 
-/// The free intervals of the departure ring: first slot and length.
+/// Free intervals of the departure log: first slot and length.
 #[derive(Debug, Default)]
 struct FreeRing {
     free: BTreeMap<u32, u32>,
 }
 
 impl FreeRing {
-    /// A ring of `slots` of which these intervals are taken.
+    /// A log of `slots`, of which the intervals `taken` are in use.
     pub fn new(slots: u32, taken: impl Iterator<Item = (u32, u32)>) -> Self {
         let mut taken: Vec<(u32, u32)> = taken.filter(|(_, length)| *length > 0).collect();
         taken.sort_unstable();
@@ -192,7 +191,7 @@ impl FreeRing {
         ring
     }
 
-    /// Takes the first interval that is long enough.
+    /// Allocates from the first interval that is long enough.
     pub fn take(&mut self, length: u32) -> Option<u32> {
         let (&base, &room) = self.free.iter().find(|(_, room)| **room >= length)?;
         self.free.remove(&base);
@@ -202,7 +201,7 @@ impl FreeRing {
         Some(base)
     }
 
-    /// Gives an interval back.
+    /// Frees an interval.
     pub fn give(&mut self, base: u32, length: u32) {
         if length == 0 {
             return;

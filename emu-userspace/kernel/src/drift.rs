@@ -1,8 +1,8 @@
-//! Drift: objects of a load that are no longer in place, for example because somebody
-//! replaced a qdisc by hand; and objects that an unload left behind.
+//! Drift: objects of a load that are no longer in place, for example because a user replaced
+//! a qdisc; and objects that an unload left behind.
 //!
-//! Each step of the journal is asked whether its object is there and as the load made it
-//! (`absent`), so a new step does not compile without an answer.
+//! An exhaustive match (`absent`) checks for each step of the journal whether its object
+//! exists with the settings of the load, so a new step does not compile without a check.
 use std::{collections::BTreeSet, fs, io, net::IpAddr, path::Path};
 
 use emu_common::names;
@@ -21,18 +21,16 @@ use super::{
     tc::{self, Filter, Hook, Qdisc},
 };
 
-/// What keeps drift from being found.
+/// Why drift could not be detected.
 #[derive(Debug, thiserror::Error)]
 pub enum DriftError {
-    /// The journal.
     #[error(transparent)]
     State(#[from] StateError),
-    /// A list of the kernel's.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
 }
 
-/// What the kernel has, read once for all steps.
+/// The kernel's objects, read once for all steps.
 #[derive(Default)]
 pub(crate) struct Facts {
     links: Vec<Link>,
@@ -87,7 +85,7 @@ impl Facts {
         self.filters.iter().any(|(index, at, filter)| {
             (*index, *at) == (link.index, hook)
                 && filter.is_ours
-                // A state of an older version does not tell.
+                // The state of an older version does not have it.
                 && (program.is_none() || filter.program_id == program)
         })
     }
@@ -102,7 +100,7 @@ pub(crate) fn program_at(link: &Link, hook: Hook) -> &'static str {
     }
 }
 
-/// A load: what its objects should be.
+/// The expected state of a load.
 struct Load<'a> {
     plan: &'a Plan,
     state: &'a State,
@@ -110,13 +108,13 @@ struct Load<'a> {
 }
 
 impl Load<'_> {
-    /// Why fq of an interface is not as the load made it.
+    /// Describes the drift of an interface's fq, if any.
     fn fq(&self, facts: &Facts, link: &Link) -> Option<String> {
         let Some(fq) = facts.fq(link) else {
             return Some(format!("fq on {}", link.name));
         };
         let wanted = self.state.fq.as_ref().unwrap_or(&self.plan.fq);
-        // A change in place makes it larger before the state says so.
+        // A change in place enlarges fq before it stores the state.
         (!tc::is_at_least(fq, wanted)).then(|| format!("the settings of fq on {}", link.name))
     }
 
@@ -140,7 +138,7 @@ impl Load<'_> {
     }
 }
 
-/// What is missing of the object of a step, for a message; none if it is in place.
+/// The missing object of a step as text; `None` if it is in place.
 fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
     let on = |name: &str, check: &dyn Fn(&Link) -> Option<String>| match facts.link(name) {
         Some(link) => check(link),
@@ -181,14 +179,15 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             let again = now.find(|f| was_on(&f.name) && !stays(&f.name));
             again.map(|f| format!("the offload setting {} of {interface}", f.name))
         }
-        // The plan's and not the step's: a change in place may have removed some.
+        // The addresses of the plan, not of the step, since a change in place may have
+        // removed some.
         Undo::Aliases { .. } => {
             let mut all = plan.vnodes.iter().map(|v| v.address);
             let lost = all.find(|address| !facts.addresses.contains(address));
             lost.map(|address| format!("the address {address}"))
         }
         Undo::LocalRoutes { .. } => {
-            let mut all = plan::covering_prefixes(&plan.address_runs).into_iter();
+            let mut all = plan::covering_prefixes(&plan.address_ranges).into_iter();
             let lost = all.find(|prefix| !facts.routes.iter().any(|r| r.is_local_for(*prefix)));
             lost.map(|prefix| format!("the local route {prefix}"))
         }
@@ -215,9 +214,9 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
         }
         Undo::Pins { directory } => {
             let mut pins = names::MAPS.iter().map(|name| directory.join(name));
-            // Where the BPF file system cannot be reached, no pin can; then the maps'
-            // identifiers lead to them.
-            // The same holds for the BPF file system of another mount namespace.
+            // Without access to the BPF file system no pin is accessible, and the maps'
+            // identifiers lead to the maps. The same holds in another mount namespace, which
+            // has its own BPF file system.
             let same = apply::bpffs_device() == load.state.bpffs_device;
             let lost = apply::bpffs_in_sight() && same && pins.any(|pin| !pin.exists());
             lost.then(|| "the pinned maps".to_owned())
@@ -225,11 +224,8 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
     }
 }
 
-/// Objects of a load that are not in place, in words for people; empty if all are.
-///
-/// # Errors
-/// [`DriftError`].
-pub fn damage(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
+/// Describes the objects of a load that are not in place; empty if all are.
+pub fn find(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
     let dir = StateDir::here()?;
     let facts = Facts::read(&mut Netlink::open()?)?;
     let load = Load {
@@ -295,10 +291,7 @@ pub fn quiet_damage(plan: &Plan, state: &State) -> Result<bool, DriftError> {
 
 /// Objects of emu that are in the namespace although nothing is loaded: what an unload
 /// must not leave behind.
-///
-/// # Errors
-/// [`NetlinkError`].
-pub(crate) fn left(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
+pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
     let facts = Facts::read(&mut Netlink::open()?)?;
     let name = |index: u32| {
         let link = facts.links.iter().find(|link| link.index == index);

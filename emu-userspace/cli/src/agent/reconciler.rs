@@ -1,4 +1,4 @@
-//! Compares what is loaded with what the file asks for, and makes the one the other.
+//! Reconcile loop: converges the loaded state to the file.
 use std::{
     fs,
     os::unix::fs::MetadataExt,
@@ -12,30 +12,31 @@ use std::{
 };
 
 use emu_kernel::{
-    live, machine, missing,
+    drift, live, machine,
     session::{How, Loaded, Session, SessionError},
     state::{StateDir, StateError},
     undo::{Processes, UndoError},
 };
-use emu_model::{plan::Plan, slice, topology};
+use emu_model::{host_selector, plan::Plan, topology};
 use sd_notify::NotifyState;
 
 use super::{
-    AgentError, Config, OnExit, StartAt, Word,
+    AgentError, Config, Message, OnExit, StartAt,
     events::Events,
     notify,
     record::{LoadMark, Record},
     shared::{Outcome, Shared},
 };
 
-/// Longest time without a sign of life while waiting.
-const NAP: Duration = Duration::from_secs(1);
-/// Pauses before another try, when the kernel refused or another process is at work.
+/// Longest time between two heartbeats while waiting.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// Pauses before another attempt, if the kernel rejected the load or another process holds
+/// the lock.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Tells versions of a file apart without reading it: device, inode, length and time
-/// of the last change.
+/// Identifies a version of a file without reading it: device, inode, length and time of the
+/// last change.
 type Print = (u64, u64, u64, i64, i64);
 
 fn print(file: &Path) -> Option<Print> {
@@ -43,28 +44,28 @@ fn print(file: &Path) -> Option<Print> {
     Some((m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
 }
 
-/// What the file asks for, the last time it was good.
+/// Content of the file when it was last valid.
 struct Wanted {
     text: String,
     plan: Plan,
 }
 
-pub(super) struct Keeper {
+pub(super) struct Reconciler {
     config: Config,
-    /// The file, whatever the folder of whoever asks.
+    /// Absolute path of the file.
     file: PathBuf,
     shared: Arc<Shared>,
     wanted: Option<Wanted>,
-    /// The file when it was read last.
+    /// Version of the file when it was last read.
     print: Option<Print>,
-    /// What was wrong with the file, to report it once.
+    /// The last error of the file, to report it once.
     complaint: Option<String>,
     pause: Duration,
-    /// The load whose events run.
+    /// The load whose events are running.
     running: Option<(LoadMark, Option<Events>)>,
 }
 
-impl Keeper {
+impl Reconciler {
     pub fn new(config: Config, shared: Arc<Shared>) -> Self {
         let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
         Self {
@@ -79,46 +80,46 @@ impl Keeper {
         }
     }
 
-    /// Keeps the host at the state of the file until told to stop.
-    pub fn run(mut self, told: &Receiver<Word>) -> Result<(), AgentError> {
+    /// Converges the host to the file until it receives [`Message::Stop`].
+    pub fn run(mut self, messages: &Receiver<Message>) -> Result<(), AgentError> {
         let mut ready = false;
         loop {
-            self.shared.beat();
-            let next = self.look();
+            self.shared.heartbeat();
+            let next = self.check();
             if !ready {
                 notify(&[NotifyState::Ready]);
                 ready = true;
             }
             notify(&[NotifyState::Status(&self.status())]);
-            if !self.wait(told, next) {
+            if !self.wait(messages, next) {
                 break;
             }
         }
-        // The clock first: an unload under it would be an error of its next event.
+        // Stops the clock first, since an unload would make its next event fail.
         self.running = None;
         match self.config.on_exit {
             OnExit::Leave => {
-                tracing::info!("the network stays as it is");
+                tracing::info!("the network stays loaded");
                 Ok(())
             }
             OnExit::Unload { drain } => self.unload(drain),
         }
     }
 
-    /// Waits for a word or until it is time; whether to go on.
-    fn wait(&self, told: &Receiver<Word>, next: Duration) -> bool {
+    /// Waits for a message or until `next`; returns whether to continue.
+    fn wait(&self, messages: &Receiver<Message>, next: Duration) -> bool {
         let until = Instant::now() + next;
         loop {
-            self.shared.beat();
+            self.shared.heartbeat();
             let left = until.saturating_duration_since(Instant::now());
-            match told.recv_timeout(left.min(NAP)) {
-                Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-                Ok(Word::Look) => return true,
+            match messages.recv_timeout(left.min(HEARTBEAT_INTERVAL)) {
+                Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+                Ok(Message::Check) => return true,
                 // After a failed load the pause grows: its own changes must not end it.
-                Ok(Word::Changed) if self.pause > SHORTEST_PAUSE => {}
-                Ok(Word::Changed) => return true,
-                Err(RecvTimeoutError::Timeout) if left <= NAP => return true,
-                // Network file systems tell of no changes.
+                Ok(Message::Changed) if self.pause > SHORTEST_PAUSE => {}
+                Ok(Message::Changed) => return true,
+                Err(RecvTimeoutError::Timeout) if left <= HEARTBEAT_INTERVAL => return true,
+                // Network file systems do not notify of changes.
                 Err(RecvTimeoutError::Timeout) if print(&self.file) != self.print => return true,
                 Err(RecvTimeoutError::Timeout) if self.lost_quietly() => return true,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -132,7 +133,7 @@ impl Keeper {
             .shared
             .loaded()
             .filter(|_| self.pause == SHORTEST_PAUSE);
-        loaded.is_some_and(|l| missing::quiet_damage(&l.plan, &l.state).unwrap_or(false))
+        loaded.is_some_and(|l| drift::quiet_damage(&l.plan, &l.state).unwrap_or(false))
     }
 
     fn status(&self) -> String {
@@ -148,13 +149,13 @@ impl Keeper {
         format!("{name}: {} vnodes{problem}", readiness.vnodes)
     }
 
-    /// One look at the file and the kernel; the time until the next one.
-    fn look(&mut self) -> Duration {
+    /// Checks the file and the kernel once; returns the time until the next check.
+    fn check(&mut self) -> Duration {
         let bad = self.read().err();
-        if let Some(words) = &bad
-            && self.complaint.as_ref() != Some(words)
+        if let Some(text) = &bad
+            && self.complaint.as_ref() != Some(text)
         {
-            tracing::error!("the file is bad, what is loaded stays: {words}");
+            tracing::error!("the file is invalid, the loaded topology stays: {text}");
             self.count(Outcome::BadFile);
         }
         self.complaint = bad;
@@ -169,7 +170,7 @@ impl Keeper {
                 let recovered = complaint.is_none()
                     && self.shared.facts().last.is_some_and(|last| !last.is_good());
                 if recovered {
-                    tracing::info!("the file is what is loaded again");
+                    tracing::info!("the file matches the loaded topology again");
                     self.count(Outcome::Adopted);
                 }
                 self.shared.change(|facts| {
@@ -183,8 +184,8 @@ impl Keeper {
             Err(error) => {
                 tracing::error!(%error, again_in_s = self.pause.as_secs_f64(), "load");
                 self.count(Outcome::Failed);
-                let words = error.to_string();
-                self.shared.change(|facts| facts.problem = Some(words));
+                let text = error.to_string();
+                self.shared.change(|facts| facts.problem = Some(text));
                 let pause = self.pause;
                 self.pause = (pause * 2).min(LONGEST_PAUSE);
                 pause
@@ -192,7 +193,7 @@ impl Keeper {
         }
     }
 
-    /// Reads the file anew if it changed.
+    /// Reads the file again if it has changed.
     fn read(&mut self) -> Result<(), String> {
         self.print = print(&self.file);
         let text = topology::read_text(&self.file).map_err(|e| e.to_string())?;
@@ -206,26 +207,26 @@ impl Keeper {
         let name = self.file.display().to_string();
         let mut topology = topology::parse(&text, &name).map_err(|e| e.to_string())?;
         live::check_traces(&topology).map_err(|e| e.to_string())?;
-        let host = slice::pick(&mut topology, &self.config.which, &machine::surroundings());
+        let host = host_selector::pick(&mut topology, &self.config.which, &machine::host_hints());
         let plan = host.and_then(|host| Plan::new(&topology, host.as_deref()));
         let plan = plan.map_err(|e| e.to_string())?;
         self.wanted = Some(Wanted { text, plan });
         Ok(())
     }
 
-    /// With a bad file from the beginning: what an earlier agent loaded stays.
+    /// With a file that was never valid: what an earlier agent loaded stays.
     fn adopt_whatever_is_there(&mut self) -> Result<(), SessionError> {
         match Loaded::find() {
             Ok(loaded) => {
                 self.loaded(loaded, None);
                 Ok(())
             }
-            Err(SessionError::NotLoaded | SessionError::BrokenOff) => Ok(()),
+            Err(SessionError::NotLoaded | SessionError::Interrupted) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Makes what is loaded what the file asks for.
+    /// Converges the loaded state to the file.
     fn converge(&mut self) -> Result<(), SessionError> {
         let Some(wanted) = &self.wanted else {
             return Ok(());
@@ -254,13 +255,13 @@ impl Keeper {
             Err(SessionError::State(error @ StateError::Locked { .. }))
                 if self.pause < LONGEST_PAUSE =>
             {
-                // Whoever it is, it takes seconds. Should it be for ever, say so.
+                // Another process needs seconds; if it takes longer, the agent reports it.
                 tracing::info!("{error}");
                 return Err(error.into());
             }
             opened => opened?,
         };
-        // The clock of what is loaded must not meet what will be.
+        // The clock of the loaded topology must not run during the change.
         self.running = None;
         let begin = Instant::now();
         let how = session.load(&wanted.plan, &self.file, &wanted.text)?;
@@ -269,7 +270,7 @@ impl Keeper {
         let outcome = match &how {
             How::InPlace { repaired, .. } if !repaired.is_empty() => Outcome::Repaired,
             How::InPlace { .. } => Outcome::InPlace,
-            How::Anew { .. } => Outcome::Anew,
+            How::FullReload { .. } => Outcome::FullReload,
         };
         let took = begin.elapsed();
         tracing::info!(
@@ -289,7 +290,7 @@ impl Keeper {
         });
     }
 
-    /// Something is loaded: tells the others, and starts its events.
+    /// Records what is loaded, and starts its events.
     fn loaded(&mut self, loaded: Loaded, outcome: Option<Outcome>) {
         let mark = LoadMark::of(&loaded.state);
         if self
@@ -302,7 +303,7 @@ impl Keeper {
         let (name, vnodes) = (&loaded.topology.name, loaded.plan.vnodes.len());
         let host = loaded.state.host.as_deref().unwrap_or("");
         let how = outcome.map_or("found", Outcome::name);
-        tracing::info!(topology = %name, host, vnodes, how, "the network is there");
+        tracing::info!(topology = %name, host, vnodes, how, "the topology is loaded");
         if let Some(outcome) = outcome {
             self.count(outcome);
         }
@@ -318,7 +319,7 @@ impl Keeper {
         let events = match zero {
             Some(zero) if has_events => Some(Events::start(Arc::clone(&self.shared), zero, record)),
             None if has_events => {
-                tracing::info!("the events of the file do not happen without --start-at");
+                tracing::info!("the events of the file do not run without --start-at");
                 None
             }
             _ => None,
@@ -326,7 +327,7 @@ impl Keeper {
         self.running = Some((mark, events));
     }
 
-    /// When events begin, by the command line or an earlier agent's record.
+    /// Time origin of the events, from the command line or an earlier agent's record.
     fn zero(&self, record: &mut Record) -> Option<SystemTime> {
         let zero = match self.config.start_at {
             StartAt::Never => return None,
@@ -344,22 +345,22 @@ impl Keeper {
                 ..Record::default()
             };
             if let Err(error) = record.write() {
-                tracing::warn!(%error, "remember the start of the events");
+                tracing::warn!(%error, "store the start of the events");
             }
         }
         Some(zero)
     }
 
-    /// Takes the network back, once the processes of vnodes have ended.
+    /// Unloads, once the processes of vnodes have ended.
     fn unload(&self, drain: Duration) -> Result<(), AgentError> {
         let begin = Instant::now();
         loop {
-            self.shared.beat();
+            self.shared.heartbeat();
             let unloaded = Session::open().and_then(|s| s.unload(Processes::Refuse));
             match unloaded {
                 Ok(_) => {
                     Record::remove();
-                    tracing::info!("the network is taken back");
+                    tracing::info!("the network is unloaded");
                     return Ok(());
                 }
                 Err(
@@ -372,10 +373,10 @@ impl Keeper {
     }
 }
 
-/// Whether what is loaded is whole, and what is wanted; and what is missing of it.
+/// Whether the loaded state is complete and matches the file; and what is missing of it.
 fn is_as(wanted: &Wanted) -> Result<(bool, Vec<String>), SessionError> {
     let dir = StateDir::here()?;
-    // A damaged state is no error here: a load puts it in order.
+    // A damaged state is not an error here, since a load repairs it.
     let Ok(Some((state, text))) = dir.loaded() else {
         return Ok((false, Vec::new()));
     };
@@ -386,6 +387,6 @@ fn is_as(wanted: &Wanted) -> Result<(bool, Vec<String>), SessionError> {
     {
         return Ok((false, Vec::new()));
     }
-    let missing = missing::damage(plan, &state)?;
+    let missing = drift::find(plan, &state)?;
     Ok((missing.is_empty(), missing))
 }

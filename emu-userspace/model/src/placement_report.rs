@@ -1,49 +1,49 @@
-//! Who holds what when a topology is spread over hosts, and what their links must
-//! carry for it. Nothing is written out vnode by vnode.
+//! Placement of a topology on its hosts, and the capacity that the hosts' links need for it.
+//! Works on ranges, never on single vnodes.
 use serde::Serialize;
 
-use crate::topology::{GroupId, Rate, Span, Topology, joined, span_total};
+use crate::topology::{AddrRange, GroupId, Rate, Topology, merge_adjacent, range_total};
 
-/// Runs of vnodes that a host's part shows at most.
+/// Largest number of address ranges in the report of a host.
 const MOST_RUNS: usize = 1_000;
 
-/// A group's vnodes on a host.
+/// The vnodes of one group on a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct GroupPart {
-    /// Name.
+pub struct GroupLoad {
+    /// Name of the group.
     pub group: String,
-    /// Vnodes of it here.
+    /// Number of its vnodes on the host.
     pub vnodes: u64,
 }
 
-/// What one host carries, and what its link needs for it.
+/// The load of one host, and the capacity that its link needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct HostPart {
-    /// Name.
+pub struct HostLoad {
+    /// Name of the host.
     pub host: String,
-    /// Its interface towards the others.
+    /// Interface towards the other hosts.
     pub interface: String,
-    /// Vnodes.
+    /// Number of vnodes.
     pub vnodes: u64,
-    /// By group.
-    pub groups: Vec<GroupPart>,
-    /// First and last address of each run; the first thousand.
-    pub runs: Vec<Span>,
-    /// All runs.
+    /// The load by group.
+    pub groups: Vec<GroupLoad>,
+    /// First and last address of each range; the first thousand ranges.
+    pub runs: Vec<AddrRange>,
+    /// Number of all ranges.
     pub run_count: usize,
-    /// The most that its vnodes can send to those of other hosts in bits per
-    /// second: no more than their up pipes give, and the down pipes of the others
-    /// take. None: both are without a rate.
+    /// Largest rate at which its vnodes can send to vnodes of other hosts, in bits per
+    /// second: bounded by their up pipes and by the down pipes of the others. `None` if both
+    /// are unlimited.
     pub out_bits_per_sec: Option<u64>,
-    /// The same from other hosts.
+    /// Largest rate at which its vnodes can receive from other hosts.
     pub in_bits_per_sec: Option<u64>,
-    /// Speed of its link, if it is known.
+    /// Speed of its link, if known.
     pub link_bits_per_sec: Option<u64>,
-    /// Whether the link can be the limit, and not the emulated lines alone.
+    /// Whether the link can be the bottleneck, in addition to the emulated pipes.
     pub link_is_limit: bool,
 }
 
-/// Sum of the rates of pipes; none once one of them has no rate.
+/// Sum of the rates of pipes; `None` if one of them is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Sum(Option<u64>);
 
@@ -55,7 +55,7 @@ impl Sum {
         }
     }
 
-    /// What both ends allow.
+    /// The smaller of both sums.
     fn meet(self, other: Self) -> Option<u64> {
         match (self.0, other.0) {
             (Some(a), Some(b)) => Some(a.min(b)),
@@ -64,21 +64,21 @@ impl Sum {
     }
 }
 
-/// The part of every host; one part for this machine if the topology has no hosts.
-/// `link` is the speed of hosts of which the file says none; without it, `speed` is asked
-/// for that of this machine's interface of the same name, in bits per second.
-pub fn parts(
+/// The load of every host; of this machine if the topology has no hosts. `link` is the speed
+/// of links that the file does not state; without it, `speed` returns the speed of this
+/// machine's interface of the same name, in bits per second.
+pub fn host_loads(
     topology: &Topology,
     link: Option<Rate>,
     speed: impl Fn(&str) -> Option<u64>,
-) -> Vec<HostPart> {
+) -> Vec<HostLoad> {
     let slices = topology.slices();
     let counts: Vec<Vec<u64>> = slices
         .iter()
         .map(|parts| {
             let mut counts = vec![0u64; topology.groups.len()];
             for (group, spans) in parts {
-                counts[*group] += span_total(spans) as u64;
+                counts[*group] += range_total(spans) as u64;
             }
             counts
         })
@@ -105,16 +105,16 @@ pub fn parts(
             .or_else(|| speed(&of.interface));
         let exceeds = |need: Option<u64>| speed.is_some_and(|s| need.is_none_or(|n| n > s));
         let groups = topology.groups.iter().zip(&counts[host]);
-        let mut runs = joined(slice.into_iter().flat_map(|(_, spans)| spans).collect());
+        let mut runs = merge_adjacent(slice.into_iter().flat_map(|(_, spans)| spans).collect());
         let run_count = runs.len();
         runs.truncate(MOST_RUNS);
-        parts.push(HostPart {
+        parts.push(HostLoad {
             host: of.name.to_string(),
             interface: of.interface.clone(),
             vnodes: counts[host].iter().sum(),
             groups: groups
                 .filter(|(_, count)| **count > 0)
-                .map(|(group, count)| GroupPart {
+                .map(|(group, count)| GroupLoad {
                     group: group.name.to_string(),
                     vnodes: *count,
                 })
@@ -135,12 +135,12 @@ mod tests {
     use super::*;
     use crate::topology::parse;
 
-    /// The speed of an interface that this machine does not have.
+    /// This machine has no interface of that name.
     fn unknown(_: &str) -> Option<u64> {
         None
     }
 
-    /// 30 lines of 10 Mbit/s up and 50 of 2 Mbit/s down elsewhere: 100 Mbit/s is what
+    /// 30 pipes of 10 Mbit/s up here, and 50 of 2 Mbit/s down elsewhere: at most 100 Mbit/s
     /// can pass.
     #[test]
     fn a_link_must_carry_what_both_ends_allow() {
@@ -154,12 +154,12 @@ hosts:
   - {name: h2, interface: no-such-if, groups: [b]}
 ";
         let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let found = parts(&topology, None, unknown);
+        let found = host_loads(&topology, None, unknown);
         assert_eq!(found[0].out_bits_per_sec, Some(100_000_000));
         assert_eq!(found[0].in_bits_per_sec, Some(30_000_000));
         assert_eq!(found[1].in_bits_per_sec, Some(100_000_000));
         assert!(found[0].link_is_limit && !found[1].link_is_limit);
-        assert!(parts(&topology, Some(Rate(30_000_000)), unknown)[1].link_is_limit);
+        assert!(host_loads(&topology, Some(Rate(30_000_000)), unknown)[1].link_is_limit);
         assert_eq!(
             found[1].runs,
             [("10.2.0.1".parse().unwrap(), "10.2.0.50".parse().unwrap())]
@@ -175,7 +175,7 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 30}}
 hosts: {count: 3, interface: no-such-if, link: 1gbit}
 ";
         let topology = parse(text, "t").unwrap_or_else(|e| panic!("{e}"));
-        let found = parts(&topology, None, unknown);
+        let found = host_loads(&topology, None, unknown);
         assert_eq!(found.iter().map(|p| p.vnodes).sum::<u64>(), 30);
         assert!(
             found
