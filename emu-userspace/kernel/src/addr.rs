@@ -151,6 +151,16 @@ pub fn delete_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
     }
 }
 
+/// Removes a route with our protocol, as the kernel lists it.
+pub fn delete_ours(route: &Route) -> Option<Request> {
+    let interface = route.interface?;
+    match route.gateway {
+        _ if route.local => Some(delete_local_route(interface, route.prefix)),
+        Some(gateway) => Some(delete_route(interface, route.prefix, gateway)),
+        None => None,
+    }
+}
+
 /// Index of the interface of the default route, of IPv4 or else of IPv6.
 pub fn default_interface(netlink: &mut Netlink) -> Result<Option<u32>, NetlinkError> {
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {

@@ -15,7 +15,7 @@ use super::{
     apply,
     cgroup::{self, Tree},
     link::{self, Link},
-    netlink::{Netlink, NetlinkError},
+    netlink::{Netlink, NetlinkError, Request},
     offload,
     state::{State, StateDir, StateError, Undo},
     tc::{self, Filter, Hook, Qdisc},
@@ -31,16 +31,17 @@ pub enum DriftError {
 }
 
 /// The kernel's objects, read once for all steps.
-struct Facts {
+#[derive(Default)]
+pub(crate) struct Facts {
     links: Vec<Link>,
-    qdiscs: Vec<Qdisc>,
-    addresses: BTreeSet<IpAddr>,
+    pub(crate) qdiscs: Vec<Qdisc>,
+    pub(crate) addresses: BTreeSet<IpAddr>,
     routes: Vec<Route>,
     filters: Vec<(u32, Hook, Filter)>,
 }
 
 impl Facts {
-    fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
+    pub(crate) fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
         let links = link::links(netlink)?;
         let qdiscs = tc::qdiscs(netlink)?;
         let mut filters = Vec::new();
@@ -68,11 +69,11 @@ impl Facts {
         })
     }
 
-    fn link(&self, name: &str) -> Option<&Link> {
+    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }
 
-    fn fq(&self, link: &Link) -> Option<&Qdisc> {
+    pub(crate) fn fq(&self, link: &Link) -> Option<&Qdisc> {
         self.qdiscs.iter().find(|q| {
             q.index == link.index
                 && q.parent == TcHandle::ROOT
@@ -80,13 +81,22 @@ impl Facts {
         })
     }
 
-    fn has_filter(&self, link: &Link, hook: Hook, program: Option<u32>) -> bool {
+    pub(crate) fn has_filter(&self, link: &Link, hook: Hook, program: Option<u32>) -> bool {
         self.filters.iter().any(|(index, at, filter)| {
             (*index, *at) == (link.index, hook)
                 && filter.is_ours
                 // The state of an older version does not have it.
                 && (program.is_none() || filter.program_id == program)
         })
+    }
+}
+
+/// Name of the program that a load attaches to a hook of an interface.
+pub(crate) fn program_at(link: &Link, hook: Hook) -> &'static str {
+    match hook {
+        Hook::Ingress => names::PROG_INGRESS,
+        Hook::Egress if link.name == names::IFB => names::PROG_IFB,
+        Hook::Egress => names::PROG_EGRESS,
     }
 }
 
@@ -109,11 +119,7 @@ impl Load<'_> {
     }
 
     fn filter(&self, facts: &Facts, link: &Link, hook: Hook) -> Option<String> {
-        let name = match hook {
-            Hook::Ingress => names::PROG_INGRESS,
-            Hook::Egress if link.name == names::IFB => names::PROG_IFB,
-            Hook::Egress => names::PROG_EGRESS,
-        };
+        let name = program_at(link, hook);
         let ids = &self.state.program_ids;
         let id = ids.iter().find(|(program, _)| program == name);
         let missing = !facts.has_filter(link, hook, id.map(|(_, id)| *id));
@@ -236,12 +242,51 @@ pub fn find(plan: &Plan, state: &State) -> Result<Vec<String>, DriftError> {
         }
     }
     for name in &plan.interfaces {
-        if facts.link(name).is_some_and(|link| !link.up) {
-            gone.push(format!("the up state of {name}"));
+        match facts.link(name) {
+            None => gone.push(format!("interface {name}")),
+            Some(link) if !link.up => gone.push(format!("the up state of {name}")),
+            Some(_) => {}
         }
     }
+    gone.sort();
     gone.dedup();
     Ok(gone)
+}
+
+/// Whether the kernel notifies of a change of a step's object by netlink.
+fn is_notified(step: &Undo) -> bool {
+    match step {
+        Undo::DeleteLink { .. }
+        | Undo::Mtu { .. }
+        | Undo::GsoMaxSegments { .. }
+        | Undo::LinkDown { .. }
+        | Undo::RootQdisc { .. }
+        | Undo::Clsact { .. }
+        | Undo::Filter { .. }
+        | Undo::Features { .. }
+        | Undo::Aliases { .. }
+        | Undo::LocalRoutes { .. }
+        | Undo::Routes { .. } => true,
+        Undo::Sysctl { .. } | Undo::Cgroup { .. } | Undo::Pins { .. } => false,
+    }
+}
+
+/// Whether an object is missing of whose changes the kernel does not notify. The check is
+/// cheap: it reads a few files.
+///
+/// # Errors
+/// [`DriftError`].
+pub fn quiet_damage(plan: &Plan, state: &State) -> Result<bool, DriftError> {
+    let dir = StateDir::here()?;
+    let facts = Facts::default();
+    let load = Load {
+        plan,
+        state,
+        dir: &dir,
+    };
+    let journal = dir.journal()?;
+    let mut quiet = journal.iter().filter(|step| !is_notified(step));
+    Ok(quiet.any(|step| absent(step, &load, &facts).is_some()))
 }
 
 /// Objects of emu that are in the namespace although nothing is loaded: what an unload
@@ -283,6 +328,47 @@ pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, N
     }
     left.dedup();
     Ok(left)
+}
+
+/// Requests that remove all objects of emu's that are in the namespace, filters first.
+///
+/// # Errors
+/// [`NetlinkError`].
+pub(crate) fn removals(netlink: &mut Netlink) -> Result<Vec<Request>, NetlinkError> {
+    let facts = Facts::read(netlink)?;
+    let mut requests = Vec::new();
+    for link in &facts.links {
+        let ours = facts
+            .filters
+            .iter()
+            .filter(|(index, _, f)| *index == link.index && f.is_ours);
+        let others = facts
+            .filters
+            .iter()
+            .any(|(index, _, f)| *index == link.index && !f.is_ours);
+        let mut any = false;
+        for (_, hook, _) in ours {
+            requests.push(tc::delete_filter(link.index, &link.name, *hook));
+            any = true;
+        }
+        if any && !others {
+            requests.push(tc::delete_clsact(link.index, &link.name));
+        }
+        if facts.fq(link).is_some() {
+            requests.push(tc::delete_root(link.index, &link.name));
+        }
+    }
+    requests.extend(
+        facts
+            .routes
+            .iter()
+            .filter(|r| r.is_ours)
+            .filter_map(addr::delete_ours),
+    );
+    if facts.link(names::IFB).is_some() {
+        requests.push(link::delete(names::IFB));
+    }
+    Ok(requests)
 }
 
 fn there(path: &Path, what: &str) -> Option<String> {

@@ -31,6 +31,7 @@ pub mod bpf;
     reason = "the calls that mount a file system without a path have no safe interface"
 )]
 pub mod cgroup;
+pub mod changes;
 pub mod clock;
 mod controllers;
 pub mod counters;
@@ -51,6 +52,7 @@ pub mod netlink;
 mod offload;
 pub mod probe;
 mod reload;
+mod repair;
 #[expect(
     unsafe_code,
     reason = "a signal goes to a number that the kernel gave, which `kill` takes as it is"
@@ -62,6 +64,7 @@ pub mod session;
     reason = "clone3 and what the child does before it becomes the program have no safe interface"
 )]
 pub mod spawn;
+pub mod stale;
 #[expect(
     unsafe_code,
     reason = "the socket option for the cookie of a namespace has no safe interface"

@@ -1,11 +1,13 @@
 //! Loads, finds and unloads an emulated network: the interface for the command and other
 //! programs.
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use emu_common::layout::MAX_VNODES;
 use emu_model::{
     ErrorKind,
     plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
@@ -20,6 +22,7 @@ use crate::{
     error::ApplyError,
     identity::{self, IdentityError, Summary},
     reload::{self, Reload},
+    repair,
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
 };
@@ -121,6 +124,8 @@ pub enum How {
         added: usize,
         /// Vnodes that were removed.
         removed: usize,
+        /// Objects that somebody had taken away and that are in place again.
+        repaired: Vec<String>,
     },
 }
 
@@ -131,6 +136,7 @@ impl How {
             links: diff.links_changed,
             added: diff.added.len(),
             removed: diff.removed.len(),
+            repaired: Vec::new(),
         }
     }
 }
@@ -164,11 +170,7 @@ impl Loaded {
     fn from_state(state: State, text: &str) -> Result<Self, SessionError> {
         let (topology, mut plan) = plan_text(text, &state)?;
         plan.seed = state.seed;
-        let slots = if state.slots.len() == plan.vnodes.len() {
-            state.slots.clone()
-        } else {
-            (0..plan.vnodes.len() as u32).collect()
-        };
+        let slots = slots(&state, &plan)?;
         Ok(Self {
             state,
             topology,
@@ -192,7 +194,7 @@ impl Loaded {
         let host = self.topology.host_of(vnode);
         Err(SessionError::Elsewhere {
             vnode,
-            host: host.map(|host| self.topology.hosts[host].name.clone()),
+            host: host.map(|host| self.topology.hosts[host].name.to_string()),
         })
     }
 
@@ -234,8 +236,44 @@ impl Loaded {
 
     /// The maps of the running programs.
     pub fn maps(&self) -> Result<Maps, SessionError> {
-        apply::open_maps(&self.state).map_err(|e| SessionError::Bpf(Box::new(e)))
+        let maps = apply::open_maps(&self.state).map_err(|e| SessionError::Bpf(Box::new(e)))?;
+        // Two pipes for each place.
+        let places = maps.pipes.len() / 2;
+        match self.slots.iter().find(|slot| **slot as usize >= places) {
+            Some(slot) => Err(damaged(format!(
+                "the maps have {places} places and none {slot}"
+            ))),
+            None => Ok(maps),
+        }
     }
+}
+
+fn damaged(detail: String) -> SessionError {
+    let path = StateDir::here().map_or_else(|_| PathBuf::new(), |dir| dir.state_path());
+    StateError::Damaged { path, detail }.into()
+}
+
+/// Places in the maps of the plan's vnodes: different ones, and within every map.
+fn slots(state: &State, plan: &Plan) -> Result<Vec<u32>, SessionError> {
+    let vnodes = plan.vnodes.len();
+    // A full load fills the places in the order of the plan.
+    if state.slots.is_empty() {
+        return Ok((0..vnodes as u32).collect());
+    }
+    if state.slots.len() != vnodes {
+        let detail = format!(
+            "it has places of {} vnodes, and there are {vnodes}",
+            state.slots.len()
+        );
+        return Err(damaged(detail));
+    }
+    let mut seen = BTreeSet::new();
+    for slot in &state.slots {
+        if *slot >= MAX_VNODES || !seen.insert(*slot) {
+            return Err(damaged(format!("{slot} cannot be the place of a vnode")));
+        }
+    }
+    Ok(state.slots.clone())
 }
 
 /// The topology of a state, and this host's part of it.
@@ -250,6 +288,14 @@ fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), SessionError
     }
     let plan = Plan::new(&topology, state.host.as_deref())?;
     Ok((topology, plan))
+}
+
+/// How far a change in place came before it failed.
+enum Failed {
+    /// Nothing was changed.
+    Before(SessionError),
+    /// Some settings are the new ones, and others are not.
+    Amid(SessionError),
 }
 
 /// The only writer of a network namespace.
@@ -295,12 +341,20 @@ impl Session {
     /// Why the new plan could not be loaded.
     pub fn load(&self, plan: &Plan, file: &Path, text: &str) -> Result<How, SessionError> {
         tracing::info!(topology = %file.display(), vnodes = plan.vnodes.len(), "loading");
+        let put_back = self.repair();
         let because = match compare(&self.dir, plan)? {
             Comparison::Nothing => None,
             Comparison::FullReload(because) => Some(because),
             Comparison::InPlace(change) => match self.change(*change, file, text) {
-                Ok(how) => return Ok(how),
-                Err(error) => Some(format!("the change in place failed ({error})")),
+                Ok(mut how) => {
+                    if let How::InPlace { repaired, .. } = &mut how {
+                        *repaired = put_back;
+                    }
+                    return Ok(how);
+                }
+                // Nothing was changed, so there is nothing that a full reload would mend.
+                Err(Failed::Before(error)) => return Err(error),
+                Err(Failed::Amid(error)) => Some(format!("the change in place failed ({error})")),
             },
         };
         tracing::info!(
@@ -309,6 +363,22 @@ impl Session {
         );
         self.load_full(plan, file, text)?;
         Ok(How::FullReload { because })
+    }
+
+    /// Restores what somebody took away from the load, as far as single objects can be;
+    /// returns what was missing. What cannot be read or restored is left to the comparison
+    /// that follows.
+    fn repair(&self) -> Vec<String> {
+        let Ok(Some((state, text))) = self.dir.loaded() else {
+            return Vec::new();
+        };
+        if state.object != bpf::object_mark() {
+            return Vec::new();
+        }
+        let Ok(loaded) = Loaded::from_state(state, &text) else {
+            return Vec::new();
+        };
+        repair::repair(&loaded.plan, &loaded.state, &self.dir, &self.lock).unwrap_or_default()
     }
 
     /// Unloads whatever is loaded, then loads a plan.
@@ -326,7 +396,7 @@ impl Session {
         })
     }
 
-    fn change(&self, change: Change, file: &Path, text: &str) -> Result<How, SessionError> {
+    fn change(&self, change: Change, file: &Path, text: &str) -> Result<How, Failed> {
         let Change {
             loaded,
             mut maps,
@@ -337,10 +407,25 @@ impl Session {
         let how = How::in_place(&diff);
         tracing::info!(?how, "changing in place");
         let settings = diff.added.is_empty() && diff.removed.is_empty();
+        let state = State {
+            topology: file.to_owned(),
+            loaded_at_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |d| d.as_secs()),
+            seed: plan.seed,
+            size: plan.size,
+            slots: diff.slots.clone(),
+            fq: Some(fq.clone()),
+            ..loaded.state.clone()
+        };
+        // All that can fail for want of room happens before the first change.
+        let before = |error: StateError| Failed::Before(error.into());
+        let staged = self.dir.stage(&self.lock, &state, text).map_err(before)?;
         // After an interrupted change of vnodes, writing the settings again is not enough.
-        self.dir.changing(&self.lock, settings)?;
+        self.dir.changing(&self.lock, settings).map_err(before)?;
+        let amid = |error: ApplyError| Failed::Amid(Box::new(error).into());
         if &fq != loaded.fq() {
-            reload::resize_fq(&plan, &fq).map_err(Box::new)?;
+            reload::resize_fq(&plan, &fq).map_err(amid)?;
         }
         let reload = Reload {
             dir: &self.dir,
@@ -349,20 +434,10 @@ impl Session {
             new: &plan,
             diff: &diff,
         };
-        reload.apply(&mut maps).map_err(Box::new)?;
-        let state = State {
-            topology: file.to_owned(),
-            loaded_at_unix_s: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |d| d.as_secs()),
-            seed: plan.seed,
-            size: plan.size,
-            slots: diff.slots,
-            fq: Some(fq),
-            ..loaded.state
-        };
-        self.dir.store(&self.lock, &state, text)?;
-        self.dir.changed(&self.lock)?;
+        reload.apply(&mut maps).map_err(amid)?;
+        let amid = |error: StateError| Failed::Amid(error.into());
+        staged.commit().map_err(amid)?;
+        self.dir.changed(&self.lock).map_err(amid)?;
         Ok(how)
     }
 
@@ -387,6 +462,15 @@ impl Session {
     /// running and are not to be killed.
     pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
         Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
+    }
+
+    /// Removes the objects of emu in this namespace that no journal tells of, as far as they
+    /// can be recognised; returns what was removed.
+    ///
+    /// # Errors
+    /// [`UndoError`].
+    pub fn sweep(&self) -> Result<Vec<String>, SessionError> {
+        Ok(undo::sweep_unknown(&self.dir, &self.lock)?)
     }
 }
 
@@ -432,12 +516,18 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
     let Ok(loaded) = Loaded::from_state(state, &text) else {
         return full_reload("the loaded state is of an incompatible version");
     };
+    if let Some(path) = dir.damaged_journal()? {
+        return full_reload(&format!(
+            "the journal is damaged, and kept as {}",
+            path.display()
+        ));
+    }
     let damage = drift::find(&loaded.plan, &loaded.state)?;
     if let Some(first) = damage.first() {
         return full_reload(&format!("{first} was missing"));
     }
     let Ok(maps) = loaded.maps() else {
-        return full_reload("the maps are gone");
+        return full_reload("the maps are gone, or the state does not fit them");
     };
     let mut plan = plan.clone();
     if !plan.has_seed {

@@ -2,14 +2,14 @@
 //!
 //! Each step tolerates that its change was never made, or was already undone: the process may
 //! have been killed at any point of a load or of an unload.
-use std::{collections::BTreeSet, fs, io, net::IpAddr};
+use std::{collections::BTreeSet, fs, io, net::IpAddr, path::PathBuf};
 
 use emu_model::plan;
 use ipnet::IpNet;
 use netlink_packet_route::tc::TcHandle;
 
 use super::{
-    addr,
+    addr, apply,
     cgroup::{self, CgroupError, Tree},
     drift, link,
     netlink::{Netlink, NetlinkError},
@@ -35,10 +35,21 @@ pub enum UndoError {
     Busy { count: usize, vnodes: Vec<String> },
     /// Objects of emu are still there.
     #[error(
-        "still there: {}; remove them manually, or rename interfaces back, and unload again",
+        "still there, and no journal of this namespace tells how it was before: {}; `emu unload \
+         --stale` removes what it recognises",
         left.join(", ")
     )]
     Left { left: Vec<String> },
+    /// All that could be recognised is undone, but the journal was damaged.
+    #[error(
+        "the journal was damaged: its readable part is undone, and no object of emu is left, but \
+         settings of interfaces may not be as they were before; the journal is kept as {}",
+        kept.display()
+    )]
+    Damaged {
+        /// The copy of the journal.
+        kept: PathBuf,
+    },
     /// Some steps failed.
     #[error("not everything could be restored: {}", failures.join("; "))]
     Steps {
@@ -111,6 +122,7 @@ fn clear_processes(journal: &[Undo], processes: Processes) -> Result<(), UndoErr
 /// # Errors
 /// [`UndoError`]; the journal is kept for another attempt.
 pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result<usize, UndoError> {
+    let damaged = dir.damaged_journal()?;
     let journal = dir.journal()?;
     clear_processes(&journal, processes)?;
     dir.forget_load(lock)?;
@@ -124,13 +136,53 @@ pub fn unload(dir: &StateDir, lock: &WriterLock, processes: Processes) -> Result
     if !failures.is_empty() {
         return Err(UndoError::Steps { failures });
     }
-    // The journal does not suffice: an interface may have been renamed meanwhile.
-    let left = drift::residue(dir, &journal)?;
-    if !journal.is_empty() && !left.is_empty() {
+    // The journal does not suffice: it may be damaged.
+    let mut left = drift::residue(dir, &journal)?;
+    if !left.is_empty() && (damaged.is_some() || !journal.is_empty()) {
+        sweep(&mut netlink, dir)?;
+        left = drift::residue(dir, &journal)?;
+    }
+    if !left.is_empty() {
         return Err(UndoError::Left { left });
     }
     dir.clear(lock)?;
-    Ok(journal.len())
+    match damaged {
+        Some(kept) => Err(UndoError::Damaged { kept }),
+        None => Ok(journal.len()),
+    }
+}
+
+/// Removes what is recognised as emu's, whatever the journal says. Removing one object may
+/// remove others, so what fails is found by the comparison that follows.
+fn sweep(netlink: &mut Netlink, dir: &StateDir) -> Result<(), UndoError> {
+    for request in drift::removals(netlink)? {
+        let _ = netlink.request(request);
+    }
+    let _ = fs::remove_dir_all(apply::pins(&dir.name()));
+    if let Ok(tree) = Tree::find() {
+        let _ = tree.remove(&dir.name());
+    }
+    Ok(())
+}
+
+/// As [`sweep`], for objects in a namespace without a journal; returns what was there.
+///
+/// # Errors
+/// [`UndoError`]; [`UndoError::Left`] for what could not be removed.
+pub fn sweep_unknown(dir: &StateDir, lock: &WriterLock) -> Result<Vec<String>, UndoError> {
+    if !dir.journal()?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = drift::residue(dir, &[])?;
+    if !found.is_empty() {
+        sweep(&mut Netlink::open()?, dir)?;
+        let left = drift::residue(dir, &[])?;
+        if !left.is_empty() {
+            return Err(UndoError::Left { left });
+        }
+        dir.clear(lock)?;
+    }
+    Ok(found)
 }
 
 /// The inverse of each step; a new step does not compile without one.

@@ -118,11 +118,11 @@ pub fn pick(
                 return ranked(topology, rank, Some(size)).map(Some);
             }
             if let [only] = &topology.hosts[..] {
-                return Ok(Some(only.name.clone()));
+                return Ok(Some(only.name.to_string()));
             }
             Err(PlanError::Unknown {
                 tried: around.tried(),
-                names: topology.hosts.iter().map(|h| h.name.clone()).collect(),
+                names: topology.hosts.iter().map(|h| h.name.to_string()).collect(),
             })
         }
     }
@@ -133,7 +133,7 @@ fn ranked(topology: &mut Topology, rank: usize, size: Option<usize>) -> Result<S
         topology.resize(size)?;
     }
     let size = topology.hosts.len();
-    let host = topology.hosts.get(rank).map(|host| host.name.clone());
+    let host = topology.hosts.get(rank).map(|host| host.name.to_string());
     host.ok_or(PlanError::Rank { rank, size })
 }
 

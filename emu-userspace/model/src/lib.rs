@@ -18,6 +18,7 @@ pub mod fairness;
 pub mod host_selector;
 pub mod input;
 mod kind;
+pub mod name;
 pub mod placement_report;
 pub mod plan;
 pub mod topology;

@@ -109,13 +109,13 @@ pub fn host_loads(
         let run_count = runs.len();
         runs.truncate(MOST_RUNS);
         parts.push(HostLoad {
-            host: of.name.clone(),
+            host: of.name.to_string(),
             interface: of.interface.clone(),
             vnodes: counts[host].iter().sum(),
             groups: groups
                 .filter(|(_, count)| **count > 0)
                 .map(|(group, count)| GroupLoad {
-                    group: group.name.clone(),
+                    group: group.name.to_string(),
                     vnodes: *count,
                 })
                 .collect(),

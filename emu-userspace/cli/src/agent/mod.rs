@@ -5,6 +5,7 @@
 //! start time that hosts share; `server` reports the state. All results are in the state
 //! folder and the kernel, so another agent can take over.
 mod events;
+mod kernel;
 mod metrics;
 mod reconciler;
 mod record;
@@ -98,6 +99,8 @@ fn system(operation: &'static str) -> impl FnOnce(io::Error) -> AgentError {
 enum Message {
     /// The file may have changed.
     Check,
+    /// The kernel's network configuration has changed.
+    Changed,
     /// To end.
     Stop,
 }
@@ -128,6 +131,9 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     let shared = Arc::new(Shared::default());
     let (sender, messages) = mpsc::channel();
     watch::start(&config.file, sender.clone()).map_err(system("watch the file"))?;
+    if let Err(error) = kernel::start(sender.clone()) {
+        tracing::warn!(%error, "no notifications of the kernel: it is asked at each interval");
+    }
     tracing::info!(file = %config.file.display(), %address, "agent started");
     let router = server::router(Arc::clone(&shared), config.per_vnode);
     let reconciler = Reconciler::new(config, Arc::clone(&shared));

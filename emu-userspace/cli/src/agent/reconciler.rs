@@ -115,12 +115,25 @@ impl Reconciler {
             match messages.recv_timeout(left.min(HEARTBEAT_INTERVAL)) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
                 Ok(Message::Check) => return true,
+                // After a failed load the pause grows: its own changes must not end it.
+                Ok(Message::Changed) if self.pause > SHORTEST_PAUSE => {}
+                Ok(Message::Changed) => return true,
                 Err(RecvTimeoutError::Timeout) if left <= HEARTBEAT_INTERVAL => return true,
                 // Network file systems do not notify of changes.
                 Err(RecvTimeoutError::Timeout) if print(&self.file) != self.print => return true,
+                Err(RecvTimeoutError::Timeout) if self.lost_quietly() => return true,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
+    }
+
+    /// Whether an object is missing of which the kernel sends no notification.
+    fn lost_quietly(&self) -> bool {
+        let loaded = self
+            .shared
+            .loaded()
+            .filter(|_| self.pause == SHORTEST_PAUSE);
+        loaded.is_some_and(|l| drift::quiet_damage(&l.plan, &l.state).unwrap_or(false))
     }
 
     fn status(&self) -> String {
@@ -218,7 +231,16 @@ impl Reconciler {
         let Some(wanted) = &self.wanted else {
             return Ok(());
         };
-        if is_as(wanted)? {
+        let (same, missing) = is_as(wanted)?;
+        if !missing.is_empty() {
+            tracing::warn!(missing = %missing.join(", "), "somebody took away parts of the load");
+            self.shared.change(|facts| {
+                facts.losses += missing.len() as u64;
+                facts.missing = missing;
+            });
+        }
+        if same {
+            self.shared.change(|facts| facts.missing.clear());
             let mark = LoadMark::of(&Loaded::state()?);
             if self
                 .running
@@ -244,7 +266,9 @@ impl Reconciler {
         let begin = Instant::now();
         let how = session.load(&wanted.plan, &self.file, &wanted.text)?;
         drop(session);
+        self.shared.change(|facts| facts.missing.clear());
         let outcome = match &how {
+            How::InPlace { repaired, .. } if !repaired.is_empty() => Outcome::Repaired,
             How::InPlace { .. } => Outcome::InPlace,
             How::FullReload { .. } => Outcome::FullReload,
         };
@@ -349,23 +373,20 @@ impl Reconciler {
     }
 }
 
-/// Whether the loaded state is complete and matches the file.
-fn is_as(wanted: &Wanted) -> Result<bool, SessionError> {
+/// Whether the loaded state is complete and matches the file; and what is missing of it.
+fn is_as(wanted: &Wanted) -> Result<(bool, Vec<String>), SessionError> {
     let dir = StateDir::here()?;
     // A damaged state is not an error here, since a load repairs it.
     let Ok(Some((state, text))) = dir.loaded() else {
-        return Ok(false);
+        return Ok((false, Vec::new()));
     };
     let plan = &wanted.plan;
     if dir.is_half_changed()
         || text != wanted.text
         || (&state.host, state.size) != (&plan.host, plan.size)
     {
-        return Ok(false);
+        return Ok((false, Vec::new()));
     }
-    let damage = drift::find(plan, &state)?;
-    for what in &damage {
-        tracing::warn!("{what} was missing");
-    }
-    Ok(damage.is_empty())
+    let missing = drift::find(plan, &state)?;
+    Ok((missing.is_empty(), missing))
 }

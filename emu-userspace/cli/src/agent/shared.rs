@@ -15,6 +15,8 @@ pub(super) enum Outcome {
     Adopted,
     /// Changed in place.
     InPlace,
+    /// What somebody had taken away was restored.
+    Repaired,
     /// A full reload.
     #[serde(rename = "anew")]
     FullReload,
@@ -25,9 +27,10 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub const ALL: [Outcome; 5] = [
+    pub const ALL: [Outcome; 6] = [
         Outcome::Adopted,
         Outcome::InPlace,
+        Outcome::Repaired,
         Outcome::FullReload,
         Outcome::BadFile,
         Outcome::Failed,
@@ -37,6 +40,7 @@ impl Outcome {
         match self {
             Outcome::Adopted => "adopted",
             Outcome::InPlace => "in_place",
+            Outcome::Repaired => "repaired",
             Outcome::FullReload => "anew",
             Outcome::BadFile => "bad_file",
             Outcome::Failed => "failed",
@@ -55,6 +59,10 @@ pub(super) struct Facts {
     pub loaded: Option<Arc<Loaded>>,
     /// The current problem, if any.
     pub problem: Option<String>,
+    /// Objects that somebody took away and that are not yet in place again.
+    pub missing: Vec<String>,
+    /// Objects that somebody took away since the start.
+    pub losses: u64,
     /// Checks that led to a result, by result.
     pub reloads: [u64; Outcome::ALL.len()],
     /// The last result.
@@ -81,6 +89,7 @@ pub(super) struct Readiness {
     pub host: Option<String>,
     pub vnodes: usize,
     pub problem: Option<String>,
+    pub missing: Vec<String>,
     pub last_reload: Option<Outcome>,
     pub events_start_unix_s: Option<f64>,
     pub stopping: bool,
@@ -119,6 +128,11 @@ impl Shared {
         lock(&self.facts).clone()
     }
 
+    /// What is loaded.
+    pub fn loaded(&self) -> Option<Arc<Loaded>> {
+        lock(&self.facts).loaded.clone()
+    }
+
     pub fn change(&self, change: impl FnOnce(&mut Facts)) {
         change(&mut lock(&self.facts));
     }
@@ -141,11 +155,12 @@ impl Shared {
         let facts = self.facts();
         let loaded = facts.loaded.as_ref();
         Readiness {
-            ready: loaded.is_some() && !facts.stopping,
-            topology: loaded.map(|l| l.topology.name.clone()),
+            ready: loaded.is_some() && !facts.stopping && facts.missing.is_empty(),
+            topology: loaded.map(|l| l.topology.name.to_string()),
             host: loaded.and_then(|l| l.state.host.clone()),
             vnodes: loaded.map_or(0, |l| l.plan.vnodes.len()),
             problem: facts.problem,
+            missing: facts.missing,
             last_reload: facts.last,
             events_start_unix_s: facts.zero.map(unix_s),
             stopping: facts.stopping,

@@ -13,6 +13,7 @@ use emu_kernel::{
     session::Loaded,
     user::{self, Person},
 };
+use emu_model::name::printable;
 
 use crate::commands::error::{CommandError, failure};
 
@@ -70,7 +71,7 @@ impl<E: Into<CommandError>> From<E> for Failure {
 impl Exec {
     pub(super) fn run(self) -> ExitCode {
         let Err(failure) = self.replace_this_process();
-        eprintln!("{}", failure.error);
+        eprintln!("{}", printable(&failure.error.to_string()));
         ExitCode::from(failure.code)
     }
 

@@ -139,6 +139,7 @@ fn in_place(how: &How) -> Option<String> {
         links,
         added,
         removed,
+        repaired,
     } = how
     else {
         return None;
@@ -148,6 +149,9 @@ fn in_place(how: &How) -> Option<String> {
         if *count > 0 {
             text += &format!(", {count} vnodes {what}");
         }
+    }
+    if !repaired.is_empty() {
+        text += &format!(", put back: {}", repaired.join(", "));
     }
     Some(text)
 }
@@ -202,7 +206,7 @@ pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
     let topology = match user::as_caller(|| Source::new(file, text).map(|s| s.topology))? {
         Ok(topology) => topology,
         Err(errors) if as_json => {
-            print(&errors.to_json())?;
+            print_json(&errors)?;
             return Ok(USAGE);
         }
         Err(errors) => return Err(SessionError::Topology(Box::new(errors)).into()),
@@ -231,7 +235,7 @@ fn groups(topology: &Topology) -> Outcome {
     for (id, group) in topology.groups.iter().enumerate() {
         let rate = |pipe: &topology::Pipe| pipe.rate.map_or("unlimited".into(), |r| r.to_string());
         table.add_row([
-            group.name.clone(),
+            group.name.clone().into(),
             group.prefix.to_string(),
             topology.vnode_count(id).to_string(),
             rate(&group.up),

@@ -12,6 +12,7 @@ mod multi_host;
 mod plan;
 mod run;
 mod set;
+mod stale;
 mod start;
 mod status;
 mod verify;
@@ -25,7 +26,10 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use emu_kernel::user;
-use emu_model::topology;
+use emu_model::{
+    name::{printable, printable_json},
+    topology,
+};
 use serde::Serialize;
 
 use error::CommandError;
@@ -74,6 +78,13 @@ enum Command {
         /// Kill the processes of vnodes that are still running.
         #[arg(long)]
         kill: bool,
+        /// Remove what is left of network namespaces that no longer exist, and objects of emu in
+        /// this one that no journal tells of.
+        #[arg(long, conflicts_with = "kill")]
+        stale: bool,
+        /// With --stale: only list what would be removed of other namespaces.
+        #[arg(long, requires = "stale")]
+        dry_run: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -171,7 +182,13 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Load(load) => load.run(),
         Command::Plan(plan) => plan.run(),
-        Command::Unload { json, kill } => load::unload(json, kill),
+        Command::Unload {
+            json,
+            stale: true,
+            dry_run,
+            ..
+        } => stale::run(dry_run, json),
+        Command::Unload { json, kill, .. } => load::unload(json, kill),
         Command::Exec(exec) => return exec.run(),
         Command::Run(run) => run.run(),
         Command::RunGuardian { run } => run::guardian(&run),
@@ -201,7 +218,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("{error}");
+            eprintln!("{}", printable(&error.to_string()));
             ExitCode::from(error.exit_code())
         }
     }
@@ -239,15 +256,20 @@ fn check(file: &Path, as_json: bool) -> Outcome {
     }
 }
 
-/// Prints; a reader that has closed the pipe is not an error.
+/// Prints text, whose control characters become escapes. A reader that has closed
+/// the pipe is not an error.
 fn print(text: &str) -> Outcome {
-    let mut out = io::stdout().lock();
-    let _ = writeln!(out, "{}", text.trim_end());
-    Ok(OK)
+    print_raw(&printable(text))
 }
 
 fn print_json<T: Serialize>(value: &T) -> Outcome {
-    print(&serde_json::to_string_pretty(value)?)
+    print_raw(&printable_json(&serde_json::to_string_pretty(value)?))
+}
+
+fn print_raw(text: &str) -> Outcome {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{}", text.trim_end());
+    Ok(OK)
 }
 
 /// Whether standard error is a terminal.

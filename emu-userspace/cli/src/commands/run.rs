@@ -9,6 +9,7 @@ use std::{
 use clap::Args;
 use emu_kernel::{clock::Stopwatch, user};
 use emu_model::experiment::{Clock, Schedule, Slice};
+use emu_model::name::printable;
 use emu_runner::run::{
     self, EndReason, Input, Observer, Options, Progress, RunError, RunOutcome, Summary,
 };
@@ -95,7 +96,7 @@ fn start_time(text: &str) -> Result<SystemTime, String> {
 pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
     let input = match Input::new(file, text) {
         Err(RunError::File(errors)) if as_json => {
-            print(&errors.to_json())?;
+            print_json(&errors)?;
             return Ok(USAGE);
         }
         read => read?,
@@ -116,7 +117,7 @@ pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
         };
         let first = of().next().map(|p| p.command.join(" "));
         table.add_row([
-            program.name.clone(),
+            program.name.clone().into(),
             program.vnodes.len().to_string(),
             of().map(|p| p.sessions.len()).sum::<usize>().to_string(),
             first.unwrap_or_default(),
@@ -273,8 +274,8 @@ impl Watcher {
 impl Observer for Watcher {
     fn note(&mut self, words: &str) {
         match &self.bar {
-            Some(bar) => bar.println(format!("{}: {words}", self.name)),
-            None => eprintln!("{}: {words}", self.name),
+            Some(bar) => bar.println(printable(&format!("{}: {words}", self.name))),
+            None => eprintln!("{}", printable(&format!("{}: {words}", self.name))),
         }
     }
 

@@ -20,7 +20,7 @@ use super::{
     offload,
     state::{State, StateDir, Undo, WriterLock},
     tc::{self, Hook},
-    undo::{self, Processes},
+    undo::{self, Processes, UndoError},
 };
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -54,9 +54,14 @@ pub fn load(
     };
     loader.check()?;
     // The verifier and the memory limits may fail before anything is changed.
-    let programs = bpf::load(plan)?;
-    undo::unload(dir, lock, Processes::Refuse)?;
-    let made = loader.make(&programs, file).and_then(|state| {
+    let mut programs = bpf::load(plan)?;
+    dir.check_room(lock, topology.len())?;
+    match undo::unload(dir, lock, Processes::Refuse) {
+        // What can be known is undone, and the load says why it was a full one.
+        Err(UndoError::Damaged { .. }) => {}
+        other => drop(other?),
+    }
+    let made = loader.make(&mut programs, file).and_then(|state| {
         dir.store(lock, &state, topology)?;
         Ok(state)
     });
@@ -115,7 +120,7 @@ impl Loader<'_> {
         self.check_addresses()
     }
 
-    fn make(&mut self, programs: &bpf::Programs, file: &Path) -> Result<State, ApplyError> {
+    fn make(&mut self, programs: &mut bpf::Programs, file: &Path) -> Result<State, ApplyError> {
         let pins = self.pin(programs)?;
         let ifb = self.make_ifb(programs)?;
         for name in self.plan.interfaces.clone() {
@@ -151,9 +156,9 @@ impl Loader<'_> {
         })
     }
 
-    /// Pins the maps. If no BPF file system is mounted (inside `ip netns exec`, which mounts
-    /// a new /sys), mounts one.
-    fn pin(&self, programs: &bpf::Programs) -> Result<PathBuf, ApplyError> {
+    /// Pins the maps and programs. If no BPF file system is mounted (inside `ip netns exec`,
+    /// which mounts a new /sys), mounts one.
+    fn pin(&self, programs: &mut bpf::Programs) -> Result<PathBuf, ApplyError> {
         if !is_bpffs(Path::new(BPFFS)) {
             // Errors are ignored here, since pinning reports them.
             let _ = mount(
@@ -164,7 +169,7 @@ impl Loader<'_> {
                 None::<&str>,
             );
         }
-        let directory = Path::new(BPFFS).join("emu").join(self.dir.name());
+        let directory = pins(&self.dir.name());
         self.record(Undo::Pins {
             directory: directory.clone(),
         })?;
@@ -325,6 +330,11 @@ impl Loader<'_> {
             ))
             .map_err(needs("cls_bpf"))
     }
+}
+
+/// Folder of the pins of the namespace with a state folder of this name.
+pub(crate) fn pins(name: &str) -> PathBuf {
+    Path::new(BPFFS).join("emu").join(name)
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -136,8 +136,8 @@ impl Programs {
         names.into_iter().map(id).collect()
     }
 
-    /// Pins every map below `directory`.
-    pub fn pin(&self, directory: &Path) -> Result<(), BpfError> {
+    /// Pins every map and every program of a filter below `directory`.
+    pub fn pin(&mut self, directory: &Path) -> Result<(), BpfError> {
         let error = |detail: String| BpfError::Pin {
             path: directory.to_owned(),
             detail,
@@ -145,6 +145,12 @@ impl Programs {
         fs::create_dir_all(directory).map_err(|e| error(e.to_string()))?;
         for name in names::MAPS {
             self.map(name)?
+                .pin(directory.join(name))
+                .map_err(|e| error(format!("{name}: {e}")))?;
+        }
+        for name in [names::PROG_INGRESS, names::PROG_EGRESS, names::PROG_IFB] {
+            let program = self.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+            program
                 .pin(directory.join(name))
                 .map_err(|e| error(format!("{name}: {e}")))?;
         }

@@ -78,8 +78,8 @@ pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
             let name = |group: topology::GroupId| topology.groups[group].name.clone();
             return Err(TraceError::Capacity {
                 path: trace.file.clone(),
-                a: name(a),
-                b: name(b),
+                a: name(a).into(),
+                b: name(b).into(),
             });
         }
     }

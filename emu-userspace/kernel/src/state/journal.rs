@@ -2,15 +2,16 @@
 //! undoes.
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use ipnet::IpNet;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 use serde::{Deserialize, Serialize};
 
-use super::{JOURNAL, StateDir, StateError, WriterLock, file_error, private};
+use super::{JOURNAL, ROOT, StateDir, StateError, WriterLock, file_error, private};
 use crate::{offload::Feature, tc::Hook};
 
 /// One step of `unload`, recorded before the change that it undoes.
@@ -84,6 +85,82 @@ pub enum Undo {
     Pins { directory: PathBuf },
 }
 
+impl Undo {
+    /// The interface that the step changes, if it is one that the load did not make.
+    fn interface(&mut self) -> Option<&mut String> {
+        match self {
+            Undo::Mtu { interface, .. }
+            | Undo::GsoMaxSegments { interface, .. }
+            | Undo::LinkDown { interface }
+            | Undo::RootQdisc { interface, .. }
+            | Undo::Clsact { interface }
+            | Undo::Filter { interface, .. }
+            | Undo::Features { interface, .. }
+            | Undo::Aliases { interface, .. }
+            | Undo::Routes { interface, .. } => Some(interface),
+            Undo::DeleteLink { .. }
+            | Undo::Sysctl { .. }
+            | Undo::LocalRoutes { .. }
+            | Undo::Cgroup { .. }
+            | Undo::Pins { .. } => None,
+        }
+    }
+}
+
+/// A line of the journal: a step, and the index of its interface. An interface keeps its
+/// index when it gets another name, and another interface may get its name.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    #[serde(flatten)]
+    step: Undo,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    index: Option<u32>,
+}
+
+impl Line {
+    fn new(mut step: Undo) -> Self {
+        let index = step
+            .interface()
+            .and_then(|name| if_nametoindex(name.as_str()).ok());
+        Self { step, index }
+    }
+
+    /// The step, with the name that its interface has now. No interface can have the name
+    /// that stands for one that is gone.
+    fn into_step(self) -> Undo {
+        let Self { mut step, index } = self;
+        if let (Some(index), Some(name)) = (index, step.interface()) {
+            let now = if_indextoname(index).ok();
+            match now.and_then(|now| now.into_string().ok()) {
+                Some(now) => *name = now,
+                None => *name = format!("{name} (which was removed)"),
+            }
+        }
+        step
+    }
+}
+
+/// The content of a journal.
+#[derive(Debug, Default)]
+struct Content {
+    steps: Vec<Undo>,
+    /// Whether lines could not be read.
+    damaged: bool,
+}
+
+fn parse(bytes: &[u8]) -> Content {
+    let mut content = Content::default();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        match serde_json::from_slice::<Line>(line) {
+            Ok(line) => content.steps.push(line.into_step()),
+            // A line cut off by a kill belongs to a change that was not made.
+            Err(_) if !line.ends_with(b"\n") => {}
+            Err(_) => content.damaged |= !line.trim_ascii().is_empty(),
+        }
+    }
+    content
+}
+
 impl StateDir {
     /// Records how to undo the following change.
     ///
@@ -93,28 +170,127 @@ impl StateDir {
         tracing::debug!(?undo, "journal");
         self.make()?;
         let path = self.path.join(JOURNAL);
-        let mut line = serde_json::to_vec(undo).map_err(|e| StateError::Damaged {
+        let line = Line::new(undo.clone());
+        let mut line = serde_json::to_vec(&line).map_err(|e| StateError::Damaged {
             path: path.clone(),
             detail: e.to_string(),
         })?;
         line.push(b'\n');
         let mut file = private::open(&path).map_err(file_error("open", &path))?;
+        // After a line that was cut off, a new one begins.
+        if file.metadata().map_or(0, |m| m.len()) > 0 && !self.ends_whole(&path) {
+            line.insert(0, b'\n');
+        }
         file.write_all(&line)
             .map_err(file_error("append to", &path))
     }
 
-    /// The undo steps in the order in which they were recorded. A truncated line belongs to a
-    /// change that was not made, and is skipped.
+    /// Whether the last line of the journal is complete.
+    fn ends_whole(&self, path: &Path) -> bool {
+        let mut last = [0];
+        let read = fs::File::open(path).and_then(|mut file| {
+            file.seek(SeekFrom::End(-1))?;
+            file.read_exact(&mut last)
+        });
+        read.is_ok() && last == *b"\n"
+    }
+
+    /// The undo steps in the order in which they were recorded, with the names that the
+    /// interfaces have now. Lines that cannot be read are passed over, see
+    /// [`StateDir::damaged_journal`].
     pub fn journal(&self) -> Result<Vec<Undo>, StateError> {
+        Ok(self.journal_content()?.steps)
+    }
+
+    fn journal_content(&self) -> Result<Content, StateError> {
         let path = self.path.join(JOURNAL);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(file_error("read", &path)(e)),
+        match fs::read(&path) {
+            Ok(bytes) => Ok(parse(&bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
+            // A folder, for example: there is no journal, and what stands there is kept.
+            Err(e) if e.kind() == io::ErrorKind::IsADirectory => Ok(Content {
+                damaged: true,
+                ..Content::default()
+            }),
+            Err(e) => Err(file_error("read", &path)(e)),
+        }
+    }
+
+    /// If the journal has lines that cannot be read: keeps a copy of it, and returns the
+    /// path of the copy.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn damaged_journal(&self) -> Result<Option<PathBuf>, StateError> {
+        if !self.journal_content()?.damaged {
+            return Ok(None);
+        }
+        let path = self.path.join(JOURNAL);
+        let kept = Path::new(ROOT).join(format!("{}.damaged.jsonl", self.name()));
+        match fs::read(&path) {
+            Ok(bytes) => {
+                private::replace(&kept, &bytes).map_err(file_error("write", &kept))?;
+            }
+            Err(_) => {
+                let _ = fs::remove_dir_all(&kept);
+                fs::rename(&path, &kept).map_err(file_error("keep", &path))?;
+            }
+        }
+        Ok(Some(kept))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readable_part_of_a_journal_is_used() {
+        let step = |interface: &str| {
+            let step = Undo::LinkDown {
+                interface: interface.to_owned(),
+            };
+            serde_json::to_string(&step).expect("JSON")
         };
-        Ok(text
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect())
+        let lo = |content: &Content| content.steps.len();
+        let whole = format!("{}\n{}\n", step("lo"), step("a"));
+        assert_eq!(
+            (
+                lo(&parse(whole.as_bytes())),
+                parse(whole.as_bytes()).damaged
+            ),
+            (2, false)
+        );
+        let cut = format!("{whole}{{\"undo\":\"li");
+        assert_eq!(
+            (lo(&parse(cut.as_bytes())), parse(cut.as_bytes()).damaged),
+            (2, false)
+        );
+        for bad in [
+            &b"{\"undo\":\"new-step\"}\n"[..],
+            b"\xff\xfe\n",
+            b"[]\n",
+            b"\0\0\0\n",
+        ] {
+            let text = [step("lo").as_bytes(), b"\n", bad, whole.as_bytes()].concat();
+            let content = parse(&text);
+            assert_eq!((lo(&content), content.damaged), (3, true), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_step_follows_its_interface() {
+        let step = |index: u32| {
+            let text =
+                format!("{{\"undo\":\"link-down\",\"interface\":\"old0\",\"index\":{index}}}\n");
+            parse(text.as_bytes()).steps.remove(0)
+        };
+        let named = |interface: &str| Undo::LinkDown {
+            interface: interface.to_owned(),
+        };
+        assert_eq!(step(1), named("lo"));
+        assert_eq!(step(0x7fff_fff0), named("old0 (which was removed)"));
+        let line = serde_json::to_string(&Line::new(named("lo"))).expect("JSON");
+        assert!(line.contains("\"index\":1"), "{line}");
     }
 }

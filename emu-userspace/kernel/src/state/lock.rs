@@ -62,6 +62,17 @@ pub(super) fn who(holders: &[Holder], path: &Path) -> String {
     }
 }
 
+/// Whether a process holds a lock, shared or not.
+pub(super) fn is_held(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else {
+        return false;
+    };
+    matches!(
+        Flock::lock(file, FlockArg::LockExclusiveNonblock),
+        Err((_, Errno::EWOULDBLOCK))
+    )
+}
+
 impl StateDir {
     /// Takes the lock of this namespace; waits two seconds for another process.
     ///

@@ -9,6 +9,7 @@ mod private;
 mod record;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
@@ -128,11 +129,67 @@ fn first_copy() -> String {
     TOPOLOGY.to_owned()
 }
 
+/// Room for a small journal and state.
+const LEAST_ROOM_BYTES: u64 = 32 << 10;
+
+/// A state that is written and not yet in its place.
+pub struct Staged {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl Staged {
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn commit(self) -> Result<(), StateError> {
+        fs::rename(&self.new, &self.path).map_err(file_error("write", &self.path))
+    }
+}
+
 /// The state folder of one network namespace.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
     cookie: u64,
+}
+
+/// Names of the state folders of all namespaces that have left something: below
+/// `/run/emu`, or as pinned maps.
+pub(crate) fn names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let pins = crate::apply::pins("");
+    for folder in [Path::new(ROOT), &pins] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            let name = file.to_str().and_then(|name| name.split('.').next());
+            let number = name.and_then(|name| name.strip_prefix("ns-"));
+            if number.is_some_and(|n| n.parse::<u64>().is_ok()) {
+                names.extend(name.map(str::to_owned));
+            }
+        }
+    }
+    names
+}
+
+/// Files of a namespace below `/run/emu`.
+pub(crate) fn paths(name: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(ROOT).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .filter(|entry| {
+            let file = entry.file_name();
+            file.to_str().and_then(|f| f.split('.').next()) == Some(name)
+        })
+        .map(|entry| entry.path())
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Whether a process holds the lock of a namespace.
+pub(crate) fn is_locked(name: &str) -> bool {
+    lock::is_held(&Path::new(ROOT).join(format!("{name}.lock")))
 }
 
 /// Stores the verifier's log of a program, readable by root.
@@ -204,6 +261,20 @@ impl StateDir {
         state: &State,
         topology: &str,
     ) -> Result<(), StateError> {
+        self.stage(lock, state, topology)?.commit()
+    }
+
+    /// Writes a finished load and a copy of its topology next to those that are there, so
+    /// that putting them in their place needs no room on the disk.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn stage(
+        &self,
+        _lock: &WriterLock,
+        state: &State,
+        topology: &str,
+    ) -> Result<Staged, StateError> {
         self.make()?;
         // A copy under another name, so that the previous state stays complete until the new
         // one replaces it.
@@ -218,7 +289,36 @@ impl StateDir {
         let path = self.path.join(&state.copy);
         let written = private::write(&path, topology.as_bytes());
         written.map_err(file_error("write", &path))?;
-        self.update(lock, &state)
+        let path = self.path.join(STATE);
+        let bytes = serde_json::to_vec_pretty(&state).map_err(|e| StateError::Damaged {
+            path: path.clone(),
+            detail: e.to_string(),
+        })?;
+        let new = self.path.join(format!("{STATE}.staged"));
+        private::write(&new, &bytes).map_err(file_error("write", &new))?;
+        Ok(Staged { new, path })
+    }
+
+    /// Path of the state, for messages.
+    pub fn state_path(&self) -> PathBuf {
+        self.path.join(STATE)
+    }
+
+    /// Checks that there is room for the journal and the state of a load, before what is
+    /// loaded is undone for it.
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn check_room(&self, _lock: &WriterLock, topology_bytes: usize) -> Result<(), StateError> {
+        private::root()?;
+        let path = Path::new(ROOT).join(format!("{}.room", self.name()));
+        let size = |name: &str| fs::metadata(self.path.join(name)).map_or(0, |m| m.len());
+        let bytes = topology_bytes as u64 + size(JOURNAL) + size(STATE) + LEAST_ROOM_BYTES;
+        let written = private::write(&path, &vec![0; usize::try_from(bytes).unwrap_or(0)]);
+        let removed = fs::remove_file(&path);
+        written
+            .and(removed)
+            .map_err(file_error("make room at", &path))
     }
 
     /// Stores a state without its topology.

@@ -239,7 +239,7 @@ impl Scene<'_> {
             let link_ms = (round_trip_ms - deducted_ms).max(0.0);
             for (first, last) in parts.into_iter().flat_map(|(_, spans)| spans) {
                 for address in away.range(first..=last) {
-                    self.away.insert(*address, (host.name.clone(), link_ms));
+                    self.away.insert(*address, (host.name.to_string(), link_ms));
                 }
             }
         }

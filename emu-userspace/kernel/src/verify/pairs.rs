@@ -111,7 +111,7 @@ fn away(topology: &Topology, plan: &Plan) -> Vec<Vec<IpAddr>> {
         .hosts
         .iter()
         .zip(topology.slices())
-        .filter(|(host, _)| Some(&host.name) != plan.host.as_ref())
+        .filter(|(host, _)| Some(host.name.as_str()) != plan.host.as_deref())
         .map(|(_, parts)| parts)
         .collect();
     let each = MOST_REMOTE.div_ceil(others.len().max(1));

@@ -60,7 +60,7 @@ pub(super) fn measure(
     let own = topology
         .hosts
         .iter()
-        .find(|h| Some(&h.name) == plan.host.as_ref());
+        .find(|h| Some(h.name.as_str()) == plan.host.as_deref());
     let Some(own) = own else {
         return Ok(Vec::new());
     };

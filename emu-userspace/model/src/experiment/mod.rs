@@ -12,6 +12,7 @@ mod select;
 mod start;
 mod template;
 
+use crate::name::Name;
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -44,7 +45,7 @@ pub enum Reference {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Experiment {
     /// Name, for users and for the folder of results.
-    pub name: String,
+    pub name: Name,
     /// Folder of the file.
     pub folder: PathBuf,
     /// Its topology.
@@ -79,7 +80,7 @@ pub enum Clock {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     /// Name, unique in the file.
-    pub name: String,
+    pub name: Name,
     /// Vnodes of the program, with one process on each.
     pub vnodes: Vec<Vnode>,
     /// Program and arguments.

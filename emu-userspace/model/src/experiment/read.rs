@@ -12,6 +12,7 @@ use super::{
     start::start,
     template::Template,
 };
+use crate::name::Name;
 use crate::topology::{
     self, Topology, TopologyErrors, UnitError,
     node::{self, Value},
@@ -111,7 +112,7 @@ fn read(root: &Field<'_>, folder: &Path, find: Find<'_>) -> Option<Experiment> {
         .need("topology", "topology.yaml")
         .and_then(|f| at(f.text()?, folder));
     let topology = find(&reference?)?;
-    let name = record.get("name").and_then(|f| file_name(&f));
+    let name = record.get("name").and_then(|f| f.name());
     let list = record.need("programs", "[…]").and_then(|f| f.list());
     let fields = list.unwrap_or_default();
     if fields.is_empty()
@@ -130,7 +131,7 @@ fn read(root: &Field<'_>, folder: &Path, find: Find<'_>) -> Option<Experiment> {
     let duration = record.get("duration").and_then(|f| whole_span(&f));
     let (until, until_failed) = until(&record, &programs, complete);
     let experiment = Experiment {
-        name: name.unwrap_or_else(|| "experiment".to_owned()),
+        name: name.unwrap_or_else(|| Name::fixed("experiment")),
         folder: folder.to_owned(),
         seed: record
             .get("seed")
@@ -165,14 +166,14 @@ fn clock(field: &Field<'_>) -> Option<Clock> {
 
 /// Checks that need the whole file.
 fn check(root: &Field<'_>, fields: &[Field<'_>], experiment: &Experiment) {
+    let names: HashSet<&str> = experiment.programs.iter().map(|p| &*p.name).collect();
     for (field, program) in fields.iter().zip(&experiment.programs) {
         let templates = program
             .argv
             .iter()
             .chain(program.env.iter().map(|(_, t)| t));
         for other in templates.flat_map(Template::others) {
-            let known =
-                experiment.program(other).is_some() || find(other, &experiment.topology).is_ok();
+            let known = names.contains(other) || find(other, &experiment.topology).is_ok();
             if !known {
                 field.report(
                     field
@@ -198,21 +199,6 @@ fn check(root: &Field<'_>, fields: &[Field<'_>], experiment: &Experiment) {
                 .expected("`duration: 10min`, or a program that is not in the background"),
         );
     }
-}
-
-/// A name that is also used for a folder.
-fn file_name(field: &Field<'_>) -> Option<String> {
-    let text = field.text()?;
-    let good = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.chars().all(good) {
-        field.report(
-            field
-                .problem(format!("`{text}` is not a valid name"))
-                .expected("letters, digits, `-`, `_` and `.`, since folders are named after it"),
-        );
-        return None;
-    }
-    Some(text.to_owned())
 }
 
 /// A time that is not zero.
@@ -276,14 +262,14 @@ fn until(record: &Record<'_>, programs: &[Program], complete: bool) -> (Vec<usiz
 struct Reader<'a> {
     topology: &'a Topology,
     folder: &'a Path,
-    names: HashSet<String>,
+    names: HashSet<Name>,
 }
 
 impl Reader<'_> {
     fn program(&mut self, field: &Field<'_>) -> Option<Program> {
         let record = field.record(PROGRAM_KEYS)?;
         let name = record.need("name", "client").and_then(|f| {
-            let name = file_name(&f)?;
+            let name = f.name()?;
             if !self.names.insert(name.clone()) {
                 f.report(f.problem(format!("a second program `{name}`")));
             }
@@ -298,7 +284,8 @@ impl Reader<'_> {
         let churn = record.get("churn").map(|f| self.churn(&f));
         // All parts are read before any is required, so that all errors are reported at once.
         let program = Program {
-            name: name.clone().unwrap_or_default(),
+            // A program without a name is not returned.
+            name: name.clone().unwrap_or_else(|| Name::fixed("program")),
             vnodes: vnodes.clone().unwrap_or_default(),
             argv: argv.clone().unwrap_or_default(),
             env: record.get("env").map(|f| env(&f)).unwrap_or_default(),

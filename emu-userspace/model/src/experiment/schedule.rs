@@ -134,7 +134,7 @@ impl Schedule {
         slice: Slice<'_>,
     ) -> Result<Self, ScheduleError> {
         let topology = &experiment.topology;
-        let hosts: Vec<String> = topology.hosts.iter().map(|h| h.name.clone()).collect();
+        let hosts: Vec<String> = topology.hosts.iter().map(|h| h.name.to_string()).collect();
         if let Slice::Host(name) = slice
             && !hosts.iter().any(|h| h == name)
         {
@@ -162,8 +162,8 @@ impl Schedule {
             processes.extend(maker.program(index)?);
         }
         Ok(Self {
-            name: experiment.name.clone(),
-            topology: topology.name.clone(),
+            name: experiment.name.to_string(),
+            topology: topology.name.to_string(),
             host: match slice {
                 Slice::Whole => None,
                 Slice::Host(name) => Some(name.to_owned()),
@@ -214,7 +214,7 @@ impl Maker<'_> {
             }
             let sessions = self.sessions(program, &streams[number], starts[number])?;
             let process = Process {
-                program: program.name.clone(),
+                program: program.name.to_string(),
                 program_index: index,
                 vnode: vnode.address,
                 name: name(vnode),
@@ -291,7 +291,7 @@ impl Maker<'_> {
             self.sessions += 1;
             if self.sessions > MOST_SESSIONS {
                 return Err(ScheduleError::TooManySessions {
-                    program: program.name.clone(),
+                    program: program.name.to_string(),
                 });
             }
             let to = at.saturating_add(draw(&churn.up, &mut up));

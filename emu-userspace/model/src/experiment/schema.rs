@@ -5,6 +5,7 @@
 #![expect(dead_code, reason = "the types exist for the schema alone")]
 use std::collections::BTreeMap;
 
+use crate::topology::NameSchema as Name;
 use schemars::{JsonSchema, schema_for};
 
 /// An experiment: which programs run on which vnodes of a topology, when, and for how
@@ -33,10 +34,6 @@ struct File {
     /// ended, when left out.
     until: Option<Until>,
 }
-
-/// A name that folders can have.
-#[derive(JsonSchema)]
-struct Name(#[schemars(regex(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"))] String);
 
 /// A clock.
 #[derive(JsonSchema)]

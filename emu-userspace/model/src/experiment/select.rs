@@ -1,7 +1,7 @@
 //! Selectors: which vnodes a program runs on.
 use std::{collections::HashSet, net::IpAddr};
 
-use crate::topology::{GroupId, Topology, reader::Field, similar};
+use crate::topology::{GroupId, Topology, reader::Field};
 
 const EXPECTED: &str = "a group, as in `adsl`; some of it, as in `adsl/0` or `adsl/10-19`; an \
                         address; `all`; or a list of these";
@@ -47,7 +47,7 @@ fn one(field: &Field<'_>, topology: &Topology) -> Option<Vec<Vnode>> {
                 field
                     .problem(message)
                     .expected(EXPECTED)
-                    .maybe_hint(similar(name, names)),
+                    .maybe_hint(field.similar(name, names)),
             );
             None
         }

@@ -1,7 +1,7 @@
 //! Texts with placeholders: `{ip}`, `{ip:tracker}`.
 use std::net::IpAddr;
 
-use crate::topology::{reader::Field, similar};
+use crate::topology::reader::Field;
 
 /// Placeholders without an argument.
 pub(super) const PLAIN: [&str; 9] = [
@@ -85,7 +85,7 @@ impl Template {
                     field
                         .problem(format!("there is no placeholder `{{{name}}}`"))
                         .expected(format!("one of {}", list.join(" ")))
-                        .hint(similar(&name, known).unwrap_or_else(|| {
+                        .hint(field.similar(&name, known).unwrap_or_else(|| {
                             "write `{{` and `}}` for braces that are meant as such".to_owned()
                         })),
                 );

@@ -135,7 +135,7 @@ impl PlanGroup {
             entry
         };
         Self {
-            name: group.name.clone(),
+            name: group.name.to_string(),
             local_vnodes: 0,
             up: pipe(&group.up),
             down: pipe(&group.down),
@@ -278,7 +278,7 @@ impl Plan {
         let reserve = Headroom::of(topology, &vnodes);
         let mut plan = Self {
             reserve,
-            name: topology.name.clone(),
+            name: topology.name.to_string(),
             host,
             size: topology.size,
             interfaces,
@@ -369,7 +369,7 @@ pub fn fresh_seed() -> u64 {
 }
 
 fn pick_host(topology: &Topology, host: Option<&str>) -> Result<Option<String>, PlanError> {
-    let names: Vec<String> = topology.hosts.iter().map(|h| h.name.clone()).collect();
+    let names: Vec<String> = topology.hosts.iter().map(|h| h.name.to_string()).collect();
     match host {
         Some(name) if names.iter().any(|n| n == name) => Ok(Some(name.to_owned())),
         Some(name) => Err(PlanError::UnknownHost {

@@ -3,6 +3,8 @@ use std::{fmt, path::PathBuf};
 
 use serde::Serialize;
 
+use crate::name::printable;
+
 /// A position in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 pub struct Position {
@@ -97,56 +99,82 @@ impl TopologyErrors {
 /// Longest piece of a source line in the output.
 const SHOWN_COLUMNS: usize = 160;
 
+/// Problems of one file that are shown; the others are counted.
+const SHOWN_PROBLEMS: usize = 50;
+
+/// Problems of one file that are looked for.
+pub(crate) const MOST_PROBLEMS: usize = 10_000;
+
 impl fmt::Display for TopologyErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in &self.problems {
-            write_problem(f, &self.file.display().to_string(), &self.source, problem)?;
+        let file = self.file.display().to_string();
+        let file = printable(&file);
+        let shown = self.problems.iter().take(SHOWN_PROBLEMS);
+        let mut lines = self.source.lines();
+        let mut passed = 0;
+        let mut line: Option<(u32, &str)> = None;
+        for problem in shown {
+            // The problems are in the order of their lines, so each line is read once.
+            while passed < problem.at.line {
+                passed += 1;
+                line = lines.next().map(|text| (passed, text));
+            }
+            let text = line.filter(|(number, _)| *number == problem.at.line);
+            write_problem(f, &file, text.map(|(_, text)| text), problem)?;
         }
         let count = self.problems.len();
+        if count > SHOWN_PROBLEMS {
+            let more = count - SHOWN_PROBLEMS;
+            writeln!(f, "and {more} more, which --json lists\n")?;
+        }
+        let least = if count < MOST_PROBLEMS {
+            ""
+        } else {
+            "at least "
+        };
         let plural = if count == 1 { "" } else { "s" };
-        write!(f, "{}: {count} error{plural}", self.file.display())
+        write!(f, "{file}: {least}{count} error{plural}")
     }
 }
 
 fn write_problem(
     f: &mut fmt::Formatter<'_>,
     file: &str,
-    source: &str,
+    text: Option<&str>,
     problem: &Problem,
 ) -> fmt::Result {
     let Position { line, column } = problem.at;
-    writeln!(f, "error: {}", problem.message)?;
+    writeln!(f, "error: {}", printable(&problem.message))?;
     let path = if problem.path.is_empty() {
         String::new()
     } else {
-        format!(" ({})", problem.path)
+        format!(" ({})", printable(&problem.path))
     };
     if line == 0 {
         writeln!(f, "  --> {file}{path}")?;
     } else {
         writeln!(f, "  --> {file}:{line}:{column}{path}")?;
     }
-    let text = source.lines().nth((line as usize).wrapping_sub(1));
     if let Some(text) = text {
         let number = line.to_string();
         let gutter = " ".repeat(number.len());
         let shown: String = text.chars().take(SHOWN_COLUMNS).collect();
         let before = (column as usize).saturating_sub(1).min(SHOWN_COLUMNS);
+        let before: String = text.chars().take(before).collect();
         // Tabs stay tabs, so that the caret lines up in a terminal.
-        let indent: String = text
+        let indent: String = printable(&before)
             .chars()
-            .take(before)
             .map(|c| if c == '\t' { '\t' } else { ' ' })
             .collect();
         writeln!(f, " {gutter} |")?;
-        writeln!(f, " {number} | {shown}")?;
+        writeln!(f, " {number} | {}", printable(&shown))?;
         writeln!(f, " {gutter} | {indent}^")?;
     }
     if let Some(expected) = &problem.expected {
-        writeln!(f, "   = expected: {expected}")?;
+        writeln!(f, "   = expected: {}", printable(expected))?;
     }
     if let Some(hint) = &problem.hint {
-        writeln!(f, "   = hint: {hint}")?;
+        writeln!(f, "   = hint: {}", printable(hint))?;
     }
     writeln!(f)
 }

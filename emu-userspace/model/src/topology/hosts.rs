@@ -1,6 +1,8 @@
 //! The `hosts` section of a file.
 use std::net::IpAddr;
 
+use crate::name::{self, NameTemplate};
+
 use super::{
     Host, HostTemplate, Placement,
     reader::{Field, Record, resolve},
@@ -64,18 +66,23 @@ fn alike(field: &Field<'_>) -> Option<(HostTemplate, usize)> {
         .need("count", "4")
         .and_then(|f| f.number(1, MOST_HOSTS));
     let interface = record.need("interface", "eth0").and_then(|f| interface(&f));
-    let name = record.get("name").map(|f| {
-        let text = f.text().unwrap_or_default();
-        if !text.contains("{rank}") {
-            f.report(
+    let name = record.get("name").and_then(|f| {
+        let text = f.text()?;
+        let template = NameTemplate::new(text).ok();
+        if template.is_none() {
+            let problem = if text.contains("{rank}") {
+                f.problem(format!("`{text}` does not make names"))
+                    .expected(name::RULE)
+            } else {
                 f.problem(format!("`{text}` gives all hosts the same name"))
-                    .expected("a name with `{rank}`, as in `node-{rank}`"),
-            );
+                    .expected("a name with `{rank}`, as in `node-{rank}`")
+            };
+            f.report(problem);
         }
-        text.to_owned()
+        template
     });
     let template = HostTemplate {
-        name: name.unwrap_or_else(|| "h{rank}".to_owned()),
+        name: name.unwrap_or_default(),
         interface: interface?.to_owned(),
         addresses: host_addresses(&record),
         link: record.get("link").and_then(|f| f.unit(units::rate)),
@@ -98,13 +105,13 @@ fn listed<'a>(section: &Field<'a>, groups: &Groups<'a>) -> Vec<ReadHost<'a>> {
 fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
     let record = field.record(HOST_KEYS)?;
     let name = record.need("name", "h1").and_then(|f| {
-        let text = f.text()?;
-        if text == "auto" {
+        let name = f.name()?;
+        if name == "auto" {
             f.report(f.problem(
                 "`auto` is not a valid name of a host: `--host auto` selects the host by itself",
             ));
         }
-        Some(text)
+        Some(name)
     });
     let interface = record.need("interface", "eth0").and_then(|f| interface(&f));
     let addresses = host_addresses(&record);
@@ -117,7 +124,7 @@ fn read_host(field: &Field<'_>, groups: &Groups<'_>) -> Option<Host> {
         .and_then(|f| f.list())
         .unwrap_or_default();
     Some(Host {
-        name: name?.to_owned(),
+        name: name?,
         interface: interface?.to_owned(),
         addresses,
         link: record.get("link").and_then(|f| f.unit(units::rate)),

@@ -24,12 +24,12 @@ mod traces;
 mod units;
 mod validate;
 
+use crate::name::Name;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
 pub use change::{AccessLinkChange, PipeChange, Target};
-pub(crate) use error::similar;
 pub use error::{Position, Problem, TopologyErrors};
 pub use events::{Event, EventAction, EventTarget};
 pub use impair::{Aqm, Chance, Filtering, Impairments, Jitter, Loss, Probability, Reorder};
@@ -38,6 +38,7 @@ pub use parse::{MOST_BYTES, Source, load, parse, read_text};
 pub use placement::{HostTemplate, Part, Placement, SizeError};
 pub(crate) use ranges::total as range_total;
 pub use ranges::{AddrRange, addresses, merge_adjacent};
+pub(crate) use schema::Name as NameSchema;
 pub use schema::json_schema;
 pub use traces::{Side, Trace};
 pub use units::{Queue, Rate, UnitError, probability, rate, size, span, time};
@@ -49,7 +50,7 @@ pub type GroupId = usize;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topology {
     /// Name, for users.
-    pub name: String,
+    pub name: Name,
     /// How vnodes get their addresses.
     pub addressing: Option<Addressing>,
     /// Which bytes of a packet a pipe charges.
@@ -144,7 +145,7 @@ pub struct FqSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Name, unique in the file.
-    pub name: String,
+    pub name: Name,
     /// The group that contains it.
     pub parent: Option<GroupId>,
     /// Addresses of the group.
@@ -222,7 +223,7 @@ pub struct GroupLink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// Name, unique in the file.
-    pub name: String,
+    pub name: Name,
     /// Its interface towards the other hosts.
     pub interface: String,
     /// Its addresses on that interface, at most one of each family; the other hosts use them

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::input;
+use crate::{input, name::Name};
 
 use super::{
     Accounting, Addressing, FqSettings, Topology,
@@ -181,9 +181,8 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
     let mut topology = Topology {
         name: record
             .get("name")
-            .and_then(|f| f.text())
-            .unwrap_or("unnamed")
-            .to_owned(),
+            .and_then(|f| f.name())
+            .unwrap_or_else(|| Name::fixed("unnamed")),
         addressing: addressing(&record),
         accounting: accounting(&record),
         mtu_bytes: record

@@ -2,6 +2,8 @@
 //! host.
 use std::{cmp::Reverse, net::IpAddr};
 
+use crate::name::NameTemplate;
+
 use super::{
     GroupId, Host, Topology,
     ranges::{self, AddrRange},
@@ -33,8 +35,8 @@ impl Placement {
 /// A template of hosts, which are numbered from 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostTemplate {
-    /// Name, with `{rank}` for the number.
-    pub name: String,
+    /// Name with the number.
+    pub name: NameTemplate,
     /// Interface towards the others.
     pub interface: String,
     /// Addresses of the first host; each following host has the next addresses.
@@ -46,14 +48,14 @@ pub struct HostTemplate {
 impl HostTemplate {
     /// The hosts of the template.
     pub fn hosts(&self, count: usize) -> Vec<Host> {
-        (0..count)
+        (0..u32::try_from(count).unwrap_or(u32::MAX))
             .map(|rank| Host {
-                name: self.name.replace("{rank}", &rank.to_string()),
+                name: self.name.name(rank),
                 interface: self.interface.clone(),
                 addresses: self
                     .addresses
                     .iter()
-                    .map(|first| ranges::after(*first, rank as u128))
+                    .map(|first| ranges::after(*first, u128::from(rank)))
                     .collect(),
                 link: self.link,
                 groups: Vec::new(),

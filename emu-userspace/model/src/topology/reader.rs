@@ -1,33 +1,69 @@
 //! Typed access to maps of the tree, which collects all errors.
 use std::{
-    cell::RefCell,
-    collections::{BTreeSet, HashSet},
+    cell::{Cell, RefCell},
+    collections::HashSet,
     net::IpAddr,
 };
 
 use ipnet::IpNet;
 
 use super::{
-    error::{Position, Problem, similar},
+    error::{MOST_PROBLEMS, Position, Problem, similar},
     node::{Entry, Node, Value},
     units::UnitError,
 };
+use crate::name::{self, Name};
+
+/// Names that are compared in all for the hints of one file. A file full of mistakes has
+/// hints for its first ones only.
+const COMPARISONS: usize = 20_000;
 
 /// The problems of one file.
-#[derive(Default)]
-pub(crate) struct Problems(RefCell<Vec<Problem>>);
+pub(crate) struct Problems {
+    list: RefCell<Vec<Problem>>,
+    comparisons_left: Cell<usize>,
+}
+
+impl Default for Problems {
+    fn default() -> Self {
+        Self {
+            list: RefCell::default(),
+            comparisons_left: Cell::new(COMPARISONS),
+        }
+    }
+}
 
 impl Problems {
     pub fn add(&self, problem: Problem) {
-        self.0.borrow_mut().push(problem);
+        if !self.is_full() {
+            self.list.borrow_mut().push(problem);
+        }
+    }
+
+    /// Whether there are enough that the rest of the file is read over.
+    fn is_full(&self) -> bool {
+        self.list.borrow().len() >= MOST_PROBLEMS
     }
 
     pub fn take(self) -> Vec<Problem> {
-        self.0.into_inner()
+        self.list.into_inner()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.borrow().is_empty()
+        self.list.borrow().is_empty()
+    }
+
+    /// The hint for a name that is not among the known ones.
+    fn similar<'a>(&self, name: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+        let left = &self.comparisons_left;
+        similar(
+            name,
+            known.take_while(|_| {
+                let some = left.get() > 0;
+                left.set(left.get().saturating_sub(1));
+                some
+            }),
+        )
     }
 }
 
@@ -66,6 +102,11 @@ impl<'a> Field<'a> {
         self.problems.add(problem);
     }
 
+    /// The hint for a name that is not among the known ones.
+    pub fn similar<'n>(&self, name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
+        self.problems.similar(name, known)
+    }
+
     /// Whether no problem has been found so far.
     pub fn is_sound_so_far(&self) -> bool {
         self.problems.is_empty()
@@ -91,14 +132,17 @@ impl<'a> Field<'a> {
 
     /// A map with only these keys.
     pub fn record(&self, keys: &[&str]) -> Option<Record<'a>> {
+        if self.problems.is_full() {
+            return None;
+        }
         let entries = self.entries()?;
-        for entry in entries {
+        for entry in entries.iter().take_while(|_| !self.problems.is_full()) {
             if !keys.contains(&entry.key.as_str()) {
                 let path = self.child(&entry.key, &entry.value).path;
                 self.report(
                     Problem::new(entry.key_at, path, format!("unknown key `{}`", entry.key))
                         .expected(format!("one of {}", keys.join(", ")))
-                        .maybe_hint(similar(&entry.key, keys.iter().copied())),
+                        .maybe_hint(self.similar(&entry.key, keys.iter().copied())),
                 );
             }
         }
@@ -114,7 +158,7 @@ impl<'a> Field<'a> {
                 self.report_duplicates(entries);
                 Some(entries)
             }
-            Value::Nothing => Some(&[]),
+            Value::Nothing(_) => Some(&[]),
             _ => {
                 self.wrong_kind("a map");
                 None
@@ -124,7 +168,8 @@ impl<'a> Field<'a> {
 
     fn report_duplicates(&self, entries: &'a [Entry]) {
         let mut seen = HashSet::new();
-        for entry in entries.iter().filter(|e| !seen.insert(e.key.as_str())) {
+        let again = entries.iter().filter(|e| !seen.insert(e.key.as_str()));
+        for entry in again.take_while(|_| !self.problems.is_full()) {
             let path = self.child(&entry.key, &entry.value).path;
             let message = format!("the key `{}` is a duplicate", entry.key);
             self.report(
@@ -171,10 +216,34 @@ impl<'a> Field<'a> {
     }
 
     pub fn text(&self) -> Option<&'a str> {
+        if self.problems.is_full() {
+            return None;
+        }
         match &self.node.value {
             Value::Scalar(text) => Some(text),
+            // `null` is a text where a text is expected.
+            Value::Nothing(text) if !text.is_empty() => Some(text),
             _ => {
                 self.wrong_kind("a value");
+                None
+            }
+        }
+    }
+
+    /// A name of a host, a group, a program, a topology or a run.
+    pub fn name(&self) -> Option<Name> {
+        self.checked_name(self.at(), self.text()?)
+    }
+
+    /// A name that stands at this place: the value itself, or its key.
+    pub fn checked_name(&self, at: Position, text: &str) -> Option<Name> {
+        match Name::new(text) {
+            Ok(name) => Some(name),
+            Err(_) => {
+                self.report(
+                    Problem::new(at, self.path.clone(), format!("`{text}` is not a name"))
+                        .expected(name::RULE),
+                );
                 None
             }
         }
@@ -199,20 +268,31 @@ impl<'a> Field<'a> {
     pub fn number(&self, least: i64, most: i64) -> Option<i64> {
         let text = self.text()?;
         let range = format!("a whole number from {least} to {most}");
+        // `012` would be ten in YAML 1.1, and twelve in YAML 1.2.
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let plain = text == "0" || !digits.starts_with(['0', '+']);
         match text.parse::<i128>() {
+            Err(_) => {
+                self.report(
+                    self.problem(format!("`{text}` is no whole number"))
+                        .expected(range),
+                );
+                None
+            }
+            Ok(_) if !plain => {
+                self.report(
+                    self.problem(format!("`{text}` can be read as several numbers"))
+                        .expected(range)
+                        .hint("write it without a sign and without zeros at the beginning"),
+                );
+                None
+            }
             Ok(n) if (i128::from(least)..=i128::from(most)).contains(&n) => {
                 Some(i64::try_from(n).unwrap_or(most))
             }
             Ok(_) => {
                 self.report(
                     self.problem(format!("{text} is out of range"))
-                        .expected(range),
-                );
-                None
-            }
-            Err(_) => {
-                self.report(
-                    self.problem(format!("`{text}` is not a whole number"))
                         .expected(range),
                 );
                 None
@@ -336,20 +416,35 @@ pub(crate) fn resolve<'n>(
     let name = field.text()?;
     let found = known.clone().position(|k| k == name);
     if found.is_none() {
-        let names: BTreeSet<&str> = known.clone().collect();
-        let shown: Vec<&str> = names.iter().copied().take(12).collect();
-        let more = if names.len() > 12 { ", …" } else { "" };
-        let expected = if names.is_empty() {
-            format!("a {what} of the file, but the file has none")
-        } else {
-            format!("one of {}{more}", shown.join(", "))
-        };
-        field.report(
-            field
-                .problem(format!("there is no {what} `{name}`"))
-                .expected(expected)
-                .maybe_hint(similar(name, known)),
-        );
+        report_unknown(field, what, name, known);
     }
     found
+}
+
+/// Names that are listed where another was expected.
+const LISTED: usize = 12;
+
+/// Reports a name that is not among the known ones.
+pub(crate) fn report_unknown<'n>(
+    field: &Field<'_>,
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'n str> + Clone,
+) {
+    let mut listed: Vec<&str> = known.clone().take(LISTED + 1).collect();
+    let more = if listed.len() > LISTED { ", …" } else { "" };
+    listed.truncate(LISTED);
+    listed.sort_unstable();
+    listed.dedup();
+    let expected = if listed.is_empty() {
+        format!("a {what} of the file, which has none")
+    } else {
+        format!("one of {}{more}", listed.join(", "))
+    };
+    field.report(
+        field
+            .problem(format!("there is no {what} `{name}`"))
+            .expected(expected)
+            .maybe_hint(field.similar(name, known)),
+    );
 }

@@ -1,9 +1,13 @@
 //! The sections of a file about access links: profiles and groups.
 
+use std::collections::{HashMap, HashSet};
+
+use crate::name::Name;
+
 use super::{
     Filtering, Group, GroupId, Pipe, Vnodes,
     impair::{self, keys_with_impairments},
-    reader::{Field, Record, resolve},
+    reader::{Field, Record, report_unknown, resolve},
     units::{self, MOST_QUEUED_PACKETS},
 };
 
@@ -48,6 +52,8 @@ pub(super) struct Groups<'a> {
     pub list: Vec<ReadGroup<'a>>,
     pub complete: bool,
     names: Vec<(&'a str, Option<GroupId>)>,
+    /// Places in `names`.
+    index: HashMap<&'a str, usize>,
 }
 
 pub(super) struct ReadGroup<'a> {
@@ -113,7 +119,8 @@ pub(super) fn profiles<'a>(record: &Record<'a>, own: &[&str]) -> Profiles<'a> {
     section
         .named()
         .into_iter()
-        .map(|(name, _, field)| {
+        .map(|(name, at, field)| {
+            field.checked_name(at, name);
             let read = field.record(LINE_KEYS);
             (
                 name,
@@ -128,6 +135,7 @@ pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>, own: &[&s
         list: Vec::new(),
         complete: true,
         names: Vec::new(),
+        index: HashMap::new(),
     };
     if let Some(section) = record.need("groups", "{peers: {prefix: 10.1.0.0/16, nodes: 10}}") {
         let around = Around {
@@ -168,21 +176,12 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
         section.report(section.problem(format!("groups are nested deeper than {DEEPEST}")));
         return;
     }
-    let mut here: Vec<&str> = Vec::new();
+    let mut here: HashSet<&str> = HashSet::new();
     for (name, name_at, field) in section.named() {
-        if !name_is_usable(name) {
-            field.report(
-                super::error::Problem::new(
-                    name_at,
-                    field.path.clone(),
-                    format!("`{name}` cannot be a group's name"),
-                )
-                .expected("letters, digits, `-`, `_` and `.`, at most 63"),
-            );
-        }
-        // A second group of the same map is a duplicate key, which is reported as such.
-        let elsewhere = groups.names.iter().any(|(n, _)| *n == name) && !here.contains(&name);
-        here.push(name);
+        let checked = field.checked_name(name_at, name);
+        // A second time in one map is a duplicate key, which is reported as such.
+        let elsewhere = groups.index.contains_key(name) && !here.contains(name);
+        here.insert(name);
         if elsewhere {
             field.report(
                 super::error::Problem::new(
@@ -195,7 +194,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
         }
         let Some(record) = field.record(GROUP_KEYS) else {
             groups.complete = false;
-            groups.names.push((name, None));
+            groups.add_name(name, None);
             continue;
         };
         let base = record
@@ -204,8 +203,8 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
             .map_or(around.line, |i| profiles[i].1);
         let line = line(&record, base, own);
         managed_lines_have_rates(&record, &line);
-        let id = read_group(name, &record, around.parent, line, groups);
-        groups.names.push((name, id));
+        let id = read_group(checked, &record, around.parent, line, groups);
+        groups.add_name(name, id);
         groups.complete &= id.is_some();
         if let Some(nested) = record.get("groups") {
             let inside = Around {
@@ -239,15 +238,8 @@ fn managed_lines_have_rates(record: &Record<'_>, line: &Line) {
     }
 }
 
-fn name_is_usable(name: &str) -> bool {
-    (1..=63).contains(&name.len())
-        && name
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-}
-
 fn read_group<'a>(
-    name: &str,
+    name: Option<Name>,
     record: &Record<'a>,
     parent: Option<GroupId>,
     line: Line,
@@ -275,10 +267,11 @@ fn read_group<'a>(
         (None, None) => Vnodes::None,
     };
     let prefix = record.need("prefix", "10.1.0.0/16")?;
+    let network = prefix.prefix();
     let group = Group {
-        name: name.to_owned(),
+        name: name?,
         parent,
-        prefix: prefix.prefix()?,
+        prefix: network?,
         vnodes,
         up: line.up,
         down: line.down,
@@ -297,8 +290,18 @@ impl<'a> Groups<'a> {
     /// The group that a field names; reports nothing if the group exists but could not be
     /// read.
     pub fn resolve(&self, field: &Field<'_>) -> Option<GroupId> {
-        let index = resolve(field, "group", self.names.iter().map(|(n, _)| *n))?;
-        self.names[index].1
+        let name = field.text()?;
+        let Some(index) = self.index.get(name) else {
+            report_unknown(field, "group", name, self.names.iter().map(|(n, _)| *n));
+            return None;
+        };
+        self.names[*index].1
+    }
+
+    /// Adds a name; the first of two that are equal counts.
+    fn add_name(&mut self, name: &'a str, id: Option<GroupId>) {
+        self.index.entry(name).or_insert(self.names.len());
+        self.names.push((name, id));
     }
 }
 

@@ -1,5 +1,8 @@
 //! Checks that need the whole topology: prefixes, counts, hosts.
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use emu_common::layout::MAX_GROUPS;
 use ipnet::IpNet;
@@ -61,11 +64,15 @@ fn prefixes(topology: &Topology, groups: &Groups<'_>) {
     for group in order {
         let prefix = topology.groups[group].prefix;
         open.retain(|o| topology.groups[*o].prefix.contains(&prefix));
-        for around in &open {
-            if !is_inside(topology, group, *around) && !is_inside(topology, *around, group) {
-                overlap(topology, groups, group.min(*around), group.max(*around));
-            }
+        // One overlap of a group is enough: it has to move.
+        let apart = |around: &usize| {
+            !is_inside(topology, group, *around) && !is_inside(topology, *around, group)
+        };
+        if let Some(around) = open.iter().copied().find(apart) {
+            overlap(topology, groups, group.min(around), group.max(around));
         }
+        // Of equal prefixes one stays open for all.
+        open.retain(|o| topology.groups[*o].prefix != prefix || is_inside(topology, group, *o));
         open.push(group);
     }
 }
@@ -101,8 +108,8 @@ fn reserved(prefix: IpNet) -> Vec<IpAddr> {
     }
 }
 
-/// Usable addresses of a prefix, without those of nested groups.
-fn room(topology: &Topology, group: usize) -> u128 {
+/// Usable addresses of a prefix, without those of the nested groups, `inner`.
+fn room(topology: &Topology, group: usize, inner: &[usize]) -> u128 {
     let prefix = topology.groups[group].prefix;
     let bits = prefix.max_prefix_len() - prefix.prefix_len();
     let all = 1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX);
@@ -111,10 +118,10 @@ fn room(topology: &Topology, group: usize) -> u128 {
         let bits = net.max_prefix_len() - net.prefix_len();
         1u128.checked_shl(u32::from(bits)).unwrap_or(u128::MAX)
     };
-    let nested: u128 = topology
-        .groups
+    let nested: u128 = inner
         .iter()
-        .filter(|g| g.parent == Some(group) && prefix.contains(&g.prefix))
+        .map(|id| &topology.groups[*id])
+        .filter(|g| prefix.contains(&g.prefix))
         .map(|g| {
             let shared = reserved.iter().filter(|a| g.prefix.contains(*a)).count();
             usable(&g.prefix) - shared as u128
@@ -126,11 +133,17 @@ fn room(topology: &Topology, group: usize) -> u128 {
 
 fn vnodes(topology: &Topology, groups: &Groups<'_>) {
     let mut owner: HashMap<IpAddr, usize> = HashMap::new();
+    let mut inner: Vec<Vec<usize>> = vec![Vec::new(); topology.groups.len()];
+    for (id, group) in topology.groups.iter().enumerate() {
+        if let Some(parent) = group.parent {
+            inner[parent].push(id);
+        }
+    }
     for (id, read) in groups.list.iter().enumerate() {
         match &read.group.vnodes {
             Vnodes::None => {}
             Vnodes::Count(count) => {
-                let room = room(topology, id);
+                let room = room(topology, id, &inner[id]);
                 if u128::from(*count) > room
                     && let Some(nodes) = &read.nodes
                 {
@@ -207,9 +220,10 @@ fn queues(root: &Field<'_>, topology: &Topology) {
 }
 
 fn host_names(hosts: &[ReadHost<'_>]) {
-    for (i, read) in hosts.iter().enumerate() {
-        if hosts[..i].iter().any(|h| h.host.name == read.host.name) {
-            let name = &read.host.name;
+    let mut names = HashSet::new();
+    for read in hosts {
+        let name = &read.host.name;
+        if !names.insert(name) {
             read.field
                 .report(read.field.problem(format!("there are two hosts `{name}`")));
         }

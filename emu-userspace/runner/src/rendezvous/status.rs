@@ -35,6 +35,7 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct HostStatus {
     /// Name of the host in the topology.
+    #[serde(deserialize_with = "emu_model::name::text")]
     pub host: String,
     /// From 0.
     pub rank: usize,

@@ -15,6 +15,7 @@ use std::{
 };
 
 use emu_kernel::beneath::{Folder, Kind};
+use emu_model::name::Name;
 use emu_report::ReportError;
 use serde_json::{Value, json};
 
@@ -80,6 +81,10 @@ impl HostResults {
         let plan = read_json(&folder, "plan.json")?
             .ok_or_else(|| MergeError::Nothing(folder.path().to_owned()))?;
         let host = plan["host"].as_str().unwrap_or_default().to_owned();
+        // A run over one host has no name of a host.
+        if !host.is_empty() && Name::new(host.as_str()).is_err() {
+            return Err(MergeError::Nothing(folder.path().to_owned()));
+        }
         Ok(Self {
             host,
             folder: Arc::new(folder),

@@ -106,7 +106,7 @@ impl Input {
             (None, []) => Slice::Whole,
             (None, [only]) => Slice::Host(&only.name),
             (None, _) => {
-                let names = hosts.iter().map(|h| h.name.clone()).collect();
+                let names = hosts.iter().map(|h| h.name.to_string()).collect();
                 return Err(SessionError::Plan(PlanError::WhichHost { names }).into());
             }
         };
@@ -138,7 +138,7 @@ impl Input {
             let name = first.cloned().unwrap_or_default();
             let file = spawn::find_program(&name, &here, &search);
             files.push(file.ok_or(RunError::NoProgram {
-                program: program.name.clone(),
+                program: program.name.to_string(),
                 name,
             })?);
         }

@@ -147,7 +147,7 @@ fn names(input: &mut Input, group: &HostGroup) -> Result<Vec<String>, RunError> 
     if topology.hosts.len() != size {
         topology.resize(size).map_err(|e| plan_error(e.into()))?;
     }
-    Ok(topology.hosts.iter().map(|h| h.name.clone()).collect())
+    Ok(topology.hosts.iter().map(|h| h.name.to_string()).collect())
 }
 
 /// Digest of the inputs that must be equal on all hosts.

@@ -1,8 +1,13 @@
 //! Somebody takes away what a load made: `status` and `load` notice each part.
-use std::{process::Output, thread, time::Duration};
+use std::{
+    process::Output,
+    thread,
+    time::{Duration, Instant},
+};
 
 use emu_kernel::state::{StateDir, Undo};
 use integration::{
+    agent::Agent,
     command::{TopologyFile, emu, emu_json, run, try_emu, try_run},
     netns::isolated,
 };
@@ -140,10 +145,9 @@ fn each_part_that_is_taken_away_is_noticed_and_restored() {
     }
 }
 
-/// An object that an unload does not find by its name is told of, and nothing is said
-/// to be as it was.
+/// An interface that gets another name is still the one that the load changed.
 #[test]
-fn unload_tells_what_it_left() {
+fn unload_finds_an_interface_under_another_name() {
     isolated(|| {
         interface();
         let before = everything();
@@ -151,21 +155,148 @@ fn unload_tells_what_it_left() {
         emu(&format!("load {} --host h0 --no-verify", file.path()));
         run("ip link set eth0 down");
         run("ip link set eth0 name wan0");
-        let output = try_emu("unload");
-        let words = said(&output);
-        assert_eq!(output.status.code(), Some(1), "{words}");
-        for part in [
-            "the root qdisc e30: of wan0",
-            "the egress filter 0xe30 of wan0",
-        ] {
-            assert!(words.contains(part), "{words}");
-        }
-        // With the name back, everything is found.
-        run("ip link set wan0 name eth0");
-        run("ip link set eth0 up");
+        let words = said(&try_emu("status"));
+        assert!(words.contains("MISSING: interface eth0"), "{words}");
         emu("unload");
         assert_eq!(emu_json("unload")["was_loaded"], false);
+        run("ip link set wan0 name eth0");
+        // An interface that is down while its qdisc is deleted has the default one again
+        // once it is up.
+        run("ip link set eth0 up");
+        settle();
+        run("ip link set eth0 down");
         settle();
         assert_eq!(everything(), before);
+    });
+}
+
+/// A new interface with the name of one that was removed is another one, as it is when a
+/// network card is plugged in again.
+#[test]
+fn a_new_interface_with_an_old_name_is_loaded_and_restored() {
+    isolated(|| {
+        interface();
+        let file = TopologyFile::new(&topology("alias"));
+        let load = format!("load {} --host h0 --no-verify", file.path());
+        emu(&load);
+        run("ip link del eth0");
+        let words = said(&try_emu("status"));
+        assert!(words.contains("MISSING: interface eth0"), "{words}");
+        // Nothing of the old card's settings is for the new one.
+        run("ip link add eth0 mtu 1300 type veth peer name eth1");
+        run("ip link set eth0 addrgenmode none");
+        run("ip link set eth1 addrgenmode none");
+        run("ip addr add 192.0.2.1/24 dev eth0");
+        run("ip link set eth1 up");
+        run("ip link set eth0 up");
+        settle();
+        emu(&load);
+        assert!(try_emu("status").status.success());
+        emu("unload");
+        let link = run("ip link show eth0");
+        assert!(link.contains("mtu 1300") && !link.contains("e30"), "{link}");
+        assert!(run("tc filter show dev eth0 egress").is_empty());
+    });
+}
+
+/// What can be restored alone is, and the rest of the load stays as it is: its maps are the
+/// same ones.
+#[test]
+fn single_objects_are_put_back_without_a_reload() {
+    isolated(|| {
+        interface();
+        let file = TopologyFile::new(&topology("alias"));
+        let load = format!("load {} --host h0 --no-verify", file.path());
+        emu(&load);
+        let maps = || {
+            StateDir::here()
+                .unwrap()
+                .loaded()
+                .unwrap()
+                .unwrap()
+                .0
+                .map_ids
+        };
+        let first = maps();
+        for way in [
+            "tc filter del dev lo egress",
+            "tc filter del dev lo ingress",
+            "tc filter del dev eth0 egress",
+            "tc filter del dev emu-ifb0 egress",
+            "tc qdisc del dev emu-ifb0 clsact",
+            "tc qdisc del dev eth0 clsact",
+            "tc qdisc del dev lo root",
+            "tc qdisc change dev lo handle e30: root fq horizon 1ms",
+            "ip link set emu-ifb0 down",
+            "ip link set emu-ifb0 mtu 500",
+            "ip link set eth0 down",
+            "ip route flush proto 227",
+            "ip addr flush dev lo scope global",
+            "ip link set lo down",
+        ] {
+            run(way);
+            let words = emu(&load);
+            assert!(words.contains("put back: "), "{way}: {words}");
+            assert!(try_emu("status").status.success(), "{way}");
+            assert_eq!(maps(), first, "{way}");
+        }
+        // A map cannot be.
+        run("rm -r /sys/fs/bpf/emu");
+        let words = emu(&load);
+        assert!(words.contains("full reload, because"), "{words}");
+        assert_ne!(maps(), first);
+        emu("unload");
+    });
+}
+
+/// The agent learns of a loss at once, whatever its interval is, and its answers tell.
+#[test]
+fn the_agent_puts_back_within_two_seconds() {
+    isolated(|| {
+        interface();
+        let file = TopologyFile::new(&topology("alias"));
+        let arguments = format!("{} --host h0 --interval 10min", file.path());
+        let agent = Agent::start(&arguments, 9750);
+        agent.wait_good();
+        emu("exec a/0 -- true");
+        let journal = StateDir::here().unwrap().journal().unwrap();
+        let mut tried = 0;
+        for way in journal.iter().flat_map(ways) {
+            if !try_run(&way).status.success() {
+                println!("SKIPPED {way}");
+                continue;
+            }
+            tried += 1;
+            let begin = Instant::now();
+            while !try_emu("status").status.success() {
+                let took = begin.elapsed();
+                assert!(
+                    took < Duration::from_secs(2),
+                    "{way}: {took:?}\n{}",
+                    agent.log()
+                );
+                thread::sleep(Duration::from_millis(20));
+            }
+            if way.contains("emu/ns-") {
+                // A cgroup comes back with the next program.
+                emu("exec a/0 -- true");
+            }
+        }
+        assert!(tried >= 20, "{tried}");
+        let (scrape, _) = agent.scrape();
+        assert!(scrape.sum("emu_agent_losses_total", &[]) >= 20.0);
+        assert_eq!(scrape.sum("emu_agent_in_sync", &[]), 1.0);
+        assert_eq!(scrape.sum("emu_agent_missing", &[]), 0.0);
+        // What cannot be restored is told.
+        run("ip link set eth0 down");
+        run("ip link set eth0 name wan0");
+        let begin = Instant::now();
+        while agent.readiness().is_none_or(|(code, _)| code != 503) {
+            assert!(begin.elapsed() < Duration::from_secs(2), "{}", agent.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        run("ip link set wan0 name eth0");
+        run("ip link set eth0 up");
+        agent.wait_good();
     });
 }

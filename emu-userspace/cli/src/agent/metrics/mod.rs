@@ -175,11 +175,23 @@ impl Scrape {
         to.gauge("emu_build_info", "Version of the agent", [(version, 1.0)])?;
         let loaded = f64::from(u8::from(facts.loaded.is_some()));
         to.gauge("emu_loaded", "Whether a topology is loaded", one(loaded))?;
-        let good = facts.problem.is_none() && facts.last.is_some_and(Outcome::is_good);
+        let good = facts.problem.is_none()
+            && facts.missing.is_empty()
+            && facts.last.is_some_and(Outcome::is_good);
         to.gauge(
             "emu_agent_in_sync",
             "Whether the loaded topology matches the file",
             one(f64::from(u8::from(good))),
+        )?;
+        to.gauge(
+            "emu_agent_missing",
+            "Objects of the load that somebody took away and that are not in place again",
+            one(facts.missing.len() as f64),
+        )?;
+        to.counter(
+            "emu_agent_losses",
+            "Objects of the load that somebody took away",
+            [(Vec::new(), facts.losses)],
         )?;
         to.counter(
             "emu_agent_reloads",

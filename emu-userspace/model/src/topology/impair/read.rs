@@ -282,7 +282,8 @@ pub(in crate::topology) fn distributions<'a>(record: &Record<'a>) -> Vec<(&'a st
         );
     }
     own.into_iter()
-        .filter_map(|(name, _, field)| {
+        .filter_map(|(name, at, field)| {
+            field.checked_name(at, name);
             if BUILT_IN.contains(&name) {
                 field.report(
                     field

@@ -1,7 +1,7 @@
 //! Hosts and the vnodes that they carry.
 use schemars::JsonSchema;
 
-use super::Rate;
+use super::{Name, Rate};
 
 #[derive(JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -39,7 +39,7 @@ pub(super) struct HostsAlike {
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Host {
-    name: String,
+    name: Name,
     /// Interface towards the other hosts.
     interface: String,
     /// Address there, to which the other hosts route packets for this host's vnodes; a list

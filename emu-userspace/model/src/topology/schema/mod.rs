@@ -21,6 +21,10 @@ use self::{
     impair::{Aqm, Chance, Filtering, Jitter, Loss, Reorder},
 };
 
+/// A name of a host, a group, a program, a topology or a run.
+#[derive(JsonSchema)]
+pub(crate) struct Name(#[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,62}$"))] String);
+
 /// A topology: groups of virtual nodes, their access links, the latencies between them, and
 /// the hosts that carry them.
 #[derive(JsonSchema)]
@@ -30,7 +34,7 @@ struct File {
     #[schemars(range(min = 1, max = 1))]
     version: u32,
     /// Name, for users.
-    name: Option<String>,
+    name: Option<Name>,
     /// `alias`: an address on lo for each vnode; `anyip`: a local route for each range of
     /// vnodes; `auto` (default): aliases for up to 4,096 vnodes of a host, otherwise routes.
     addressing: Option<Addressing>,
