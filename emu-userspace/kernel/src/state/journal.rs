@@ -130,8 +130,12 @@ impl Line {
     fn into_step(self) -> Undo {
         let Self { mut step, index } = self;
         if let (Some(index), Some(name)) = (index, step.interface()) {
+            // An index without an interface has an empty name.
             let now = if_indextoname(index).ok();
-            match now.and_then(|now| now.into_string().ok()) {
+            match now
+                .filter(|now| !now.is_empty())
+                .and_then(|now| now.into_string().ok())
+            {
                 Some(now) => *name = now,
                 None => *name = format!("{name} (which was removed)"),
             }
