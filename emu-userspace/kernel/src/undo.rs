@@ -165,7 +165,7 @@ fn sweep(netlink: &mut Netlink, dir: &StateDir) -> Result<(), UndoError> {
     Ok(())
 }
 
-/// As [`sweep`], for objects in a namespace without a journal; returns what was there.
+/// As `sweep`, for objects in a namespace without a journal; returns what was there.
 ///
 /// # Errors
 /// [`UndoError`]; [`UndoError::Left`] for what could not be removed.

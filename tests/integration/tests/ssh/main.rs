@@ -67,7 +67,7 @@ fn topologies_over_clush() {
             assert!(
                 lines
                     .iter()
-                    .any(|l| l.contains("round trip, taken off its pairs")),
+                    .any(|l| l.contains("round trip, subtracted from its pairs")),
                 "node{host} measured with no other: {said}"
             );
         }
