@@ -1,9 +1,8 @@
 //! The context of a hook of setsockopt(2): the only place that touches it.
-use aya_ebpf::{helpers::bpf_set_retval, programs::SockoptContext};
+use aya_ebpf::programs::SockoptContext;
 
-/// Verdicts of the hook.
-const GOES_ON: i32 = 1;
-const FAILS: i32 = 0;
+use crate::sockaddr::go_on;
+
 /// The call succeeds without the kernel's handler (kernel/bpf/cgroup.c,
 /// `__cgroup_bpf_run_filter_setsockopt`).
 const WITHOUT_HANDLER: i32 = -1;
@@ -29,28 +28,20 @@ pub fn asked(ctx: &SockoptContext) -> (i32, i32) {
 /// Lets the kernel handle the call.
 #[inline(always)]
 pub fn apply(ctx: &SockoptContext) -> i32 {
-    // SAFETY: as above; `optlen` is also writable.
+    // SAFETY: the context is live, and these programs may read and write `optlen`.
     unsafe {
         let length = &raw mut (*ctx.sockopt).optlen;
         if length.read_volatile() > LONGEST {
             length.write_volatile(OWN_VALUE);
         }
     }
-    GOES_ON
+    go_on()
 }
 
 /// Lets the call succeed without an effect.
 #[inline(always)]
 pub fn ignore(ctx: &SockoptContext) -> i32 {
-    // SAFETY: as above.
+    // SAFETY: the context is live, and these programs may write `optlen`.
     unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(WITHOUT_HANDLER) };
-    GOES_ON
-}
-
-/// Lets the call fail with an error number.
-#[inline(always)]
-pub fn refuse(errno: i32) -> i32 {
-    // SAFETY: the helper takes a number and stores it for this run.
-    unsafe { bpf_set_retval(-errno) };
-    FAILS
+    go_on()
 }

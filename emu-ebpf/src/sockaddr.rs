@@ -70,8 +70,14 @@ pub fn go_on() -> i32 {
 #[inline(always)]
 pub fn refuse(why: Refusal) -> i32 {
     maps::count_event(Event::Refused);
+    fail(why.errno())
+}
+
+/// Lets the call fail with an error number.
+#[inline(always)]
+pub fn fail(errno: i32) -> i32 {
     // SAFETY: the helper takes a number and stores it for this run.
-    unsafe { bpf_set_retval(-why.errno()) };
+    unsafe { bpf_set_retval(-errno) };
     FAILS
 }
 

@@ -2,7 +2,7 @@
 use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
 use emu_common::model::identity::{self, ENOPROTOOPT, Event, OptionAction};
 
-use crate::{identity as who, maps, option};
+use crate::{identity as who, maps, option, sockaddr};
 
 /// setsockopt(2).
 #[cgroup_sockopt(setsockopt)]
@@ -17,7 +17,7 @@ pub fn emu_setsockopt(ctx: SockoptContext) -> i32 {
         }
         OptionAction::Refuse => {
             maps::count_event(Event::SegmentationRefused);
-            option::refuse(ENOPROTOOPT)
+            sockaddr::fail(ENOPROTOOPT)
         }
     }
 }

@@ -50,9 +50,9 @@ pub enum IdentityError {
     Gone,
 }
 
-/// `enum bpf_attach_type` of the uapi header linux/bpf.h.
-fn attach_type(program: &str) -> u32 {
-    match program {
+/// `enum bpf_attach_type` of the uapi header linux/bpf.h; `None` for a program that is no hook.
+fn attach_type(program: &str) -> Option<u32> {
+    Some(match program {
         "emu_guard" => 1,
         "emu_bind4" => 8,
         "emu_bind6" => 9,
@@ -60,9 +60,9 @@ fn attach_type(program: &str) -> u32 {
         "emu_connect6" => 11,
         "emu_sendmsg4" => 14,
         "emu_sendmsg6" => 15,
-        // emu_setsockopt.
-        _ => 22,
-    }
+        "emu_setsockopt" => 22,
+        _ => return None,
+    })
 }
 
 /// Programs that are loaded but not attached.
@@ -104,11 +104,10 @@ impl Hooks {
         for name in names::PROGS_IDENTITY {
             let fd = self.fd(name)?.map_err(|e| bpf::program_error(name, e))?;
             let fd = std::os::fd::AsFd::as_fd(fd);
-            attach(cgroup, fd, attach_type(name), command).map_err(|source| {
-                IdentityError::Attach {
-                    program: name,
-                    source,
-                }
+            let attach_type = attach_type(name).ok_or(BpfError::Missing(name))?;
+            attach(cgroup, fd, attach_type, command).map_err(|source| IdentityError::Attach {
+                program: name,
+                source,
             })?;
         }
         Ok(())
