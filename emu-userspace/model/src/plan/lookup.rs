@@ -129,6 +129,10 @@ impl Plan {
     /// latency before the receiver's line, if that is less than the network between the hosts
     /// takes.
     pub(super) fn late_pair_to(&self, remote: &BTreeSet<GroupId>) -> Option<LatePair> {
+        // No latency is less than none, and there may be a million pairs.
+        if self.host_latency_ns == 0 {
+            return None;
+        }
         let local = (0..self.groups.len()).filter(|group| self.groups[*group].local_vnodes > 0);
         let pairs = local.flat_map(|from| remote.iter().map(move |to| (from, *to)));
         let late: Vec<(u64, GroupId, GroupId)> = pairs

@@ -166,7 +166,7 @@ pub struct LatePair {
     pub to: String,
     /// Latency of the sender's line and between the groups, in nanoseconds.
     pub latency_ns: u64,
-    /// Number of such pairs.
+    /// Number of pairs with less latency than the network.
     pub count: usize,
 }
 
@@ -193,8 +193,7 @@ pub struct Plan {
     pub routes: Vec<PlanRoutes>,
     /// One-way latency of the network between the hosts, in nanoseconds.
     pub host_latency_ns: u64,
-    /// A pair of groups, this host's and another's, whose latency is less than that, with
-    /// the number of such pairs.
+    /// The worst pair of groups, this host's and another's, whose latency is less than that.
     #[serde(skip)]
     pub late_pair: Option<LatePair>,
     /// Settings of fq.
