@@ -51,10 +51,7 @@ const TRIAL_ROUNDS: u32 = 200_000;
 /// # Errors
 /// [`BenchError`] if the calibration or `emu run` fails.
 pub fn run(settings: &Settings, folder: &Path) -> Result<Outcome, BenchError> {
-    fs::create_dir_all(folder).map_err(BenchError::system(format!(
-        "make the folder {}",
-        folder.display()
-    )))?;
+    crate::make_folder(folder)?;
     let rounds = rounds(settings.alone)?;
     let count = settings.programs;
     let topology = format!(

@@ -28,7 +28,7 @@ pub mod stats;
 pub mod traffic;
 pub mod vnodes;
 
-use std::io;
+use std::{fs, io, path::Path};
 
 use emu_kernel::{
     bpf::BpfError, cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError,
@@ -115,6 +115,15 @@ pub enum BenchError {
     /// The thread of a namespace has panicked.
     #[error("a thread of the measurement broke off")]
     Thread,
+}
+
+/// Creates a folder, and those above it that are missing.
+fn make_folder(folder: &Path) -> Result<(), BenchError> {
+    let error = |source| BenchError::System {
+        what: format!("make the folder {}", folder.display()),
+        source,
+    };
+    fs::create_dir_all(folder).map_err(error)
 }
 
 impl BenchError {

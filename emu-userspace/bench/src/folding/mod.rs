@@ -244,10 +244,7 @@ pub fn run(
         if own.exists() {
             fs::remove_dir_all(&own).map_err(BenchError::system("remove an older run"))?;
         }
-        fs::create_dir_all(&own).map_err(BenchError::system(format!(
-            "make the folder {}",
-            own.display()
-        )))?;
+        crate::make_folder(&own)?;
         swarm::run(settings, (ratio, again), &own, observer)?;
     }
     store::read(folder, settings)

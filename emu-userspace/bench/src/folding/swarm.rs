@@ -161,10 +161,7 @@ impl<'a> Swarm<'a> {
 
     fn folder_of(&self, name: &str) -> Result<PathBuf, BenchError> {
         let own = self.folder.join(name);
-        fs::create_dir_all(&own).map_err(BenchError::system(format!(
-            "make the folder {}",
-            own.display()
-        )))?;
+        crate::make_folder(&own)?;
         Ok(own)
     }
 

@@ -70,10 +70,7 @@ impl Barrier {
             let folder = results.to_owned();
             return Err(BenchError::Earlier { folder });
         }
-        fs::create_dir_all(&folder).map_err(BenchError::system(format!(
-            "make the folder {}",
-            folder.display()
-        )))?;
+        crate::make_folder(&folder)?;
         Ok(Self { folder, rank, size })
     }
 

@@ -145,10 +145,7 @@ pub fn run(
     folder: &Path,
     say: &mut dyn FnMut(&str),
 ) -> Result<Option<Outcome>, BenchError> {
-    fs::create_dir_all(folder).map_err(BenchError::system(format!(
-        "make the folder {}",
-        folder.display()
-    )))?;
+    crate::make_folder(folder)?;
     let barrier = Barrier::new(place, folder)?;
     let parts = if barrier.is_first() {
         let parts = prepare(settings, place, folder)?;

@@ -1,6 +1,6 @@
 //! The kinds of peers: their topology, their experiment, and the output by which a peer
 //! reports success.
-use std::{fmt, fs, net::Ipv4Addr, path::Path, str::FromStr, time::Duration};
+use std::{fmt, net::Ipv4Addr, path::Path, str::FromStr, time::Duration};
 
 use serde::Serialize;
 use serde_json::json;
@@ -147,10 +147,7 @@ fn bittorrent(settings: &Settings, folder: &Path) -> Result<Experiment, BenchErr
     );
     let shared = Shared::create(folder, size, TRACKER.into())?;
     let own = folder.join("tracker");
-    fs::create_dir_all(&own).map_err(BenchError::system(format!(
-        "make the folder {}",
-        own.display()
-    )))?;
+    crate::make_folder(&own)?;
     let mut client = Client::Libtorrent.argv(&shared.files, "{ip}", false);
     client.push("digest".to_owned());
     let seeding = Client::Libtorrent.argv(&shared.files, "{ip}", true);
