@@ -74,18 +74,34 @@ fn topology(addressing: &str) -> String {
     )
 }
 
-/// An interface that is down, has a qdisc of its own, and leads to the other host.
-fn interface() {
-    run("ip link add eth0 type veth peer name eth1");
+/// Adds an interface to the other host.
+fn plug(mtu: u32) {
+    run(&format!(
+        "ip link add eth0 mtu {mtu} type veth peer name eth1"
+    ));
     run("ip link set eth0 addrgenmode none");
     run("ip link set eth1 addrgenmode none");
     run("ip addr add 192.0.2.1/24 dev eth0");
     run("ip link set eth1 up");
-    // An interface that was never up has another default qdisc.
     run("ip link set eth0 up");
     settle();
+}
+
+/// An interface that is down, has a qdisc of its own, and leads to the other host.
+fn interface() {
+    // An interface that was never up has another default qdisc.
+    plug(1500);
     run("ip link set eth0 down");
     settle();
+}
+
+/// Loads the topology with aliases as h0; returns its file and the command.
+fn loaded() -> (TopologyFile, String) {
+    interface();
+    let file = TopologyFile::new(&topology("alias"));
+    let load = format!("load {} --host h0 --no-verify", file.path());
+    emu(&load);
+    (file, load)
 }
 
 /// Waits until the kernel has followed a change of carrier, which it does with a delay of up
@@ -175,21 +191,12 @@ fn unload_finds_an_interface_under_another_name() {
 #[test]
 fn a_new_interface_with_an_old_name_is_loaded_and_restored() {
     isolated(|| {
-        interface();
-        let file = TopologyFile::new(&topology("alias"));
-        let load = format!("load {} --host h0 --no-verify", file.path());
-        emu(&load);
+        let (_file, load) = loaded();
         run("ip link del eth0");
         let words = said(&try_emu("status"));
         assert!(words.contains("MISSING: interface eth0"), "{words}");
         // Nothing of the old card's settings is for the new one.
-        run("ip link add eth0 mtu 1300 type veth peer name eth1");
-        run("ip link set eth0 addrgenmode none");
-        run("ip link set eth1 addrgenmode none");
-        run("ip addr add 192.0.2.1/24 dev eth0");
-        run("ip link set eth1 up");
-        run("ip link set eth0 up");
-        settle();
+        plug(1300);
         emu(&load);
         assert!(try_emu("status").status.success());
         emu("unload");
@@ -204,10 +211,7 @@ fn a_new_interface_with_an_old_name_is_loaded_and_restored() {
 #[test]
 fn single_objects_are_put_back_without_a_reload() {
     isolated(|| {
-        interface();
-        let file = TopologyFile::new(&topology("alias"));
-        let load = format!("load {} --host h0 --no-verify", file.path());
-        emu(&load);
+        let (_file, load) = loaded();
         let maps = || {
             StateDir::here()
                 .unwrap()

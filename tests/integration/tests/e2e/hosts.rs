@@ -1,10 +1,10 @@
 //! Several hosts, each a network namespace, joined by a veth pair or a bridge.
-use std::{fs, process::Command, thread, time::Duration};
+use std::{fs, thread, time::Duration};
 
 use integration::{
     agent::Agent,
     clock::bound_ms,
-    command::{TopologyFile, emu, emu_json, run, try_emu},
+    command::{TopologyFile, emu, emu_command, emu_json, run, try_emu},
     netns::{bridged_hosts, isolated, two_hosts},
     udp,
 };
@@ -262,18 +262,6 @@ fn a_change_rolls_over_four_agents() {
     });
 }
 
-const DISTANT: &str = "
-version: 1
-groups:
-  a: {prefix: 10.1.0.0/24, nodes: 4, up: 1mbit, down: 8mbit, latency: 20ms}
-  b: {prefix: 10.2.0.0/24, nodes: 4, up: 10mbit, down: 10mbit, latency: 5ms}
-latencies:
-  - {between: [a, b], latency: BETWEEN}
-hosts:
-  - {name: h1, interface: eth0, address: 192.0.2.1, groups: [a]}
-  - {name: h2, interface: eth0, address: 192.0.2.2, groups: [b]}
-";
-
 /// The network between the hosts takes 6 ms one way, by netem. Deducted from the latency that
 /// emu adds, it leaves the round trip of the model.
 #[test]
@@ -283,19 +271,14 @@ fn the_latency_between_hosts_is_deducted() {
         for port in ["port0", "port1"] {
             run(&format!("tc qdisc add dev {port} root netem delay 6ms"));
         }
-        let round_trip = |text: &str, variable: &str| -> (f64, f64, String) {
+        let round_trip = |text: &str, variable: &'static str| -> (f64, f64, String) {
             let file = TopologyFile::new(text);
             let mut warnings = String::new();
             for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-                let program = integration::command::emu_path();
-                let load = format!(
-                    "{variable} {} load {} --host {name} --no-verify",
-                    program.display(),
-                    file.path()
-                );
+                let load = format!("load {} --host {name} --no-verify", file.path());
                 let loaded = host.enter(move || {
-                    let shell = Command::new("sh").args(["-c", &load]).output();
-                    shell.unwrap()
+                    let mut load = emu_command(&load);
+                    load.env("EMU_HOST_LATENCY", variable).output().unwrap()
                 });
                 assert!(loaded.status.success(), "{loaded:?}");
                 warnings += &String::from_utf8_lossy(&loaded.stderr);
@@ -316,7 +299,7 @@ fn the_latency_between_hosts_is_deducted() {
         let wire_ms = bound_ms(0.1, 2.0);
         let is = |what: f64, expected: f64| (what - expected).abs() < wire_ms;
 
-        let slow = DISTANT.replace("BETWEEN", "30ms");
+        let slow = TOPOLOGY.replace("100ms", "30ms");
         let (off, link, warnings) = round_trip(&slow, "");
         assert!(is(off, 12.0) && is(link, 12.0), "{off} {link}");
         assert_eq!(warnings, "");
@@ -324,13 +307,13 @@ fn the_latency_between_hosts_is_deducted() {
         let (off, link, warnings) = round_trip(&told, "");
         assert!(is(off, 0.0) && is(link, 0.0), "{off} {link}");
         assert_eq!(warnings, "");
-        let (off, _, _) = round_trip(&slow, "EMU_HOST_LATENCY=6ms");
+        let (off, _, _) = round_trip(&slow, "6ms");
         assert!(is(off, 0.0), "by the environment: {off}");
-        let (off, _, _) = round_trip(&told, "EMU_HOST_LATENCY=1ms");
+        let (off, _, _) = round_trip(&told, "1ms");
         assert!(is(off, 0.0), "the file comes first: {off}");
 
         // From b to a there are 5 ms before a's line, which is 1 ms less than the network takes.
-        let quick = DISTANT.replace("BETWEEN", "0ms") + "host_latency: 6ms\n";
+        let quick = TOPOLOGY.replace("100ms", "0ms") + "host_latency: 6ms\n";
         let (off, _, warnings) = round_trip(&quick, "");
         assert!(is(off, 1.0), "{off}");
         assert!(
