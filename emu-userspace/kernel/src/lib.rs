@@ -48,6 +48,7 @@ pub mod link;
 pub mod live;
 pub mod machine;
 pub mod netlink;
+pub mod netns;
 #[expect(unsafe_code, reason = "ioctl has no safe interface")]
 mod offload;
 pub mod probe;

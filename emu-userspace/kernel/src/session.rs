@@ -21,6 +21,7 @@ use crate::{
     drift::{self, DriftError},
     error::ApplyError,
     identity::{self, IdentityError, Summary},
+    netns::{Netns, NetnsError},
     reload::{self, Reload},
     repair,
     state::{Holder, State, StateDir, StateError, WriterLock},
@@ -39,6 +40,8 @@ pub enum SessionError {
     Apply(#[from] Box<ApplyError>),
     #[error(transparent)]
     Undo(#[from] UndoError),
+    #[error(transparent)]
+    Netns(#[from] NetnsError),
     #[error(transparent)]
     State(#[from] StateError),
     /// Comparing the kernel with what was loaded.
@@ -80,6 +83,7 @@ impl SessionError {
             SessionError::Topology(_) | SessionError::Plan(_) => ErrorKind::Usage,
             SessionError::Apply(_)
             | SessionError::Undo(_)
+            | SessionError::Netns(_)
             | SessionError::State(_)
             | SessionError::Drift(_)
             | SessionError::Bpf(_)
@@ -471,6 +475,17 @@ impl Session {
     /// [`UndoError`].
     pub fn sweep(&self) -> Result<Vec<String>, SessionError> {
         Ok(undo::sweep_unknown(&self.dir, &self.lock)?)
+    }
+
+    /// Removes the namespace if a load made it under this name and nothing is loaded in it.
+    /// Returns whether it did.
+    pub fn remove_netns(self, netns: &Netns) -> Result<bool, SessionError> {
+        if self.dir.exists() || !netns.remove_if_made(&self.dir, &self.lock)? {
+            return Ok(false);
+        }
+        self.dir.remove_agent_record();
+        self.dir.remove_lock(self.lock);
+        Ok(true)
     }
 }
 

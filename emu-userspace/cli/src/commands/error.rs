@@ -3,6 +3,7 @@ use std::fmt;
 
 use emu_kernel::{
     live::{LiveError, TraceError},
+    netns::NetnsError,
     session::SessionError,
     undo::UndoError,
     user::UserError,
@@ -29,6 +30,14 @@ impl CommandError {
         Self {
             kind: ErrorKind::Operation,
             text: format!("emu: {}", text.into()),
+        }
+    }
+
+    /// A wrong command line.
+    pub(super) fn usage(text: &str) -> Self {
+        Self {
+            kind: ErrorKind::Usage,
+            text: format!("emu: {text}"),
         }
     }
 
@@ -125,7 +134,7 @@ macro_rules! reported {
 
 // An error in a file that the topology names is a usage error, too.
 reported!(Usage: PlanError, TableError, TraceError);
-reported!(Operation: AgentError, LiveError, MergeError, UndoError, UserError);
+reported!(Operation: AgentError, LiveError, MergeError, NetnsError, UndoError, UserError);
 reported!(Operation: anyhow::Error, std::io::Error, serde_json::Error);
 reported!(Operation: emu_kernel::drift::DriftError, emu_kernel::state::StateError);
 reported!(Operation: emu_kernel::bpf::BpfError, emu_kernel::netlink::NetlinkError);

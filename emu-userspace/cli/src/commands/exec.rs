@@ -18,7 +18,7 @@ use emu_model::name::printable;
 use crate::commands::error::{CommandError, failure};
 
 /// Exit codes for failures of emu itself, as in other commands that start commands.
-const OWN_FAILURE: u8 = 125;
+pub(super) const OWN_FAILURE: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
 

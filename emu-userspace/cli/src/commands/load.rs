@@ -17,7 +17,9 @@ use emu_model::{
 };
 use serde_json::json;
 
-use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table, verify};
+use super::{
+    OK, Outcome, USAGE, host_args::HostArgs, netns::Namespace, print, print_json, table, verify,
+};
 
 /// Arguments of `emu load`.
 #[derive(Args)]
@@ -28,7 +30,9 @@ Examples:
   emu load topo.yaml --host h1        this machine is h1 of the topology's hosts
   emu load topo.yaml --host auto      … selected by host name, Slurm or Kubernetes
   emu load topo.yaml --rank 2 --size 8    … the third of eight
-  emu load topo.yaml --no-verify      load without measuring")]
+  emu load topo.yaml --no-verify      load without measuring
+  emu load topo.yaml --netns lab      in the namespace lab, made if it does not exist;
+                                      this namespace's lo stays as it is")]
 pub(super) struct Load {
     /// The topology; `-` is the standard input.
     file: PathBuf,
@@ -49,7 +53,12 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn run(self) -> Outcome {
+    /// Whether nothing is to be changed.
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    pub(super) fn run(self, namespace: &Namespace) -> Outcome {
         let mut source = user::as_caller(|| Source::read(&self.file))??;
         let topology = &mut source.topology;
         live::check_traces(topology)?;
@@ -61,6 +70,7 @@ impl Load {
         let file = source.absolute();
         let (text, topology) = (&source.text, &source.topology);
         let session = Session::open()?;
+        namespace.check(&session)?;
         if topology.addressing.is_none() && plan.addressing == Addressing::AnyIp {
             eprintln!(
                 "emu: {} vnodes have their addresses by routes (`addressing: anyip`), which `ip \
@@ -77,6 +87,9 @@ impl Load {
         } else {
             session.load(&plan, &file, text)?
         };
+        if let Some(netns) = namespace.made().filter(|_| !self.json) {
+            print(&format!("made the network namespace {netns}"))?;
+        }
         if !self.json || self.no_verify {
             summary(&plan, &how, start, self.json)?;
         }
@@ -181,24 +194,35 @@ fn dry_run(plan: &Plan, full_reload: bool, as_json: bool) -> Outcome {
 }
 
 /// `emu unload`.
-pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
-    let had = if kill {
-        let (session, killed) = Session::seize()?;
-        for holder in killed {
-            eprintln!("emu: killed {holder}, which kept this network namespace locked");
-        }
-        session.unload(Processes::Kill)?
+pub(super) fn unload(as_json: bool, kill: bool, namespace: &Namespace) -> Outcome {
+    let (had, removed) = if namespace.is_gone() {
+        (false, None)
     } else {
-        Session::open()?.unload(Processes::Refuse)?
+        let (session, processes) = if kill {
+            let (session, killed) = Session::seize()?;
+            for holder in killed {
+                eprintln!("emu: killed {holder}, which kept this network namespace locked");
+            }
+            (session, Processes::Kill)
+        } else {
+            (Session::open()?, Processes::Refuse)
+        };
+        let had = session.unload(processes)?;
+        (had, namespace.remove(session)?)
     };
     if as_json {
-        return print_json(&json!({"ok": true, "was_loaded": had}));
+        let removed = removed.map(ToString::to_string);
+        return print_json(&json!({"ok": true, "was_loaded": had, "removed_netns": removed}));
     }
     print(if had {
         "unloaded: everything is as it was before"
     } else {
         "nothing was loaded"
-    })
+    })?;
+    match removed {
+        Some(netns) => print(&format!("removed the network namespace {netns}")),
+        None => Ok(OK),
+    }
 }
 
 /// `emu check`.

@@ -9,6 +9,7 @@ mod exec;
 mod host_args;
 mod load;
 mod multi_host;
+mod netns;
 mod plan;
 mod run;
 mod set;
@@ -51,6 +52,8 @@ Examples:
   emu set modem up=64kbit latency=80ms       change access links while packets pass
   emu verify --rates --json | jq .ok         check latencies and rates
   emu unload                                 undo all changes
+  emu load topo.yaml --netns lab             in a network namespace of its own
+  emu exec --netns lab cable/0 -- sh         every command works inside it
 
 Exit codes: 0 all well, 1 an operation or a check failed, 2 wrong usage or topology.";
 
@@ -63,6 +66,8 @@ struct Cli {
     /// start and end of a program.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    #[command(flatten)]
+    netns: netns::NetnsArg,
     #[command(subcommand)]
     command: Command,
 }
@@ -179,8 +184,19 @@ pub fn main() -> ExitCode {
     if !matches!(cli.command, Command::Agent(_)) {
         log(cli.verbose);
     }
+    // Before any thread starts, since a thread inherits the namespace.
+    let namespace = match cli.netns.enter(&cli.command) {
+        Ok(namespace) => namespace,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(match cli.command {
+                Command::Exec(_) => exec::OWN_FAILURE,
+                _ => error.exit_code(),
+            });
+        }
+    };
     let outcome = match cli.command {
-        Command::Load(load) => load.run(),
+        Command::Load(load) => namespace.after_load(load.run(&namespace)),
         Command::Plan(plan) => plan.run(),
         Command::Unload {
             json,
@@ -188,7 +204,7 @@ pub fn main() -> ExitCode {
             dry_run,
             ..
         } => stale::run(dry_run, json),
-        Command::Unload { json, kill, .. } => load::unload(json, kill),
+        Command::Unload { json, kill, .. } => load::unload(json, kill, &namespace),
         Command::Exec(exec) => return exec.run(),
         Command::Run(run) => run.run(),
         Command::RunGuardian { run } => run::guardian(&run),

@@ -79,20 +79,32 @@ impl StateDir {
     /// # Errors
     /// [`StateError::Locked`] when another process keeps it.
     pub fn lock(&self) -> Result<WriterLock, StateError> {
-        let lock = self.flock(FlockArg::LockExclusiveNonblock, SHORT_TIMEOUT)?;
+        let lock = flock(
+            &self.lock_path(),
+            FlockArg::LockExclusiveNonblock,
+            SHORT_TIMEOUT,
+        )?;
         Ok(WriterLock { _lock: lock })
     }
 
     /// Like [`StateDir::lock`], but waits for a load to end, a minute at most.
     pub fn wait(&self) -> Result<WriterLock, StateError> {
-        let lock = self.flock(FlockArg::LockExclusiveNonblock, LOAD_TIMEOUT)?;
+        let lock = flock(
+            &self.lock_path(),
+            FlockArg::LockExclusiveNonblock,
+            LOAD_TIMEOUT,
+        )?;
         Ok(WriterLock { _lock: lock })
     }
 
     /// Takes the lock in shared mode, which excludes writers; waits for a writer, a minute at
     /// most.
     pub fn share(&self) -> Result<SharedLock, StateError> {
-        let lock = self.flock(FlockArg::LockSharedNonblock, LOAD_TIMEOUT)?;
+        let lock = flock(
+            &self.lock_path(),
+            FlockArg::LockSharedNonblock,
+            LOAD_TIMEOUT,
+        )?;
         Ok(SharedLock { _lock: lock })
     }
 
@@ -129,24 +141,42 @@ impl StateDir {
         Path::new(ROOT).join(format!("ns-{}.lock", self.cookie))
     }
 
-    fn flock(&self, how: FlockArg, timeout: Duration) -> Result<Flock<File>, StateError> {
-        private::root()?;
-        let path = self.lock_path();
-        let mut file = private::open(&path).map_err(file_error("open", &path))?;
-        let until = Instant::now() + timeout;
-        loop {
-            file = match Flock::lock(file, how) {
-                Ok(lock) => return Ok(lock),
-                Err((file, Errno::EWOULDBLOCK)) if Instant::now() < until => file,
-                Err((file, Errno::EWOULDBLOCK)) => {
-                    let name = path.file_name().unwrap_or_default();
-                    let holders = holders(&file, name);
-                    return Err(StateError::Locked { path, holders });
-                }
-                Err((_, errno)) => return Err(file_error("lock", &path)(errno.into())),
-            };
-            thread::sleep(POLL_INTERVAL);
-        }
+    /// Removes the lock's file, with a namespace that nobody can load in any more.
+    pub(crate) fn remove_lock(&self, lock: WriterLock) {
+        // The file may not exist.
+        let _ = fs::remove_file(self.lock_path());
+        drop(lock);
+    }
+}
+
+/// Locks a file of the state folder; creates it if it does not exist.
+pub(super) fn flock(
+    path: &Path,
+    how: FlockArg,
+    timeout: Duration,
+) -> Result<Flock<File>, StateError> {
+    private::root()?;
+    let open = || private::open(path).map_err(file_error("open", path));
+    let mut file = open()?;
+    let until = Instant::now() + timeout;
+    loop {
+        file = match Flock::lock(file, how) {
+            // The last holder removed the file.
+            Ok(lock) if lock.metadata().is_ok_and(|m| m.nlink() == 0) => {
+                file = open()?;
+                continue;
+            }
+            Ok(lock) => return Ok(lock),
+            Err((file, Errno::EWOULDBLOCK)) if Instant::now() < until => file,
+            Err((file, Errno::EWOULDBLOCK)) => {
+                let name = path.file_name().unwrap_or_default();
+                let holders = holders(&file, name);
+                let path = path.to_owned();
+                return Err(StateError::Locked { path, holders });
+            }
+            Err((_, errno)) => return Err(file_error("lock", path)(errno.into())),
+        };
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

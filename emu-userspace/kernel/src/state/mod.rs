@@ -5,6 +5,7 @@
 //! and a copy of the topology. A lock next to it admits one writer.
 mod journal;
 mod lock;
+mod namespace;
 mod private;
 mod record;
 
@@ -22,6 +23,7 @@ use socket2::{Domain, Socket, Type};
 
 pub use journal::Undo;
 pub use lock::{Holder, SharedLock, WriterLock};
+pub(crate) use namespace::NamespaceRecords;
 pub use record::Record;
 
 const ROOT: &str = "/run/emu";
@@ -247,6 +249,11 @@ impl StateDir {
     /// Name of the folder, unique for the namespace.
     pub fn name(&self) -> String {
         format!("ns-{}", self.cookie)
+    }
+
+    /// The number of the namespace, unique until the next boot.
+    pub(crate) fn cookie(&self) -> u64 {
+        self.cookie
     }
 
     /// Whether anything was recorded and not yet cleared.

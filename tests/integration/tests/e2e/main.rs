@@ -27,6 +27,7 @@ mod kill;
 mod latency;
 mod lifecycle;
 mod netem;
+mod netns;
 mod real_time;
 mod reload;
 mod run;

@@ -1,0 +1,145 @@
+//! The option `--netns` of all commands about the network.
+use clap::Args;
+use emu_kernel::{
+    netns::{self, Netns, NetnsError},
+    session::Session,
+};
+
+use super::{Command, Outcome, error::CommandError};
+
+/// The option; it enters the namespace before any thread starts.
+#[derive(Args)]
+pub(super) struct NetnsArg {
+    /// Work in this network namespace: a name of `ip netns`, or a path such as
+    /// /proc/PID/ns/net. `load` makes a namespace that does not exist, and `unload` then
+    /// removes it.
+    #[arg(long, global = true, value_name = "NAME|PATH")]
+    netns: Option<Netns>,
+}
+
+/// What a command needs of the namespace.
+enum Need {
+    /// Nothing: the command has no effect on the network, and does not look at it.
+    Nothing,
+    /// An existing namespace.
+    Existing,
+    /// One that is made if it does not exist.
+    Made,
+    /// An existing one, or an empty one without a name.
+    Scratch,
+    /// An existing one, or the rest of one that a killed load left.
+    Rest,
+}
+
+impl Command {
+    fn need(&self) -> Need {
+        match self {
+            Command::Load(load) if load.is_dry_run() => Need::Scratch,
+            Command::Load(_) => Need::Made,
+            Command::Unload { .. } => Need::Rest,
+            Command::Plan(_)
+            | Command::Exec(_)
+            | Command::Run(_)
+            | Command::RunGuardian { .. }
+            | Command::Status(_)
+            | Command::Set(_)
+            | Command::Partition(_)
+            | Command::Heal(_)
+            | Command::Down(_)
+            | Command::Up(_)
+            | Command::Start(_)
+            | Command::Agent(_)
+            | Command::Verify(_) => Need::Existing,
+            #[cfg(feature = "bench")]
+            Command::Bench(_) => Need::Existing,
+            Command::Results(_)
+            | Command::Doctor { .. }
+            | Command::Check { .. }
+            | Command::Schema { .. }
+            | Command::Completions { .. } => Need::Nothing,
+        }
+    }
+}
+
+/// The namespace of a command, if the user named one.
+pub(super) struct Namespace {
+    netns: Option<Netns>,
+    /// Whether this process made it.
+    made: bool,
+    /// Whether it does not exist, and only the rest of a killed load was removed.
+    gone: bool,
+}
+
+impl NetnsArg {
+    /// Enters the namespace for a command.
+    pub(super) fn enter(self, command: &Command) -> Result<Namespace, CommandError> {
+        let mut namespace = Namespace {
+            netns: self.netns,
+            made: false,
+            gone: false,
+        };
+        let Some(netns) = &namespace.netns else {
+            return Ok(namespace);
+        };
+        match command.need() {
+            Need::Nothing => {
+                return Err(CommandError::usage(
+                    "this command does not depend on the network: omit --netns",
+                ));
+            }
+            Need::Existing => netns.enter()?,
+            Need::Made => namespace.made = netns.enter_or_make()?,
+            Need::Scratch => match netns.enter() {
+                Err(NetnsError::Missing { .. }) => netns::enter_scratch()?,
+                entered => entered?,
+            },
+            Need::Rest => {
+                namespace.gone = netns.clear_interrupted()?;
+                if !namespace.gone {
+                    netns.enter()?;
+                }
+            }
+        }
+        Ok(namespace)
+    }
+}
+
+impl Namespace {
+    /// Name of the namespace, if this process made it.
+    pub(super) fn made(&self) -> Option<&Netns> {
+        self.netns.as_ref().filter(|_| self.made)
+    }
+
+    /// Whether there is no such namespace, and so nothing is loaded in it.
+    pub(super) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Checks that the namespace still has its name, under the lock of `session`.
+    pub(super) fn check(&self, _session: &Session) -> Result<(), CommandError> {
+        match &self.netns {
+            Some(netns) => Ok(netns.check_here()?),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes the namespace if a load made it and nothing is loaded; returns its name.
+    pub(super) fn remove(&self, session: Session) -> Result<Option<&Netns>, CommandError> {
+        match &self.netns {
+            Some(netns) if session.remove_netns(netns)? => Ok(Some(netns)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes the namespace after a load that failed, as after an unload.
+    pub(super) fn after_load(&self, outcome: Outcome) -> Outcome {
+        if outcome.is_err()
+            && self.netns.is_some()
+            && let Ok(session) = Session::open()
+        {
+            // The error to report is that of the load.
+            let _ = self.remove(session);
+        }
+        outcome
+    }
+}
