@@ -69,6 +69,17 @@ impl VnodeRef {
     }
 }
 
+/// The port of a machine: the end of its link in the network namespace of the load. Written by
+/// user space only; all zero for a vnode that is no machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Port {
+    /// Index of the interface.
+    pub interface: u32,
+    /// MTU of the machine's line in bytes.
+    pub mtu_bytes: u32,
+}
+
 /// Link between two leaf groups, in one direction. Written by user space only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -99,8 +110,10 @@ pub mod feature {
     pub const CAPACITY: u32 = 1 << 3;
     /// Some vnode filters what comes in.
     pub const FILTERS: u32 = 1 << 4;
+    /// Some vnode is a machine.
+    pub const MACHINES: u32 = 1 << 5;
     /// Every feature.
-    pub const ALL: u32 = STAGES | AQM | COPIES | CAPACITY | FILTERS;
+    pub const ALL: u32 = STAGES | AQM | COPIES | CAPACITY | FILTERS | MACHINES;
 }
 
 /// Bits of [`Pipe::flags`].
@@ -350,6 +363,7 @@ const _: () = {
     assert!(offset_of!(SocketAddress, words) == 0);
     assert!(size_of::<AddrKey>() == 16 && align_of::<AddrKey>() == 1);
     assert!(size_of::<VnodeRef>() == 8 && offset_of!(VnodeRef, pair_row) == 4);
+    assert!(size_of::<Port>() == 8 && offset_of!(Port, mtu_bytes) == 4);
     assert!(size_of::<PairLink>() == 16 && offset_of!(PairLink, pipe) == 12);
     assert!(size_of::<Stage>() == 256 && align_of::<Stage>() == 8);
     assert!(offset_of!(Stage, loss) == 48 && offset_of!(Stage, aqm_low_ns) == 88);
@@ -366,7 +380,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddrKey, PairLink, Pipe, SocketAddress, Stage, VnodeRef, Waits};
+    use super::{AddrKey, PairLink, Pipe, Port, SocketAddress, Stage, VnodeRef, Waits};
 
     // SAFETY: repr(C), a byte array alone: no padding, every bit pattern valid.
     unsafe impl aya::Pod for AddrKey {}
@@ -374,6 +388,8 @@ mod pod {
     unsafe impl aya::Pod for SocketAddress {}
     // SAFETY: repr(C), two u32: no padding, every bit pattern valid.
     unsafe impl aya::Pod for VnodeRef {}
+    // SAFETY: repr(C), two u32: no padding, every bit pattern valid.
+    unsafe impl aya::Pod for Port {}
     // SAFETY: repr(C), integers whose sizes add up to the asserted 256 bytes: no
     // padding, every bit pattern valid.
     unsafe impl aya::Pod for Stage {}

@@ -6,6 +6,13 @@ pub const PROG_EGRESS: &str = "emu_egress";
 pub const PROG_INGRESS: &str = "emu_ingress";
 /// TC egress program of the ifb device.
 pub const PROG_IFB: &str = "emu_ifb";
+/// TC ingress program of a machine's port: what the machine sends.
+pub const PROG_PORT_IN: &str = "emu_port_in";
+/// TC egress program of a machine's port: what vnodes of this network namespace send to it.
+pub const PROG_PORT_OUT: &str = "emu_port_out";
+/// TC ingress program of every interface that carries vnode traffic: packets for a machine
+/// go to its port.
+pub const PROG_TO_PORT: &str = "emu_to_port";
 
 /// Hash: address key to [`crate::layout::VnodeRef`].
 pub const MAP_VNODES: &str = "EMU_VNODES";
@@ -33,8 +40,11 @@ pub const MAP_REASONS: &str = "EMU_REASONS";
 /// Per-CPU array: [`crate::layout::Waits`], two for each group.
 pub const MAP_WAITS: &str = "EMU_WAITS";
 
+/// Array: [`crate::layout::Port`] of each vnode that is a machine.
+pub const MAP_PORTS: &str = "EMU_PORTS";
+
 /// The maps of the TC programs, in the order in which they are pinned.
-pub const MAPS: [&str; 11] = [
+pub const MAPS: [&str; 12] = [
     MAP_VNODES,
     MAP_GROUPS,
     MAP_PAIRS,
@@ -46,9 +56,27 @@ pub const MAPS: [&str; 11] = [
     MAP_LATEST,
     MAP_REASONS,
     MAP_WAITS,
+    MAP_PORTS,
 ];
 /// All TC programs.
-pub const PROGS: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
+pub const PROGS: [&str; 6] = [
+    PROG_EGRESS,
+    PROG_INGRESS,
+    PROG_IFB,
+    PROG_PORT_IN,
+    PROG_PORT_OUT,
+    PROG_TO_PORT,
+];
+
+/// The TC programs that a topology with these [`crate::layout::feature`]s needs.
+pub fn programs(features: u32) -> &'static [&'static str] {
+    let basic = PROGS.len() - 3;
+    if features & crate::layout::feature::MACHINES != 0 {
+        &PROGS
+    } else {
+        &PROGS[..basic]
+    }
+}
 
 /// Cgroup programs that give the processes of a vnode its address.
 pub const PROGS_IDENTITY: [&str; 8] = [
@@ -80,6 +108,10 @@ pub const GLOBAL_LATEST_MASK: &str = "EMU_LATEST_MASK";
 /// Read-only global of the object: one-way latency of the network between the hosts in
 /// nanoseconds, which is deducted from the latency of packets that leave this host.
 pub const GLOBAL_HOST_LATENCY: &str = "EMU_HOST_LATENCY_NS";
+
+/// Read-only global of the object: index of the interface to the other hosts; 0 if there is
+/// no other host.
+pub const GLOBAL_UPLINK: &str = "EMU_UPLINK";
 
 /// Name of the device that carries arriving packets to their down pipe.
 pub const IFB: &str = "emu-ifb0";

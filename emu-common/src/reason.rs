@@ -54,11 +54,26 @@ pub enum Reason {
     /// Dropped: the active management of the queue in front of the capacity between
     /// two groups.
     CoreAqm = 22,
+    /// Arrived for a machine: sent to its port.
+    ToPort = 23,
+    /// Sent by a vnode of this network namespace to a machine: sent to its up pipe.
+    FromPort = 24,
+    /// Passed to the router, which answers with an ICMP error: the hop limit is reached, or
+    /// the packet is larger than the MTU of the machine's line.
+    ToRouter = 25,
+    /// Dropped: a machine sent it from an address that is not its own.
+    Spoofed = 26,
+    /// Dropped: a machine sent it to an address that is no vnode.
+    Outside = 27,
+    /// Dropped: a machine sent it to a group of receivers.
+    Multicast = 28,
+    /// Dropped: a machine sent it, and it is not an IP packet.
+    Foreign = 29,
 }
 
 impl Reason {
     /// Number of reasons, the size of the counter array.
-    pub const COUNT: u32 = 23;
+    pub const COUNT: u32 = 30;
 
     /// All reasons in index order.
     pub const ALL: [Reason; Self::COUNT as usize] = [
@@ -85,6 +100,13 @@ impl Reason {
         Reason::Corrupted,
         Reason::Marked,
         Reason::CoreAqm,
+        Reason::ToPort,
+        Reason::FromPort,
+        Reason::ToRouter,
+        Reason::Spoofed,
+        Reason::Outside,
+        Reason::Multicast,
+        Reason::Foreign,
     ];
 
     /// Stable name for tables, JSON and metrics.
@@ -113,6 +135,13 @@ impl Reason {
             Reason::Corrupted => "corrupted",
             Reason::Marked => "marked",
             Reason::CoreAqm => "core_aqm",
+            Reason::ToPort => "to_port",
+            Reason::FromPort => "from_port",
+            Reason::ToRouter => "to_router",
+            Reason::Spoofed => "spoofed",
+            Reason::Outside => "outside",
+            Reason::Multicast => "multicast",
+            Reason::Foreign => "foreign",
         }
     }
 
@@ -129,7 +158,11 @@ impl Reason {
             | Reason::Down
             | Reason::Filtered
             | Reason::CoreQueue
-            | Reason::CoreAqm => true,
+            | Reason::CoreAqm
+            | Reason::Spoofed
+            | Reason::Outside
+            | Reason::Multicast
+            | Reason::Foreign => true,
             Reason::NotIp
             | Reason::Truncated
             | Reason::NotVnode
@@ -142,7 +175,10 @@ impl Reason {
             | Reason::Contended
             | Reason::Duplicated
             | Reason::Corrupted
-            | Reason::Marked => false,
+            | Reason::Marked
+            | Reason::ToPort
+            | Reason::FromPort
+            | Reason::ToRouter => false,
         }
     }
 }

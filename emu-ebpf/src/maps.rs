@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use emu_common::{
     layout::{
-        AddrKey, Opening, PairLink, Pipe, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef, Waits,
-        feature,
+        AddrKey, Opening, PairLink, Pipe, Port, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef,
+        Waits, feature,
     },
     model::{identity::Event, jitter, order, waits},
     reason::Reason,
@@ -48,6 +48,9 @@ static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 
 
 #[map(name = "EMU_WAITS")]
 static WAITS: PerCpuArray<Waits> = PerCpuArray::with_max_entries(2, 0);
+
+#[map(name = "EMU_PORTS")]
+static PORTS: Array<Port> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map(name = "EMU_IDENTITY")]
 static IDENTITY: HashMap<u64, SocketAddress> = HashMap::with_max_entries(1, 0);
@@ -95,6 +98,30 @@ static EMU_HOST_LATENCY_NS: u64 = 0;
 pub fn host_latency_ns() -> u64 {
     // SAFETY: as for `orphan`.
     unsafe { core::ptr::read_volatile(&EMU_HOST_LATENCY_NS) }
+}
+
+/// Interface to the other hosts; see [`emu_common::names::GLOBAL_UPLINK`].
+#[unsafe(no_mangle)]
+static EMU_UPLINK: u32 = 0;
+
+/// Reads the read-only global that the loader may have patched.
+#[inline(always)]
+pub fn uplink() -> u32 {
+    // SAFETY: as for `orphan`.
+    unsafe { core::ptr::read_volatile(&EMU_UPLINK) }
+}
+
+/// The port of a local vnode, if it is a machine.
+#[inline(always)]
+pub fn port(vnode: u32) -> Option<Port> {
+    let port = PORTS.get_ptr(vnode)?;
+    // SAFETY: the pointer is to a live map value of this type. User space writes it once,
+    // before the programs are attached.
+    let port = unsafe { *port };
+    if port.interface == 0 {
+        return None;
+    }
+    Some(port)
 }
 
 /// The local vnode that has an address.

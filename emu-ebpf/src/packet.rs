@@ -1,7 +1,9 @@
 //! Reading the headers of a packet, and changing the one bit that a link corrupts.
 //! The only place that looks at its bytes.
 use aya_ebpf::{
-    helpers::generated::{bpf_csum_level, bpf_l4_csum_replace, bpf_skb_ecn_set_ce},
+    helpers::generated::{
+        bpf_csum_level, bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_ecn_set_ce,
+    },
     programs::{SkBuffContext, TcContext},
 };
 use emu_common::{
@@ -51,6 +53,14 @@ pub struct Packet {
     /// Its protocol, or [`LATER`].
     next: u32,
     is_v6: bool,
+}
+
+impl Packet {
+    /// Where the time to live or the hop limit stands.
+    #[inline(always)]
+    fn hops_at(&self) -> u32 {
+        self.ip_at + if self.is_v6 { 7 } else { 8 }
+    }
 }
 
 /// A fragment after the first, which has no transport header.
@@ -249,6 +259,56 @@ pub fn ends(ctx: &TcContext, packet: &Packet) -> Option<Ends> {
         source_port,
         destination_port,
     })
+}
+
+/// Index of the interface that the packet leaves or arrives by.
+#[inline(always)]
+pub fn interface(ctx: &TcContext) -> u32 {
+    // SAFETY: the context is live; `ifindex` is readable by TC programs.
+    unsafe { (*ctx.skb.skb).ifindex }
+}
+
+/// Whether the packet was made in this network namespace and has not been on any of its
+/// interfaces.
+#[inline(always)]
+pub fn is_new(ctx: &TcContext) -> bool {
+    // SAFETY: as for `interface`.
+    unsafe { (*ctx.skb.skb).ingress_ifindex == 0 }
+}
+
+/// Time to live, or hop limit.
+#[inline(always)]
+pub fn hops(ctx: &TcContext, packet: &Packet) -> Result<u8, Reason> {
+    load(ctx, packet.hops_at())
+}
+
+/// Reduces the time to live, or the hop limit, by one, as a router does; `hops` is the
+/// present one.
+#[inline(always)]
+pub fn pass_hop(ctx: &TcContext, packet: &Packet, hops: u8) {
+    let left = hops.saturating_sub(1);
+    if !packet.is_v6 {
+        const IPV4_CHECKSUM: u32 = 10;
+        // The byte in front of the protocol, in the packet's order.
+        let word = |hops: u8| u64::from((u16::from(hops) << 8).to_be());
+        // SAFETY: the live context; the helper checks the offset.
+        unsafe {
+            bpf_l3_csum_replace(
+                ctx.skb.skb,
+                packet.ip_at + IPV4_CHECKSUM,
+                word(hops),
+                word(left),
+                2,
+            )
+        };
+    }
+    let _ = ctx.store(packet.hops_at() as usize, &left, 0);
+}
+
+/// Sets the frame's destination.
+#[inline(always)]
+pub fn set_destination(ctx: &TcContext, mac: &[u8; 6]) {
+    let _ = ctx.store(0, mac, 0);
 }
 
 /// Marks congestion in a packet that allows it (ECN); returns whether it did.

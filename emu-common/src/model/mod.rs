@@ -9,6 +9,7 @@ pub mod identity;
 pub mod jitter;
 pub mod loss;
 pub mod order;
+pub mod port;
 pub mod queue;
 pub mod random;
 pub mod rate;

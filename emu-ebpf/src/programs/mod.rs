@@ -8,11 +8,17 @@ mod cgroup_sendmsg;
 mod tc_egress;
 mod tc_ifb;
 mod tc_ingress;
+mod tc_port;
+mod tc_to_port;
 
 use aya_ebpf::bindings::{TC_ACT_STOLEN, TC_ACT_UNSPEC};
 use emu_common::reason::Reason;
 
 use crate::maps;
+
+/// Index of `lo` in every network namespace: LOOPBACK_IFINDEX of the kernel's
+/// include/net/flow.h.
+const LOOPBACK: u32 = 1;
 
 /// Counts the reason and gives the verdict of an egress program.
 ///

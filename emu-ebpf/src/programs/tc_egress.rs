@@ -7,12 +7,8 @@ use emu_common::{
     reason::Reason,
 };
 
-use super::egress_verdict;
+use super::{LOOPBACK, egress_verdict};
 use crate::{clock, filter, maps, packet, pipe, stage};
-
-/// Index of `lo` in every network namespace: LOOPBACK_IFINDEX of the kernel's
-/// include/net/flow.h.
-const LOOPBACK: u32 = 1;
 
 /// TC egress of every interface that carries vnode traffic.
 ///
@@ -69,7 +65,7 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     let core = stage::latency(between, link.latency_ns);
     let mut due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
     let host_latency_ns = maps::host_latency_ns();
-    if host_latency_ns != 0 && interface(ctx) != LOOPBACK {
+    if host_latency_ns != 0 && packet::interface(ctx) != LOOPBACK {
         due_ns = delay::sent_ns(due_ns, departure_ns, host_latency_ns);
     }
     let flow = if access.overtakes || core.overtakes {
@@ -92,16 +88,9 @@ fn has_socket(ctx: &TcContext) -> bool {
     unsafe { !(*ctx.skb.skb).__bindgen_anon_2.sk.is_null() }
 }
 
-/// Index of the interface that the packet leaves by.
-#[inline(always)]
-fn interface(ctx: &TcContext) -> u32 {
-    // SAFETY: the context is live; `ifindex` is readable by TC programs.
-    unsafe { (*ctx.skb.skb).ifindex }
-}
-
 #[inline(always)]
 fn orphan(ctx: &TcContext) -> Result<Reason, Reason> {
-    match ctx.clone_redirect(interface(ctx), 0) {
+    match ctx.clone_redirect(packet::interface(ctx), 0) {
         Ok(()) => Ok(Reason::Orphaned),
         Err(_) => Err(Reason::CloneFailed),
     }

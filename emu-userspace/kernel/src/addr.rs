@@ -1,6 +1,6 @@
 //! Addresses of vnodes: one alias each, or one AnyIP local route for a prefix;
 //! and the routes to vnodes on other hosts.
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -8,8 +8,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage},
     route::{
-        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
-        RouteType,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol,
+        RouteScope, RouteType,
     },
 };
 
@@ -142,6 +142,43 @@ pub fn add_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
     }
 }
 
+/// Routes everything by a gateway that is reached without a route.
+pub fn add_default_route(interface: u32, gateway: IpAddr) -> Request {
+    let any = match gateway {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    };
+    let mut message = via_message(IpNet::from(any), interface, gateway);
+    message.header.destination_prefix_length = 0;
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.flags = RouteFlags::Onlink;
+    message
+        .attributes
+        .retain(|a| !matches!(a, RouteAttribute::Destination(_)));
+    Request {
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("add the default route via {gateway}"),
+        tolerate: &[],
+    }
+}
+
+/// Routes an address to an interface. The route goes with the interface.
+pub fn add_port_route(interface: u32, address: IpAddr) -> Request {
+    let mut message = route(IpNet::from(address), interface);
+    message.header.table = RouteHeader::RT_TABLE_MAIN;
+    message.header.kind = RouteType::Unicast;
+    if address.is_ipv4() {
+        message.header.scope = RouteScope::Link;
+    }
+    Request {
+        message: RouteNetlinkMessage::NewRoute(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("add the route {address}"),
+        tolerate: &[],
+    }
+}
+
 pub fn delete_route(interface: u32, prefix: IpNet, gateway: IpAddr) -> Request {
     Request {
         message: RouteNetlinkMessage::DelRoute(via_message(prefix, interface, gateway)),
@@ -203,6 +240,12 @@ impl Route {
     /// Whether it makes the addresses of a prefix local.
     pub fn is_local_for(&self, prefix: IpNet) -> bool {
         self.local && self.prefix == prefix.trunc()
+    }
+
+    /// Whether it is emu's, and leads to one address on an interface.
+    pub fn is_to(&self, address: IpAddr, interface: u32) -> bool {
+        let way = (self.interface, self.gateway) == (Some(interface), None);
+        self.is_ours && way && self.prefix == IpNet::from(address)
     }
 
     /// Whether it is emu's, and leads to a prefix by a gateway and an interface.

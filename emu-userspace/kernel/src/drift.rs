@@ -15,10 +15,11 @@ use super::{
     apply,
     cgroup::{self, Tree},
     link::{self, Link},
+    machines,
     netlink::{Netlink, NetlinkError, Request},
     offload,
     state::{State, StateDir, StateError, Undo},
-    tc::{self, Filter, Hook, Qdisc},
+    tc::{self, Filter, Hook, Place, Preference, Qdisc},
 };
 
 /// Why drift could not be detected.
@@ -38,6 +39,8 @@ pub(crate) struct Facts {
     pub(crate) addresses: BTreeSet<IpAddr>,
     routes: Vec<Route>,
     filters: Vec<(u32, Hook, Filter)>,
+    /// Filters that the ports of machines share.
+    port_filters: Vec<(Hook, Filter)>,
 }
 
 impl Facts {
@@ -46,6 +49,10 @@ impl Facts {
         let qdiscs = tc::qdiscs(netlink)?;
         let mut filters = Vec::new();
         for link in &links {
+            // The ports of machines share their filters.
+            if link.group == machines::PORT_GROUP {
+                continue;
+            }
             // Without a clsact qdisc the list of filters is an error.
             if !qdiscs
                 .iter()
@@ -54,11 +61,22 @@ impl Facts {
                 continue;
             }
             for hook in [Hook::Ingress, Hook::Egress] {
-                let found = tc::filters(netlink, link.index, hook)?;
+                let (index, name) = (link.index, link.name.as_str());
+                let place = Place::Interface { index, name, hook };
+                let found = tc::filters(netlink, place)?;
                 filters.extend(found.into_iter().map(|f| (link.index, hook, f)));
             }
         }
+        let mut port_filters = Vec::new();
+        if links.iter().any(|link| link.group == machines::PORT_GROUP) {
+            for hook in [Hook::Ingress, Hook::Egress] {
+                // Without a port that has the filters, the list is an error.
+                let found = tc::filters(netlink, Place::Ports(hook)).unwrap_or_default();
+                port_filters.extend(found.into_iter().map(|f| (hook, f)));
+            }
+        }
         Ok(Self {
+            port_filters,
             addresses: (addr::addresses(netlink)?.into_iter())
                 .map(|a| a.net.addr())
                 .collect(),
@@ -87,6 +105,16 @@ impl Facts {
                 && filter.is_ours
                 // The state of an older version does not have it.
                 && (program.is_none() || filter.program_id == program)
+        })
+    }
+}
+
+impl Facts {
+    /// Whether a filter of emu's is at a place, whatever its program.
+    pub(crate) fn has_filter_at(&self, link: &Link, hook: Hook, preference: Preference) -> bool {
+        let mut all = self.filters.iter();
+        all.any(|(index, at, filter)| {
+            (*index, *at) == (link.index, hook) && filter.is_ours && filter.preference == preference
         })
     }
 }
@@ -120,10 +148,53 @@ impl Load<'_> {
 
     fn filter(&self, facts: &Facts, link: &Link, hook: Hook) -> Option<String> {
         let name = program_at(link, hook);
-        let ids = &self.state.program_ids;
-        let id = ids.iter().find(|(program, _)| program == name);
-        let missing = !facts.has_filter(link, hook, id.map(|(_, id)| *id));
+        let missing = !facts.has_filter(link, hook, self.program_id(name));
         missing.then(|| format!("the filter {name} on {}", link.name))
+    }
+
+    fn program_id(&self, name: &str) -> Option<u32> {
+        let mut ids = self.state.program_ids.iter();
+        ids.find(|(program, _)| program == name).map(|(_, id)| *id)
+    }
+
+    fn port_filter(&self, facts: &Facts, link: &Link) -> Option<String> {
+        let id = self.program_id(names::PROG_TO_PORT);
+        let missing = !facts.has_filter(link, Hook::Ingress, id);
+        missing.then(|| format!("the filter {} on {}", names::PROG_TO_PORT, link.name))
+    }
+
+    /// The first missing part of a machine: its namespace, its port or the port's programs.
+    fn machines(&self, facts: &Facts, folder: &Path) -> Option<String> {
+        for (index, address) in self.plan.machines() {
+            let name = machines::port_name(index);
+            let Some(port) = facts.link(&name) else {
+                return Some(format!("the port {name} of the machine {address}"));
+            };
+            if !port.up {
+                return Some(format!("the up state of {name}"));
+            }
+            let mut qdiscs = facts.qdiscs.iter().filter(|q| q.index == port.index);
+            if !qdiscs.any(|q| q.kind == "clsact") {
+                return Some(format!("clsact on {name}"));
+            }
+            if !facts.routes.iter().any(|r| r.is_to(address, port.index)) {
+                return Some(format!("the route {address}"));
+            }
+            if !folder.join(address.to_string()).exists() {
+                return Some(format!("the network namespace of the machine {address}"));
+            }
+        }
+        let programs = [
+            (Hook::Ingress, names::PROG_PORT_IN),
+            (Hook::Egress, names::PROG_PORT_OUT),
+            (Hook::Egress, names::PROG_INGRESS),
+        ];
+        let lost = programs.into_iter().find(|(hook, name)| {
+            let id = self.program_id(name);
+            let mut all = facts.port_filters.iter();
+            !all.any(|(at, f)| at == hook && f.is_ours && f.program_id == id)
+        });
+        lost.map(|(_, name)| format!("the filter {name} on the ports of machines"))
     }
 
     fn ifb(&self, facts: &Facts, link: &Link) -> Option<String> {
@@ -165,6 +236,8 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             missing.then(|| format!("clsact on {interface}"))
         }),
         Undo::Filter { interface, hook } => on(interface, &|link| load.filter(facts, link, *hook)),
+        Undo::PortFilter { interface } => on(interface, &|link| load.port_filter(facts, link)),
+        Undo::Machines { folder } => load.machines(facts, folder),
         Undo::Features {
             interface,
             features,
@@ -182,7 +255,7 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
         // The addresses of the plan, not of the step, since a change in place may have
         // removed some.
         Undo::Aliases { .. } => {
-            let mut all = plan.vnodes.iter().map(|v| v.address);
+            let mut all = plan.process_addresses();
             let lost = all.find(|address| !facts.addresses.contains(address));
             lost.map(|address| format!("the address {address}"))
         }
@@ -263,6 +336,8 @@ fn is_notified(step: &Undo) -> bool {
         | Undo::RootQdisc { .. }
         | Undo::Clsact { .. }
         | Undo::Filter { .. }
+        | Undo::PortFilter { .. }
+        | Undo::Machines { .. }
         | Undo::Features { .. }
         | Undo::Aliases { .. }
         | Undo::LocalRoutes { .. }
@@ -317,8 +392,14 @@ pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, N
     }));
     let routes = facts.routes.iter().filter(|route| route.is_ours);
     left.extend(routes.map(|route| format!("the route {}", route.prefix)));
+    let ports = facts
+        .links
+        .iter()
+        .filter(|l| l.group == machines::PORT_GROUP);
+    left.extend(ports.map(|link| format!("the port {}", link.name)));
     for step in journal {
         left.extend(match step {
+            Undo::Machines { folder } => there(folder, "the machines"),
             Undo::Pins { directory } => there(directory, "the pins"),
             Undo::Cgroup { .. } => Tree::find()
                 .ok()
@@ -338,17 +419,21 @@ pub(crate) fn removals(netlink: &mut Netlink) -> Result<Vec<Request>, NetlinkErr
     let facts = Facts::read(netlink)?;
     let mut requests = Vec::new();
     for link in &facts.links {
-        let ours = facts
+        let ours: BTreeSet<_> = facts
             .filters
             .iter()
-            .filter(|(index, _, f)| *index == link.index && f.is_ours);
+            .filter(|(index, _, f)| *index == link.index && f.is_ours)
+            .map(|(_, hook, f)| (*hook, f.preference))
+            .collect();
         let others = facts
             .filters
             .iter()
             .any(|(index, _, f)| *index == link.index && !f.is_ours);
         let mut any = false;
-        for (_, hook, _) in ours {
-            requests.push(tc::delete_filter(link.index, &link.name, *hook));
+        for (hook, preference) in ours {
+            let (index, name) = (link.index, link.name.as_str());
+            let place = Place::Interface { index, name, hook };
+            requests.push(tc::delete_filter(place, preference));
             any = true;
         }
         if any && !others {
@@ -365,6 +450,7 @@ pub(crate) fn removals(netlink: &mut Netlink) -> Result<Vec<Request>, NetlinkErr
             .filter(|r| r.is_ours)
             .filter_map(addr::delete_ours),
     );
+    requests.push(link::delete_group(machines::PORT_GROUP));
     if facts.link(names::IFB).is_some() {
         requests.push(link::delete(names::IFB));
     }

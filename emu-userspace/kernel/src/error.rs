@@ -59,6 +59,12 @@ pub enum ApplyError {
         "the interface {name} exists, but this namespace's emu did not create it; delete it (ip link del {name})"
     )]
     NameTaken { name: String },
+    /// A machine's namespace could not be made.
+    #[error("{operation}: {source}")]
+    Machine {
+        operation: String,
+        source: io::Error,
+    },
     #[error(transparent)]
     Undo(#[from] UndoError),
 }

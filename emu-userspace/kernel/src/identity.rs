@@ -27,6 +27,7 @@ use emu_common::{
 use super::{
     bpf::{self, BpfError, address_key},
     cgroup::{self, CgroupError, Tree},
+    machines::{MachineError, Machines},
     state::{Record, SharedLock, StateDir, StateError, Undo, WriterLock},
 };
 
@@ -39,6 +40,8 @@ pub enum IdentityError {
     Cgroup(#[from] CgroupError),
     #[error(transparent)]
     Bpf(#[from] BpfError),
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// A program could not be attached.
     #[error("attach {program} to the cgroup: {source}")]
     Attach {
@@ -334,10 +337,20 @@ pub(super) const fn usual_room(vnodes: u32) -> u32 {
 ///
 /// # Errors
 /// [`IdentityError`]; the process may then be in either cgroup.
-pub fn enter(dir: &StateDir, vnode: IpAddr, vnodes: u32) -> Result<(), IdentityError> {
+pub fn enter(
+    dir: &StateDir,
+    machines: &Machines,
+    vnode: IpAddr,
+    vnodes: u32,
+) -> Result<(), IdentityError> {
     let ready = prepare(dir, usual_room(vnodes))?;
     let folder = ready.tree.folder(&dir.name()).join(vnode.to_string());
     let cgroup_id = cgroup::create(&folder)?;
-    assign(ready.record.map_id, cgroup_id, vnode)?;
-    Ok(cgroup::join(&folder)?)
+    // A machine has no other address, and its processes need no hooks.
+    if !machines.has(vnode) {
+        assign(ready.record.map_id, cgroup_id, vnode)?;
+    }
+    cgroup::join(&folder)?;
+    machines.enter(vnode)?;
+    Ok(())
 }

@@ -47,6 +47,7 @@ pub mod identity;
 pub mod link;
 pub mod live;
 pub mod machine;
+pub mod machines;
 pub mod netlink;
 pub mod netns;
 #[expect(unsafe_code, reason = "ioctl has no safe interface")]

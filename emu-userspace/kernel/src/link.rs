@@ -2,7 +2,10 @@
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage},
+    link::{
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoKind,
+        InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    },
 };
 
 use super::netlink::{Netlink, NetlinkError, Request};
@@ -20,6 +23,8 @@ pub struct Link {
     pub up: bool,
     /// Whether its frames start with an Ethernet header (`lo` counts).
     pub ethernet: bool,
+    /// Group, 0 unless somebody set it.
+    pub group: u32,
 }
 
 /// All interfaces of the namespace.
@@ -34,11 +39,13 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
             continue;
         };
         let (mut name, mut mtu_bytes, mut gso_max_segments) = (String::new(), 0, 0);
+        let mut group = 0;
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(n) => name.clone_from(n),
                 LinkAttribute::Mtu(m) => mtu_bytes = *m,
                 LinkAttribute::GsoMaxSegs(s) => gso_max_segments = *s,
+                LinkAttribute::Group(g) => group = *g,
                 _ => {}
             }
         }
@@ -52,6 +59,7 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
                 message.header.link_layer_type,
                 LinkLayerType::Ether | LinkLayerType::Loopback
             ),
+            group,
         });
     }
     Ok(list)
@@ -122,6 +130,96 @@ pub fn add_ifb(name: &str, mtu_bytes: u32) -> Request {
         flags: NLM_F_CREATE | NLM_F_EXCL,
         operation: format!("create the ifb device {name}"),
         tolerate: &[],
+    }
+}
+
+/// Two interfaces that are joined, one of them in another network namespace.
+pub struct Veth {
+    /// Name of the one in this namespace.
+    pub name: String,
+    /// Its index, which must be free.
+    pub index: u32,
+    /// Name of the other one.
+    pub peer: String,
+    /// File descriptor of its namespace.
+    pub peer_namespace: i32,
+    /// Its group.
+    pub peer_group: u32,
+    /// Hardware address of both: without ARP (`IFF_NOARP`) the kernel sends frames to the
+    /// interface's own address, for which the other one then takes them.
+    pub address: [u8; 6],
+    /// MTU of both in bytes.
+    pub mtu_bytes: u32,
+}
+
+/// Creates a pair of interfaces without ARP, neither of them up.
+pub fn add_veth(pair: &Veth) -> Request {
+    let end = |name: &str| {
+        let mut message = LinkMessage::default();
+        message.header.flags = LinkFlags::Noarp;
+        message.header.change_mask = LinkFlags::Noarp;
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Address(pair.address.to_vec()),
+            LinkAttribute::Mtu(pair.mtu_bytes),
+            LinkAttribute::GsoMaxSegs(1),
+            LinkAttribute::NumTxQueues(1),
+            LinkAttribute::NumRxQueues(1),
+        ];
+        message
+    };
+    let mut peer = end(&pair.peer);
+    peer.attributes.extend([
+        LinkAttribute::NetNsFd(pair.peer_namespace),
+        LinkAttribute::Group(pair.peer_group),
+    ]);
+    let mut message = end(&pair.name);
+    message.header.index = pair.index;
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    Request {
+        message: RouteNetlinkMessage::NewLink(message),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("create the port {}", pair.peer),
+        tolerate: &[],
+    }
+}
+
+/// Gives an interface no link-local address; without IPv6 in the kernel it has none anyway.
+pub fn no_link_local(index: u32, name: &str) -> Request {
+    let operation = format!("set the link-local addresses of {name}");
+    let mut request = set(index, operation, |m| {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        let family = vec![AfSpecUnspec::Inet6(vec![mode])];
+        m.attributes.push(LinkAttribute::AfSpecUnspec(family));
+    });
+    request.tolerate = &[libc::EAFNOSUPPORT, libc::EINVAL];
+    request
+}
+
+/// Lets the kernel forward IPv4 packets that arrive by an interface.
+pub fn forward(index: u32, name: &str) -> Request {
+    set(index, format!("forward packets of {name}"), |m| {
+        let mut settings = InetDevConf::default();
+        settings.forwarding = 1;
+        let family = vec![AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(
+            settings,
+        )])];
+        m.attributes.push(LinkAttribute::AfSpecUnspec(family));
+    })
+}
+
+/// Deletes all interfaces of a group.
+pub fn delete_group(group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![LinkAttribute::Group(group)];
+    Request {
+        message: RouteNetlinkMessage::DelLink(message),
+        flags: 0,
+        operation: format!("delete the interfaces of the group {group}"),
+        tolerate: &[libc::ENODEV],
     }
 }
 

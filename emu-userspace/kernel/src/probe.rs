@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     bpf, cgroup, identity, link,
     netlink::{Netlink, NetlinkError},
-    tc::{self, Hook},
+    tc::{self, Hook, Place, Preference},
 };
 
 /// One ability of the kernel or the user.
@@ -183,11 +183,15 @@ fn network(prober: &mut Prober) -> Result<(), NetlinkError> {
 }
 
 fn attach(prober: &mut Prober, netlink: &mut Netlink, lo: u32, ifb: u32, programs: &bpf::Programs) {
+    let on_lo = |hook| Place::Interface {
+        index: lo,
+        name: "lo",
+        hook,
+    };
     if let Ok(fd) = programs.fd(names::PROG_EGRESS) {
         let made = netlink.request(tc::add_direct_filter(
-            lo,
-            "lo",
-            Hook::Egress,
+            on_lo(Hook::Egress),
+            Preference::First,
             fd,
             names::PROG_EGRESS,
         ));
@@ -200,8 +204,8 @@ fn attach(prober: &mut Prober, netlink: &mut Netlink, lo: u32, ifb: u32, program
     }
     if let Ok(fd) = programs.fd(names::PROG_INGRESS) {
         let made = netlink.request(tc::add_redirect_filter(
-            lo,
-            "lo",
+            on_lo(Hook::Ingress),
+            Preference::First,
             fd,
             names::PROG_INGRESS,
             ifb,

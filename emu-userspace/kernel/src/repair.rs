@@ -17,7 +17,7 @@ use crate::{
     netlink::{Netlink, NetlinkError, Request},
     offload,
     state::{State, StateDir, Undo, WriterLock},
-    tc::{self, Hook},
+    tc::{self, Hook, Place, Preference},
 };
 
 /// A repair in progress.
@@ -96,6 +96,13 @@ impl Repair<'_> {
                 Some(link) => self.filter(&link, *hook),
                 None => Ok(()),
             },
+            Undo::PortFilter { interface } => match self.link(interface) {
+                Some(link) => {
+                    let name = names::PROG_TO_PORT;
+                    self.program(&link, Hook::Ingress, Preference::Second, name)
+                }
+                None => Ok(()),
+            },
             Undo::Features {
                 interface,
                 features,
@@ -117,8 +124,9 @@ impl Repair<'_> {
                 Ok(())
             }
             Undo::Aliases { .. } => {
-                let all = self.plan.vnodes.iter().map(|v| v.address);
-                let lost: Vec<_> = all
+                let lost: Vec<_> = self
+                    .plan
+                    .process_addresses()
                     .filter(|address| !self.facts.addresses.contains(address))
                     .collect();
                 self.on_lo(|lo| {
@@ -144,7 +152,7 @@ impl Repair<'_> {
                 let _ = fs::write(path, "1");
                 Ok(())
             }
-            Undo::Cgroup { .. } | Undo::Pins { .. } => Ok(()),
+            Undo::Machines { .. } | Undo::Cgroup { .. } | Undo::Pins { .. } => Ok(()),
         }
     }
 
@@ -206,6 +214,16 @@ impl Repair<'_> {
     /// Attaches the program of this load again.
     fn filter(&mut self, link: &Link, hook: Hook) -> Result<(), NetlinkError> {
         let name = drift::program_at(link, hook);
+        self.program(link, hook, Preference::First, name)
+    }
+
+    fn program(
+        &mut self,
+        link: &Link,
+        hook: Hook,
+        preference: Preference,
+        name: &'static str,
+    ) -> Result<(), NetlinkError> {
         let ids = &self.state.program_ids;
         let Some(id) = ids.iter().find(|(n, _)| n == name).map(|(_, id)| *id) else {
             return Ok(());
@@ -223,13 +241,19 @@ impl Repair<'_> {
         let Some(fd) = program.and_then(|program| program.fd().ok()) else {
             return Ok(());
         };
-        let (index, at, fd) = (link.index, &link.name, fd.as_fd());
-        if self.facts.has_filter(link, hook, None) {
-            self.netlink.request(tc::delete_filter(index, at, hook))?;
+        let fd = fd.as_fd();
+        let place = Place::Interface {
+            index: link.index,
+            name: &link.name,
+            hook,
+        };
+        if self.facts.has_filter_at(link, hook, preference) {
+            self.netlink.request(tc::delete_filter(place, preference))?;
         }
-        self.netlink.request(match hook {
-            Hook::Ingress => tc::add_redirect_filter(index, at, fd, name, ifb.index),
-            Hook::Egress => tc::add_direct_filter(index, at, hook, fd, name),
+        self.netlink.request(if name == names::PROG_INGRESS {
+            tc::add_redirect_filter(place, preference, fd, name, ifb.index)
+        } else {
+            tc::add_direct_filter(place, preference, fd, name)
         })
     }
 }

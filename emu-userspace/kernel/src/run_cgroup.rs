@@ -5,6 +5,7 @@
 use std::{
     fs::{self, File},
     net::IpAddr,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,6 +14,7 @@ use super::{
     cgroup::{self, CgroupError, Tree, file_error},
     controllers,
     identity::{self, Identities, IdentityError},
+    machines::Machines,
     state::StateDir,
 };
 
@@ -21,6 +23,7 @@ pub struct RunCgroup {
     tree: Tree,
     name: String,
     identities: Identities,
+    machines: Machines,
     controllers: Vec<&'static str>,
 }
 
@@ -28,6 +31,7 @@ pub struct RunCgroup {
 pub struct ProcessCgroup {
     path: PathBuf,
     folder: File,
+    network: Option<OwnedFd>,
 }
 
 /// Path of a run below [`Tree::folder`], in the calling thread's network namespace.
@@ -41,6 +45,7 @@ impl RunCgroup {
     pub fn new(
         dir: &StateDir,
         run: &str,
+        machines: Machines,
         vnodes: u32,
         processes: u32,
     ) -> Result<Self, IdentityError> {
@@ -51,6 +56,7 @@ impl RunCgroup {
         Ok(Self {
             identities: Identities::open(ready.record.map_id)?,
             tree: ready.tree,
+            machines,
             name,
             controllers: Vec::new(),
         })
@@ -91,10 +97,17 @@ impl RunCgroup {
         if let Some(vnode) = path.parent().filter(|_| !self.controllers.is_empty()) {
             controllers::hand_on(vnode, &self.controllers)?;
         }
+        let network = self.machines.namespace(vnode)?;
         // The map entry must exist before a process is in the cgroup.
-        self.identities.assign(id, vnode)?;
+        if network.is_none() {
+            self.identities.assign(id, vnode)?;
+        }
         let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
-        Ok(ProcessCgroup { path, folder })
+        Ok(ProcessCgroup {
+            path,
+            folder,
+            network,
+        })
     }
 
     /// Removes the cgroup of a program that has ended. If processes are still dying in it,
@@ -163,6 +176,11 @@ impl ProcessCgroup {
     /// The open folder of the cgroup, for [`super::spawn`].
     pub fn folder(&self) -> &File {
         &self.folder
+    }
+
+    /// The network namespace of the vnode, if it is a machine.
+    pub fn network(&self) -> Option<BorrowedFd<'_>> {
+        self.network.as_ref().map(AsFd::as_fd)
     }
 
     /// Identifiers of the processes in the cgroup.

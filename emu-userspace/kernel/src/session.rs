@@ -21,6 +21,7 @@ use crate::{
     drift::{self, DriftError},
     error::ApplyError,
     identity::{self, IdentityError, Summary},
+    machines::Machines,
     netns::{Netns, NetnsError},
     reload::{self, Reload},
     repair,
@@ -207,7 +208,9 @@ impl Loaded {
     pub fn enter(&self, vnode: IpAddr) -> Result<(), SessionError> {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
-        identity::enter(&dir, vnode, vnodes).map_err(|e| SessionError::Identity(Box::new(e)))
+        let machines = Machines::of(&dir, &self.plan);
+        identity::enter(&dir, &machines, vnode, vnodes)
+            .map_err(|e| SessionError::Identity(Box::new(e)))
     }
 
     /// Processes of vnodes; `None` if there never was one.

@@ -13,6 +13,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::{
     apply,
     cgroup::{self, Tree},
+    machines,
     state::{self, StateError},
 };
 
@@ -132,7 +133,8 @@ pub fn remove(stale: &[Stale]) -> Vec<String> {
         for path in paths.into_iter().chain([apply::pins(&one.name)]) {
             let removed = match fs::symlink_metadata(&path) {
                 Err(_) => Ok(()),
-                Ok(m) if m.is_dir() => fs::remove_dir_all(&path),
+                Ok(m) if m.is_dir() => machines::remove(&path.join(machines::FOLDER))
+                    .and_then(|()| fs::remove_dir_all(&path)),
                 Ok(_) => fs::remove_file(&path),
             };
             if let Err(error) = removed {

@@ -1,6 +1,9 @@
 //! Queueing disciplines and filters: `fq`, `clsact`, the eBPF filters and the
 //! redirect to the ifb device.
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::{
+    fmt,
+    os::fd::{AsRawFd, BorrowedFd},
+};
 
 use emu_model::plan::FqPlan;
 use netlink_packet_core::{
@@ -8,7 +11,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    tc::{TcAttribute, TcHandle, TcMessage, TcOption},
+    tc::{TcAttribute, TcHandle, TcHeader, TcMessage, TcOption},
 };
 
 use super::netlink::{Netlink, NetlinkError, Request};
@@ -17,9 +20,6 @@ use super::netlink::{Netlink, NetlinkError, Request};
 pub const FQ_HANDLE_MAJOR: u16 = 0xe30;
 /// Largest delay of fq's timer, in nanoseconds.
 const TIMER_SLACK_NS: u32 = 1_000;
-/// Preference of emu's filters in the clsact hooks: before those of the user, which may end
-/// the chain. Emu's filters let the chain continue.
-const FILTER_PREFERENCE: u16 = 1;
 /// Handle of emu's filters, so that only these are deleted.
 const FILTER_HANDLE: TcHandle = TcHandle {
     major: 0,
@@ -37,6 +37,8 @@ const ETH_P_ALL: u16 = 0x0003;
 
 // uapi/linux/rtnetlink.h and pkt_sched.h, pkt_cls.h, tc_act/tc_mirred.h
 const TCA_OPTIONS: u16 = 2;
+const TCA_INGRESS_BLOCK: u16 = 13;
+const TCA_EGRESS_BLOCK: u16 = 14;
 const TCA_FQ_PLIMIT: u16 = 1;
 const TCA_FQ_FLOW_PLIMIT: u16 = 2;
 const TCA_FQ_BUCKETS_LOG: u16 = 8;
@@ -60,7 +62,9 @@ const NLA_F_NESTED: u16 = 0x8000;
 const NLA_TYPE_MASK: u16 = 0x3fff;
 
 /// Hook of clsact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Hook {
     /// Incoming packets.
@@ -69,7 +73,60 @@ pub enum Hook {
     Egress,
 }
 
+/// Place of a filter among those of a hook: before those of the user, which may end the chain.
+/// Emu's filters let the chain continue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Preference {
+    First = 1,
+    Second = 2,
+}
+
+/// Where filters are.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// At an interface.
+    Interface {
+        index: u32,
+        name: &'a str,
+        hook: Hook,
+    },
+    /// At the ports of all machines, which share their filters.
+    Ports(Hook),
+}
+
+/// Blocks of filters that the ports of a network namespace share, one for each hook.
+const INGRESS_BLOCK: u32 = 0xe301;
+const EGRESS_BLOCK: u32 = 0xe302;
+
+impl Place<'_> {
+    fn message(self, handle: TcHandle, kind: &str) -> TcMessage {
+        match self {
+            Place::Interface { index, hook, .. } => message(index, hook.parent(), handle, kind),
+            Place::Ports(hook) => {
+                let block = TcHandle::from(hook.block());
+                message(TcHeader::TCM_IFINDEX_MAGIC_BLOCK, block, handle, kind)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Interface { name, .. } => f.write_str(name),
+            Place::Ports(_) => f.write_str("the ports of machines"),
+        }
+    }
+}
+
 impl Hook {
+    fn block(self) -> u32 {
+        match self {
+            Hook::Ingress => INGRESS_BLOCK,
+            Hook::Egress => EGRESS_BLOCK,
+        }
+    }
+
     fn parent(self) -> TcHandle {
         TcHandle {
             major: 0xffff,
@@ -182,6 +239,23 @@ pub fn add_clsact(index: u32, name: &str) -> Request {
     }
 }
 
+/// Adds the clsact qdisc of a port, whose filters are those of [`Place::Ports`].
+pub fn add_shared_clsact(index: u32, name: &str) -> Request {
+    let mut m = message(index, TcHandle::INGRESS, CLSACT, "clsact");
+    for (kind, block) in [
+        (TCA_INGRESS_BLOCK, INGRESS_BLOCK),
+        (TCA_EGRESS_BLOCK, EGRESS_BLOCK),
+    ] {
+        m.attributes.push(TcAttribute::Other(number(kind, block)));
+    }
+    Request {
+        message: RouteNetlinkMessage::NewQueueDiscipline(m),
+        flags: NLM_F_CREATE | NLM_F_EXCL,
+        operation: format!("add qdisc clsact to {name}"),
+        tolerate: &[],
+    }
+}
+
 /// Deletes the clsact qdisc and all its filters.
 pub fn delete_clsact(index: u32, name: &str) -> Request {
     Request {
@@ -197,9 +271,9 @@ pub fn delete_clsact(index: u32, name: &str) -> Request {
     }
 }
 
-fn filter(index: u32, hook: Hook) -> TcMessage {
-    let mut m = message(index, hook.parent(), FILTER_HANDLE, "bpf");
-    m.header.info = u32::from(FILTER_PREFERENCE) << 16 | u32::from(ETH_P_ALL.to_be());
+fn filter(place: Place<'_>, preference: Preference) -> TcMessage {
+    let mut m = place.message(FILTER_HANDLE, "bpf");
+    m.header.info = (preference as u32) << 16 | u32::from(ETH_P_ALL.to_be());
     m
 }
 
@@ -207,13 +281,12 @@ fn filter(index: u32, hook: Hook) -> TcMessage {
 ///
 /// Through netlink, not as a TCX link: TCX does not know `TC_ACT_STOLEN`.
 pub fn add_direct_filter(
-    index: u32,
-    name: &str,
-    hook: Hook,
+    place: Place<'_>,
+    preference: Preference,
     program: BorrowedFd<'_>,
     program_name: &str,
 ) -> Request {
-    let mut m = filter(index, hook);
+    let mut m = filter(place, preference);
     m.attributes.push(TcAttribute::Other(nested(
         TCA_OPTIONS,
         vec![
@@ -225,7 +298,7 @@ pub fn add_direct_filter(
     Request {
         message: RouteNetlinkMessage::NewTrafficFilter(m),
         flags: NLM_F_CREATE | NLM_F_EXCL,
-        operation: format!("attach {program_name} to {name}"),
+        operation: format!("attach {program_name} to {place}"),
         tolerate: &[],
     }
 }
@@ -233,8 +306,8 @@ pub fn add_direct_filter(
 /// Attaches a program as a classifier whose match is redirected to the egress
 /// of `target`.
 pub fn add_redirect_filter(
-    index: u32,
-    name: &str,
+    place: Place<'_>,
+    preference: Preference,
     program: BorrowedFd<'_>,
     program_name: &str,
     target: u32,
@@ -254,7 +327,7 @@ pub fn add_redirect_filter(
             ),
         ],
     );
-    let mut m = filter(index, Hook::Ingress);
+    let mut m = filter(place, preference);
     m.attributes.push(TcAttribute::Other(nested(
         TCA_OPTIONS,
         vec![
@@ -267,17 +340,17 @@ pub fn add_redirect_filter(
     Request {
         message: RouteNetlinkMessage::NewTrafficFilter(m),
         flags: NLM_F_CREATE | NLM_F_EXCL,
-        operation: format!("attach {program_name} to {name}"),
+        operation: format!("attach {program_name} to {place}"),
         tolerate: &[],
     }
 }
 
 /// Deletes emu's filter from a hook.
-pub fn delete_filter(index: u32, name: &str, hook: Hook) -> Request {
+pub fn delete_filter(place: Place<'_>, preference: Preference) -> Request {
     Request {
-        message: RouteNetlinkMessage::DelTrafficFilter(filter(index, hook)),
+        message: RouteNetlinkMessage::DelTrafficFilter(filter(place, preference)),
         flags: 0,
-        operation: format!("delete the emu filter of {name}"),
+        operation: format!("delete the emu filter of {place}"),
         tolerate: &[libc::ENOENT, libc::EINVAL, libc::ENODEV],
     }
 }
@@ -285,9 +358,7 @@ pub fn delete_filter(index: u32, name: &str, hook: Hook) -> Request {
 /// Whether any filter is attached to either hook of an interface.
 pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkError> {
     for hook in [Hook::Ingress, Hook::Egress] {
-        let mut query = TcMessage::default();
-        query.header.index = index as i32;
-        query.header.parent = hook.parent();
+        let query = message(index, hook.parent(), TcHandle::UNSPEC, "");
         let found = netlink.dump(RouteNetlinkMessage::GetTrafficFilter(query), "list filters")?;
         if !found.is_empty() {
             return Ok(true);
@@ -299,6 +370,8 @@ pub fn has_filters(netlink: &mut Netlink, index: u32) -> Result<bool, NetlinkErr
 /// A filter in a hook of clsact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Filter {
+    /// Its place among the filters of the hook.
+    pub preference: Preference,
     /// Whether it has emu's handle.
     pub is_ours: bool,
     /// Identifier of its BPF program, if it has one.
@@ -306,10 +379,8 @@ pub struct Filter {
 }
 
 /// The filters in a hook of an interface that has a clsact qdisc.
-pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filter>, NetlinkError> {
-    let mut query = TcMessage::default();
-    query.header.index = index as i32;
-    query.header.parent = hook.parent();
+pub fn filters(netlink: &mut Netlink, place: Place<'_>) -> Result<Vec<Filter>, NetlinkError> {
+    let query = place.message(TcHandle::UNSPEC, "");
     let found = netlink.dump(RouteNetlinkMessage::GetTrafficFilter(query), "list filters")?;
     let filter = |answer: RouteNetlinkMessage| {
         let RouteNetlinkMessage::NewTrafficFilter(message) = answer else {
@@ -317,6 +388,10 @@ pub fn filters(netlink: &mut Netlink, index: u32, hook: Hook) -> Result<Vec<Filt
         };
         // The head of a dump of filters has no handle.
         (message.header.handle != TcHandle::UNSPEC).then(|| Filter {
+            preference: match message.header.info >> 16 {
+                2 => Preference::Second,
+                _ => Preference::First,
+            },
             is_ours: message.header.handle == FILTER_HANDLE,
             program_id: option(&message, TCA_BPF_ID),
         })

@@ -11,11 +11,11 @@ use netlink_packet_route::tc::TcHandle;
 use super::{
     addr, apply,
     cgroup::{self, CgroupError, Tree},
-    drift, link,
+    drift, link, machines,
     netlink::{Netlink, NetlinkError},
     offload,
     state::{StateDir, StateError, Undo, WriterLock},
-    tc,
+    tc::{self, Hook, Place, Preference},
 };
 
 /// Why an unload failed; the journal keeps the failed steps.
@@ -159,6 +159,7 @@ fn sweep(netlink: &mut Netlink, dir: &StateDir) -> Result<(), UndoError> {
         let _ = netlink.request(request);
     }
     let _ = fs::remove_dir_all(apply::pins(&dir.name()));
+    let _ = machines::remove(&machines::folder(dir));
     if let Ok(tree) = Tree::find() {
         let _ = tree.remove(&dir.name());
     }
@@ -230,8 +231,17 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
             text(netlink.request(tc::delete_clsact(index, interface)))
         }),
         Undo::Filter { interface, hook } => on_interface(netlink, interface, |netlink, index| {
-            text(netlink.request(tc::delete_filter(index, interface, *hook)))
+            delete_filter(netlink, (index, interface, *hook), Preference::First)
         }),
+        Undo::PortFilter { interface } => on_interface(netlink, interface, |netlink, index| {
+            let place = (index, interface.as_str(), Hook::Ingress);
+            delete_filter(netlink, place, Preference::Second)
+        }),
+        Undo::Machines { folder } => {
+            text(netlink.request(link::delete_group(machines::PORT_GROUP)))?;
+            machines::remove(folder)
+                .map_err(|e| format!("remove the machines of {}: {e}", folder.display()))
+        }
         Undo::Features {
             interface,
             features,
@@ -261,6 +271,15 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
             text(netlink.batch(routes.iter().map(delete).collect()))
         }),
     }
+}
+
+fn delete_filter(
+    netlink: &mut Netlink,
+    (index, name, hook): (u32, &str, Hook),
+    preference: Preference,
+) -> Result<(), String> {
+    let place = Place::Interface { index, name, hook };
+    text(netlink.request(tc::delete_filter(place, preference)))
 }
 
 fn text(result: Result<(), NetlinkError>) -> Result<(), String> {

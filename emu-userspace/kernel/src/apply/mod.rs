@@ -16,10 +16,11 @@ use super::{
     bpf::{self, BpfError, Maps},
     error::{ApplyError, needs},
     link::{self, Link},
+    machines,
     netlink::Netlink,
     offload,
     state::{State, StateDir, Undo, WriterLock},
-    tc::{self, Hook},
+    tc::{self, Hook, Place, Preference},
     undo::{self, Processes, UndoError},
 };
 
@@ -127,11 +128,13 @@ impl Loader<'_> {
             self.prepare_interface(&name)?;
         }
         self.add_addresses()?;
+        self.make_machines(programs, ifb)?;
         // The filters come last: from here on packets are shaped, by a complete
         // configuration.
         for name in self.plan.interfaces.clone() {
             self.attach(&name, ifb, programs)?;
         }
+        machines::start(self.plan, &mut self.netlink)?;
         Ok(State {
             version: 1,
             topology: file.to_owned(),
@@ -203,9 +206,8 @@ impl Loader<'_> {
             .map_err(needs("sch_ingress"))?;
         self.netlink
             .request(tc::add_direct_filter(
-                ifb.index,
-                &ifb.name,
-                Hook::Egress,
+                at(&ifb, Hook::Egress),
+                Preference::First,
                 programs.fd(names::PROG_IFB)?,
                 names::PROG_IFB,
             ))
@@ -313,22 +315,56 @@ impl Loader<'_> {
         }
         self.netlink
             .request(tc::add_redirect_filter(
-                link.index,
-                name,
+                at(&link, Hook::Ingress),
+                Preference::First,
                 programs.fd(names::PROG_INGRESS)?,
                 names::PROG_INGRESS,
                 ifb,
             ))
             .map_err(needs("act_mirred"))?;
+        if self.plan.machines().next().is_some() {
+            self.record(Undo::PortFilter {
+                interface: link.name.clone(),
+            })?;
+            self.netlink
+                .request(tc::add_direct_filter(
+                    at(&link, Hook::Ingress),
+                    Preference::Second,
+                    programs.fd(names::PROG_TO_PORT)?,
+                    names::PROG_TO_PORT,
+                ))
+                .map_err(needs("cls_bpf"))?;
+        }
         self.netlink
             .request(tc::add_direct_filter(
-                link.index,
-                name,
-                Hook::Egress,
+                at(&link, Hook::Egress),
+                Preference::First,
                 programs.fd(names::PROG_EGRESS)?,
                 names::PROG_EGRESS,
             ))
             .map_err(needs("cls_bpf"))
+    }
+
+    /// Makes the machines, with ports that are down.
+    fn make_machines(&mut self, programs: &bpf::Programs, ifb: u32) -> Result<(), ApplyError> {
+        if self.plan.machines().next().is_none() {
+            return Ok(());
+        }
+        let folder = machines::folder(self.dir);
+        self.record(Undo::Machines {
+            folder: folder.clone(),
+        })?;
+        machines::make(self.plan, &folder)?;
+        machines::attach(self.plan, &mut self.netlink, programs, ifb)
+    }
+}
+
+/// A hook of an interface.
+fn at(link: &Link, hook: Hook) -> Place<'_> {
+    Place::Interface {
+        index: link.index,
+        name: &link.name,
+        hook,
     }
 }
 

@@ -19,6 +19,8 @@ use emu_common::{
 };
 use emu_model::plan::{Entries, MapCapacity, Plan, jitter_tables};
 
+use nix::net::if_::if_nametoindex;
+
 use super::{BpfError, Mapped, Programs, address_key, map_error};
 use crate::{state, user};
 
@@ -44,7 +46,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
     };
     let mut ebpf = open_with(plan, orphan, plan.features(), &room, tables.len())?;
-    for name in names::PROGS {
+    for name in names::programs(plan.features()).iter().copied() {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
             .ok_or(BpfError::Missing(name))?
@@ -112,8 +114,10 @@ fn open_with(
         .map_max_entries(names::MAP_LATEST, latest(plan))
         .map_max_entries(names::MAP_RING, room.ring)
         .map_max_entries(names::MAP_WAITS, groups * 2)
+        .map_max_entries(names::MAP_PORTS, ports(plan))
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
+        .override_global(names::GLOBAL_UPLINK, &uplink(plan), true)
         .override_global(names::GLOBAL_HOST_LATENCY, &plan.host_latency_ns, true)
         .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
         .load(OBJECT)
@@ -137,6 +141,18 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
         Ok(path) => format!(" (verifier log: {})", path.display()),
         Err(_) => String::new(),
     }
+}
+
+/// Slots for ports: none without machines.
+fn ports(plan: &Plan) -> u32 {
+    plan.machines().last().map_or(1, |(index, _)| index + 1)
+}
+
+/// Index of the interface to the other hosts; 0 if there is none.
+fn uplink(plan: &Plan) -> u32 {
+    plan.uplink()
+        .and_then(|name| if_nametoindex(name).ok())
+        .unwrap_or(0)
 }
 
 /// Capacity for filter entries: 64 peers for each vnode with a filter.

@@ -23,7 +23,7 @@ use aya::{
 };
 use emu_common::{
     Reason,
-    layout::{AddrKey, Direction, PairLink, Pipe, Stage, VnodeRef, Waits},
+    layout::{AddrKey, Direction, PairLink, Pipe, Port, Stage, VnodeRef, Waits},
     names,
 };
 use emu_model::plan::{Current, TableError};
@@ -121,9 +121,22 @@ impl Programs {
             .collect()
     }
 
+    /// Names of the programs that this topology needs; the others are not in the kernel.
+    fn loaded(&self) -> impl Iterator<Item = &'static str> + '_ {
+        let loaded = |name: &&str| {
+            self.program(name)
+                .is_some_and(|program| program.fd().is_ok())
+        };
+        names::PROGS.into_iter().filter(loaded)
+    }
+
+    /// The ports of machines, to be filled.
+    pub(crate) fn ports(&self) -> Result<Mapped<Port>, BpfError> {
+        Mapped::new(self.map(names::MAP_PORTS)?, names::MAP_PORTS)
+    }
+
     /// Identifier and name of every program of a filter.
     pub fn program_ids(&self) -> Result<Vec<(String, u32)>, BpfError> {
-        let names = [names::PROG_INGRESS, names::PROG_EGRESS, names::PROG_IFB];
         let id = |name: &'static str| {
             let program = self.program(name).ok_or(BpfError::Missing(name))?;
             let info = program.info().map_err(|source| BpfError::Program {
@@ -133,7 +146,7 @@ impl Programs {
             })?;
             Ok((name.to_owned(), info.id()))
         };
-        names.into_iter().map(id).collect()
+        self.loaded().map(id).collect()
     }
 
     /// Pins every map and every program of a filter below `directory`.
@@ -148,7 +161,7 @@ impl Programs {
                 .pin(directory.join(name))
                 .map_err(|e| error(format!("{name}: {e}")))?;
         }
-        for name in [names::PROG_INGRESS, names::PROG_EGRESS, names::PROG_IFB] {
+        for name in self.loaded().collect::<Vec<_>>() {
             let program = self.ebpf.program_mut(name).ok_or(BpfError::Missing(name))?;
             program
                 .pin(directory.join(name))

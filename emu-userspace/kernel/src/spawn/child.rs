@@ -15,14 +15,17 @@ pub(super) struct Prepared {
     pub user: Option<(libc::uid_t, libc::gid_t)>,
     pub open_files: Option<libc::rlimit>,
     pub nice: Option<i32>,
+    /// The network namespace that it enters.
+    pub network: Option<RawFd>,
     /// The file through which it joins the cgroup, if it is not created there.
     pub join: Option<RawFd>,
     pub report: RawFd,
 }
 
 /// Names of the child's steps, by their numbers in its report.
-pub(super) const STEPS: [&str; 7] = [
+pub(super) const STEPS: [&str; 8] = [
     "enter its cgroup",
+    "enter its machine",
     "make a session",
     "set up its streams",
     "enter its working folder",
@@ -63,17 +66,20 @@ unsafe fn child_step(child: &Prepared, number: u8) -> libc::c_long {
             0 => child.join.map_or(0, |file| {
                 libc::write(file, c"0".as_ptr().cast(), 1) as libc::c_long
             }),
-            1 => libc::c_long::from(libc::setsid()),
-            2 => (0i32..)
+            1 => child.network.map_or(0, |namespace| {
+                libc::c_long::from(libc::setns(namespace, libc::CLONE_NEWNET))
+            }),
+            2 => libc::c_long::from(libc::setsid()),
+            3 => (0i32..)
                 .zip(child.streams)
                 .map(|(to, from)| libc::c_long::from(libc::dup2(from, to)))
                 .min()
                 .unwrap_or(0),
-            3 => libc::c_long::from(libc::fchdir(child.folder)),
-            4 => child.open_files.map_or(0, |limit| {
+            4 => libc::c_long::from(libc::fchdir(child.folder)),
+            5 => child.open_files.map_or(0, |limit| {
                 libc::c_long::from(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit))
             }),
-            5 => {
+            6 => {
                 let Some((uid, gid)) = child.user else {
                     return 0;
                 };

@@ -49,6 +49,8 @@ pub struct Spec<'a> {
     pub streams: [BorrowedFd<'a>; 3],
     /// Folder of the cgroup, open.
     pub cgroup: BorrowedFd<'a>,
+    /// Network namespace; `None`: that of the calling thread.
+    pub network: Option<BorrowedFd<'a>>,
     /// User; `None`: the current one.
     pub user: Option<&'a Credentials>,
     /// Soft limit of open files.
@@ -106,6 +108,7 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
         user: spec.user.map(|u| (u.uid, u.gid)),
         open_files: open_files(spec.open_files),
         nice: spec.nice,
+        network: spec.network.map(|fd| fd.as_raw_fd()),
         join: None,
         report: -1,
     };
@@ -287,6 +290,7 @@ mod tests {
             folder: cgroup.as_fd(),
             streams: [null.as_fd(); 3],
             cgroup: cgroup.as_fd(),
+            network: None,
             user: None,
             open_files: None,
             nice: None,
@@ -319,6 +323,7 @@ mod tests {
                 user: None,
                 open_files: None,
                 nice: None,
+                network: None,
                 join: None,
                 report: -1,
             };

@@ -44,6 +44,10 @@ pub enum Undo {
     Clsact { interface: String },
     /// Delete emu's filter.
     Filter { interface: String, hook: Hook },
+    /// Delete emu's filter that brings packets to the ports of machines.
+    PortFilter { interface: String },
+    /// Remove the network namespaces of machines, and their ports.
+    Machines { folder: PathBuf },
     /// Restore the offloads of an interface.
     Features {
         interface: String,
@@ -95,10 +99,12 @@ impl Undo {
             | Undo::RootQdisc { interface, .. }
             | Undo::Clsact { interface }
             | Undo::Filter { interface, .. }
+            | Undo::PortFilter { interface }
             | Undo::Features { interface, .. }
             | Undo::Aliases { interface, .. }
             | Undo::Routes { interface, .. } => Some(interface),
             Undo::DeleteLink { .. }
+            | Undo::Machines { .. }
             | Undo::Sysctl { .. }
             | Undo::LocalRoutes { .. }
             | Undo::Cgroup { .. }

@@ -246,6 +246,11 @@ impl StateDir {
         })
     }
 
+    /// Path of the folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Name of the folder, unique for the namespace.
     pub fn name(&self) -> String {
         format!("ns-{}", self.cookie)

@@ -21,6 +21,8 @@ use nix::{
     },
 };
 
+use crate::machines::Machines;
+
 use super::{
     pairs::{Pair, rounds},
     probe_ip_bytes, stamp,
@@ -47,6 +49,8 @@ struct Prober {
     v4: OwnedFd,
     /// `None` if the kernel has no IPv6.
     v6: Option<OwnedFd>,
+    /// Sockets of machines that send.
+    machines: BTreeMap<IpAddr, OwnedFd>,
     identifier: u16,
     sent: Sent,
 }
@@ -63,8 +67,13 @@ pub fn probe(
 ) -> io::Result<Vec<Vec<f64>>> {
     let mut rtts = vec![Vec::new(); pairs.len()];
     let mut done = 0;
+    let machines = Machines::here(plan)?;
     for round in rounds(pairs) {
-        Prober::new()?.round(plan, pairs, &round, samples, &mut rtts, &mut |new| {
+        let mut prober = Prober::new()?;
+        for pair in round.iter().map(|index| &pairs[*index]) {
+            prober.add(&machines, pair.src)?;
+        }
+        prober.round(plan, pairs, &round, samples, &mut rtts, &mut |new| {
             done += new;
             progress(done, pairs.len() * samples);
         })?;
@@ -121,9 +130,23 @@ impl Prober {
         Ok(Self {
             v4,
             v6,
+            machines: BTreeMap::new(),
             identifier: std::process::id() as u16,
             sent: Sent::new(),
         })
+    }
+
+    /// Makes a socket in the network namespace of a sender that is a machine.
+    fn add(&mut self, machines: &Machines, address: IpAddr) -> io::Result<()> {
+        if !machines.has(address) || self.machines.contains_key(&address) {
+            return Ok(());
+        }
+        let socket = machines.inside(address, || match address {
+            IpAddr::V4(_) => raw_socket(AddressFamily::Inet, SockProtocol::Icmp),
+            IpAddr::V6(_) => raw_socket(AddressFamily::Inet6, SockProtocol::IcmpV6),
+        })?;
+        self.machines.insert(address, socket);
+        Ok(())
     }
 
     fn round(
@@ -191,10 +214,12 @@ impl Prober {
                 let to = SockaddrIn::from(SocketAddrV4::new(dst, 0));
                 self.sent.insert(key, (index, stamp::now()?));
                 let control = [ControlMessage::Ipv4PacketInfo(&source)];
-                transmit(&self.v4, &packet, &control, &to)
+                let own = self.machines.get(&pair.src);
+                transmit(own.unwrap_or(&self.v4), &packet, &control, &to)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
-                let socket = self.v6.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+                let own = self.machines.get(&pair.src);
+                let socket = own.or(self.v6.as_ref()).ok_or(io::ErrorKind::Unsupported)?;
                 let source = libc::in6_pktinfo {
                     ipi6_addr: libc::in6_addr {
                         s6_addr: src.octets(),
@@ -213,11 +238,16 @@ impl Prober {
 
     /// Waits for replies and reads all of them; returns their number.
     fn receive(&mut self, wait: Duration, rtts: &mut [Vec<f64>]) -> io::Result<usize> {
-        let sockets = [Some(&self.v4), self.v6.as_ref()];
-        let mut fds: Vec<PollFd<'_>> = sockets
+        let machines = self.machines.iter();
+        let machines = machines.map(|(address, socket)| (socket, address.is_ipv6()));
+        let sockets: Vec<(&OwnedFd, bool)> = [(&self.v4, false)]
             .into_iter()
-            .flatten()
-            .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+            .chain(self.v6.as_ref().map(|socket| (socket, true)))
+            .chain(machines)
+            .collect();
+        let mut fds: Vec<PollFd<'_>> = sockets
+            .iter()
+            .map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
             .collect();
         // Rounded down: a late send costs accuracy, an early poll costs nothing.
         let timeout = PollTimeout::try_from(wait.as_millis() as i32).unwrap_or(PollTimeout::ZERO);
@@ -227,8 +257,7 @@ impl Prober {
             Err(errno) => return Err(errno.into()),
         }
         let mut count = 0;
-        for (socket, v6) in [(Some(&self.v4), false), (self.v6.as_ref(), true)] {
-            let Some(socket) = socket else { continue };
+        for (socket, v6) in sockets {
             while let Some((key, received)) = next_reply(socket, v6)? {
                 if let Some((index, sent)) = key.and_then(|key| self.sent.remove(&key)) {
                     rtts[index].push(received.saturating_sub(sent).as_secs_f64() * 1e3);

@@ -16,6 +16,7 @@ use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::stamp;
+use crate::machines::Machines;
 
 /// Payload of the UDP probes in bytes.
 const UDP_PAYLOAD: usize = 1200;
@@ -165,17 +166,22 @@ impl Sample {
         }
     }
 
-    fn measure(&self, udp: bool, mtu_bytes: u32) -> io::Result<RateReport> {
-        if udp { self.udp() } else { self.tcp(mtu_bytes) }
+    fn measure(&self, machines: &Machines, udp: bool, mtu_bytes: u32) -> io::Result<RateReport> {
+        if udp {
+            self.udp(machines)
+        } else {
+            self.tcp(machines, mtu_bytes)
+        }
     }
 
     /// Sends datagrams at twice the rate and counts what arrives.
-    fn udp(&self) -> io::Result<RateReport> {
-        let receiver = UdpSocket::bind(SocketAddr::new(self.dst, 0))?;
+    fn udp(&self, machines: &Machines) -> io::Result<RateReport> {
+        let bind = |address| machines.inside(address, || UdpSocket::bind((address, 0)));
+        let receiver = bind(self.dst)?;
         socket2::SockRef::from(&receiver).set_recv_buffer_size(4 << 20)?;
         setsockopt(&receiver, sockopt::ReceiveTimestampns, &true)?;
         let to = receiver.local_addr()?;
-        let sender = UdpSocket::bind(SocketAddr::new(self.src, 0))?;
+        let sender = bind(self.src)?;
         let duration = self.duration(SHORTEST_UDP);
         let gap = Duration::from_secs_f64(
             (UDP_PAYLOAD as f64 + f64::from(self.headers(UDP_HEADER))) * 8.0
@@ -216,18 +222,22 @@ impl Sample {
     }
 
     /// One TCP flow; what arrives in the second half of the time counts.
-    fn tcp(&self, mtu_bytes: u32) -> io::Result<RateReport> {
-        let address = SocketAddr::new(self.dst, 0);
-        let listener = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    fn tcp(&self, machines: &Machines, mtu_bytes: u32) -> io::Result<RateReport> {
+        let stream = |at: IpAddr| {
+            machines.inside(at, || {
+                let domain = Domain::for_address(SocketAddr::new(at, 0));
+                let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+                socket.bind(&SocketAddr::new(at, 0).into())?;
+                Ok(socket)
+            })
+        };
+        let listener = stream(self.dst)?;
         listener.set_recv_buffer_size(self.window_bytes)?;
-        listener.bind(&address.into())?;
         listener.listen(1)?;
         let listener: TcpListener = listener.into();
         let to = listener.local_addr()?;
-        let (src, duration) = (self.src, self.duration(SHORTEST_TCP));
+        let (socket, duration) = (stream(self.src)?, self.duration(SHORTEST_TCP));
         let sending = thread::spawn(move || -> io::Result<()> {
-            let socket = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP))?;
-            socket.bind(&SocketAddr::new(src, 0).into())?;
             socket.connect(&to.into())?;
             socket.set_write_timeout(Some(duration * 3))?;
             let mut stream: std::net::TcpStream = socket.into();
@@ -279,12 +289,13 @@ impl Sample {
 /// time.
 pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
     let samples = samples(plan);
+    let machines = &Machines::here(plan)?;
     let mut reports = Vec::new();
     for udp in [true, false] {
         let results: Vec<io::Result<RateReport>> = thread::scope(|scope| {
             let threads: Vec<_> = samples
                 .iter()
-                .map(|sample| scope.spawn(move || sample.measure(udp, plan.mtu_bytes)))
+                .map(|sample| scope.spawn(move || sample.measure(machines, udp, plan.mtu_bytes)))
                 .collect();
             threads
                 .into_iter()
@@ -298,7 +309,7 @@ pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
             let mut report = result?;
             while !report.ok && report.tries < TRIES {
                 let tries = report.tries + 1;
-                report = sample.measure(udp, plan.mtu_bytes)?;
+                report = sample.measure(machines, udp, plan.mtu_bytes)?;
                 report.tries = tries;
             }
             reports.push(report);

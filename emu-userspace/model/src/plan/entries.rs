@@ -259,6 +259,7 @@ pub(super) fn features(plan: &Plan) -> u32 {
             plan.links.iter().any(|l| l.pipe.is_some()),
         ),
         (feature::FILTERS, filters),
+        (feature::MACHINES, plan.machines().next().is_some()),
     ]
     .into_iter()
     .filter_map(|(bit, used)| used.then_some(bit))

@@ -1,5 +1,5 @@
 //! Queries on a plan: the maps that it needs, and what a packet passes.
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use emu_common::{
     layout::{Direction, Pipe, Stage, pipe_flag},
@@ -7,7 +7,7 @@ use emu_common::{
 };
 use ipnet::IpNet;
 
-use super::{LatePair, Plan, entries, fq};
+use super::{Kind, LatePair, Plan, PlanVnode, entries, fq};
 use crate::topology::GroupId;
 
 impl Plan {
@@ -21,6 +21,34 @@ impl Plan {
     pub fn pipe_count(&self) -> u32 {
         let capacities = self.links.iter().filter(|l| l.pipe.is_some()).count();
         (self.vnodes.len() * 2 + capacities * 2) as u32
+    }
+
+    /// The local vnodes that are machines, with their indices.
+    pub fn machines(&self) -> impl Iterator<Item = (u32, IpAddr)> + '_ {
+        let indexed = (0u32..).zip(&self.vnodes);
+        let machines = indexed.filter(|(_, v)| self.groups[v.group].kind == Kind::Machine);
+        machines.map(|(index, v)| (index, v.address))
+    }
+
+    /// Addresses of the local vnodes that are no machines.
+    pub fn process_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let processes = |v: &&PlanVnode| self.groups[v.group].kind == Kind::Process;
+        self.vnodes.iter().filter(processes).map(|v| v.address)
+    }
+
+    /// The local vnode with an address is a machine.
+    pub fn is_machine(&self, address: IpAddr) -> bool {
+        let mut all = self.vnodes.iter();
+        all.find(|v| v.address == address)
+            .is_some_and(|v| self.groups[v.group].kind == Kind::Machine)
+    }
+
+    /// The interface to the other hosts, if there are any.
+    pub fn uplink(&self) -> Option<&str> {
+        self.interfaces
+            .iter()
+            .map(String::as_str)
+            .find(|name| *name != "lo")
     }
 
     /// Whether some vnode or link corrupts packets.

@@ -33,7 +33,7 @@ pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
 use crate::topology::{self, Accounting, GroupId, LinkWay, Part, Topology};
-pub use crate::topology::{Addressing, addresses};
+pub use crate::topology::{Addressing, Kind, addresses};
 
 /// Most vnodes of a host that get aliases where the file does not say how: for each new one
 /// the kernel walks the list of those that are there.
@@ -110,6 +110,8 @@ pub struct PlanVnode {
 pub struct PlanGroup {
     /// Name.
     pub name: String,
+    /// What its vnodes are.
+    pub kind: Kind,
     /// Vnodes on this host.
     pub local_vnodes: usize,
     #[serde(skip)]
@@ -136,6 +138,7 @@ impl PlanGroup {
         };
         Self {
             name: group.name.to_string(),
+            kind: group.kind,
             local_vnodes: 0,
             up: pipe(&group.up),
             down: pipe(&group.down),
@@ -186,7 +189,7 @@ pub struct Plan {
     /// How vnodes get their addresses.
     #[serde(skip)]
     pub addressing: Addressing,
-    /// First and last address of each run of local vnodes.
+    /// First and last address of each run of local vnodes that are no machines.
     #[serde(rename = "address_runs")]
     pub address_ranges: Vec<(IpAddr, IpAddr)>,
     /// Routes to vnodes on other hosts.
@@ -275,6 +278,9 @@ impl Plan {
             topology.mtu_bytes,
         );
         let reserve = Headroom::of(topology, &vnodes);
+        let processes = parts
+            .into_iter()
+            .filter(|(group, _)| topology.groups[*group].kind == Kind::Process);
         let mut plan = Self {
             reserve,
             name: topology.name.to_string(),
@@ -287,7 +293,7 @@ impl Plan {
                 _ => Addressing::AnyIp,
             }),
             address_ranges: topology::merge_adjacent(
-                parts.into_iter().flat_map(|(_, s)| s).collect(),
+                processes.flat_map(|(_, spans)| spans).collect(),
             ),
             routes,
             host_latency_ns: topology.host_latency.map_or(0, nanoseconds),
@@ -347,6 +353,13 @@ impl fmt::Display for Plan {
         };
         for (first, last) in &self.address_ranges {
             writeln!(f, "  {how} {first} to {last}")?;
+        }
+        let machines = self.machines().count();
+        if machines > 0 {
+            writeln!(
+                f,
+                "  {machines} network namespaces, each with eth0 at a port of this one"
+            )?;
         }
         for routes in &self.routes {
             for prefix in &routes.prefixes {

@@ -28,6 +28,7 @@ use crate::name::Name;
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use serde::Serialize;
 
 pub use change::{AccessLinkChange, PipeChange, Target};
 pub use error::{Position, Problem, TopologyErrors};
@@ -141,6 +142,17 @@ pub struct FqSettings {
     pub orphan_mask: Option<u32>,
 }
 
+/// What a vnode is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// An address that processes of one network namespace have.
+    #[default]
+    Process,
+    /// A network namespace of its own, with `lo`, `eth0` and a default route.
+    Machine,
+}
+
 /// A prefix with its vnodes and their access links.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -150,6 +162,8 @@ pub struct Group {
     pub parent: Option<GroupId>,
     /// Addresses of the group.
     pub prefix: IpNet,
+    /// What its vnodes are.
+    pub kind: Kind,
     /// Its vnodes.
     pub vnodes: Vnodes,
     /// From a vnode into the network.

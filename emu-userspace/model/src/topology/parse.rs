@@ -19,6 +19,7 @@ use super::{
 pub(super) const TOP_KEYS: &[&str] = &[
     "version",
     "name",
+    "kind",
     "addressing",
     "accounting",
     "mtu",

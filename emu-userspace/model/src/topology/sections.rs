@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::name::Name;
 
 use super::{
-    Filtering, Group, GroupId, Pipe, Vnodes,
+    Filtering, Group, GroupId, Kind, Pipe, Vnodes,
     impair::{self, keys_with_impairments},
     reader::{Field, Record, report_unknown, resolve},
     units::{self, MOST_QUEUED_PACKETS},
@@ -21,6 +21,7 @@ pub(super) const PIPE_KEYS: &[&str] =
 pub(super) const GROUP_KEYS: &[&str] = keys_with_impairments!(
     [
         "prefix",
+        "kind",
         "nodes",
         "addresses",
         "profile",
@@ -143,6 +144,7 @@ pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>, own: &[&s
             own,
             parent: None,
             line: Line::default(),
+            kind: kind(record).unwrap_or_default(),
             depth: 0,
         };
         read_groups(&section, &around, &mut groups);
@@ -167,7 +169,17 @@ struct Around<'a, 'p> {
     parent: Option<GroupId>,
     /// Settings that the groups inherit.
     line: Line,
+    kind: Kind,
     depth: usize,
+}
+
+/// Names of the kinds of vnodes.
+const KINDS: [(&str, Kind); 2] = [("process", Kind::Process), ("machine", Kind::Machine)];
+
+/// The kind of vnodes that a topology or a group names.
+fn kind(record: &Record<'_>) -> Option<Kind> {
+    let field = record.get("kind")?;
+    resolve(&field, "kind", KINDS.iter().map(|(name, _)| *name)).map(|i| KINDS[i].1)
 }
 
 fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Groups<'a>) {
@@ -203,7 +215,8 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
             .map_or(around.line, |i| profiles[i].1);
         let line = line(&record, base, own);
         managed_lines_have_rates(&record, &line);
-        let id = read_group(checked, &record, around.parent, line, groups);
+        let kind = kind(&record).unwrap_or(around.kind);
+        let id = read_group(checked, &record, around.parent, (line, kind), groups);
         groups.add_name(name, id);
         groups.complete &= id.is_some();
         if let Some(nested) = record.get("groups") {
@@ -212,6 +225,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
                 own,
                 parent: id.or(around.parent),
                 line,
+                kind,
                 depth: around.depth + 1,
             };
             read_groups(&nested, &inside, groups);
@@ -242,7 +256,7 @@ fn read_group<'a>(
     name: Option<Name>,
     record: &Record<'a>,
     parent: Option<GroupId>,
-    line: Line,
+    (line, kind): (Line, Kind),
     groups: &mut Groups<'a>,
 ) -> Option<GroupId> {
     let field = record.field();
@@ -272,6 +286,7 @@ fn read_group<'a>(
         name: name?,
         parent,
         prefix: network?,
+        kind,
         vnodes,
         up: line.up,
         down: line.down,

@@ -8,6 +8,7 @@ use std::{
 
 use emu_kernel::{
     health::Monitor,
+    machines::Machines,
     run_cgroup::{self, RunCgroup},
     session::SessionError,
     spawn,
@@ -114,7 +115,8 @@ impl<'a> Supervisor<'a> {
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let loaded = &parts.network.loaded;
         let (vnodes, count) = (counted(loaded.plan.vnodes.len()), counted(processes.len()));
-        let mut run_cgroup = RunCgroup::new(&dir, parts.name, vnodes, count)
+        let machines = Machines::of(&dir, &loaded.plan);
+        let mut run_cgroup = RunCgroup::new(&dir, parts.name, machines, vnodes, count)
             .map_err(|e| RunError::Identity(Box::new(e)))?;
         let sample = parts.input.experiment.sample;
         let controlled = super::limits::control(

@@ -17,6 +17,9 @@ pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadRe
     if old.addressing != new.addressing || has_ipv6(old) != has_ipv6(new) {
         return full_reload("the addressing changed");
     }
+    if !old.machines().eq(new.machines()) {
+        return full_reload("the machines changed");
+    }
     if old.routes != new.routes {
         return full_reload("the routes to other hosts changed");
     }

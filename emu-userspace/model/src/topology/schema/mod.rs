@@ -35,6 +35,9 @@ struct File {
     version: u32,
     /// Name, for users.
     name: Option<Name>,
+    /// What vnodes are: `process` (default): an address that processes of one network namespace
+    /// have; `machine`: a network namespace of its own.
+    kind: Option<Kind>,
     /// `alias`: an address on lo for each vnode; `anyip`: a local route for each range of
     /// vnodes; `auto` (default): aliases for up to 4,096 vnodes of a host, otherwise routes.
     addressing: Option<Addressing>,
@@ -201,12 +204,22 @@ struct Profile {
     filtering: Option<Filtering>,
 }
 
+/// What a vnode is.
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    Process,
+    Machine,
+}
+
 /// A prefix with its vnodes.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Group {
     /// Addresses of the group, for example 10.1.0.0/16.
     prefix: String,
+    /// What its vnodes are; default: as the group around it.
+    kind: Option<Kind>,
     /// Vnodes: the first usable addresses of the prefix.
     nodes: Option<u32>,
     /// Vnodes by address.
