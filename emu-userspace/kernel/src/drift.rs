@@ -180,9 +180,9 @@ impl Load<'_> {
             if !facts.routes.iter().any(|r| r.is_to(address, port.index)) {
                 return Some(format!("the route {address}"));
             }
-            if !folder.join(address.to_string()).exists() {
-                return Some(format!("the network namespace of the machine {address}"));
-            }
+        }
+        if !machines::are_kept(folder) {
+            return Some("the network namespaces of the machines".to_owned());
         }
         let programs = [
             (Hook::Ingress, names::PROG_PORT_IN),
@@ -399,7 +399,9 @@ pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, N
     left.extend(ports.map(|link| format!("the port {}", link.name)));
     for step in journal {
         left.extend(match step {
-            Undo::Machines { folder } => there(folder, "the machines"),
+            Undo::Machines { folder } if machines::are_kept(folder) => {
+                Some(format!("the machines in {}", folder.display()))
+            }
             Undo::Pins { directory } => there(directory, "the pins"),
             Undo::Cgroup { .. } => Tree::find()
                 .ok()

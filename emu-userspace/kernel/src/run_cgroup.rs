@@ -5,7 +5,6 @@
 use std::{
     fs::{self, File},
     net::IpAddr,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +13,7 @@ use super::{
     cgroup::{self, CgroupError, Tree, file_error},
     controllers,
     identity::{self, Identities, IdentityError},
-    machines::Machines,
+    machines::{Machines, Surroundings},
     state::StateDir,
 };
 
@@ -31,7 +30,7 @@ pub struct RunCgroup {
 pub struct ProcessCgroup {
     path: PathBuf,
     folder: File,
-    network: Option<OwnedFd>,
+    machine: Option<Surroundings>,
 }
 
 /// Path of a run below [`Tree::folder`], in the calling thread's network namespace.
@@ -97,16 +96,16 @@ impl RunCgroup {
         if let Some(vnode) = path.parent().filter(|_| !self.controllers.is_empty()) {
             controllers::hand_on(vnode, &self.controllers)?;
         }
-        let network = self.machines.namespace(vnode)?;
+        let machine = self.machines.surroundings(vnode)?;
         // The map entry must exist before a process is in the cgroup.
-        if network.is_none() {
+        if machine.is_none() {
             self.identities.assign(id, vnode)?;
         }
         let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
         Ok(ProcessCgroup {
             path,
             folder,
-            network,
+            machine,
         })
     }
 
@@ -178,9 +177,9 @@ impl ProcessCgroup {
         &self.folder
     }
 
-    /// The network namespace of the vnode, if it is a machine.
-    pub fn network(&self) -> Option<BorrowedFd<'_>> {
-        self.network.as_ref().map(AsFd::as_fd)
+    /// The namespaces of the vnode, if it is a machine.
+    pub fn machine(&self) -> Option<&Surroundings> {
+        self.machine.as_ref()
     }
 
     /// Identifiers of the processes in the cgroup.

@@ -133,8 +133,9 @@ pub fn remove(stale: &[Stale]) -> Vec<String> {
         for path in paths.into_iter().chain([apply::pins(&one.name)]) {
             let removed = match fs::symlink_metadata(&path) {
                 Err(_) => Ok(()),
-                Ok(m) if m.is_dir() => machines::remove(&path.join(machines::FOLDER))
-                    .and_then(|()| fs::remove_dir_all(&path)),
+                Ok(m) if m.is_dir() => {
+                    machines::remove(&path).and_then(|()| fs::remove_dir_all(&path))
+                }
                 Ok(_) => fs::remove_file(&path),
             };
             if let Err(error) = removed {

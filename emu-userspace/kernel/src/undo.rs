@@ -159,7 +159,7 @@ fn sweep(netlink: &mut Netlink, dir: &StateDir) -> Result<(), UndoError> {
         let _ = netlink.request(request);
     }
     let _ = fs::remove_dir_all(apply::pins(&dir.name()));
-    let _ = machines::remove(&machines::folder(dir));
+    let _ = machines::remove(dir.path());
     if let Ok(tree) = Tree::find() {
         let _ = tree.remove(&dir.name());
     }

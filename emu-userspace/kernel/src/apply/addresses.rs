@@ -99,7 +99,12 @@ impl Loader<'_> {
     /// Lets programs bind to IPv6 addresses that only a route makes local: IPv4 consults the
     /// routing table, IPv6 the list of addresses.
     fn allow_v6_bind(&mut self) -> Result<(), ApplyError> {
-        let path = Path::new("/proc/sys/net/ipv6/ip_nonlocal_bind");
+        self.set_sysctl("/proc/sys/net/ipv6/ip_nonlocal_bind")
+    }
+
+    /// Sets a setting of the kernel to 1.
+    pub(super) fn set_sysctl(&mut self, path: &str) -> Result<(), ApplyError> {
+        let path = Path::new(path);
         let error = |source| ApplyError::Sysctl {
             path: path.to_owned(),
             source,

@@ -350,11 +350,17 @@ impl Loader<'_> {
         if self.plan.machines().next().is_none() {
             return Ok(());
         }
-        let folder = machines::folder(self.dir);
+        let folder = self.dir.path();
         self.record(Undo::Machines {
-            folder: folder.clone(),
+            folder: folder.to_owned(),
         })?;
-        machines::make(self.plan, &folder)?;
+        machines::make(self.plan, folder)?;
+        // The router forwards IPv6 packets, and so answers with ICMP errors, only if all
+        // interfaces do. On an interface to other hosts this would end the autoconfiguration.
+        let has_ipv6 = self.plan.machines().any(|(_, address)| address.is_ipv6());
+        if has_ipv6 && self.plan.uplink().is_none() {
+            self.set_sysctl("/proc/sys/net/ipv6/conf/all/forwarding")?;
+        }
         machines::attach(self.plan, &mut self.netlink, programs, ifb)
     }
 }

@@ -1,10 +1,15 @@
 //! Making machines in bulk, by netlink.
 use std::{
-    fs::{self, File},
+    fmt::Write as _,
+    fs::{self, File, Permissions},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd},
+        unix::fs::PermissionsExt,
+    },
     path::Path,
+    sync::mpsc,
     thread,
 };
 
@@ -13,9 +18,10 @@ use emu_model::plan::Plan;
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    unistd::gettid,
 };
 
-use super::{PORT_GROUP, port_name};
+use super::{PORT_GROUP, keeper, port_name};
 use crate::{
     addr,
     bpf::Programs,
@@ -26,11 +32,11 @@ use crate::{
 };
 
 /// The network namespace of the calling thread.
-const HERE: &str = "/proc/thread-self/ns/net";
+const NETWORK: &str = "/proc/thread-self/ns/net";
 /// Index of `eth0` in its machine: a new namespace may have more interfaces than `lo`.
 const ETH0: u32 = 64;
-/// Gateway of a machine, an address that nobody has (as in RFC 3927): frames reach the access
-/// router without it.
+/// Gateway of a machine: the address of its access router, from the link-local addresses, so
+/// that no vnode has it (RFC 3927, RFC 4291).
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
@@ -39,24 +45,85 @@ fn failed(operation: String) -> impl FnOnce(io::Error) -> ApplyError {
 }
 
 /// Makes the namespaces of a plan's machines, with `eth0` and a port that is down.
-pub(crate) fn make(plan: &Plan, folder: &Path) -> Result<(), ApplyError> {
-    fs::create_dir_all(folder).map_err(failed(format!("make {}", folder.display())))?;
-    let hub = File::open(HERE).map_err(failed(format!("open {HERE}")))?;
-    let all = || -> Result<(), ApplyError> {
-        for (index, address) in plan.machines() {
-            let path = folder.join(address.to_string());
-            make_one(plan, (index, address), &path, hub.as_fd())?;
-        }
-        Ok(())
-    };
+pub(crate) fn make(plan: &Plan, state: &Path) -> Result<(), ApplyError> {
+    write_names(plan, state)?;
+    let keeper = keeper(state);
+    File::create(&keeper).map_err(failed(format!("make {}", keeper.display())))?;
+    // A mount namespace cannot be mounted where the mount would be copied into itself.
+    bind(state, state, MsFlags::MS_BIND)
+        .and_then(|()| bind(state, state, MsFlags::MS_PRIVATE))
+        .map_err(failed(format!("mount {}", state.display())))?;
+    let hub = File::open(NETWORK).map_err(failed(format!("open {NETWORK}")))?;
+    let (made, mounts) = mpsc::channel();
+    let (kept, keep) = mpsc::channel::<()>();
     // A thread of its own, which does not come back from the last namespace.
     thread::scope(|scope| {
-        let made = scope.spawn(all).join();
-        made.unwrap_or_else(|_| {
+        let worker = scope.spawn(move || {
+            let all = make_all(plan, state, hub.as_fd());
+            // The namespace lasts until it is mounted, or else ends with this thread.
+            if all.is_ok()
+                && made
+                    .send(format!("/proc/self/task/{}/ns/mnt", gettid()))
+                    .is_ok()
+            {
+                let _ = keep.recv();
+            }
+            all
+        });
+        let mounted = mounts.recv().map(|path| {
+            bind(Path::new(&path), &keeper, MsFlags::MS_BIND)
+                .map_err(failed(format!("mount {}", keeper.display())))
+        });
+        drop(kept);
+        let made = worker.join().unwrap_or_else(|_| {
             let source = io::Error::other("the thread panicked");
             Err(failed("make the machines".to_owned())(source))
-        })
+        });
+        made.and(mounted.unwrap_or(Ok(())))
     })
+}
+
+fn bind(from: &Path, to: &Path, flags: MsFlags) -> io::Result<()> {
+    Ok(mount(Some(from), to, None::<&str>, flags, None::<&str>)?)
+}
+
+/// Makes all machines; their namespaces are mounted in the calling thread's mount namespace.
+fn make_all(plan: &Plan, state: &Path, hub: BorrowedFd<'_>) -> Result<(), ApplyError> {
+    let failed = |errno: nix::Error| {
+        failed("make the mount namespace of the machines".to_owned())(errno.into())
+    };
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed)?;
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).map_err(failed)?;
+    mount(
+        Some("emu"),
+        state,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=0700"),
+    )
+    .map_err(failed)?;
+    for (index, address) in plan.machines() {
+        let path = state.join(address.to_string());
+        make_one(plan, (index, address), &path, hub)?;
+    }
+    Ok(())
+}
+
+/// Writes the files with the names of vnodes that programs in machines read.
+fn write_names(plan: &Plan, state: &Path) -> Result<(), ApplyError> {
+    let mut hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+    for (vnode, name) in plan.named_vnodes() {
+        let _ = writeln!(hosts, "{} {name} {name}.emu", vnode.address);
+    }
+    let resolver = "# The network of this machine has no name server; names are in /etc/hosts.\n";
+    for (file, text) in [("hosts", hosts.as_str()), ("resolv.conf", resolver)] {
+        let path = state.join(file);
+        fs::write(&path, text)
+            .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o644)))
+            .map_err(failed(format!("write {}", path.display())))?;
+    }
+    Ok(())
 }
 
 fn make_one(
@@ -69,14 +136,8 @@ fn make_one(
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|errno| failed("make the network namespace")(errno.into()))?;
     File::create(path).map_err(failed("make the file"))?;
-    mount(
-        Some(Path::new(HERE)),
-        path,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )
-    .map_err(|errno| failed("keep the network namespace")(errno.into()))?;
+    bind(Path::new(NETWORK), path, MsFlags::MS_BIND)
+        .map_err(failed("keep the network namespace"))?;
     let mut netlink = Netlink::open()?;
     let pair = link::Veth {
         name: "eth0".to_owned(),
@@ -183,8 +244,10 @@ pub(crate) fn start(plan: &Plan, netlink: &mut Netlink) -> Result<(), ApplyError
     let ports = ports(plan, netlink)?;
     let mut requests = Vec::new();
     for (_, address, link) in &ports {
+        requests.push(link::no_link_local(link.index, &link.name));
+        // The source of the router's ICMP errors. No packet to this address gets here.
+        requests.push(addr::add_alias(link.index, &link.name, gateway(*address)));
         if address.is_ipv4() {
-            requests.push(link::no_link_local(link.index, &link.name));
             // The access router answers with ICMP errors only if it forwards packets.
             requests.push(link::forward(link.index, &link.name));
         }

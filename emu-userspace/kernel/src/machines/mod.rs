@@ -2,28 +2,39 @@
 //!
 //! A machine has `lo`, `eth0` with its address, and a default route. The other end of `eth0`,
 //! its port, is in the network namespace of the load; the programs at the port are the
-//! machine's access router. The namespaces are kept by mounts in the state folder, so they
-//! outlive the load's process, and an unload finds them after a kill.
+//! machine's access router.
+//!
+//! Files that are mounted keep the namespaces, so they outlive the load's process. These mounts
+//! are in a mount namespace of their own, which one mount in the state folder keeps: the
+//! machine's list of mounts stays short, and unmounting one file removes all machines.
 mod make;
+#[expect(
+    unsafe_code,
+    reason = "a child that shares its parent's memory may make system calls only"
+)]
+mod surroundings;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     net::IpAddr,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
 };
 
-use emu_model::plan::Plan;
+use emu_model::plan::{Kind, Plan};
 use nix::{
     errno::Errno,
     mount::{MntFlags, umount2},
-    sched::{CloneFlags, setns},
+    sched::{CloneFlags, setns, unshare},
+    sys::statfs,
 };
 
 use crate::state::StateDir;
 
 pub(crate) use make::{attach, make, start};
+pub use surroundings::Surroundings;
 
 /// Group of the ports (`ip link show group`), by which all are deleted at once.
 pub(crate) const PORT_GROUP: u32 = 0xe30;
@@ -52,30 +63,37 @@ pub enum MachineError {
     },
 }
 
-/// Name of the folder with the namespaces of machines, in a state folder.
-pub(crate) const FOLDER: &str = "machines";
+/// Where the mount namespace with the machines' namespaces is mounted.
+fn keeper(state: &Path) -> PathBuf {
+    state.join("machines")
+}
 
-/// Folder with the namespaces of a load's machines.
-pub(crate) fn folder(dir: &StateDir) -> PathBuf {
-    dir.path().join(FOLDER)
+/// Whether the mount that keeps the machines of a state folder is there.
+pub(crate) fn are_kept(state: &Path) -> bool {
+    statfs::statfs(&keeper(state)).is_ok_and(|s| s.filesystem_type() == statfs::NSFS_MAGIC)
 }
 
 /// The machines of the load in the calling thread's network namespace.
 #[derive(Debug, Clone)]
 pub struct Machines {
+    /// The state folder.
     folder: PathBuf,
-    /// Addresses, sorted.
-    addresses: Vec<IpAddr>,
+    /// Addresses with the names of the vnodes, sorted.
+    machines: Vec<(IpAddr, String)>,
 }
 
 impl Machines {
     /// The machines of a loaded plan.
     pub fn of(dir: &StateDir, plan: &Plan) -> Self {
-        let mut addresses: Vec<_> = plan.machines().map(|(_, address)| address).collect();
-        addresses.sort_unstable();
+        let mut machines: Vec<_> = plan
+            .named_vnodes()
+            .filter(|(vnode, _)| plan.kind(vnode) == Kind::Machine)
+            .map(|(vnode, name)| (vnode.address, name))
+            .collect();
+        machines.sort_unstable();
         Self {
-            folder: folder(dir),
-            addresses,
+            folder: dir.path().to_owned(),
+            machines,
         }
     }
 
@@ -89,7 +107,12 @@ impl Machines {
 
     /// Whether a vnode is a machine.
     pub fn has(&self, address: IpAddr) -> bool {
-        self.addresses.binary_search(&address).is_ok()
+        self.name(address).is_some()
+    }
+
+    fn name(&self, address: IpAddr) -> Option<&str> {
+        let found = self.machines.binary_search_by_key(&address, |(a, _)| *a);
+        found.ok().map(|index| self.machines[index].1.as_str())
     }
 
     /// The network namespace of a vnode; `None` if the vnode is no machine.
@@ -100,32 +123,46 @@ impl Machines {
         if !self.has(address) {
             return Ok(None);
         }
-        let path = self.folder.join(address.to_string());
-        match fs::File::open(&path) {
-            Ok(file) => Ok(Some(file.into())),
-            Err(source) => Err(MachineError::Gone {
-                address,
-                path,
-                source,
-            }),
-        }
+        let path = keeper(&self.folder);
+        let open = || -> io::Result<OwnedFd> {
+            let mounts = File::open(&path)?;
+            // A mount namespace is for threads that share no root folder with others.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            Ok(File::open(self.folder.join(address.to_string()))?.into())
+        };
+        let opened = thread::scope(|scope| scope.spawn(open).join());
+        let opened = opened.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
+        opened.map(Some).map_err(|source| MachineError::Gone {
+            address,
+            path,
+            source,
+        })
     }
 
-    /// Moves the calling thread into the network namespace of a vnode, if it is a machine.
+    /// What a program in a vnode finds around it; `None` if the vnode is no machine.
+    ///
+    /// # Errors
+    /// [`MachineError::Gone`].
+    pub fn surroundings(&self, address: IpAddr) -> Result<Option<Surroundings>, MachineError> {
+        let (Some(name), Some(network)) = (self.name(address), self.namespace(address)?) else {
+            return Ok(None);
+        };
+        Ok(Some(Surroundings::new(network, &self.folder, name)))
+    }
+
+    /// Moves the calling process, which has one thread, into a vnode if it is a machine:
+    /// network, host name, `/etc/hosts`, `/etc/resolv.conf` and `/sys`.
     ///
     /// # Errors
     /// [`MachineError`].
-    pub fn enter(&self, address: IpAddr) -> Result<bool, MachineError> {
-        let Some(namespace) = self.namespace(address)? else {
-            return Ok(false);
-        };
-        setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(|errno| {
-            MachineError::Enter {
-                address,
-                source: errno.into(),
-            }
-        })?;
-        Ok(true)
+    pub fn enter(&self, address: IpAddr) -> Result<(), MachineError> {
+        match self.surroundings(address)? {
+            None => Ok(()),
+            Some(surroundings) => surroundings
+                .enter()
+                .map_err(|source| MachineError::Enter { address, source }),
+        }
     }
 
     /// Runs `work` in the network namespace of a vnode, for example to make a socket there.
@@ -138,13 +175,13 @@ impl Machines {
         address: IpAddr,
         work: impl FnOnce() -> io::Result<T> + Send,
     ) -> io::Result<T> {
-        if !self.has(address) {
+        let Some(namespace) = self.namespace(address).map_err(io::Error::other)? else {
             return work();
-        }
+        };
         // A thread of its own, which does not come back from the namespace.
         thread::scope(|scope| {
             let inside = scope.spawn(|| {
-                self.enter(address).map_err(io::Error::other)?;
+                setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
                 work()
             });
             inside
@@ -154,30 +191,27 @@ impl Machines {
     }
 }
 
-/// Removes the namespaces below a folder, and the folder; processes inside keep theirs. It is
-/// no error if there are none.
+/// Removes the machines of a state folder; processes inside keep their namespaces. It is no
+/// error if there are none.
 ///
 /// # Errors
-/// The first one that could not be removed.
-pub(crate) fn remove(folder: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e),
-    };
-    let mut first = Ok(());
-    for entry in entries {
-        let path = entry?.path();
-        let removed = unmount(&path).and_then(|()| fs::remove_file(&path));
-        first = first.and(removed);
+/// The first mount or file that could not be removed.
+pub(crate) fn remove(state: &Path) -> io::Result<()> {
+    let file = keeper(state);
+    if fs::symlink_metadata(&file).is_ok() {
+        unmount(&file)?;
+        fs::remove_file(&file)?;
     }
-    first.and_then(|()| fs::remove_dir(folder))
+    match fs::symlink_metadata(state) {
+        Ok(_) => unmount(state),
+        Err(_) => Ok(()),
+    }
 }
 
 fn unmount(path: &Path) -> io::Result<()> {
     match umount2(path, MntFlags::MNT_DETACH) {
         // Not mounted: a load was killed in between.
-        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -4,8 +4,10 @@
 //! panic, or use a wrapper of the C library that signals other threads, as its `setuid` does.
 use std::{ffi::CString, os::fd::RawFd};
 
+use crate::machines::Surroundings;
+
 /// The child's data, prepared by the parent, since the child may not allocate.
-pub(super) struct Prepared {
+pub(super) struct Prepared<'a> {
     pub program: CString,
     pub argv: Vec<*const libc::c_char>,
     pub env: Vec<*const libc::c_char>,
@@ -15,8 +17,8 @@ pub(super) struct Prepared {
     pub user: Option<(libc::uid_t, libc::gid_t)>,
     pub open_files: Option<libc::rlimit>,
     pub nice: Option<i32>,
-    /// The network namespace that it enters.
-    pub network: Option<RawFd>,
+    /// The namespaces of a machine that it enters.
+    pub machine: Option<&'a Surroundings>,
     /// The file through which it joins the cgroup, if it is not created there.
     pub join: Option<RawFd>,
     pub report: RawFd,
@@ -35,7 +37,7 @@ pub(super) const STEPS: [&str; 8] = [
 ];
 
 /// Runs the child's steps up to its program.
-pub(super) extern "C" fn run(child: &Prepared) -> ! {
+pub(super) extern "C" fn run(child: &Prepared<'_>) -> ! {
     let say = |bytes: &[u8]| {
         // SAFETY: the bytes are live, and the length is theirs.
         unsafe { libc::write(child.report, bytes.as_ptr().cast(), bytes.len()) }
@@ -59,16 +61,14 @@ pub(super) extern "C" fn run(child: &Prepared) -> ! {
 /// # Safety
 /// All pointers in `child` must be valid, its lists ended by null pointers. To be
 /// called in a process of one thread.
-unsafe fn child_step(child: &Prepared, number: u8) -> libc::c_long {
+unsafe fn child_step(child: &Prepared<'_>, number: u8) -> libc::c_long {
     // SAFETY: see above; the remaining calls take numbers or live structures.
     unsafe {
         match number {
             0 => child.join.map_or(0, |file| {
                 libc::write(file, c"0".as_ptr().cast(), 1) as libc::c_long
             }),
-            1 => child.network.map_or(0, |namespace| {
-                libc::c_long::from(libc::setns(namespace, libc::CLONE_NEWNET))
-            }),
+            1 => (child.machine).map_or(0, |machine| libc::c_long::from(machine.enter_raw())),
             2 => libc::c_long::from(libc::setsid()),
             3 => (0i32..)
                 .zip(child.streams)

@@ -41,7 +41,7 @@ struct Arguments {
 
 /// Creates a child that runs its steps, in a cgroup if one is given; returns when the child's
 /// program has replaced it or it has ended.
-pub(super) fn clone(cgroup: Option<BorrowedFd<'_>>, child: &Prepared) -> io::Result<Spawned> {
+pub(super) fn clone(cgroup: Option<BorrowedFd<'_>>, child: &Prepared<'_>) -> io::Result<Spawned> {
     let mut fd: RawFd = -1;
     let mut arguments = Arguments {
         flags: CLONE_PIDFD | CLONE_CLEAR_SIGHAND | cgroup.map_or(0, |_| CLONE_INTO_CGROUP),
@@ -66,13 +66,13 @@ pub(super) fn clone(cgroup: Option<BorrowedFd<'_>>, child: &Prepared) -> io::Res
 /// as `vfork` does: copying the memory and discarding the copy costs several times the start
 /// of the program. A negative number is an error.
 #[cfg(target_arch = "x86_64")]
-fn make(arguments: &mut Arguments, child: &Prepared) -> i64 {
+fn make(arguments: &mut Arguments, child: &Prepared<'_>) -> i64 {
     // Units of 16 bytes, since the calling convention requires that alignment of the stack.
     let mut stack = vec![0u128; STACK_BYTES / size_of::<u128>()];
     arguments.flags |= CLONE_VM | CLONE_VFORK;
     arguments.stack = stack.as_mut_ptr() as u64;
     arguments.stack_size = STACK_BYTES as u64;
-    let run: extern "C" fn(&Prepared) -> ! = child::run;
+    let run: extern "C" fn(&Prepared<'_>) -> ! = child::run;
     let pid: i64;
     // SAFETY: `arguments` has the kernel's form and size; what it points to, the stack
     // and `child` live until the call returns in the parent, which the kernel holds
@@ -105,7 +105,7 @@ fn make(arguments: &mut Arguments, child: &Prepared) -> i64 {
 
 /// Creates a child with a copy of the memory. A negative number is an error.
 #[cfg(not(target_arch = "x86_64"))]
-fn make(arguments: &mut Arguments, child: &Prepared) -> i64 {
+fn make(arguments: &mut Arguments, child: &Prepared<'_>) -> i64 {
     // SAFETY: `arguments` has the kernel's form and size, and lives until after the
     // call. The child has a copy of all memory, on the same stack; `run` makes system
     // calls alone and never returns, so that locks which other threads held in the

@@ -34,7 +34,7 @@ use nix::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 use self::child::{Prepared, STEPS};
-use super::user::Credentials;
+use super::{machines::Surroundings, user::Credentials};
 
 /// A program to start.
 #[derive(Debug)]
@@ -49,8 +49,8 @@ pub struct Spec<'a> {
     pub streams: [BorrowedFd<'a>; 3],
     /// Folder of the cgroup, open.
     pub cgroup: BorrowedFd<'a>,
-    /// Network namespace; `None`: that of the calling thread.
-    pub network: Option<BorrowedFd<'a>>,
+    /// The namespaces of a machine; `None`: those of this process.
+    pub machine: Option<&'a Surroundings>,
     /// User; `None`: the current one.
     pub user: Option<&'a Credentials>,
     /// Soft limit of open files.
@@ -108,7 +108,7 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
         user: spec.user.map(|u| (u.uid, u.gid)),
         open_files: open_files(spec.open_files),
         nice: spec.nice,
-        network: spec.network.map(|fd| fd.as_raw_fd()),
+        machine: spec.machine,
         join: None,
         report: -1,
     };
@@ -131,7 +131,7 @@ pub fn spawn(spec: &Spec<'_>) -> Result<Spawned, SpawnError> {
 
 /// Creates the child and reads its report; `None` if it was killed at once.
 fn start(
-    prepared: &mut Prepared,
+    prepared: &mut Prepared<'_>,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Option<Spawned>, SpawnError> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| step("make a pipe")(e.into()))?;
@@ -290,7 +290,7 @@ mod tests {
             folder: cgroup.as_fd(),
             streams: [null.as_fd(); 3],
             cgroup: cgroup.as_fd(),
-            network: None,
+            machine: None,
             user: None,
             open_files: None,
             nice: None,
@@ -323,7 +323,7 @@ mod tests {
                 user: None,
                 open_files: None,
                 nice: None,
-                network: None,
+                machine: None,
                 join: None,
                 report: -1,
             };

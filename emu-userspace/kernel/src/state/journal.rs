@@ -47,7 +47,10 @@ pub enum Undo {
     /// Delete emu's filter that brings packets to the ports of machines.
     PortFilter { interface: String },
     /// Remove the network namespaces of machines, and their ports.
-    Machines { folder: PathBuf },
+    Machines {
+        /// The state folder, which keeps them.
+        folder: PathBuf,
+    },
     /// Restore the offloads of an interface.
     Features {
         interface: String,

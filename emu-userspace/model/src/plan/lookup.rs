@@ -30,17 +30,27 @@ impl Plan {
         machines.map(|(index, v)| (index, v.address))
     }
 
+    /// What a vnode is.
+    pub fn kind(&self, vnode: &PlanVnode) -> Kind {
+        self.groups[vnode.group].kind
+    }
+
+    /// The local vnodes with their host names: the group's name, a hyphen, and the place among
+    /// the group's vnodes on this host.
+    pub fn named_vnodes(&self) -> impl Iterator<Item = (&PlanVnode, String)> + '_ {
+        let mut counts = vec![0usize; self.groups.len()];
+        self.vnodes.iter().map(move |vnode| {
+            let count = &mut counts[vnode.group];
+            let name = format!("{}-{count}", self.groups[vnode.group].name);
+            *count += 1;
+            (vnode, name)
+        })
+    }
+
     /// Addresses of the local vnodes that are no machines.
     pub fn process_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         let processes = |v: &&PlanVnode| self.groups[v.group].kind == Kind::Process;
         self.vnodes.iter().filter(processes).map(|v| v.address)
-    }
-
-    /// The local vnode with an address is a machine.
-    pub fn is_machine(&self, address: IpAddr) -> bool {
-        let mut all = self.vnodes.iter();
-        all.find(|v| v.address == address)
-            .is_some_and(|v| self.groups[v.group].kind == Kind::Machine)
     }
 
     /// The interface to the other hosts, if there are any.

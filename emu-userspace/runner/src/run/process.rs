@@ -192,7 +192,7 @@ impl Supervisor<'_> {
             folder: work.as_fd(),
             streams: [null.as_fd(), output.as_fd(), errors.as_fd()],
             cgroup: cgroup.folder().as_fd(),
-            network: cgroup.network(),
+            machine: cgroup.machine(),
             user: user.as_ref(),
             open_files: self.open_files,
             nice: Some(self.nice),
