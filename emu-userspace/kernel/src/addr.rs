@@ -175,7 +175,7 @@ pub fn add_port_route(interface: u32, address: IpAddr) -> Request {
         message: RouteNetlinkMessage::NewRoute(message),
         flags: NLM_F_CREATE | NLM_F_EXCL,
         operation: format!("add the route {address}"),
-        tolerate: &[],
+        tolerate: &[libc::EEXIST],
     }
 }
 

@@ -110,6 +110,21 @@ impl Facts {
 }
 
 impl Facts {
+    /// Whether the ports of machines share a filter with this program; any program of emu's if
+    /// it is not known.
+    pub(crate) fn has_port_filter(&self, hook: Hook, program: Option<u32>) -> bool {
+        let mut all = self.port_filters.iter();
+        all.any(|(at, f)| {
+            *at == hook && f.is_ours && (program.is_none() || f.program_id == program)
+        })
+    }
+
+    /// As [`Facts::has_filter_at`], for the ports of machines.
+    pub(crate) fn has_port_filter_at(&self, hook: Hook, preference: Preference) -> bool {
+        let mut all = self.port_filters.iter();
+        all.any(|(at, f)| *at == hook && f.is_ours && f.preference == preference)
+    }
+
     /// Whether a filter of emu's is at a place, whatever its program.
     pub(crate) fn has_filter_at(&self, link: &Link, hook: Hook, preference: Preference) -> bool {
         let mut all = self.filters.iter();
@@ -184,17 +199,12 @@ impl Load<'_> {
         if !machines::are_kept(folder) {
             return Some("the network namespaces of the machines".to_owned());
         }
-        let programs = [
-            (Hook::Ingress, names::PROG_PORT_IN),
-            (Hook::Egress, names::PROG_PORT_OUT),
-            (Hook::Egress, names::PROG_INGRESS),
-        ];
-        let lost = programs.into_iter().find(|(hook, name)| {
+        let mut programs = machines::PORT_PROGRAMS.into_iter();
+        let lost = programs.find(|(hook, _, name)| {
             let id = self.program_id(name);
-            let mut all = facts.port_filters.iter();
-            !all.any(|(at, f)| at == hook && f.is_ours && f.program_id == id)
+            !facts.has_port_filter(*hook, id)
         });
-        lost.map(|(_, name)| format!("the filter {name} on the ports of machines"))
+        lost.map(|(_, _, name)| format!("the filter {name} on the ports of machines"))
     }
 
     fn ifb(&self, facts: &Facts, link: &Link) -> Option<String> {

@@ -14,6 +14,7 @@ use crate::{
     addr,
     drift::{self, DriftError, Facts},
     link::{self, Link},
+    machines,
     netlink::{Netlink, NetlinkError, Request},
     offload,
     state::{State, StateDir, Undo, WriterLock},
@@ -152,7 +153,8 @@ impl Repair<'_> {
                 let _ = fs::write(path, "1");
                 Ok(())
             }
-            Undo::Machines { .. } | Undo::Cgroup { .. } | Undo::Pins { .. } => Ok(()),
+            Undo::Machines { .. } => self.ports(),
+            Undo::Cgroup { .. } | Undo::Pins { .. } => Ok(()),
         }
     }
 
@@ -224,14 +226,54 @@ impl Repair<'_> {
         preference: Preference,
         name: &'static str,
     ) -> Result<(), NetlinkError> {
-        let ids = &self.state.program_ids;
-        let Some(id) = ids.iter().find(|(n, _)| n == name).map(|(_, id)| *id) else {
-            return Ok(());
-        };
-        if self.facts.has_filter(link, hook, Some(id)) {
+        let id = self.program_id(name);
+        if id.is_none() || self.facts.has_filter(link, hook, id) {
             return Ok(());
         }
-        let Some(ifb) = self.link(names::IFB) else {
+        let place = Place::Interface {
+            index: link.index,
+            name: &link.name,
+            hook,
+        };
+        let replaces = self.facts.has_filter_at(link, hook, preference);
+        self.attach(place, preference, name, replaces)
+    }
+
+    /// The ports of machines with their programs and routes. A machine that is gone needs a
+    /// full reload.
+    fn ports(&mut self) -> Result<(), NetlinkError> {
+        let clsact: Vec<_> = (self.plan.machines())
+            .filter_map(|(index, _)| self.facts.link(&machines::port_name(index)))
+            .map(|port| tc::add_shared_clsact(port.index, &port.name))
+            .collect();
+        self.netlink.batch(clsact)?;
+        for (hook, preference, name) in machines::PORT_PROGRAMS {
+            let id = self.program_id(name);
+            if id.is_some() && !self.facts.has_port_filter(hook, id) {
+                let replaces = self.facts.has_port_filter_at(hook, preference);
+                self.attach(Place::Ports(hook), preference, name, replaces)?;
+            }
+        }
+        // What is missing here is found by the next comparison.
+        let _ = machines::start(self.plan, &mut self.netlink);
+        Ok(())
+    }
+
+    fn program_id(&self, name: &str) -> Option<u32> {
+        let mut ids = self.state.program_ids.iter();
+        ids.find(|(n, _)| n == name).map(|(_, id)| *id)
+    }
+
+    /// Attaches the program of this load to a place, in the place of another one if
+    /// `replaces`.
+    fn attach(
+        &mut self,
+        place: Place<'_>,
+        preference: Preference,
+        name: &'static str,
+        replaces: bool,
+    ) -> Result<(), NetlinkError> {
+        let (Some(ifb), Some(id)) = (self.link(names::IFB), self.program_id(name)) else {
             return Ok(());
         };
         // Without a filter only its pin keeps the program.
@@ -242,12 +284,7 @@ impl Repair<'_> {
             return Ok(());
         };
         let fd = fd.as_fd();
-        let place = Place::Interface {
-            index: link.index,
-            name: &link.name,
-            hook,
-        };
-        if self.facts.has_filter_at(link, hook, preference) {
+        if replaces {
             self.netlink.request(tc::delete_filter(place, preference))?;
         }
         self.netlink.request(if name == names::PROG_INGRESS {

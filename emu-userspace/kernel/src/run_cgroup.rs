@@ -61,6 +61,11 @@ impl RunCgroup {
         })
     }
 
+    /// Whether a vnode is a machine.
+    pub fn is_machine(&self, vnode: IpAddr) -> bool {
+        self.machines.has(vnode)
+    }
+
     /// The wanted controllers that the cgroup tree does not have.
     pub fn missing_controllers(&self, wanted: &[&'static str]) -> Vec<&'static str> {
         controllers::missing(&self.tree, wanted)

@@ -252,7 +252,7 @@ pub fn add_shared_clsact(index: u32, name: &str) -> Request {
         message: RouteNetlinkMessage::NewQueueDiscipline(m),
         flags: NLM_F_CREATE | NLM_F_EXCL,
         operation: format!("add qdisc clsact to {name}"),
-        tolerate: &[],
+        tolerate: &[libc::EEXIST],
     }
 }
 

@@ -21,14 +21,14 @@ use nix::{
     unistd::gettid,
 };
 
-use super::{PORT_GROUP, keeper, port_name};
+use super::{PORT_GROUP, PORT_PROGRAMS, keeper, port_name};
 use crate::{
     addr,
     bpf::Programs,
     error::{ApplyError, needs},
     link,
     netlink::{Netlink, Request},
-    tc::{self, Hook, Preference},
+    tc,
 };
 
 /// The network namespace of the calling thread.
@@ -194,28 +194,18 @@ pub(crate) fn attach(
         };
         maps.set(*index as usize, value);
     }
-    let program = |name| programs.fd(name);
-    netlink.request(tc::add_direct_filter(
-        tc::Place::Ports(Hook::Ingress),
-        Preference::First,
-        program(names::PROG_PORT_IN)?,
-        names::PROG_PORT_IN,
-    ))?;
-    netlink.request(tc::add_direct_filter(
-        tc::Place::Ports(Hook::Egress),
-        Preference::First,
-        program(names::PROG_PORT_OUT)?,
-        names::PROG_PORT_OUT,
-    ))?;
-    netlink
-        .request(tc::add_redirect_filter(
-            tc::Place::Ports(Hook::Egress),
-            Preference::Second,
-            program(names::PROG_INGRESS)?,
-            names::PROG_INGRESS,
-            ifb,
-        ))
-        .map_err(needs("act_mirred"))
+    for (hook, preference, name) in PORT_PROGRAMS {
+        let (place, program) = (tc::Place::Ports(hook), programs.fd(name)?);
+        let (request, module) = if name == names::PROG_INGRESS {
+            let filter = tc::add_redirect_filter(place, preference, program, name, ifb);
+            (filter, "act_mirred")
+        } else {
+            let filter = tc::add_direct_filter(place, preference, program, name);
+            (filter, "cls_bpf")
+        };
+        netlink.request(request).map_err(needs(module))?;
+    }
+    Ok(())
 }
 
 /// The ports with the index and the address of their vnodes.

@@ -23,6 +23,7 @@ use std::{
     thread,
 };
 
+use emu_common::names;
 use emu_model::plan::{Kind, Plan};
 use nix::{
     errno::Errno,
@@ -31,13 +32,23 @@ use nix::{
     sys::statfs,
 };
 
-use crate::state::StateDir;
+use crate::{
+    state::StateDir,
+    tc::{Hook, Preference},
+};
 
 pub(crate) use make::{attach, make, start};
 pub use surroundings::Surroundings;
 
 /// Group of the ports (`ip link show group`), by which all are deleted at once.
 pub(crate) const PORT_GROUP: u32 = 0xe30;
+
+/// The programs at the ports, which share them.
+pub(crate) const PORT_PROGRAMS: [(Hook, Preference, &str); 3] = [
+    (Hook::Ingress, Preference::First, names::PROG_PORT_IN),
+    (Hook::Egress, Preference::First, names::PROG_PORT_OUT),
+    (Hook::Egress, Preference::Second, names::PROG_INGRESS),
+];
 
 /// Name of the port of the vnode with this index.
 pub(crate) fn port_name(vnode: u32) -> String {

@@ -89,17 +89,19 @@ impl Gate {
     }
 }
 
-/// Whether a socket listens at a port of a vnode, according to the kernel's tables; sends no
-/// packet.
-pub(super) fn listens(address: IpAddr, sign: Sign) -> bool {
+/// Whether a socket listens at a port of one of `addresses`, according to the kernel's tables of
+/// the network namespace of a process; sends no packet.
+pub(super) fn listens(process: i32, addresses: &[IpAddr], sign: Sign) -> bool {
     let (protocol, port, state) = match sign {
         Sign::Tcp(port) => ("tcp", port, Some("0A")),
         Sign::Udp(port) => ("udp", port, None),
         Sign::After(_) | Sign::Exited => return false,
     };
-    let four = fs::read_to_string(format!("/proc/thread-self/net/{protocol}"));
-    let six = fs::read_to_string(format!("/proc/thread-self/net/{protocol}6"));
-    let wanted = forms(address, port);
+    let four = fs::read_to_string(format!("/proc/{process}/net/{protocol}"));
+    let six = fs::read_to_string(format!("/proc/{process}/net/{protocol}6"));
+    let wanted: Vec<String> = (addresses.iter().copied())
+        .flat_map(|address| forms(address, port))
+        .collect();
     let found = |text: String| {
         text.lines().skip(1).any(|line| {
             let mut fields = line.split_whitespace().skip(1);
@@ -138,13 +140,17 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let here = IpAddr::from([127, 0, 0, 1]);
-        assert!(listens(here, Sign::Tcp(port)));
-        assert!(!listens(IpAddr::from([127, 0, 0, 2]), Sign::Tcp(port)));
+        let other = IpAddr::from([127, 0, 0, 2]);
+        let own = std::process::id().cast_signed();
+        assert!(listens(own, &[here], Sign::Tcp(port)));
+        assert!(listens(own, &[other, here], Sign::Tcp(port)));
+        assert!(!listens(own, &[other], Sign::Tcp(port)));
+        assert!(!listens(-1, &[here], Sign::Tcp(port)));
         drop(listener);
-        assert!(!listens(here, Sign::Tcp(port)));
+        assert!(!listens(own, &[here], Sign::Tcp(port)));
         let socket = std::net::UdpSocket::bind("[::1]:0").unwrap();
         let port = socket.local_addr().unwrap().port();
-        assert!(listens("::1".parse().unwrap(), Sign::Udp(port)));
-        assert!(!listens("::1".parse().unwrap(), Sign::Tcp(port)));
+        assert!(listens(own, &["::1".parse().unwrap()], Sign::Udp(port)));
+        assert!(!listens(own, &["::1".parse().unwrap()], Sign::Tcp(port)));
     }
 }

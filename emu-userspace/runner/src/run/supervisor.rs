@@ -1,7 +1,7 @@
 //! The loop that starts, watches and stops the programs of a run.
 use std::{
     collections::BTreeMap,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -352,6 +352,15 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Addresses at which a socket hears what is sent to a vnode. Every address of a machine is
+    /// its own, so a socket of any address is.
+    fn own_addresses(&self, vnode: IpAddr) -> Vec<IpAddr> {
+        let is_machine = (self.run_cgroup.as_ref()).is_some_and(|cgroup| cgroup.is_machine(vnode));
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let any = any.into_iter().filter(|_| is_machine);
+        [vnode].into_iter().chain(any).collect()
+    }
+
     fn look_for_ready(&mut self, waits: &[ProcessId]) {
         for id in waits.iter().copied() {
             let (state, process) = (&self.states[id], self.process(id));
@@ -365,7 +374,7 @@ impl<'a> Supervisor<'a> {
             let is_ready = match ready.sign {
                 Sign::After(time) => age >= time,
                 Sign::Exited => false,
-                sign => listens(process.vnode, sign),
+                sign => listens(running.pid, &self.own_addresses(process.vnode), sign),
             };
             if is_ready {
                 self.ready(id);

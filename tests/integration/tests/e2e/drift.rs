@@ -52,7 +52,20 @@ fn ways(step: &Undo) -> Vec<String> {
         Undo::Aliases { interface, .. } => {
             each(&[format!("ip addr flush dev {interface} scope global")])
         }
-        Undo::Sysctl { .. } => each(&["sysctl -q -w net.ipv6.ip_nonlocal_bind=0".to_owned()]),
+        Undo::PortFilter { interface } => {
+            each(&[format!("tc filter del dev {interface} ingress pref 2")])
+        }
+        Undo::Machines { folder } => each(&[
+            "ip link del emu-p0".to_owned(),
+            "ip link set emu-p0 down".to_owned(),
+            "tc qdisc del dev emu-p0 clsact".to_owned(),
+            "ip route flush dev emu-p0".to_owned(),
+            "tc filter del block 58113".to_owned(),
+            "tc filter del block 58114 pref 1".to_owned(),
+            "tc filter del block 58114 pref 2".to_owned(),
+            format!("umount {}/machines", folder.display()),
+        ]),
+        Undo::Sysctl { path, .. } => each(&[format!("sh -c 'echo 0 > {}'", path.display())]),
         Undo::LocalRoutes { .. } => each(&["ip route flush table local proto 227".to_owned()]),
         Undo::Routes { .. } => each(&["ip route flush proto 227".to_owned()]),
         Undo::Cgroup { name } => each(&[format!(
@@ -67,9 +80,10 @@ fn topology(addressing: &str) -> String {
         "version: 1\nseed: 1\naddressing: {addressing}\nmtu: 1400\ngroups:\n  \
          a: {{prefix: 10.1.0.0/24, nodes: 4, latency: 10ms}}\n  \
          b: {{prefix: 10.2.0.0/24, nodes: 4, latency: 10ms}}\n  \
-         c: {{prefix: 'fd10::/64', nodes: 2, latency: 10ms}}\n\
+         c: {{prefix: 'fd10::/64', nodes: 2, latency: 10ms}}\n  \
+         m: {{prefix: 10.3.0.0/24, kind: machine, nodes: 2, latency: 10ms}}\n\
          hosts:\n  \
-         - {{name: h0, interface: eth0, address: [192.0.2.1, 'fd00::1'], groups: [a, c]}}\n  \
+         - {{name: h0, interface: eth0, address: [192.0.2.1, 'fd00::1'], groups: [m, a, c]}}\n  \
          - {{name: h1, interface: eth0, address: [192.0.2.2, 'fd00::2'], groups: [b]}}\n"
     )
 }
@@ -227,6 +241,11 @@ fn single_objects_are_put_back_without_a_reload() {
             "tc filter del dev lo ingress",
             "tc filter del dev eth0 egress",
             "tc filter del dev emu-ifb0 egress",
+            "tc filter del dev eth0 ingress pref 2",
+            "tc filter del block 58113",
+            "tc filter del block 58114 pref 1",
+            "tc qdisc del dev emu-p0 clsact",
+            "ip link set emu-p1 down",
             "tc qdisc del dev emu-ifb0 clsact",
             "tc qdisc del dev eth0 clsact",
             "tc qdisc del dev lo root",

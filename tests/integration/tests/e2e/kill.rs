@@ -11,6 +11,11 @@ use crate::{latency::TOPOLOGIES, safety::snapshot};
 /// Number of kills, spread evenly over the time of the command.
 const KILLS: u32 = 12;
 
+/// The commands that load a topology of processes and one of machines.
+fn loads() -> [String; 2] {
+    ["p2plab", "machines"].map(|name| format!("load {TOPOLOGIES}/{name}.yaml --no-verify"))
+}
+
 /// Time of a load with warm caches.
 fn load_time(load: &str) -> Duration {
     emu(load);
@@ -42,48 +47,54 @@ fn recorded(journal: &Path) -> usize {
 /// each of its changes.
 #[test]
 fn a_load_killed_in_each_phase_is_undone_by_unload() {
-    isolated(|| {
-        let load = format!("load {TOPOLOGIES}/p2plab.yaml --no-verify");
-        let before = snapshot();
-        emu(&load);
-        let pins = emu_json("status")["pins"].as_str().unwrap().to_owned();
-        let name = Path::new(&pins).file_name().unwrap().to_owned();
-        let journal = Path::new("/run/emu").join(name).join("journal.jsonl");
-        let phases = recorded(&journal);
-        assert!(phases >= 8, "{phases}");
-        emu("unload");
-        for phase in 1..=phases {
-            let mut child = emu_command(&load)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            while recorded(&journal) < phase && child.try_wait().unwrap().is_none() {
-                thread::sleep(Duration::from_micros(200));
-            }
-            let _ = child.kill();
-            let _ = child.wait();
-            emu("unload");
-            assert_eq!(snapshot(), before, "killed in phase {phase}");
+    for load in loads() {
+        isolated(move || killed_in_each_phase(&load));
+    }
+}
+
+fn killed_in_each_phase(load: &str) {
+    let before = snapshot();
+    emu(load);
+    let pins = emu_json("status")["pins"].as_str().unwrap().to_owned();
+    let name = Path::new(&pins).file_name().unwrap().to_owned();
+    let journal = Path::new("/run/emu").join(name).join("journal.jsonl");
+    let phases = recorded(&journal);
+    assert!(phases >= 8, "{phases}");
+    emu("unload");
+    for phase in 1..=phases {
+        let mut child = emu_command(load)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while recorded(&journal) < phase && child.try_wait().unwrap().is_none() {
+            thread::sleep(Duration::from_micros(200));
         }
-    });
+        let _ = child.kill();
+        let _ = child.wait();
+        emu("unload");
+        assert_eq!(snapshot(), before, "killed in phase {phase}");
+    }
 }
 
 #[test]
 fn a_killed_load_is_undone_by_unload() {
-    isolated(|| {
-        let load = format!("load {TOPOLOGIES}/p2plab.yaml --no-verify");
-        let before = snapshot();
-        let whole = load_time(&load);
-        let mut broken_off = 0;
-        for i in 0..KILLS {
-            kill_after(&load, whole * i / KILLS);
-            broken_off += u32::from(snapshot() != before);
-            emu("unload");
-            assert_eq!(snapshot(), before, "killed after {:?}", whole * i / KILLS);
-        }
-        println!("{broken_off} of {KILLS} kills struck after the first change");
-    });
+    for load in loads() {
+        isolated(move || killed_at_times(&load));
+    }
+}
+
+fn killed_at_times(load: &str) {
+    let before = snapshot();
+    let whole = load_time(load);
+    let mut broken_off = 0;
+    for i in 0..KILLS {
+        kill_after(load, whole * i / KILLS);
+        broken_off += u32::from(snapshot() != before);
+        emu("unload");
+        assert_eq!(snapshot(), before, "killed after {:?}", whole * i / KILLS);
+    }
+    println!("{broken_off} of {KILLS} kills struck after the first change");
 }
 
 #[test]
@@ -104,18 +115,21 @@ fn a_killed_load_is_completed_by_load() {
 
 #[test]
 fn a_killed_unload_is_completed_by_unload() {
-    isolated(|| {
-        let load = format!("load {TOPOLOGIES}/p2plab.yaml --no-verify");
-        let before = snapshot();
-        emu(&load);
-        let start = std::time::Instant::now();
+    for load in loads() {
+        isolated(move || killed_unload(&load));
+    }
+}
+
+fn killed_unload(load: &str) {
+    let before = snapshot();
+    emu(load);
+    let start = std::time::Instant::now();
+    emu("unload");
+    let whole = start.elapsed();
+    for i in 0..KILLS {
+        emu(load);
+        kill_after("unload", whole * i / KILLS);
         emu("unload");
-        let whole = start.elapsed();
-        for i in 0..KILLS {
-            emu(&load);
-            kill_after("unload", whole * i / KILLS);
-            emu("unload");
-            assert_eq!(snapshot(), before, "killed after {:?}", whole * i / KILLS);
-        }
-    });
+        assert_eq!(snapshot(), before, "killed after {:?}", whole * i / KILLS);
+    }
 }

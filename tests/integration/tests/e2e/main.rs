@@ -26,6 +26,7 @@ mod ipv6;
 mod kill;
 mod latency;
 mod lifecycle;
+mod machines;
 mod netem;
 mod netns;
 mod real_time;
