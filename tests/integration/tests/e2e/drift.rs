@@ -65,7 +65,10 @@ fn ways(step: &Undo) -> Vec<String> {
             "tc filter del block 58114 pref 2".to_owned(),
             format!("umount {}/machines", folder.display()),
         ]),
-        Undo::Sysctl { path, .. } => each(&[format!("sh -c 'echo 0 > {}'", path.display())]),
+        Undo::Sysctl { path, .. } => {
+            let setting = path.strip_prefix("/proc/sys").unwrap().display();
+            each(&[format!("sysctl -q -w {setting}=0")])
+        }
         Undo::LocalRoutes { .. } => each(&["ip route flush table local proto 227".to_owned()]),
         Undo::Routes { .. } => each(&["ip route flush proto 227".to_owned()]),
         Undo::Cgroup { name } => each(&[format!(
@@ -78,10 +81,10 @@ fn ways(step: &Undo) -> Vec<String> {
 fn topology(addressing: &str) -> String {
     format!(
         "version: 1\nseed: 1\naddressing: {addressing}\nmtu: 1400\ngroups:\n  \
+         m: {{prefix: 10.3.0.0/24, kind: machine, nodes: 2, latency: 10ms}}\n  \
          a: {{prefix: 10.1.0.0/24, nodes: 4, latency: 10ms}}\n  \
          b: {{prefix: 10.2.0.0/24, nodes: 4, latency: 10ms}}\n  \
-         c: {{prefix: 'fd10::/64', nodes: 2, latency: 10ms}}\n  \
-         m: {{prefix: 10.3.0.0/24, kind: machine, nodes: 2, latency: 10ms}}\n\
+         c: {{prefix: 'fd10::/64', nodes: 2, latency: 10ms}}\n\
          hosts:\n  \
          - {{name: h0, interface: eth0, address: [192.0.2.1, 'fd00::1'], groups: [m, a, c]}}\n  \
          - {{name: h1, interface: eth0, address: [192.0.2.2, 'fd00::2'], groups: [b]}}\n"
