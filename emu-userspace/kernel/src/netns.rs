@@ -146,6 +146,22 @@ impl Netns {
         }
     }
 
+    /// The namespaces that loads made, sorted by name.
+    ///
+    /// # Errors
+    /// [`NetnsError::State`].
+    pub fn made() -> Result<Vec<Self>, NetnsError> {
+        let mut names = NamespaceRecords::names()?;
+        names.retain(|name| is_netns(&Path::new(FOLDER).join(name)));
+        names.sort();
+        Ok(names.into_iter().map(Self::Named).collect())
+    }
+
+    /// Whether the name or path is in use.
+    pub fn exists(&self) -> bool {
+        fs::symlink_metadata(self.path()).is_ok()
+    }
+
     /// Moves the calling thread, and all threads that it starts later, into the namespace.
     ///
     /// # Errors

@@ -156,6 +156,11 @@ struct Change {
 }
 
 impl Loaded {
+    /// Whether a topology is loaded in the calling thread's network namespace, whole or not.
+    pub fn is_here() -> bool {
+        StateDir::here().is_ok_and(|dir| dir.exists())
+    }
+
     /// Finds the topology that is loaded in the calling thread's network namespace.
     ///
     /// # Errors

@@ -58,7 +58,7 @@ impl Load {
         self.dry_run
     }
 
-    pub(super) fn run(self, namespace: &Namespace) -> Outcome {
+    pub(super) fn run(self, namespace: &mut Namespace) -> Outcome {
         let mut source = user::as_caller(|| Source::read(&self.file))??;
         let topology = &mut source.topology;
         live::check_traces(topology)?;
@@ -69,6 +69,7 @@ impl Load {
         let start = Instant::now();
         let file = source.absolute();
         let (text, topology) = (&source.text, &source.topology);
+        namespace.for_plan(&plan)?;
         let session = Session::open()?;
         namespace.check(&session)?;
         if topology.addressing.is_none() && plan.addressing == Addressing::AnyIp {

@@ -185,7 +185,7 @@ pub fn main() -> ExitCode {
         log(cli.verbose);
     }
     // Before any thread starts, since a thread inherits the namespace.
-    let namespace = match cli.netns.enter(&cli.command) {
+    let mut namespace = match cli.netns.enter(&cli.command) {
         Ok(namespace) => namespace,
         Err(error) => {
             eprintln!("{error}");
@@ -196,7 +196,10 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Load(load) => namespace.after_load(load.run(&namespace)),
+        Command::Load(load) => {
+            let outcome = load.run(&mut namespace);
+            namespace.after_load(outcome)
+        }
         Command::Plan(plan) => plan.run(),
         Command::Unload {
             json,
@@ -206,8 +209,8 @@ pub fn main() -> ExitCode {
         } => stale::run(dry_run, json),
         Command::Unload { json, kill, .. } => load::unload(json, kill, &namespace),
         Command::Exec(exec) => return exec.run(),
-        Command::Run(run) => run.run(),
-        Command::RunGuardian { run } => run::guardian(&run),
+        Command::Run(run) => run.run(&mut namespace),
+        Command::RunGuardian { run } => run::guardian(&run, &namespace),
         Command::Results(results) => results.run(),
         Command::Status(status) => status.run(),
         Command::Set(set) => set.run(),

@@ -1,9 +1,13 @@
 //! The option `--netns` of all commands about the network.
+use std::ffi::OsString;
+
 use clap::Args;
 use emu_kernel::{
     netns::{self, Netns, NetnsError},
-    session::Session,
+    session::{Loaded, Session},
+    user,
 };
+use emu_model::plan::Plan;
 
 use super::{Command, Outcome, error::CommandError};
 
@@ -16,6 +20,9 @@ pub(super) struct NetnsArg {
     #[arg(long, global = true, value_name = "NAME|PATH")]
     netns: Option<Netns>,
 }
+
+/// Name of the namespace for a topology of machines, if the user names none.
+const PRIVATE: &str = "emu";
 
 /// What a command needs of the namespace.
 enum Need {
@@ -32,6 +39,23 @@ enum Need {
 }
 
 impl Command {
+    /// Whether the command is about a network that is loaded, wherever that is.
+    fn finds_network(&self) -> bool {
+        matches!(
+            self,
+            Command::Unload { stale: false, .. }
+                | Command::Exec(_)
+                | Command::Status(_)
+                | Command::Set(_)
+                | Command::Partition(_)
+                | Command::Heal(_)
+                | Command::Down(_)
+                | Command::Up(_)
+                | Command::Start(_)
+                | Command::Verify(_)
+        )
+    }
+
     fn need(&self) -> Need {
         match self {
             Command::Load(load) if load.is_dry_run() => Need::Scratch,
@@ -61,6 +85,26 @@ impl Command {
     }
 }
 
+/// The namespace that a load made, if there is one and nothing is loaded in the caller's.
+fn found() -> Result<Option<Netns>, CommandError> {
+    if Loaded::is_here() {
+        return Ok(None);
+    }
+    let mut made = Netns::made()?;
+    match made.len() {
+        0 => Ok(None),
+        1 => Ok(made.pop()),
+        _ => {
+            let names: Vec<String> = made.iter().map(ToString::to_string).collect();
+            Err(CommandError::usage(&format!(
+                "there are networks in several network namespaces ({}); say which with --netns \
+                 NAME",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
 /// The namespace of a command, if the user named one.
 pub(super) struct Namespace {
     netns: Option<Netns>,
@@ -78,6 +122,9 @@ impl NetnsArg {
             made: false,
             gone: false,
         };
+        if namespace.netns.is_none() && command.finds_network() && user::is_root() {
+            namespace.netns = found()?;
+        }
         let Some(netns) = &namespace.netns else {
             return Ok(namespace);
         };
@@ -105,6 +152,62 @@ impl NetnsArg {
 }
 
 impl Namespace {
+    /// Enters the private namespace for a plan with machines, so that nothing changes in the
+    /// caller's. A host with an interface to others needs that interface, and stays here.
+    pub(super) fn for_plan(&mut self, plan: &Plan) -> Result<(), CommandError> {
+        let stays = self.netns.is_some() || plan.uplink().is_some() || Loaded::is_here();
+        if stays || plan.machines().next().is_none() {
+            return Ok(());
+        }
+        let netns = Netns::Named(PRIVATE.to_owned());
+        self.made = netns.enter_or_make()?;
+        self.netns = Some(netns);
+        Ok(())
+    }
+
+    /// Makes and enters a namespace for a run, unless the user named one or something is
+    /// loaded in the caller's.
+    pub(super) fn for_run(&mut self, name: &str) -> Result<(), CommandError> {
+        if self.netns.is_some() || Loaded::is_here() {
+            return Ok(());
+        }
+        let first = format!("{PRIVATE}-{name}");
+        let further = (2_u32..).map(|n| format!("{first}-{n}"));
+        for name in std::iter::once(first.clone()).chain(further) {
+            let netns = Netns::Named(name);
+            if !netns.exists() && netns.enter_or_make()? {
+                self.netns = Some(netns);
+                self.made = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Arguments with which another process of emu works in the same namespace.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        match &self.netns {
+            Some(netns) => vec!["--netns".into(), netns.to_string().into()],
+            None => Vec::new(),
+        }
+    }
+
+    /// Removes the namespace after a run, if this process made it and nothing is loaded.
+    pub(super) fn after_run(&self) -> Result<(), CommandError> {
+        if self.made {
+            self.remove(Session::open()?)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Namespace::after_run`], in the guardian of a run that died.
+    pub(super) fn after_death(&self) -> Result<(), CommandError> {
+        if self.netns.is_some() {
+            self.remove(Session::open()?)?;
+        }
+        Ok(())
+    }
+
     /// Name of the namespace, if this process made it.
     pub(super) fn made(&self) -> Option<&Netns> {
         self.netns.as_ref().filter(|_| self.made)

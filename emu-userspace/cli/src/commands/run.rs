@@ -19,6 +19,7 @@ use serde_json::json;
 use super::{
     FAILED, OK, Outcome, USAGE,
     multi_host::{self, MultiHostArgs},
+    netns::Namespace,
     print, print_json, table,
 };
 use crate::commands::error::failure;
@@ -35,8 +36,9 @@ Examples:
   emu run experiment.yaml --out results/1 --json | jq .failed
   emu run experiment.yaml --host h1 --start-at 2026-03-01T12:00:00Z
 
-Loads the topology of the experiment, or uses it if it is loaded already, and unloads
-what it has loaded. Ctrl-C stops all programs and still writes the results; a second one
+Loads the topology of the experiment in a network namespace of its own, or uses it if it
+is loaded already, and unloads what it has loaded. A topology with hosts is loaded in the
+caller's network namespace, and so is each with --host-network. Ctrl-C stops all programs and still writes the results; a second one
 ends their grace period.
 
 Exit codes: 0 success, 1 a program failed or the run was aborted, 2 wrong usage
@@ -58,6 +60,9 @@ pub(super) struct Run {
     /// Fail if the topology is not loaded.
     #[arg(long)]
     no_load: bool,
+    /// Load the topology in the caller's network namespace, and not in one of its own.
+    #[arg(long)]
+    host_network: bool,
     /// Run even if the machine cannot enforce `limits`.
     #[arg(long)]
     no_limits: bool,
@@ -133,13 +138,15 @@ pub(super) fn check(file: &Path, text: String, as_json: bool) -> Outcome {
 }
 
 /// `emu run-guardian`.
-pub(super) fn guardian(run: &str) -> Outcome {
-    run::guard(run)?;
+pub(super) fn guardian(run: &str, namespace: &Namespace) -> Outcome {
+    if run::guard(run)? {
+        namespace.after_death()?;
+    }
     Ok(OK)
 }
 
 impl Run {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self, namespace: &mut Namespace) -> Outcome {
         let mut input = Input::read(&self.file)?;
         let host = self.host.clone().or_else(|| input.loaded_host.clone());
         if self.dry_run {
@@ -169,7 +176,13 @@ impl Run {
         if group.is_none() && hosts > 1 && !input.has_seed {
             return Err(RunError::NoSeed(hosts).into());
         }
-        let guardian: Vec<OsString> = vec![std::env::current_exe()?.into(), "run-guardian".into()];
+        let own = hosts == 0 && group.is_none() && !self.host_network && !self.no_load;
+        if own {
+            namespace.for_run(&input.experiment.name)?;
+        }
+        let mut guardian: Vec<OsString> = vec![std::env::current_exe()?.into()];
+        guardian.extend(namespace.arguments());
+        guardian.push("run-guardian".into());
         let options = Options {
             out,
             host: host.filter(|_| group.is_none()),
@@ -196,7 +209,9 @@ impl Run {
         }
         let outcome = run::run(&input, &options, &mut watcher);
         watcher.finish();
+        let removed = namespace.after_run();
         let summary = outcome?;
+        removed?;
         if self.json {
             print_json(&summary)?;
         } else {

@@ -21,6 +21,18 @@ pub(crate) struct NamespaceRecords {
 }
 
 impl NamespaceRecords {
+    /// Names of all records.
+    pub(crate) fn names() -> Result<Vec<String>, StateError> {
+        let folder = folder();
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(file_error("read", &folder)(e)),
+        };
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().ok();
+        Ok(entries.flatten().filter_map(name).collect())
+    }
+
     /// Takes the lock of all records.
     pub(crate) fn lock() -> Result<Self, StateError> {
         let path = Path::new(ROOT).join("netns.lock");

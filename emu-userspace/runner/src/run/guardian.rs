@@ -82,11 +82,11 @@ impl Drop for Guardian {
 }
 
 /// The guardian's process: reads the run's lines on standard input until it ends, and cleans
-/// up unless the last line was `done`.
+/// up unless the last line was `done`. Returns whether the run has died.
 ///
 /// # Errors
 /// What could not be cleaned up.
-pub fn guard(run: &str) -> Result<(), RunError> {
+pub fn guard(run: &str) -> Result<bool, RunError> {
     spawn::ignore_signals(&[libc::SIGINT, libc::SIGTERM, libc::SIGHUP]);
     let mut loads = false;
     let mut dark: Vec<IpAddr> = Vec::new();
@@ -97,7 +97,7 @@ pub fn guard(run: &str) -> Result<(), RunError> {
             ("controllers", names) => controllers = names.to_owned(),
             ("dark", vnode) => dark.extend(vnode.parse::<IpAddr>()),
             ("light", vnode) => dark.retain(|d| d.to_string() != vnode),
-            ("done", _) => return Ok(()),
+            ("done", _) => return Ok(false),
             _ => {}
         }
     }
@@ -113,7 +113,7 @@ pub fn guard(run: &str) -> Result<(), RunError> {
             let _ = live.set_down(Target::Vnode(vnode), false);
         }
     }
-    cleared
+    cleared.map(|()| true)
 }
 
 /// Unloads the topology. If the run died inside a load, the kernel has released its lock.

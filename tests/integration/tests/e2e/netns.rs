@@ -3,7 +3,7 @@ use std::{
     fs,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
+    process::{Child, Output, Stdio},
     thread,
     time::Duration,
 };
@@ -11,9 +11,14 @@ use std::{
 use integration::{
     command::{TopologyFile, emu, emu_command, run, try_emu},
     netns::{Host, isolated},
+    wait_for,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
-use crate::safety::snapshot;
+use crate::{run::Lab, safety::snapshot};
 
 const TOPOLOGY: &str = "version: 1
 groups: {a: {prefix: 10.1.0.0/24, nodes: 4, up: 1mbit, down: 1mbit, latency: 10ms}}
@@ -77,7 +82,9 @@ fn a_load_makes_the_namespace_and_the_callers_stays_as_it_is() {
         let status = emu(&format!("status --netns {name} --json"));
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         assert!(status["pins"].is_string(), "{status}");
-        refusal(&try_emu("status"), 1, "nothing is loaded");
+        // Nothing is loaded here, so a command without the option finds it, too.
+        let found: serde_json::Value = serde_json::from_str(&emu("status --json")).unwrap();
+        assert_eq!(found["pins"], status["pins"]);
         emu(&format!("--netns {name} verify"));
         emu(&format!("set 10.1.0.2 up=2mbit --netns {name}"));
         let addresses = emu(&format!(
@@ -314,5 +321,91 @@ fn the_rest_of_a_namespace_without_a_name_is_removed() {
             emu(&format!("unload --netns {name}"));
             assert_eq!(residue(), left);
         }
+    });
+}
+
+/// An experiment that runs until it is stopped.
+fn endless(topology: &str) -> Lab {
+    Lab::with(
+        topology,
+        "name: quiet\nduration: 1h\nprograms: [{name: wait, on: a/0, run: [sleep, '3000']}]\n",
+    )
+}
+
+fn start(line: &str) -> Child {
+    let mut command = emu_command(line);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+/// The network of a run is in a namespace of its own, which other commands find, and which
+/// goes with the run, whether it ends or is killed.
+#[test]
+fn a_run_leaves_the_callers_network_alone() {
+    for kind in ["process", "machine"] {
+        isolated(move || {
+            let topology =
+                TOPOLOGY.replace("groups: {a: {", &format!("groups: {{a: {{kind: {kind}, "));
+            let lab = endless(&topology);
+            emu("unload");
+            let (before, left) = (snapshot(), residue());
+            for end in [Signal::SIGINT, Signal::SIGKILL] {
+                let line = lab.command_line(end.as_str());
+                let mut run = start(&line.replace("--host-network", ""));
+                wait_for("the program", || {
+                    let status = try_emu("status --json");
+                    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+                    text.contains("\"processes\": 1").then_some(())
+                });
+                assert_eq!(snapshot(), before);
+                let ping = run_in_vnode("ping -c 1 -I 10.1.0.1 10.1.0.2");
+                assert!(ping.contains("1 received"), "{kind}: {ping}");
+                kill(Pid::from_raw(run.id().cast_signed()), end).unwrap();
+                run.wait().unwrap();
+                wait_for("the end of the namespace", || {
+                    (residue() == left).then_some(())
+                });
+                assert_eq!(snapshot(), before);
+                assert!(!try_emu("status").status.success());
+            }
+        });
+    }
+}
+
+fn run_in_vnode(what: &str) -> String {
+    emu(&format!("exec a/0 -- {what}"))
+}
+
+/// A topology of machines is loaded in a namespace of its own, and commands find it there
+/// unless something is loaded in the caller's.
+#[test]
+fn machines_are_loaded_apart_and_found() {
+    isolated(|| {
+        // Leaves the lock of this namespace.
+        emu("unload");
+        let (before, left) = (snapshot(), residue());
+        let machines = TopologyFile::new(&format!("{TOPOLOGY}kind: machine\n"));
+        let told = emu(&format!("load {} --no-verify", machines.path()));
+        assert!(told.contains("made the network namespace emu\n"), "{told}");
+        assert_eq!(snapshot(), before);
+        assert_eq!(emu("exec a/1 -- hostname").trim(), "a-1");
+        let again = emu(&format!("load {} --no-verify", machines.path()));
+        assert!(again.contains("changed in place"), "{again}");
+        // Two networks at once: the one that is here comes first.
+        let processes = TopologyFile::new(&TOPOLOGY.replace("10.1.", "10.7."));
+        emu(&format!("load {} --no-verify", processes.path()));
+        assert!(emu("exec a/1 -- printenv EMU_VNODE").starts_with("10.7.0.2"));
+        emu("unload");
+        assert_eq!(snapshot(), before);
+        // Two that are elsewhere: the user says which.
+        emu(&format!(
+            "load {} --netns second --no-verify",
+            processes.path()
+        ));
+        refusal(&try_emu("status"), 2, "(emu, second)");
+        assert!(emu("exec --netns second a/1 -- printenv EMU_VNODE").starts_with("10.7.0.2"));
+        emu("unload --netns second");
+        emu("unload");
+        assert_eq!(residue(), left);
     });
 }

@@ -42,7 +42,11 @@ impl Lab {
     /// The command line of a run with its results in a folder.
     pub fn command_line(&self, out: &str) -> String {
         let (file, out) = (self.path("e.yaml"), self.path(out));
-        format!("run {} --out {}", file.display(), out.display())
+        format!(
+            "run {} --host-network --out {}",
+            file.display(),
+            out.display()
+        )
     }
 
     /// Runs the experiment to completion, whatever its exit status.
