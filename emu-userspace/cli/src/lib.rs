@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+pub mod cni;
 mod commands;
 
 pub use commands::main;

@@ -59,6 +59,9 @@ pub enum ApplyError {
         "the interface {name} exists, but this namespace's emu did not create it; delete it (ip link del {name})"
     )]
     NameTaken { name: String },
+    /// A system call outside netlink.
+    #[error(transparent)]
+    System(#[from] io::Error),
     /// A machine's namespace could not be made.
     #[error("{operation}: {source}")]
     Machine {

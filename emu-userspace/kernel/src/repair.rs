@@ -38,7 +38,7 @@ pub(crate) fn repair(
     plan: &Plan,
     state: &State,
     dir: &StateDir,
-    _lock: &WriterLock,
+    lock: &WriterLock,
 ) -> Result<Vec<String>, DriftError> {
     let missing = drift::find(plan, state)?;
     if missing.is_empty() {
@@ -51,6 +51,7 @@ pub(crate) fn repair(
             let _ = netlink.request(link::set_up(link.index, name, true));
         }
     }
+    machines::give_back(plan, state, dir, lock);
     let mut repair = Repair {
         plan,
         state,

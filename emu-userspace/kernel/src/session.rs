@@ -2,6 +2,7 @@
 //! programs.
 use std::{
     collections::BTreeSet,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -67,6 +68,15 @@ pub enum SessionError {
         /// The host that carries it, if any.
         host: Option<String>,
     },
+    /// Only the line of a machine can lead elsewhere.
+    #[error(
+        "{vnode} is a vnode of processes; a container needs a vnode that is a machine (`kind: machine` \
+         in the topology)"
+    )]
+    NotMachine { vnode: IpAddr },
+    /// The network namespace of a container, or of a process.
+    #[error("open the network namespace {}: {source}", path.display())]
+    Namespace { path: PathBuf, source: io::Error },
     /// Nothing is loaded in this network namespace.
     #[error("nothing is loaded in this network namespace (emu load FILE)")]
     NotLoaded,
@@ -91,6 +101,8 @@ impl SessionError {
             | SessionError::Identity(_)
             | SessionError::UnknownVnode { .. }
             | SessionError::Elsewhere { .. }
+            | SessionError::NotMachine { .. }
+            | SessionError::Namespace { .. }
             | SessionError::NotLoaded
             | SessionError::Interrupted => ErrorKind::Operation,
         }
@@ -312,8 +324,8 @@ enum Failed {
 
 /// The only writer of a network namespace.
 pub struct Session {
-    dir: StateDir,
-    lock: WriterLock,
+    pub(crate) dir: StateDir,
+    pub(crate) lock: WriterLock,
 }
 
 impl Session {

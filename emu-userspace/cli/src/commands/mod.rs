@@ -1,6 +1,7 @@
 //! The command line: arguments, exit codes, output. The work is done in the libraries.
 
 mod agent;
+mod attach;
 #[cfg(feature = "bench")]
 mod bench;
 mod doctor;
@@ -123,6 +124,10 @@ enum Command {
     Start(start::Start),
     /// Converge this host to the state in a file, as a service with metrics.
     Agent(agent::Agent),
+    /// Let a container be a vnode that is a machine.
+    Attach(attach::Attach),
+    /// Give the line of a vnode back to the machine.
+    Detach(attach::Detach),
     /// Measure every pair of groups with real packets.
     Verify(verify::Verify),
     /// Measure the emulator itself: its cost and its accuracy.
@@ -220,6 +225,8 @@ pub fn main() -> ExitCode {
         Command::Up(vnodes) => vnodes.run(false),
         Command::Start(start) => start.run(),
         Command::Agent(agent) => agent.run(),
+        Command::Attach(attach) => attach.run(),
+        Command::Detach(detach) => detach.run(),
         Command::Verify(verify) => verify.run(),
         Command::Doctor { json } => doctor::run(json),
         #[cfg(feature = "bench")]

@@ -52,6 +52,8 @@ impl Command {
                 | Command::Down(_)
                 | Command::Up(_)
                 | Command::Start(_)
+                | Command::Attach(_)
+                | Command::Detach(_)
                 | Command::Verify(_)
         )
     }
@@ -73,6 +75,8 @@ impl Command {
             | Command::Up(_)
             | Command::Start(_)
             | Command::Agent(_)
+            | Command::Attach(_)
+            | Command::Detach(_)
             | Command::Verify(_) => Need::Existing,
             #[cfg(feature = "bench")]
             Command::Bench(_) => Need::Existing,

@@ -361,7 +361,7 @@ impl Loader<'_> {
         if has_ipv6 && self.plan.uplink().is_none() {
             self.set_sysctl("/proc/sys/net/ipv6/conf/all/forwarding")?;
         }
-        machines::attach(self.plan, &mut self.netlink, programs, ifb)
+        machines::install(self.plan, &mut self.netlink, programs, ifb)
     }
 }
 

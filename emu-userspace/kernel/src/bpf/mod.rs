@@ -32,7 +32,7 @@ pub(super) use load::{OBJECT, program_error};
 pub use load::{load, load_with, object_mark, open};
 pub use mapped::Mapped;
 
-use crate::user::UserError;
+use crate::{state::State, user::UserError};
 
 /// Why the object could not be loaded, or its maps not accessed.
 #[derive(Debug, thiserror::Error)]
@@ -193,6 +193,22 @@ impl Programs {
     }
 }
 
+/// The ports of machines of a finished load.
+pub(crate) fn open_ports(state: &State) -> Result<Mapped<Port>, BpfError> {
+    let map = open_map(&state.pins, &state.map_ids, names::MAP_PORTS)?;
+    Mapped::new(&map, names::MAP_PORTS)
+}
+
+/// Opens a map by its pin, or by its identifier if the pins are not accessible (`ip netns exec`
+/// hides the BPF file system).
+fn open_map(pins: &Path, ids: &[(String, u32)], name: &'static str) -> Result<MapData, BpfError> {
+    if let Ok(map) = MapData::from_pin(pins.join(name)) {
+        return Ok(map);
+    }
+    let id = ids.iter().find(|(n, _)| n == name).map_or(0, |(_, id)| *id);
+    MapData::from_id(id).map_err(map_error("open", name))
+}
+
 /// The maps that user space reads and writes after the load.
 pub struct Maps {
     /// Both pipes of every vnode.
@@ -209,16 +225,9 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Opens the maps by their pins, or by their identifiers if the pins are not accessible
-    /// (`ip netns exec` hides the BPF file system).
+    /// Opens the maps by their pins, or by their identifiers.
     pub fn open(pins: &Path, ids: &[(String, u32)]) -> Result<Self, BpfError> {
-        Self::from_opener(|name| {
-            if let Ok(map) = MapData::from_pin(pins.join(name)) {
-                return Ok(map);
-            }
-            let id = ids.iter().find(|(n, _)| n == name).map_or(0, |(_, id)| *id);
-            MapData::from_id(id).map_err(map_error("open", name))
-        })
+        Self::from_opener(|name| open_map(pins, ids, name))
     }
 
     fn from_opener(

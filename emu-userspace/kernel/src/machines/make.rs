@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use emu_common::{model::port, names};
+use emu_common::{layout::Port, model::port, names};
 use emu_model::plan::Plan;
 use nix::{
     mount::{MsFlags, mount},
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The network namespace of the calling thread.
-const NETWORK: &str = "/proc/thread-self/ns/net";
+pub(super) const NETWORK: &str = "/proc/thread-self/ns/net";
 /// Index of `eth0` in its machine: a new namespace may have more interfaces than `lo`.
 const ETH0: u32 = 64;
 /// Gateway of a machine: the address of its access router, from the link-local addresses, so
@@ -138,35 +138,66 @@ fn make_one(
     File::create(path).map_err(failed("make the file"))?;
     bind(Path::new(NETWORK), path, MsFlags::MS_BIND)
         .map_err(failed("keep the network namespace"))?;
+    furnish(plan, (index, address), "eth0", Some(ETH0), hub)
+}
+
+/// Makes the machine's interface in the calling thread's network namespace, with its address
+/// and a default route; the port is in `hub`, and down.
+pub(super) fn furnish(
+    plan: &Plan,
+    (vnode, address): (u32, IpAddr),
+    name: &str,
+    index: Option<u32>,
+    hub: BorrowedFd<'_>,
+) -> Result<(), ApplyError> {
     let mut netlink = Netlink::open()?;
     let pair = link::Veth {
-        name: "eth0".to_owned(),
-        index: ETH0,
-        peer: port_name(index),
+        name: name.to_owned(),
+        index: index.unwrap_or(0),
+        peer: port_name(vnode),
         peer_namespace: hub.as_raw_fd(),
         peer_group: PORT_GROUP,
-        address: port::mac(index),
+        address: port::mac(vnode),
         mtu_bytes: plan.mtu_bytes,
     };
     netlink
         .request(link::add_veth(&pair))
         .map_err(needs("veth"))?;
+    let index = match index {
+        Some(index) => index,
+        None => one(&mut netlink, name)?.index,
+    };
     // Nobody answers solicitations, so a machine without IPv6 addresses has none of its own.
-    let quiet = address.is_ipv4().then(|| link::no_link_local(ETH0, "eth0"));
+    let quiet = address.is_ipv4().then(|| link::no_link_local(index, name));
     let requests = quiet
         .into_iter()
         .chain([
             link::set_up(1, "lo", true),
-            link::set_up(ETH0, "eth0", true),
-            addr::add_alias(ETH0, "eth0", address),
-            addr::add_default_route(ETH0, gateway(address)),
+            link::set_up(index, name, true),
+            addr::add_alias(index, name, address),
+            addr::add_default_route(index, gateway(address)),
         ])
         .collect();
-    netlink.batch(requests)?;
-    Ok(())
+    Ok(netlink.batch(requests)?)
 }
 
-fn gateway(address: IpAddr) -> IpAddr {
+/// An interface of the calling thread's network namespace.
+pub(super) fn one(netlink: &mut Netlink, name: &str) -> Result<link::Link, ApplyError> {
+    link::link(netlink, name)?.ok_or_else(|| ApplyError::NoInterface {
+        name: name.to_owned(),
+        have: Vec::new(),
+    })
+}
+
+/// What the maps tell the programs of a port.
+pub(super) fn entry(plan: &Plan, link: &link::Link) -> Port {
+    Port {
+        interface: link.index,
+        mtu_bytes: plan.mtu_bytes,
+    }
+}
+
+pub(super) fn gateway(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => GATEWAY_V4.into(),
         IpAddr::V6(_) => GATEWAY_V6.into(),
@@ -174,7 +205,7 @@ fn gateway(address: IpAddr) -> IpAddr {
 }
 
 /// Attaches the programs to all ports, and tells them where each machine is.
-pub(crate) fn attach(
+pub(crate) fn install(
     plan: &Plan,
     netlink: &mut Netlink,
     programs: &Programs,
@@ -188,11 +219,7 @@ pub(crate) fn attach(
     netlink.batch(qdiscs).map_err(needs("sch_ingress"))?;
     let mut maps = programs.ports()?;
     for (index, _, link) in &ports {
-        let value = emu_common::layout::Port {
-            interface: link.index,
-            mtu_bytes: plan.mtu_bytes,
-        };
-        maps.set(*index as usize, value);
+        maps.set(*index as usize, entry(plan, link));
     }
     for (hook, preference, name) in PORT_PROGRAMS {
         let (place, program) = (tc::Place::Ports(hook), programs.fd(name)?);
@@ -232,18 +259,23 @@ fn ports(plan: &Plan, netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr, link::L
 /// Sets all ports up, with a route to each machine: from here on packets pass.
 pub(crate) fn start(plan: &Plan, netlink: &mut Netlink) -> Result<(), ApplyError> {
     let ports = ports(plan, netlink)?;
-    let mut requests = Vec::new();
-    for (_, address, link) in &ports {
-        requests.push(link::no_link_local(link.index, &link.name));
+    let requests = ports.iter();
+    let requests = requests.flat_map(|(_, address, link)| starting(link, *address));
+    Ok(netlink.batch(requests.collect())?)
+}
+
+/// Sets a port up, with a route to its machine.
+pub(super) fn starting(link: &link::Link, address: IpAddr) -> Vec<Request> {
+    let mut requests = vec![
+        link::no_link_local(link.index, &link.name),
         // The source of the router's ICMP errors. No packet to this address gets here.
-        requests.push(addr::add_alias(link.index, &link.name, gateway(*address)));
-        if address.is_ipv4() {
-            // The access router answers with ICMP errors only if it forwards packets.
-            requests.push(link::forward(link.index, &link.name));
-        }
-        requests.push(link::set_up(link.index, &link.name, true));
-        requests.push(addr::add_port_route(link.index, *address));
+        addr::add_alias(link.index, &link.name, gateway(address)),
+    ];
+    if address.is_ipv4() {
+        // The access router answers with ICMP errors only if it forwards packets.
+        requests.push(link::forward(link.index, &link.name));
     }
-    netlink.batch(requests)?;
-    Ok(())
+    requests.push(link::set_up(link.index, &link.name, true));
+    requests.push(addr::add_port_route(link.index, address));
+    requests
 }

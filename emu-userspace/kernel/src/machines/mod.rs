@@ -7,6 +7,9 @@
 //! Files that are mounted keep the namespaces, so they outlive the load's process. These mounts
 //! are in a mount namespace of their own, which one mount in the state folder keeps: the
 //! machine's list of mounts stays short, and unmounting one file removes all machines.
+mod attach;
+mod attachments;
+mod connect;
 mod make;
 #[expect(
     unsafe_code,
@@ -18,12 +21,12 @@ use std::{
     fs::{self, File},
     io,
     net::IpAddr,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
 };
 
-use emu_common::names;
+use emu_common::{model::port, names};
 use emu_model::plan::{Kind, Plan};
 use nix::{
     errno::Errno,
@@ -37,7 +40,10 @@ use crate::{
     tc::{Hook, Preference},
 };
 
-pub(crate) use make::{attach, make, start};
+pub(crate) use attach::give_back;
+pub use attachments::{Attachment, Attachments};
+pub(crate) use connect::connect;
+pub(crate) use make::{install, make, start};
 pub use surroundings::Surroundings;
 
 /// Group of the ports (`ip link show group`), by which all are deleted at once.
@@ -53,6 +59,16 @@ pub(crate) const PORT_PROGRAMS: [(Hook, Preference, &str); 3] = [
 /// Name of the port of the vnode with this index.
 pub(crate) fn port_name(vnode: u32) -> String {
     format!("emu-p{vnode}")
+}
+
+/// Hardware address of the machine with this index, as text.
+pub fn hardware_address(vnode: u32) -> String {
+    port::mac(vnode).map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Address of the access router of a machine.
+pub fn router(machine: IpAddr) -> IpAddr {
+    make::gateway(machine)
 }
 
 /// Why a machine could not be entered.
@@ -189,17 +205,24 @@ impl Machines {
         let Some(namespace) = self.namespace(address).map_err(io::Error::other)? else {
             return work();
         };
-        // A thread of its own, which does not come back from the namespace.
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
-                work()
-            });
-            inside
-                .join()
-                .unwrap_or_else(|_| Err(io::Error::other("the thread in the machine panicked")))
-        })
+        inside(namespace.as_fd(), work)
     }
+}
+
+/// Runs `work` in a network namespace, on a thread of its own, which does not come back.
+fn inside<T: Send, E: From<io::Error> + Send>(
+    namespace: BorrowedFd<'_>,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> Result<T, E> {
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
+            work()
+        });
+        inside
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread panicked").into()))
+    })
 }
 
 /// Removes the machines of a state folder; processes inside keep their namespaces. It is no

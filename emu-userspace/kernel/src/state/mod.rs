@@ -343,6 +343,17 @@ impl StateDir {
         private::replace(&path, &bytes).map_err(file_error("write", &path))
     }
 
+    /// Replaces a file of the folder.
+    pub(crate) fn replace(
+        &self,
+        _lock: &WriterLock,
+        name: &str,
+        bytes: &[u8],
+    ) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        private::replace(&path, bytes).map_err(file_error("write", &path))
+    }
+
     /// Stores the facts about the attached programs that later commands need.
     pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
         let path = self.path.join(IDENTITY);

@@ -1,0 +1,41 @@
+//! Connecting a machine's line to another network namespace, such as a container's, or back to
+//! the machine's own.
+use std::{
+    fs::File,
+    net::IpAddr,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use emu_model::plan::Plan;
+
+use super::{
+    inside,
+    make::{NETWORK, entry, furnish, one, starting},
+    port_name,
+};
+use crate::{bpf, error::ApplyError, link, netlink::Netlink, state::State, tc};
+
+/// Moves the line of a machine to a network namespace, where its interface gets this name. What
+/// it led to before loses its interface.
+///
+/// # Errors
+/// [`ApplyError`]; the machine is then without a line, and `emu load` puts it back.
+pub(crate) fn connect(
+    plan: &Plan,
+    state: &State,
+    (vnode, address): (u32, IpAddr),
+    target: BorrowedFd<'_>,
+    name: &str,
+) -> Result<(), ApplyError> {
+    let mut netlink = Netlink::open()?;
+    // The kernel deletes both ends, wherever the other one is.
+    netlink.request(link::delete(&port_name(vnode)))?;
+    let hub = File::open(NETWORK)?;
+    inside(target, || {
+        furnish(plan, (vnode, address), name, None, hub.as_fd())
+    })?;
+    let port = one(&mut netlink, &port_name(vnode))?;
+    netlink.request(tc::add_shared_clsact(port.index, &port.name))?;
+    bpf::open_ports(state)?.set(vnode as usize, entry(plan, &port));
+    Ok(netlink.batch(starting(&port, address))?)
+}
