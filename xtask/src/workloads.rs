@@ -37,6 +37,20 @@ const PROGRAMS: [Need; 6] = [
 ];
 /// Unpacked instead of installed, since its installation starts a public tracker.
 const TRACKER: &str = "opentracker";
+/// Unpacked instead of installed, since its installation changes the machine's network.
+const ENGINE: &str = "podman";
+const ENGINE_PACKAGES: [&str; 10] = [
+    "podman",
+    "conmon",
+    "crun",
+    "golang-github-containers-common",
+    "golang-github-containers-image",
+    "libgpgme11",
+    "libassuan0",
+    "libdevmapper1.02.1",
+    "libsubid4",
+    "libyajl2",
+];
 /// The peers of this repository.
 const PEERS: &str = "peers";
 
@@ -78,7 +92,7 @@ fn asks_for_bittorrent(words: &[&str]) -> bool {
 /// The same for all programs.
 pub fn all() -> anyhow::Result<Vec<String>> {
     ready_for(
-        "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker peers",
+        "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker podman peers",
     )
 }
 
@@ -96,6 +110,12 @@ fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
         let root = install::unpacked(TRACKER, &[TRACKER])?;
         programs.push(root.join("usr/bin"));
         libraries.extend(["usr/lib", "lib"].map(|below| root.join(below)));
+    }
+    if named(ENGINE) && !on_path(ENGINE) {
+        let root = install::unpacked(ENGINE, &ENGINE_PACKAGES)?;
+        programs.push(root.join("usr/bin"));
+        let multiarch = format!("usr/lib/{}-linux-gnu", env::consts::ARCH);
+        libraries.extend([multiarch.as_str(), "usr/lib"].map(|below| root.join(below)));
     }
     if named(PEERS) {
         programs.push(build::packages(&[PEERS])?);

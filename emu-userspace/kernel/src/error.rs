@@ -59,6 +59,12 @@ pub enum ApplyError {
         "the interface {name} exists, but this namespace's emu did not create it; delete it (ip link del {name})"
     )]
     NameTaken { name: String },
+    /// A container has such an interface.
+    #[error(
+        "there is an interface {name} already; start the container without a network (`--network none`), or \
+         choose another name (`--interface`)"
+    )]
+    Occupied { name: String },
     /// A system call outside netlink.
     #[error(transparent)]
     System(#[from] io::Error),

@@ -25,6 +25,8 @@ pub struct Link {
     pub ethernet: bool,
     /// Group, 0 unless somebody set it.
     pub group: u32,
+    /// Hardware address; empty if it has none.
+    pub address: Vec<u8>,
 }
 
 /// All interfaces of the namespace.
@@ -39,13 +41,14 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
             continue;
         };
         let (mut name, mut mtu_bytes, mut gso_max_segments) = (String::new(), 0, 0);
-        let mut group = 0;
+        let (mut group, mut address) = (0, Vec::new());
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(n) => name.clone_from(n),
                 LinkAttribute::Mtu(m) => mtu_bytes = *m,
                 LinkAttribute::GsoMaxSegs(s) => gso_max_segments = *s,
                 LinkAttribute::Group(g) => group = *g,
+                LinkAttribute::Address(a) => address.clone_from(a),
                 _ => {}
             }
         }
@@ -60,6 +63,7 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
                 LinkLayerType::Ether | LinkLayerType::Loopback
             ),
             group,
+            address,
         });
     }
     Ok(list)

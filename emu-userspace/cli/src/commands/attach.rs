@@ -131,6 +131,7 @@ fn of_engine(name: &str) -> Result<u32, CommandError> {
             "{name} is no process and no path, and there is none of {} to ask for a container",
             ENGINES.join(", ")
         ),
-        tried => failure!("{} knows no container {name}", tried.join(", nor ")),
+        [one] => failure!("{one} knows no container {name}"),
+        tried => failure!("none of {} knows a container {name}", tried.join(", ")),
     })
 }

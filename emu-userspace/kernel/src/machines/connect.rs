@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
+use emu_common::model::port;
 use emu_model::plan::Plan;
 
 use super::{
@@ -27,6 +28,8 @@ pub(crate) fn connect(
     target: BorrowedFd<'_>,
     name: &str,
 ) -> Result<(), ApplyError> {
+    // Before the machine loses its line.
+    inside(target, || check(vnode, name))?;
     let mut netlink = Netlink::open()?;
     // The kernel deletes both ends, wherever the other one is.
     netlink.request(link::delete(&port_name(vnode)))?;
@@ -38,4 +41,14 @@ pub(crate) fn connect(
     netlink.request(tc::add_shared_clsact(port.index, &port.name))?;
     bpf::open_ports(state)?.set(vnode as usize, entry(plan, &port));
     Ok(netlink.batch(starting(&port, address))?)
+}
+
+/// Checks that an interface of this name can be made in the calling thread's network namespace.
+/// One that is the machine's goes with its old line.
+fn check(vnode: u32, name: &str) -> Result<(), ApplyError> {
+    let found = link::link(&mut Netlink::open()?, name)?;
+    match found.filter(|link| link.address != port::mac(vnode)) {
+        Some(link) => Err(ApplyError::Occupied { name: link.name }),
+        None => Ok(()),
+    }
 }

@@ -10,6 +10,7 @@ mod agent;
 mod bench;
 mod byhand;
 mod clock;
+mod containers;
 mod damaged;
 mod drift;
 mod events;
