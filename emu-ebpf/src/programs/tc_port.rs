@@ -59,18 +59,19 @@ fn try_in(ctx: &TcContext) -> Result<i32, Reason> {
     if port::needs_router(hops, packet.ip_bytes, mtu_bytes) {
         return Err(Reason::ToRouter);
     }
+    let uplink = maps::uplink();
+    if to.is_none() && uplink == 0 {
+        // An address of a group that no vnode has.
+        return Err(Reason::Outside);
+    }
     packet::pass_hop(ctx, &packet, hops);
     if to.is_some() {
         packet::set_destination(ctx, &LOOPBACK_MAC);
         // SAFETY: the helper takes numbers only.
         return Ok(unsafe { bpf_redirect(LOOPBACK, 0) } as i32);
     }
-    match maps::uplink() {
-        // An address of a group that no vnode has.
-        0 => Err(Reason::Outside),
-        // SAFETY: without parameters the helper looks the next hop up itself.
-        uplink => Ok(unsafe { bpf_redirect_neigh(uplink, core::ptr::null_mut(), 0, 0) } as i32),
-    }
+    // SAFETY: without parameters the helper looks the next hop up itself.
+    Ok(unsafe { bpf_redirect_neigh(uplink, core::ptr::null_mut(), 0, 0) } as i32)
 }
 
 /// TC egress of a machine's port, in front of `emu_ingress`: a process of this network

@@ -3,7 +3,12 @@
 //!
 //! The engine runs the plugin with the configuration on standard input and the container in
 //! environment variables, and reads the result, or an error, from standard output.
-use std::{env, io::Read, net::IpAddr, process::ExitCode};
+use std::{
+    env,
+    io::{Read, Write},
+    net::IpAddr,
+    process::ExitCode,
+};
 
 use emu_kernel::{
     machines::{Attachment, Attachments, hardware_address, router},
@@ -64,15 +69,19 @@ pub fn main() -> ExitCode {
     let version = version(&text);
     match outcome {
         Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(result)) => {
-            println!("{result:#}");
-            ExitCode::SUCCESS
-        }
+        Ok(Some(result)) => answer(&result, ExitCode::SUCCESS),
         Err(Failure { code, text }) => {
             let error = json!({"cniVersion": version, "code": code, "msg": text});
-            println!("{error:#}");
-            ExitCode::FAILURE
+            answer(&error, ExitCode::FAILURE)
         }
+    }
+}
+
+/// Prints the answer; an engine that does not read it gets an error.
+fn answer(value: &Value, code: ExitCode) -> ExitCode {
+    match writeln!(std::io::stdout(), "{value:#}") {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -131,7 +131,7 @@ impl Programs {
     }
 
     /// The ports of machines, to be filled.
-    pub(crate) fn ports(&self) -> Result<Mapped<Port>, BpfError> {
+    pub fn ports(&self) -> Result<Mapped<Port>, BpfError> {
         Mapped::new(self.map(names::MAP_PORTS)?, names::MAP_PORTS)
     }
 

@@ -214,3 +214,33 @@ fn the_number_of_vnodes_decides_how_they_get_their_addresses() {
         assert_eq!(plan(&text, None).addressing, expected, "{text}");
     }
 }
+
+#[test]
+fn machines_have_no_aliases_and_bring_their_programs() {
+    use emu_common::layout::feature;
+
+    let text = "version: 1\nkind: machine\ngroups:\n  \
+        a: {prefix: 10.1.0.0/24, nodes: 3}\n  \
+        p: {prefix: 10.2.0.0/24, kind: process, nodes: 2, groups: \
+        {q: {prefix: 10.2.0.128/25, nodes: 1}}}\n  \
+        b: {prefix: 10.3.0.0/24, nodes: 1}\n";
+    let plan = plan(text, None);
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let machines: Vec<_> = plan.machines().collect();
+    let wanted = [
+        (0, "10.1.0.1"),
+        (1, "10.1.0.2"),
+        (2, "10.1.0.3"),
+        (6, "10.3.0.1"),
+    ];
+    assert_eq!(machines, wanted.map(|(index, a)| (index, address(a))));
+    let aliases: Vec<_> = (plan.address_ranges.iter())
+        .flat_map(|range| super::addresses(*range))
+        .collect();
+    assert_eq!(aliases, plan.process_addresses().collect::<Vec<_>>());
+    assert_eq!(aliases, ["10.2.0.1", "10.2.0.2", "10.2.0.129"].map(address));
+    assert_eq!(plan.features(), feature::MACHINES);
+    let names: Vec<_> = plan.named_vnodes().map(|(_, name)| name).collect();
+    assert_eq!(names, ["a-0", "a-1", "a-2", "p-0", "p-1", "q-0", "b-0"]);
+    assert_eq!(plan.uplink(), None);
+}

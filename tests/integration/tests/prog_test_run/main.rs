@@ -7,7 +7,7 @@ use emu_common::{
     Reason,
     layout::{Direction, PairLink, Pipe, Stage, Waits},
     model::{rate, waits},
-    names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS, PROGS},
+    names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS},
 };
 use emu_kernel::bpf::{self, Maps, Programs};
 use integration::{
@@ -23,7 +23,11 @@ const TC_ACT_STOLEN: i32 = 4;
 const CLASS_MATCH: i32 = -1;
 const CLASS_NO_MATCH: i32 = 0;
 
+/// The programs of a topology without machines.
+const BASIC: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
+
 mod impair;
+mod ports;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -388,7 +392,7 @@ fn odd_packets_keep_every_byte() {
         let text = TOPOLOGY.replace("queue: 5 packets", "queue: 1000 packets");
         let (programs, maps) = load(&text, false);
         for (name, frame) in odd_frames() {
-            for program in PROGS {
+            for program in BASIC {
                 let Some(outcome) = try_run(&programs, program, &frame) else {
                     // Newer kernels refuse a test run with less than a whole IP header.
                     assert!(name.starts_with("short"), "{name} refused by {program}");
@@ -414,7 +418,7 @@ fn packets_of_every_length_pass() {
         let whole = ipv4("10.3.0.1", "10.3.0.2", 60);
         let mut runs = 0;
         for length in 0..=whole.len() {
-            for program in PROGS {
+            for program in BASIC {
                 // The kernel itself refuses frames shorter than an Ethernet header, and
                 // newer kernels those shorter than an IP header.
                 let Some(outcome) = try_run(&programs, program, &whole[..length]) else {
@@ -457,7 +461,7 @@ fn random_packets_keep_every_byte() {
                     frame[30..33].copy_from_slice(&[10, 2, 0]);
                 }
             }
-            for program in PROGS {
+            for program in BASIC {
                 let outcome = run(&programs, program, &frame);
                 assert_eq!(outcome.bytes, frame);
                 assert!([TC_ACT_UNSPEC, TC_ACT_STOLEN, CLASS_NO_MATCH].contains(&outcome.verdict));
