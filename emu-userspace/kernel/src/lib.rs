@@ -35,6 +35,7 @@ pub mod changes;
 pub mod clock;
 mod controllers;
 pub mod counters;
+pub mod descriptors;
 pub mod drift;
 pub mod error;
 pub mod fq_stats;

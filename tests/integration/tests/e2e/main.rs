@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
 mod agent;
+mod agent_limits;
 mod bench;
 mod byhand;
 mod clock;
