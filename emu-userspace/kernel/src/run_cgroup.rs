@@ -3,6 +3,7 @@
 //! All processes of a run are below one folder, so one write to its `cgroup.kill` ends all of
 //! them, also after the run's own process has died.
 use std::{
+    collections::HashMap,
     fs::{self, File},
     net::IpAddr,
     path::{Path, PathBuf},
@@ -13,14 +14,19 @@ use super::{
     cgroup::{self, CgroupError, Tree, file_error},
     controllers,
     identity::{self, Identities, IdentityError},
+    session::Loaded,
     state::StateDir,
 };
+use emu_model::topology::Loopback;
 
 /// The cgroup subtree of a run.
 pub struct RunCgroup {
     tree: Tree,
     name: String,
     identities: Identities,
+    /// Places of all vnodes, if they have loopback of their own.
+    places: HashMap<IpAddr, u32>,
+    has_loopback_v6: bool,
     controllers: Vec<&'static str>,
 }
 
@@ -41,17 +47,27 @@ impl RunCgroup {
     pub fn new(
         dir: &StateDir,
         run: &str,
-        vnodes: u32,
+        loaded: &Loaded,
         processes: u32,
     ) -> Result<Self, IdentityError> {
+        let vnodes = u32::try_from(loaded.plan.vnodes.len()).unwrap_or(u32::MAX);
         let room = identity::usual_room(vnodes).max(vnodes.saturating_add(processes));
-        let ready = identity::prepare(dir, room)?;
+        let has_own_loopback = loaded.plan.loopback == Loopback::Own;
+        let ready = identity::prepare(dir, room, has_own_loopback)?;
+        let addresses = loaded.plan.vnodes.iter().map(|v| v.address);
+        let places = if has_own_loopback {
+            addresses.zip(loaded.slots.iter().copied()).collect()
+        } else {
+            HashMap::new()
+        };
         let name = full_name(dir, run);
         cgroup::create(&ready.tree.folder(&name))?;
         Ok(Self {
             identities: Identities::open(ready.record.map_id)?,
             tree: ready.tree,
             name,
+            places,
+            has_loopback_v6: ready.record.has_loopback_v6,
             controllers: Vec::new(),
         })
     }
@@ -92,7 +108,9 @@ impl RunCgroup {
             controllers::hand_on(vnode, &self.controllers)?;
         }
         // The map entry must exist before a process is in the cgroup.
-        self.identities.assign(id, vnode)?;
+        let place = self.places.get(&vnode).copied();
+        let who = identity::with_loopback(vnode, place, self.has_loopback_v6)?;
+        self.identities.assign(id, &who)?;
         let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
         Ok(ProcessCgroup { path, folder })
     }

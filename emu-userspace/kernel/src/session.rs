@@ -11,7 +11,7 @@ use emu_common::layout::MAX_VNODES;
 use emu_model::{
     ErrorKind,
     plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
-    topology::{self, Topology, TopologyErrors},
+    topology::{self, Loopback, Topology, TopologyErrors},
 };
 use serde::Serialize;
 
@@ -203,7 +203,17 @@ impl Loaded {
     pub fn enter(&self, vnode: IpAddr) -> Result<(), SessionError> {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
-        identity::enter(&dir, vnode, vnodes).map_err(|e| SessionError::Identity(Box::new(e)))
+        identity::enter(&dir, vnode, self.loopback_place(vnode), vnodes)
+            .map_err(|e| SessionError::Identity(Box::new(e)))
+    }
+
+    /// The place whose loopback a local vnode has; `None` if it has the machine's.
+    pub(crate) fn loopback_place(&self, vnode: IpAddr) -> Option<u32> {
+        if self.plan.loopback == Loopback::Shared {
+            return None;
+        }
+        let index = self.plan.vnodes.iter().position(|v| v.address == vnode)?;
+        self.slots.get(index).copied()
     }
 
     /// Processes of vnodes; `None` if there never was one.

@@ -255,6 +255,9 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
             let delete = |prefix: &IpNet| addr::delete_local_route(index, *prefix);
             text(netlink.batch(prefixes.iter().map(delete).collect()))
         }),
+        Undo::LoopbackRoute { prefix } => on_interface(netlink, "lo", |netlink, index| {
+            text(netlink.request(addr::delete_local_route(index, *prefix)))
+        }),
         Undo::Routes { interface, routes } => on_interface(netlink, interface, |netlink, index| {
             let delete =
                 |(prefix, gateway): &(IpNet, IpAddr)| addr::delete_route(index, *prefix, *gateway);

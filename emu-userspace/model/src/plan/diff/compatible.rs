@@ -17,6 +17,10 @@ pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadRe
     if old.addressing != new.addressing || has_ipv6(old) != has_ipv6(new) {
         return full_reload("the addressing changed");
     }
+    // Running programs would keep the loopback that they have.
+    if old.loopback != new.loopback {
+        return full_reload("the loopback of vnodes changed");
+    }
     if old.routes != new.routes {
         return full_reload("the routes to other hosts changed");
     }
