@@ -60,6 +60,7 @@ mod repair;
 )]
 pub mod run_cgroup;
 pub mod session;
+pub mod sockets;
 #[expect(
     unsafe_code,
     reason = "clone3 and what the child does before it becomes the program have no safe interface"

@@ -2,6 +2,7 @@
 //! programs.
 use std::{
     collections::BTreeSet,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -23,6 +24,7 @@ use crate::{
     identity::{self, IdentityError, Summary},
     reload::{self, Reload},
     repair,
+    sockets::{self, BoundSocket},
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
 };
@@ -63,6 +65,8 @@ pub enum SessionError {
         /// The host that carries it, if any.
         host: Option<String>,
     },
+    #[error("read the kernel's tables of sockets: {0}")]
+    Sockets(#[source] io::Error),
     /// Nothing is loaded in this network namespace.
     #[error("nothing is loaded in this network namespace (emu load FILE)")]
     NotLoaded,
@@ -86,6 +90,7 @@ impl SessionError {
             | SessionError::Identity(_)
             | SessionError::UnknownVnode { .. }
             | SessionError::Elsewhere { .. }
+            | SessionError::Sockets(_)
             | SessionError::NotLoaded
             | SessionError::Interrupted => ErrorKind::Operation,
         }
@@ -463,6 +468,29 @@ impl Session {
             return Err(SessionError::Interrupted);
         }
         Ok(())
+    }
+
+    /// Sockets that are bound to addresses that would go away: with an unload, or with a load of
+    /// `next`. With an unload those of vnodes' processes do not count, see [`Processes`].
+    ///
+    /// # Errors
+    /// [`SessionError`] if the journal or the kernel's tables cannot be read.
+    pub fn sockets_in_the_way(
+        &self,
+        next: Option<&Plan>,
+    ) -> Result<Vec<BoundSocket>, SessionError> {
+        let journal = self.dir.journal()?;
+        let stay: BTreeSet<IpAddr> = next.map_or_else(BTreeSet::new, |plan| {
+            plan.vnodes.iter().map(|v| v.address).collect()
+        });
+        let goes = |address| !stay.contains(&address) && undo::takes_away(&journal, address);
+        let mut sockets = sockets::bound(goes).map_err(SessionError::Sockets)?;
+        if next.is_none() {
+            let processes = undo::processes(&journal);
+            let is_vnodes = |(id, _): &(i32, String)| processes.contains(id);
+            sockets.retain(|s| s.owners.is_empty() || !s.owners.iter().all(is_vnodes));
+        }
+        Ok(sockets)
     }
 
     /// Undoes everything; returns whether there was anything.

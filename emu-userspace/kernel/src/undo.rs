@@ -87,6 +87,27 @@ fn cgroups(journal: &[Undo]) -> Option<std::path::PathBuf> {
     Tree::find().ok().map(|tree| tree.folder(name))
 }
 
+/// Processes in emu's cgroups.
+pub(crate) fn processes(journal: &[Undo]) -> BTreeSet<i32> {
+    let all = cgroups(journal).map(|folder| cgroup::processes(&folder));
+    let ids = all.into_iter().flatten().flat_map(|(_, ids)| ids);
+    ids.collect()
+}
+
+/// Whether an address goes away when a journal is undone.
+pub(crate) fn takes_away(journal: &[Undo], address: IpAddr) -> bool {
+    journal.iter().any(|step| match step {
+        Undo::Aliases { runs, keep, .. } => {
+            let is_in = runs
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&address));
+            is_in && !keep.contains(&address)
+        }
+        Undo::LocalRoutes { prefixes } => prefixes.iter().any(|p| p.contains(&address)),
+        _ => false,
+    })
+}
+
 /// Kills the processes of vnodes, regardless of the lock's holder.
 pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     match cgroups(&dir.journal()?) {

@@ -15,6 +15,7 @@ use emu_kernel::{
     descriptors::Reserve,
     drift, live, machine,
     session::{How, Loaded, Session, SessionError},
+    sockets,
     state::{StateDir, StateError},
     undo::{Processes, UndoError},
 };
@@ -271,6 +272,14 @@ impl Reconciler {
         };
         // The clock of the loaded topology must not run during the change.
         self.running = None;
+        // The file decides, and a program that is left without its address is told of.
+        let cut_off = session.sockets_in_the_way(Some(&wanted.plan))?;
+        if !cut_off.is_empty() {
+            tracing::warn!(
+                "the addresses of these sockets go away: {}",
+                sockets::some(&cut_off)
+            );
+        }
         let begin = Instant::now();
         let how = session.load(&wanted.plan, &self.file, &wanted.text)?;
         drop(session);

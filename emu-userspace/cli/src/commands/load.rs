@@ -8,16 +8,19 @@ use clap::Args;
 use emu_kernel::{
     live,
     session::{self, How, Session, SessionError},
+    sockets::{self, BoundSocket},
     undo::Processes,
     user,
 };
 use emu_model::{
+    name::printable,
     plan::{self, LatePair, Plan},
     topology::{self, Addressing, Source, Topology},
 };
 use serde_json::json;
 
 use super::{OK, Outcome, USAGE, host_args::HostArgs, print, print_json, table, verify};
+use crate::commands::error::{CommandError, failure};
 
 /// Arguments of `emu load`.
 #[derive(Args)]
@@ -40,6 +43,9 @@ pub(super) struct Load {
     /// Unload first, even if a change in place is possible.
     #[arg(long, alias = "anew")]
     full_reload: bool,
+    /// Load even if sockets are bound to addresses that go away.
+    #[arg(long)]
+    force: bool,
     /// Do not measure after loading.
     #[arg(long)]
     no_verify: bool,
@@ -71,6 +77,8 @@ impl Load {
         if let Some(late) = &plan.late_pair {
             eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
         }
+        let sockets = session.sockets_in_the_way(Some(&plan))?;
+        check_sockets(&sockets, self.force)?;
         let how = if self.full_reload {
             session.load_full(&plan, &file, text)?;
             How::FullReload { because: None }
@@ -90,6 +98,25 @@ impl Load {
             self.json,
         )
     }
+}
+
+/// Refuses to take addresses away from sockets, or warns of it.
+fn check_sockets(sockets: &[BoundSocket], force: bool) -> Result<(), CommandError> {
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    let list = sockets::some(sockets);
+    if force {
+        eprintln!(
+            "emu: warning: {}",
+            printable(&format!("the addresses of these sockets go away: {list}"))
+        );
+        return Ok(());
+    }
+    Err(failure!(
+        "sockets are bound to addresses that would go away: {list}. Nothing was changed; end the \
+         programs, or use --force"
+    ))
 }
 
 fn late_text(late: &LatePair, host_latency_ns: u64) -> String {
@@ -181,16 +208,22 @@ fn dry_run(plan: &Plan, full_reload: bool, as_json: bool) -> Outcome {
 }
 
 /// `emu unload`.
-pub(super) fn unload(as_json: bool, kill: bool) -> Outcome {
-    let had = if kill {
+pub(super) fn unload(as_json: bool, kill: bool, force: bool) -> Outcome {
+    let session = if kill {
         let (session, killed) = Session::seize()?;
         for holder in killed {
             eprintln!("emu: killed {holder}, which kept this network namespace locked");
         }
-        session.unload(Processes::Kill)?
+        session
     } else {
-        Session::open()?.unload(Processes::Refuse)?
+        Session::open()?
     };
+    check_sockets(&session.sockets_in_the_way(None)?, force)?;
+    let had = session.unload(if kill {
+        Processes::Kill
+    } else {
+        Processes::Refuse
+    })?;
     if as_json {
         return print_json(&json!({"ok": true, "was_loaded": had}));
     }

@@ -22,6 +22,7 @@ mod exec_process;
 mod exec_servers;
 mod experiments;
 mod fairness;
+mod held_addresses;
 mod hostile;
 mod hosts;
 mod impair;
