@@ -79,18 +79,33 @@ pub fn programs(features: u32) -> &'static [&'static str] {
 }
 
 /// Cgroup programs that give the processes of a vnode its address.
-pub const PROGS_IDENTITY: [&str; 8] = [
+pub const PROGS_IDENTITY: [&str; 16] = [
+    "emu_socket",
     "emu_bind4",
     "emu_bind6",
     "emu_connect4",
     "emu_connect6",
     "emu_sendmsg4",
     "emu_sendmsg6",
+    "emu_recvmsg4",
+    "emu_recvmsg6",
+    "emu_sockname4",
+    "emu_sockname6",
+    "emu_peername4",
+    "emu_peername6",
     "emu_guard",
+    "emu_guard_in",
     "emu_setsockopt",
 ];
-/// Hash: cgroup identifier to the [`crate::layout::SocketAddress`] of its vnode.
+/// Hash: cgroup identifier to the [`crate::layout::Identity`] of its vnode.
 pub const MAP_IDENTITY: &str = "EMU_IDENTITY";
+/// Least-recently-used hash: cookie of a socket to the [`crate::layout::Identity`] of the vnode
+/// whose process made it.
+///
+/// Not the storage of sockets: User-Mode Linux from about 6.18 on cannot allocate it in a hook.
+pub const MAP_SOCKETS: &str = "EMU_SOCKETS";
+/// Least-recently-used hash: address in the kernel of each socket with `IPV6_V6ONLY`.
+pub const MAP_V6_ONLY: &str = "EMU_V6_ONLY";
 /// Per-CPU array: one counter for each [`crate::model::identity::Event`].
 pub const MAP_EVENTS: &str = "EMU_EVENTS";
 
@@ -121,7 +136,7 @@ mod tests {
     use super::*;
 
     fn objects() -> impl Iterator<Item = &'static str> {
-        let identity = [MAP_IDENTITY, MAP_EVENTS];
+        let identity = [MAP_IDENTITY, MAP_SOCKETS, MAP_V6_ONLY, MAP_EVENTS];
         MAPS.into_iter()
             .chain(PROGS)
             .chain(PROGS_IDENTITY)

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use emu_common::{
     layout::{
-        AddrKey, Opening, PairLink, Pipe, Port, SocketAddress, Stage, V4_MAPPED_BITS, VnodeRef,
-        Waits, feature,
+        AddrKey, Identity, Opening, PairLink, Pipe, Port, Stage, V4_MAPPED_BITS, VnodeRef, Waits,
+        feature,
     },
     model::{identity::Event, jitter, order, waits},
     reason::Reason,
@@ -53,7 +53,13 @@ static WAITS: PerCpuArray<Waits> = PerCpuArray::with_max_entries(2, 0);
 static PORTS: Array<Port> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map(name = "EMU_IDENTITY")]
-static IDENTITY: HashMap<u64, SocketAddress> = HashMap::with_max_entries(1, 0);
+static IDENTITY: HashMap<u64, Identity> = HashMap::with_max_entries(1, 0);
+
+#[map(name = "EMU_SOCKETS")]
+static SOCKETS: LruHashMap<u64, Identity> = LruHashMap::with_max_entries(1, 0);
+
+#[map(name = "EMU_V6_ONLY")]
+static V6_ONLY: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1, 0);
 
 #[map(name = "EMU_EVENTS")]
 static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Event::COUNT, 0);
@@ -238,13 +244,46 @@ extern "C" fn emu_wait(index: u32, time_ns: u64) -> u64 {
     1
 }
 
-/// The address of the vnode that a cgroup belongs to.
+/// The vnode that a cgroup belongs to.
 #[inline(always)]
-pub fn identity(cgroup: u64) -> Option<SocketAddress> {
+pub fn identity(cgroup: u64) -> Option<Identity> {
     let found = IDENTITY.get_ptr(cgroup)?;
     // SAFETY: the pointer is to a live map value of this type; entries are
     // replaced whole by user space and never changed in place.
     Some(unsafe { *found })
+}
+
+/// The vnode whose process made the socket with a cookie.
+#[inline(always)]
+pub fn socket(cookie: u64) -> Option<Identity> {
+    let found = SOCKETS.get_ptr(cookie)?;
+    // SAFETY: as for `identity`; an entry is written once, for a cookie that no other socket
+    // gets.
+    Some(unsafe { *found })
+}
+
+/// Records the vnode whose process made a socket.
+#[inline(always)]
+pub fn set_socket(cookie: u64, identity: &Identity) {
+    // Full: the socket that was used least recently becomes that of the calling process.
+    let _ = SOCKETS.insert(cookie, identity, 0);
+}
+
+/// Whether `IPV6_V6ONLY` was set on a socket; `socket` is its address in the kernel, since the
+/// hook of setsockopt(2) cannot read its cookie.
+#[inline(always)]
+pub fn is_v6_only(socket: u64) -> bool {
+    V6_ONLY.get_ptr(socket).is_some()
+}
+
+/// Records `IPV6_V6ONLY` of a socket, or that a new socket does not have it.
+#[inline(always)]
+pub fn set_v6_only(socket: u64, is_on: bool) {
+    if is_on {
+        let _ = V6_ONLY.insert(socket, 1, 0);
+    } else {
+        let _ = V6_ONLY.remove(socket);
+    }
 }
 
 /// Counts what a hook did.

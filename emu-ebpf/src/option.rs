@@ -45,3 +45,27 @@ pub fn ignore(ctx: &SockoptContext) -> i32 {
     unsafe { (&raw mut (*ctx.sockopt).optlen).write_volatile(WITHOUT_HANDLER) };
     go_on()
 }
+
+/// The address of the call's socket in the kernel.
+#[inline(always)]
+pub fn socket(ctx: &SockoptContext) -> u64 {
+    // SAFETY: the context is live; the verifier turns `sk` into a checked pointer.
+    unsafe { (*ctx.sockopt).__bindgen_anon_1.sk as u64 }
+}
+
+/// The value of an option that is a number.
+#[inline(always)]
+pub fn number(ctx: &SockoptContext) -> Option<i32> {
+    // SAFETY: the context is live; these programs may read both pointers.
+    let (start, end) = unsafe {
+        (
+            (*ctx.sockopt).__bindgen_anon_2.optval as usize,
+            (*ctx.sockopt).__bindgen_anon_3.optval_end as usize,
+        )
+    };
+    if start + size_of::<i32>() > end {
+        return None;
+    }
+    // SAFETY: between start and end (checked above), which the verifier tracks.
+    Some(unsafe { (start as *const i32).read_unaligned() })
+}

@@ -117,6 +117,18 @@ pub fn source(ctx: &SkBuffContext) -> Option<SocketAddress> {
     }
 }
 
+/// Destination of a packet of a socket, which begins with its IP header.
+#[inline(always)]
+pub fn destination(ctx: &SkBuffContext) -> Option<SocketAddress> {
+    const IPV4_DESTINATION: usize = 16;
+    const IPV6_DESTINATION: usize = 24;
+    match ctx.skb.protocol() {
+        ETH_P_IP => peek(ctx, IPV4_DESTINATION).map(SocketAddress::from_v4),
+        ETH_P_IPV6 => peek(ctx, IPV6_DESTINATION).map(SocketAddress::from_v6),
+        _ => None,
+    }
+}
+
 /// Reads from a packet in place, which is faster than through the helper that
 /// takes any packet.
 #[inline(always)]

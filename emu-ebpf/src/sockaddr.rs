@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{SkBuffContext, SockAddrContext},
 };
 use emu_common::{
-    layout::SocketAddress,
+    layout::{SocketAddress, socket_flag},
     model::identity::{self, Event, Refusal},
 };
 
@@ -110,23 +110,45 @@ macro_rules! four {
     }};
 }
 
-/// Whether a packet's TCP or UDP socket is bound or connected from this address,
-/// which the hooks of bind and connect have then allowed. Raw and ping sockets
-/// have no such hooks.
+/// Flags of the socket of a call, [`socket_flag`].
 #[inline(always)]
-pub fn is_of_socket(ctx: &SkBuffContext, source: &SocketAddress) -> bool {
+pub fn flags(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: the context is live; the verifier turns `sk` into a checked pointer.
+    let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
+    if maps::is_v6_only(sk as u64) {
+        socket_flag::V6_ONLY
+    } else {
+        0
+    }
+}
+
+/// The kind of a packet's socket, as far as the guards need it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A TCP or UDP socket with this very address, which the hooks of bind and connect allowed.
+    Has,
+    /// Another TCP or UDP socket, or a request that is no socket yet.
+    Other,
+    /// A socket of another protocol: raw, ping, UDP-Lite, SCTP. They have no such hooks, or not
+    /// all of them.
+    Raw,
+}
+
+/// What the socket of a packet is to an address of the packet.
+#[inline(always)]
+pub fn kind(ctx: &SkBuffContext, address: &SocketAddress) -> Kind {
     const SOCK_RAW: u32 = 3;
     const IPPROTO_TCP: u32 = 6;
     const IPPROTO_UDP: u32 = 17;
     // SAFETY: the context is live; the verifier turns `sk` into a checked pointer.
     let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     if sk.is_null() {
-        return false;
+        return Kind::Other;
     }
     // SAFETY: not null (checked above); null for a request that is no socket yet.
     let sk = unsafe { bpf_sk_fullsock(sk) };
     if sk.is_null() {
-        return false;
+        return Kind::Other;
     }
     // SAFETY: not null (checked above); taking addresses of fields.
     let (kind, protocol, v4, v6) = unsafe {
@@ -144,13 +166,15 @@ pub fn is_of_socket(ctx: &SkBuffContext, source: &SocketAddress) -> bool {
     };
     let protocol = read(protocol);
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || read(kind) == SOCK_RAW {
-        return false;
+        return Kind::Raw;
     }
-    if identity::is_v4(source) {
-        return read(v4) == source.words[3];
-    }
-    let own = SocketAddress::from_v6(v6.map(|field| read(field)));
-    identity::same(&own, source)
+    let has = if identity::is_v4(address) {
+        read(v4) == address.words[3]
+    } else {
+        let own = SocketAddress::from_v6(v6.map(|field| read(field)));
+        identity::same(&own, address)
+    };
+    if has { Kind::Has } else { Kind::Other }
 }
 
 /// Hooks of IPv4 addresses; the socket itself may be an IPv6 one.

@@ -51,8 +51,15 @@ const ENGINE_PACKAGES: [&str; 10] = [
     "libsubid4",
     "libyajl2",
 ];
+/// Servers for the tests of their default settings, unpacked since their installation starts
+/// them.
+const SERVERS: &str = "servers";
+const SERVER_PACKAGES: [&str; 3] = ["nginx-light", "redis-server", "tor"];
 /// The peers of this repository.
 const PEERS: &str = "peers";
+
+/// Folders of libraries in an unpacked package.
+const LIBRARY_FOLDERS: [&str; 3] = ["usr/lib", "lib", "usr/lib/x86_64-linux-gnu"];
 
 /// Installs and builds the programs that `emu ARGS` starts; returns arguments to put before a
 /// command so that it finds them: none, or `env VARIABLE=…`.
@@ -92,7 +99,8 @@ fn asks_for_bittorrent(words: &[&str]) -> bool {
 /// The same for all programs.
 pub fn all() -> anyhow::Result<Vec<String>> {
     ready_for(
-        "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker podman peers",
+        "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker podman peers \
+         servers",
     )
 }
 
@@ -109,7 +117,17 @@ fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
     if named(TRACKER) && !on_path(TRACKER) {
         let root = install::unpacked(TRACKER, &[TRACKER])?;
         programs.push(root.join("usr/bin"));
-        libraries.extend(["usr/lib", "lib"].map(|below| root.join(below)));
+        libraries.extend(LIBRARY_FOLDERS.map(|below| root.join(below)));
+    }
+    if named(SERVERS) {
+        // The tests that use them are skipped without them.
+        match install::unpacked(SERVERS, &SERVER_PACKAGES) {
+            Ok(root) => {
+                programs.extend(["usr/sbin", "usr/bin"].map(|below| root.join(below)));
+                libraries.extend(LIBRARY_FOLDERS.map(|below| root.join(below)));
+            }
+            Err(error) => eprintln!("xtask: without {}: {error:#}", SERVER_PACKAGES.join(", ")),
+        }
     }
     if named(ENGINE) && !on_path(ENGINE) {
         let root = install::unpacked(ENGINE, &ENGINE_PACKAGES)?;

@@ -1,11 +1,11 @@
 //! `emu_bind4`, `emu_bind6`: sockets are bound to the vnode's address or not at
 //! all.
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use emu_common::model::identity::{self, Action};
+use emu_common::model::identity::{self, Bind};
 
 use crate::{
     identity as who,
-    sockaddr::{Family, V4, V6, go_on, refuse},
+    sockaddr::{self, Family, V4, V6, go_on, refuse},
 };
 
 /// bind(2) of an IPv4 address.
@@ -22,13 +22,14 @@ pub fn emu_bind6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn bind<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let Some(vnode) = who::of_task() else {
+    let Some(mut own) = who::of_call(ctx) else {
         return go_on();
     };
-    match identity::bind(&vnode, &F::given(ctx)) {
-        Action::Keep => {}
-        Action::Assign | Action::ToSelf => F::give(ctx, &vnode),
-        Action::Refuse(why) => return refuse(why),
+    own.flags = sockaddr::flags(ctx);
+    match identity::bind(&own, &F::given(ctx)) {
+        Bind::Keep => {}
+        Bind::To(address) => F::give(ctx, &address),
+        Bind::Refuse(why) => return refuse(why),
     }
     go_on()
 }

@@ -1,7 +1,7 @@
 //! `emu_connect4`, `emu_connect6`: a socket that connects without an address
 //! gets the vnode's.
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use emu_common::model::identity::{self, Action, Refusal};
+use emu_common::model::identity::{self, Refusal, Speech};
 
 use crate::{
     identity as who,
@@ -22,22 +22,21 @@ pub fn emu_connect6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn connect<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let Some(vnode) = who::of_task() else {
+    let Some(own) = who::of_call(ctx) else {
         return go_on();
     };
     let Some(source) = F::bound(ctx) else {
         return go_on();
     };
-    let has_none = identity::is_wildcard(&source);
-    match identity::speak(&vnode, &source, &F::given(ctx)) {
-        Action::Keep => return go_on(),
-        Action::Assign => {}
-        Action::ToSelf => F::give(ctx, &vnode),
-        Action::Refuse(why) => return refuse(why),
-    }
+    let (to, from) = match identity::speak(&own, &source, &F::given(ctx)) {
+        Speech::Go { to, from } => (to, from),
+        Speech::Refuse(why) => return refuse(why),
+    };
+    F::give(ctx, &to);
     // A socket that sent datagrams before has a port of every address, which
     // cannot become a port of one.
-    if has_none && !F::bind(ctx, &vnode) {
+    let is_new = identity::is_wildcard(&source) && !identity::is_wildcard(&from);
+    if is_new && !F::bind(ctx, &from) {
         return refuse(Refusal::NotOurs);
     }
     go_on()

@@ -1,13 +1,17 @@
-//! `emu_guard`: nothing leaves a vnode's socket from somebody else's address.
+//! `emu_guard`, `emu_guard_in`: nothing leaves a vnode's socket from another address, and nothing
+//! to another address reaches it.
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use emu_common::model::identity::{self, Event};
 
-use crate::{identity as who, maps, packet, sockaddr};
+use crate::{
+    identity as who, maps, packet,
+    sockaddr::{self, Kind},
+};
 
 const PASSES: i32 = 1;
 const IS_DROPPED: i32 = 0;
 
-/// Every packet of the sockets of vnodes' processes.
+/// Every packet that the sockets of vnodes' processes send.
 ///
 /// The safety net below the other hooks, for what they do not see: listeners
 /// that never called bind, raw and ping sockets, addresses named by control
@@ -19,12 +23,33 @@ pub fn emu_guard(ctx: SkBuffContext) -> i32 {
         return PASSES;
     };
     // Nearly all packets, and cheaper than asking for the vnode.
-    if sockaddr::is_of_socket(&ctx, &source) {
+    let kind = sockaddr::kind(&ctx, &source);
+    if kind == Kind::Has {
         return PASSES;
     }
     match who::of_packet(&ctx) {
-        Some(vnode) if !identity::may_emit(&vnode, &source) => {
+        Some(own) if !identity::may_emit(&own, &source, kind == Kind::Raw) => {
             maps::count_event(Event::ForeignSource);
+            IS_DROPPED
+        }
+        _ => PASSES,
+    }
+}
+
+/// Every packet that the sockets of vnodes' processes would receive. A socket without an address
+/// would get those of other vnodes too.
+#[cgroup_skb(ingress)]
+pub fn emu_guard_in(ctx: SkBuffContext) -> i32 {
+    let Some(destination) = packet::destination(&ctx) else {
+        return PASSES;
+    };
+    let kind = sockaddr::kind(&ctx, &destination);
+    if kind == Kind::Has {
+        return PASSES;
+    }
+    match who::of_packet(&ctx) {
+        Some(own) if !identity::may_receive(&own, &destination, kind == Kind::Raw) => {
+            maps::count_event(Event::ForeignDestination);
             IS_DROPPED
         }
         _ => PASSES,

@@ -10,6 +10,12 @@ pub fn emu_setsockopt(ctx: SockoptContext) -> i32 {
     let (level, name) = option::asked(&ctx);
     match identity::option(level, name) {
         OptionAction::Apply => option::apply(&ctx),
+        OptionAction::RecordV6Only => {
+            if let Some(number) = option::number(&ctx) {
+                maps::set_v6_only(option::socket(&ctx), number != 0);
+            }
+            option::apply(&ctx)
+        }
         _ if who::of_task().is_none() => option::apply(&ctx),
         OptionAction::Ignore => {
             maps::count_event(Event::DeviceIgnored);

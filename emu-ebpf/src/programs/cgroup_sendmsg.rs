@@ -1,7 +1,7 @@
 //! `emu_sendmsg4`, `emu_sendmsg6`: datagrams of a socket without an address
 //! leave from the vnode's.
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use emu_common::model::identity::{self, Action};
+use emu_common::model::identity::{self, Speech};
 
 use crate::{
     identity as who,
@@ -22,17 +22,15 @@ pub fn emu_sendmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn send<F: Family>(ctx: &SockAddrContext) -> i32 {
-    let Some(vnode) = who::of_task() else {
+    let Some(own) = who::of_call(ctx) else {
         return go_on();
     };
-    match identity::speak(&vnode, &F::source(ctx), &F::given(ctx)) {
-        Action::Keep => {}
-        Action::Assign => F::set_source(ctx, &vnode),
-        Action::ToSelf => {
-            F::give(ctx, &vnode);
-            F::set_source(ctx, &vnode);
+    match identity::speak(&own, &F::source(ctx), &F::given(ctx)) {
+        Speech::Go { to, from } => {
+            F::give(ctx, &to);
+            F::set_source(ctx, &from);
         }
-        Action::Refuse(why) => return refuse(why),
+        Speech::Refuse(why) => return refuse(why),
     }
     go_on()
 }

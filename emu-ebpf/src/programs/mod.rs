@@ -5,6 +5,8 @@ mod cgroup_connect;
 mod cgroup_guard;
 mod cgroup_option;
 mod cgroup_sendmsg;
+mod cgroup_socket;
+mod cgroup_told;
 mod tc_egress;
 mod tc_ifb;
 mod tc_ingress;

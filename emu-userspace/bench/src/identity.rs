@@ -8,7 +8,8 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use emu_kernel::{
@@ -22,6 +23,9 @@ use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
 use super::{BenchError, MedianCi, namespace::Namespace};
+
+/// Longest wait for the route of a new address.
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The number of samples of a run.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +106,7 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
     for address in [V4.0, V4.1, V6.0, V6.1] {
         netlink.request(addr::add_alias(lo, "lo", address))?;
     }
+    wait_for_route(V6.1).map_err(BenchError::system("reach an address of lo"))?;
     // Opened before the process joins the cgroup, so that they stay outside.
     let answering = CASES.map(|(case, work, ends)| {
         let open = |_| answer(work, ends.1).map_err(BenchError::system(case));
@@ -112,7 +117,11 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
     let place = Place::enter()?;
     let mut cases = Vec::new();
     for ((name, work, ends), answering) in CASES.into_iter().zip(answering) {
-        identity::assign(map_id, place.cgroup_id, ends.0)?;
+        identity::assign(
+            map_id,
+            place.cgroup_id,
+            &identity::with_shared_loopback(ends.0),
+        )?;
         let series = Series {
             name,
             work,
@@ -122,6 +131,20 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
         cases.extend(series.measure(&hooks, &place.file, &answering?)?);
     }
     Ok(cases)
+}
+
+/// Waits until the kernel has added the route of a new IPv6 address, which it does in the
+/// background.
+fn wait_for_route(address: IpAddr) -> io::Result<()> {
+    let begin = Instant::now();
+    loop {
+        let socket = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+        match socket.connect(&SocketAddr::new(address, 9).into()) {
+            Err(error) if begin.elapsed() > ROUTE_TIMEOUT => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// Opens an answering socket and returns it with its address.

@@ -121,6 +121,7 @@ fn the_manifests_fit_together() {
     ] {
         assert!(!one.is_null() && one == other, "{one} and {other}");
     }
+    the_token_fits(&kustomization, pod, &monitor);
     let probes = ["readinessProbe", "livenessProbe"].map(|p| &container[p]["httpGet"]["path"]);
     assert_eq!(probes, ["/readyz", "/healthz"]);
     // Its own state must outlive the pod.
@@ -130,6 +131,31 @@ fn the_manifests_fit_together() {
             .any(|m| m["mountPath"] == "/run/emu" && m["name"] == "state")
     );
     the_command_exists(container, map, mounts[0]["mountPath"].as_str().unwrap());
+}
+
+/// The agent's token is the one that Prometheus sends, in a file that only root can read.
+fn the_token_fits(kustomization: &Value, pod: &Value, monitor: &Value) {
+    let generated = &kustomization["secretGenerator"][0];
+    let container = &pod["spec"]["containers"][0];
+    let named = |list: &Value, key: &str, name: &Value| {
+        let items = list.as_array().unwrap();
+        let found = items.iter().find(|item| &item[key] == name);
+        found.unwrap_or_else(|| panic!("{name} in {list}")).clone()
+    };
+    let token = Value::from("token");
+    let secret = &named(&pod["spec"]["volumes"], "name", &token)["secret"];
+    let credentials = &monitor["spec"]["endpoints"][0]["authorization"]["credentials"];
+    assert_eq!(secret["secretName"], generated["name"]);
+    assert_eq!(secret["defaultMode"], 0o400);
+    assert_eq!(credentials["name"], generated["name"]);
+    assert_eq!(credentials["key"], generated["files"][0]);
+    let mount = &named(&container["volumeMounts"], "name", &token)["mountPath"];
+    let file = format!(
+        "--token-file={}/{}",
+        mount.as_str().unwrap(),
+        list(&generated["files"])[0]
+    );
+    assert!(list(&container["args"]).contains(&file), "{file}");
 }
 
 /// The command line is valid, and its file is in the ConfigMap.

@@ -274,6 +274,10 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             let lost = all.find(|prefix| !facts.routes.iter().any(|r| r.is_local_for(*prefix)));
             lost.map(|prefix| format!("the local route {prefix}"))
         }
+        Undo::LoopbackRoute { prefix } => {
+            let lost = !facts.routes.iter().any(|r| r.is_local_for(*prefix));
+            lost.then(|| format!("the local route {prefix}"))
+        }
         Undo::Routes { interface, routes } => on(interface, &|link| {
             let has = |prefix: IpNet, gateway: IpAddr| {
                 let mut all = facts.routes.iter();
@@ -351,6 +355,7 @@ fn is_notified(step: &Undo) -> bool {
         | Undo::Features { .. }
         | Undo::Aliases { .. }
         | Undo::LocalRoutes { .. }
+        | Undo::LoopbackRoute { .. }
         | Undo::Routes { .. } => true,
         Undo::Sysctl { .. } | Undo::Cgroup { .. } | Undo::Pins { .. } => false,
     }

@@ -35,6 +35,7 @@ pub mod changes;
 pub mod clock;
 mod controllers;
 pub mod counters;
+pub mod descriptors;
 pub mod drift;
 pub mod error;
 pub mod fq_stats;
@@ -61,6 +62,7 @@ mod repair;
 )]
 pub mod run_cgroup;
 pub mod session;
+pub mod sockets;
 #[expect(
     unsafe_code,
     reason = "clone3 and what the child does before it becomes the program have no safe interface"

@@ -143,6 +143,9 @@ impl Repair<'_> {
                     prefixes.iter().map(add).collect()
                 })
             }
+            Undo::LoopbackRoute { prefix } => {
+                self.on_lo(|lo| vec![addr::add_local_route(lo.index, *prefix)])
+            }
             Undo::Routes { interface, routes } => {
                 let Some(link) = self.link(interface) else {
                     return Ok(());

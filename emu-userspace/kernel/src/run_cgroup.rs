@@ -3,6 +3,7 @@
 //! All processes of a run are below one folder, so one write to its `cgroup.kill` ends all of
 //! them, also after the run's own process has died.
 use std::{
+    collections::HashMap,
     fs::{self, File},
     net::IpAddr,
     path::{Path, PathBuf},
@@ -14,8 +15,10 @@ use super::{
     controllers,
     identity::{self, Identities, IdentityError},
     machines::{Machines, Surroundings},
+    session::Loaded,
     state::StateDir,
 };
+use emu_model::topology::Loopback;
 
 /// The cgroup subtree of a run.
 pub struct RunCgroup {
@@ -23,6 +26,9 @@ pub struct RunCgroup {
     name: String,
     identities: Identities,
     machines: Machines,
+    /// Places of all vnodes, if they have loopback of their own.
+    places: HashMap<IpAddr, u32>,
+    has_loopback_v6: bool,
     controllers: Vec<&'static str>,
 }
 
@@ -44,19 +50,28 @@ impl RunCgroup {
     pub fn new(
         dir: &StateDir,
         run: &str,
-        machines: Machines,
-        vnodes: u32,
+        loaded: &Loaded,
         processes: u32,
     ) -> Result<Self, IdentityError> {
+        let vnodes = u32::try_from(loaded.plan.vnodes.len()).unwrap_or(u32::MAX);
         let room = identity::usual_room(vnodes).max(vnodes.saturating_add(processes));
-        let ready = identity::prepare(dir, room)?;
+        let has_own_loopback = loaded.plan.loopback == Loopback::Own;
+        let ready = identity::prepare(dir, room, has_own_loopback)?;
+        let addresses = loaded.plan.vnodes.iter().map(|v| v.address);
+        let places = if has_own_loopback {
+            addresses.zip(loaded.slots.iter().copied()).collect()
+        } else {
+            HashMap::new()
+        };
         let name = full_name(dir, run);
         cgroup::create(&ready.tree.folder(&name))?;
         Ok(Self {
             identities: Identities::open(ready.record.map_id)?,
             tree: ready.tree,
-            machines,
+            machines: Machines::of(dir, &loaded.plan),
             name,
+            places,
+            has_loopback_v6: ready.record.has_loopback_v6,
             controllers: Vec::new(),
         })
     }
@@ -104,7 +119,9 @@ impl RunCgroup {
         let machine = self.machines.surroundings(vnode)?;
         // The map entry must exist before a process is in the cgroup.
         if machine.is_none() {
-            self.identities.assign(id, vnode)?;
+            let place = self.places.get(&vnode).copied();
+            let who = identity::with_loopback(vnode, place, self.has_loopback_v6)?;
+            self.identities.assign(id, &who)?;
         }
         let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
         Ok(ProcessCgroup {

@@ -12,7 +12,7 @@ use emu_common::layout::MAX_VNODES;
 use emu_model::{
     ErrorKind,
     plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
-    topology::{self, Topology, TopologyErrors},
+    topology::{self, Loopback, Topology, TopologyErrors},
 };
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ use crate::{
     netns::{Netns, NetnsError},
     reload::{self, Reload},
     repair,
+    sockets::{self, BoundSocket},
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
 };
@@ -77,6 +78,8 @@ pub enum SessionError {
     /// The network namespace of a container, or of a process.
     #[error("open the network namespace {}: {source}", path.display())]
     Namespace { path: PathBuf, source: io::Error },
+    #[error("read the kernel's tables of sockets: {0}")]
+    Sockets(#[source] io::Error),
     /// Nothing is loaded in this network namespace.
     #[error("nothing is loaded in this network namespace (emu load FILE)")]
     NotLoaded,
@@ -103,6 +106,7 @@ impl SessionError {
             | SessionError::Elsewhere { .. }
             | SessionError::NotMachine { .. }
             | SessionError::Namespace { .. }
+            | SessionError::Sockets(_)
             | SessionError::NotLoaded
             | SessionError::Interrupted => ErrorKind::Operation,
         }
@@ -226,8 +230,18 @@ impl Loaded {
         let dir = StateDir::here()?;
         let vnodes = u32::try_from(self.plan.vnodes.len()).unwrap_or(u32::MAX);
         let machines = Machines::of(&dir, &self.plan);
-        identity::enter(&dir, &machines, vnode, vnodes)
+        let place = self.loopback_place(vnode);
+        identity::enter(&dir, &machines, vnode, place, vnodes)
             .map_err(|e| SessionError::Identity(Box::new(e)))
+    }
+
+    /// The place whose loopback a local vnode has; `None` if it has the machine's.
+    pub(crate) fn loopback_place(&self, vnode: IpAddr) -> Option<u32> {
+        if self.plan.loopback == Loopback::Shared {
+            return None;
+        }
+        let index = self.plan.vnodes.iter().position(|v| v.address == vnode)?;
+        self.slots.get(index).copied()
     }
 
     /// Processes of vnodes; `None` if there never was one.
@@ -477,6 +491,29 @@ impl Session {
             return Err(SessionError::Interrupted);
         }
         Ok(())
+    }
+
+    /// Sockets that are bound to addresses that would go away: with an unload, or with a load of
+    /// `next`. With an unload those of vnodes' processes do not count, see [`Processes`].
+    ///
+    /// # Errors
+    /// [`SessionError`] if the journal or the kernel's tables cannot be read.
+    pub fn sockets_in_the_way(
+        &self,
+        next: Option<&Plan>,
+    ) -> Result<Vec<BoundSocket>, SessionError> {
+        let journal = self.dir.journal()?;
+        let stay: BTreeSet<IpAddr> = next.map_or_else(BTreeSet::new, |plan| {
+            plan.vnodes.iter().map(|v| v.address).collect()
+        });
+        let goes = |address| !stay.contains(&address) && undo::takes_away(&journal, address);
+        let mut sockets = sockets::bound(goes).map_err(SessionError::Sockets)?;
+        if next.is_none() {
+            let processes = undo::processes(&journal);
+            let is_vnodes = |(id, _): &(i32, String)| processes.contains(id);
+            sockets.retain(|s| s.owners.is_empty() || !s.owners.iter().all(is_vnodes));
+        }
+        Ok(sockets)
     }
 
     /// Undoes everything; returns whether there was anything.

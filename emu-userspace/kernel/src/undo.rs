@@ -87,6 +87,27 @@ fn cgroups(journal: &[Undo]) -> Option<std::path::PathBuf> {
     Tree::find().ok().map(|tree| tree.folder(name))
 }
 
+/// Processes in emu's cgroups.
+pub(crate) fn processes(journal: &[Undo]) -> BTreeSet<i32> {
+    let all = cgroups(journal).map(|folder| cgroup::processes(&folder));
+    let ids = all.into_iter().flatten().flat_map(|(_, ids)| ids);
+    ids.collect()
+}
+
+/// Whether an address goes away when a journal is undone.
+pub(crate) fn takes_away(journal: &[Undo], address: IpAddr) -> bool {
+    journal.iter().any(|step| match step {
+        Undo::Aliases { runs, keep, .. } => {
+            let is_in = runs
+                .iter()
+                .any(|(first, last)| (*first..=*last).contains(&address));
+            is_in && !keep.contains(&address)
+        }
+        Undo::LocalRoutes { prefixes } => prefixes.iter().any(|p| p.contains(&address)),
+        _ => false,
+    })
+}
+
 /// Kills the processes of vnodes, regardless of the lock's holder.
 pub(crate) fn kill_processes(dir: &StateDir) -> Result<(), UndoError> {
     match cgroups(&dir.journal()?) {
@@ -264,6 +285,9 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
         Undo::LocalRoutes { prefixes } => on_interface(netlink, "lo", |netlink, index| {
             let delete = |prefix: &IpNet| addr::delete_local_route(index, *prefix);
             text(netlink.batch(prefixes.iter().map(delete).collect()))
+        }),
+        Undo::LoopbackRoute { prefix } => on_interface(netlink, "lo", |netlink, index| {
+            text(netlink.request(addr::delete_local_route(index, *prefix)))
         }),
         Undo::Routes { interface, routes } => on_interface(netlink, interface, |netlink, index| {
             let delete =

@@ -3,7 +3,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -15,7 +15,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::{
-    command::emu_command,
+    command::{emu_command, emu_path},
     openmetrics::{self, Scrape},
 };
 
@@ -26,6 +26,7 @@ const AGENT_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Agent {
     child: Child,
     address: String,
+    token: Option<String>,
     log: tempfile::NamedTempFile,
 }
 
@@ -35,9 +36,35 @@ impl Agent {
     /// # Panics
     /// If it cannot be started.
     pub fn start(arguments: &str, port: u16) -> Self {
+        Self::start_at(arguments, "127.0.0.1", port)
+    }
+
+    /// Starts an agent that listens at an address.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_at(arguments: &str, ip: &str, port: u16) -> Self {
+        let address = format!("{ip}:{port}");
+        let command = emu_command(&format!("agent {arguments} --listen {address}"));
+        Self::spawn(command, address)
+    }
+
+    /// Starts an agent that cannot raise its limit of open files above `files`.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub fn start_with_files(arguments: &str, port: u16, files: u64) -> Self {
         let address = format!("127.0.0.1:{port}");
+        let emu = emu_path().display().to_string();
+        let mut command = Command::new("sh");
+        let script = format!("ulimit -n {files}; exec {emu} agent {arguments} --listen {address}");
+        command.args(["-c", &script]);
+        Self::spawn(command, address)
+    }
+
+    fn spawn(mut command: Command, address: String) -> Self {
         let log = tempfile::NamedTempFile::new().unwrap();
-        let child = emu_command(&format!("agent {arguments} --listen {address}"))
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log.reopen().unwrap())
@@ -47,18 +74,36 @@ impl Agent {
             child,
             address,
             log,
+            token: None,
         }
     }
 
+    /// Sends this token with the requests that follow.
+    pub fn set_token(&mut self, token: Option<&str>) {
+        self.token = token.map(str::to_owned);
+    }
+
+    /// Waits until an agent that fails has ended; returns its exit code and its log.
+    ///
+    /// # Panics
+    /// If the kernel does not tell.
+    pub fn wait_end(mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
+        (code, self.log())
+    }
+
     /// Status code and body of a response; `None` without a response.
-    fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;
         stream.set_read_timeout(Some(AGENT_TIMEOUT)).ok()?;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: emu\r\nConnection: close\r\n\r\n"
-        )
-        .ok()?;
+        let authorization = match &self.token {
+            Some(token) => format!("Authorization: Bearer {token}\r\n"),
+            None => String::new(),
+        };
+        // In one piece: a client whose request is complete is not displaced by another.
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: emu\r\n{authorization}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;

@@ -73,12 +73,17 @@ pub fn try_emu(arguments: &str) -> Output {
     try_run(&format!("{} {arguments}", emu_path().display()))
 }
 
-/// Runs `emu`, which must succeed, and returns its standard output.
+/// Runs `emu`, which must succeed, and returns its standard output. Tests load and unload while
+/// they have sockets, so both get `--force`.
 ///
 /// # Panics
 /// If it fails, with its error output.
 pub fn emu(arguments: &str) -> String {
-    run(&format!("{} {arguments}", emu_path().display()))
+    let force = match arguments.split(' ').next() {
+        Some("load" | "unload") if !arguments.contains("--stale") => " --force",
+        _ => "",
+    };
+    run(&format!("{} {arguments}{force}", emu_path().display()))
 }
 
 /// Runs `emu … --json`, which must succeed, and parses its output.

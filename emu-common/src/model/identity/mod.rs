@@ -3,22 +3,32 @@
 //! A vnode is a host with one address and with loopback of both families: what
 //! such a host would answer, the hooks answer. Nothing else may be bound, and
 //! nothing else may be the source of a packet.
+pub mod loopback;
 mod option;
 
-use crate::layout::SocketAddress;
+use crate::layout::{Identity, SocketAddress, socket_flag};
 pub use option::{ENOPROTOOPT, OptionAction, option};
 
-/// What becomes of a bind, a connect or a datagram.
+/// What happens to a bind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Goes on as it is.
+pub enum Bind {
+    /// The socket is bound as the program asked.
     Keep,
-    /// Goes on from the vnode's address.
-    Assign,
-    /// Goes on from the vnode's address to the vnode's address: the destination
-    /// was the wildcard, which means oneself.
-    ToSelf,
-    /// Fails.
+    /// The socket is bound to this address.
+    To(SocketAddress),
+    /// The call fails.
+    Refuse(Refusal),
+}
+
+/// What happens to a connect or a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speech {
+    /// It goes to `to`, from `from`; if `from` is the wildcard, the kernel chooses.
+    Go {
+        to: SocketAddress,
+        from: SocketAddress,
+    },
+    /// The call fails.
     Refuse(Refusal),
 }
 
@@ -59,17 +69,20 @@ pub enum Event {
     DeviceIgnored = 2,
     /// Calls that would have let a UDP socket send several packets as one.
     SegmentationRefused = 3,
+    /// Packets to another address that a socket without an address would have received.
+    ForeignDestination = 4,
 }
 
 impl Event {
     /// Number of events, the size of the counter array.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 5;
     /// All events in index order.
     pub const ALL: [Event; Self::COUNT as usize] = [
         Event::Refused,
         Event::ForeignSource,
         Event::DeviceIgnored,
         Event::SegmentationRefused,
+        Event::ForeignDestination,
     ];
 
     /// Stable name for tables and JSON.
@@ -79,6 +92,7 @@ impl Event {
             Event::ForeignSource => "foreign_source",
             Event::DeviceIgnored => "device_ignored",
             Event::SegmentationRefused => "segmentation_refused",
+            Event::ForeignDestination => "foreign_destination",
         }
     }
 }
@@ -118,6 +132,12 @@ pub const fn is_multicast(a: &SocketAddress) -> bool {
     }
 }
 
+/// Whether an address is 255.255.255.255.
+#[inline(always)]
+pub const fn is_broadcast(a: &SocketAddress) -> bool {
+    is_v4(a) && a.words[3] == u32::MAX
+}
+
 /// Whether two addresses are the same; word by word, for the kernel has no
 /// `memcmp`.
 #[inline(always)]
@@ -128,60 +148,97 @@ pub const fn same(a: &SocketAddress, b: &SocketAddress) -> bool {
         && a.words[0] == b.words[0]
 }
 
-/// What a bind to `wanted` becomes in `vnode`. Multicast groups may be bound:
-/// such a socket has no source address until it sends.
+/// What happens to a bind to `wanted` by a process or of a socket of a vnode. Multicast groups
+/// may be bound: such a socket has no source address until it sends.
 #[inline(always)]
-pub const fn bind(vnode: &SocketAddress, wanted: &SocketAddress) -> Action {
+pub const fn bind(own: &Identity, wanted: &SocketAddress) -> Bind {
+    let vnode = &own.address;
     if is_wildcard(wanted) {
-        // The IPv6 wildcard takes IPv4 too, so an IPv4 vnode answers there.
-        if is_v4(wanted) && !is_v4(vnode) {
-            return Action::Refuse(Refusal::NotOurs);
-        }
-        return Action::Assign;
-    }
-    if same(wanted, vnode) || is_loopback(wanted) || is_multicast(wanted) {
-        return Action::Keep;
-    }
-    Action::Refuse(Refusal::NotOurs)
-}
-
-/// What a connect or an unconnected datagram to `destination` becomes, from a
-/// socket that has `source`, or the wildcard while it has none.
-#[inline(always)]
-pub const fn speak(
-    vnode: &SocketAddress,
-    source: &SocketAddress,
-    destination: &SocketAddress,
-) -> Action {
-    let local = is_loopback(destination);
-    let same_family = is_v4(destination) == is_v4(vnode);
-    if is_wildcard(source) || same(source, vnode) {
-        if local {
-            return Action::Keep;
-        }
-        return match (is_wildcard(destination), same_family) {
-            (true, true) => Action::ToSelf,
-            // The kernel takes the other family's wildcard for its loopback.
-            (true, false) => Action::Keep,
-            (false, true) if is_wildcard(source) => Action::Assign,
-            (false, true) => Action::Keep,
-            (false, false) => Action::Refuse(Refusal::NoRoute),
+        return match (is_v4(wanted), is_v4(vnode)) {
+            // On a host without an IPv4 address, all IPv4 addresses are those of loopback.
+            (true, false) => Bind::To(loopback::own(own, &loopback::V4)),
+            // And for a socket for IPv6 alone, on a host without an IPv6 address, ::1.
+            (false, true) if own.flags & socket_flag::V6_ONLY != 0 => {
+                Bind::To(loopback::own(own, &loopback::V6))
+            }
+            // The IPv6 wildcard includes IPv4, so an IPv4 vnode answers there.
+            _ => Bind::To(*vnode),
         };
     }
-    if is_loopback(source) {
-        return if local || is_wildcard(destination) || same(destination, vnode) {
-            Action::Keep
+    if is_loopback(wanted) {
+        return Bind::To(loopback::own(own, wanted));
+    }
+    if same(wanted, vnode) || is_multicast(wanted) {
+        return Bind::Keep;
+    }
+    Bind::Refuse(Refusal::NotOurs)
+}
+
+/// What happens to a connect or an unconnected datagram to `destination`, from a socket that has
+/// `source`, or the wildcard while it has none.
+#[inline(always)]
+pub const fn speak(own: &Identity, source: &SocketAddress, destination: &SocketAddress) -> Speech {
+    let vnode = &own.address;
+    let has_none = is_wildcard(source);
+    let is_local = is_loopback(destination);
+    if has_none || same(source, vnode) {
+        let same_family = is_v4(destination) == is_v4(vnode);
+        if is_wildcard(destination) && same_family {
+            return Speech::Go {
+                to: *vnode,
+                from: *vnode,
+            };
+        }
+        // The kernel takes the wildcard of the other family as its loopback.
+        if is_local || is_wildcard(destination) {
+            let to = loopback::own(own, &loopback::meant(source, destination));
+            let from = if has_none {
+                loopback::source(own, &to)
+            } else {
+                *source
+            };
+            return Speech::Go { to, from };
+        }
+        if !same_family {
+            return Speech::Refuse(Refusal::NoRoute);
+        }
+        return Speech::Go {
+            to: *destination,
+            from: *vnode,
+        };
+    }
+    if loopback::is_own(own, source) {
+        let to = if is_local || is_wildcard(destination) {
+            loopback::own(own, &loopback::meant(source, destination))
+        } else if same(destination, vnode) {
+            *destination
         } else {
-            Action::Refuse(Refusal::FromLoopback)
+            return Speech::Refuse(Refusal::FromLoopback);
         };
+        return Speech::Go { to, from: *source };
     }
-    Action::Refuse(Refusal::NotOurs)
+    Speech::Refuse(Refusal::NotOurs)
 }
 
-/// Whether a packet from `source` may leave a socket of `vnode`.
+/// The address that a program of the vnode is told: its loopback addresses as 127.0.0.0/24 and
+/// `::1`, all others as they are.
 #[inline(always)]
-pub const fn may_emit(vnode: &SocketAddress, source: &SocketAddress) -> bool {
-    same(source, vnode) || is_loopback(source)
+pub const fn told(own: &Identity, address: &SocketAddress) -> SocketAddress {
+    loopback::told(own, address)
+}
+
+/// Whether a packet from `source` may leave a socket of the vnode. Raw and ping sockets, whose
+/// addresses no hook can change, may use the machine's loopback.
+#[inline(always)]
+pub const fn may_emit(own: &Identity, source: &SocketAddress, is_raw: bool) -> bool {
+    same(source, &own.address) || loopback::is_own(own, source) || (is_raw && is_loopback(source))
+}
+
+/// Whether a packet to `destination` may reach a socket of the vnode: a socket without an address
+/// would also get those of other vnodes.
+#[inline(always)]
+pub const fn may_receive(own: &Identity, destination: &SocketAddress, is_raw: bool) -> bool {
+    may_emit(own, destination, is_raw) || is_multicast(destination) || is_broadcast(destination)
 }
 
 #[cfg(test)]

@@ -10,6 +10,10 @@ const SO_BINDTOIFINDEX: i32 = 62;
 /// `UDP_SEGMENT` (uapi linux/udp.h).
 const UDP_SEGMENT: i32 = 103;
 
+/// `SOL_IPV6` (linux/socket.h) and `IPV6_V6ONLY` (uapi linux/in6.h).
+const SOL_IPV6: i32 = 41;
+const IPV6_V6ONLY: i32 = 26;
+
 /// What happens to a call of setsockopt(2) by a vnode's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptionAction {
@@ -20,6 +24,8 @@ pub enum OptionAction {
     /// Programs that look up the interface of their address find `lo`, and a socket that is
     /// bound to `lo` reaches no vnode of another host: libtorrent does this.
     Ignore,
+    /// The kernel handles it, and the hook of bind needs to know it: no hook can read it.
+    RecordV6Only,
     /// The call fails as on a kernel without the option.
     ///
     /// A datagram of many segments would be charged, queued and dropped as one packet. QUIC
@@ -36,6 +42,7 @@ pub const fn option(level: i32, name: i32) -> OptionAction {
     match (level, name) {
         (SOL_SOCKET, SO_BINDTODEVICE | SO_BINDTOIFINDEX) => OptionAction::Ignore,
         (SOL_UDP, UDP_SEGMENT) => OptionAction::Refuse,
+        (SOL_IPV6, IPV6_V6ONLY) => OptionAction::RecordV6Only,
         _ => OptionAction::Apply,
     }
 }
@@ -45,11 +52,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_devices_and_segmentation_are_special() {
+    fn only_some_options_are_special() {
         for (level, name, action) in [
             (1, 25, OptionAction::Ignore),
             (1, 62, OptionAction::Ignore),
             (17, 103, OptionAction::Refuse),
+            (41, 26, OptionAction::RecordV6Only),
             // SO_REUSEADDR, UDP_GRO, TCP_NODELAY, IP_TOS.
             (1, 2, OptionAction::Apply),
             (17, 104, OptionAction::Apply),

@@ -22,15 +22,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use emu_kernel::descriptors::{self, Reserve};
 use emu_model::host_selector::HostSelector;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::{reconciler::Reconciler, shared::Shared};
+pub use self::server::Token;
+use self::{reconciler::Reconciler, server::MOST_CONNECTIONS, shared::Shared};
 
 /// Time without a heartbeat after which the reconciler counts as hung; loading 65,536 vnodes
 /// on a slow machine takes a small part of it.
 const HUNG: Duration = Duration::from_secs(120);
+
+/// Descriptors that a load may have open at a time, in addition to those of a waiting agent;
+/// the test `agent_limits` loads with no more.
+const LOAD_DESCRIPTORS: usize = 96;
+/// Descriptors that a scrape, the events and the accepting of a connection may have open at a
+/// time, with the maps of the loaded topology.
+const OTHER_DESCRIPTORS: usize = 48;
 
 /// What happens to the network when the agent ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +80,8 @@ pub struct Config {
     pub interval: Duration,
     /// Whether each vnode has metrics of its own.
     pub per_vnode: bool,
+    /// What clients of the HTTP server must send; without it everybody may read.
+    pub token: Option<Token>,
 }
 
 /// Why an agent ended.
@@ -86,6 +97,12 @@ pub enum AgentError {
         operation: &'static str,
         source: io::Error,
     },
+    /// Too few open files are allowed.
+    #[error(
+        "the limit of open files is {limit}; the agent needs at least {needed} \
+         (ulimit -Hn, or LimitNOFILE of its systemd unit)"
+    )]
+    Descriptors { limit: u64, needed: u64 },
     /// The network could not be unloaded at the end.
     #[error("{0}; the network stays")]
     Unload(String),
@@ -118,6 +135,34 @@ pub fn run(config: Config) -> Result<(), AgentError> {
     runtime.block_on(serve(config))
 }
 
+/// Raises the limit of open files, and divides what it allows: most connections of the HTTP
+/// server, and the reserve of the reconciler.
+fn divide_descriptors() -> Result<(usize, Reserve), AgentError> {
+    let limit = descriptors::raise_limit().map_err(system("raise the limit of open files"))?;
+    let open = descriptors::open_now().map_err(system("count the open files"))?;
+    let needed = open + (LOAD_DESCRIPTORS + OTHER_DESCRIPTORS) as u64;
+    let left = usize::try_from(limit.saturating_sub(needed)).unwrap_or(usize::MAX);
+    if left == 0 {
+        let needed = needed + 1;
+        return Err(AgentError::Descriptors { limit, needed });
+    }
+    let reserve = Reserve::new(LOAD_DESCRIPTORS).map_err(system("reserve descriptors"))?;
+    Ok((left.min(MOST_CONNECTIONS), reserve))
+}
+
+/// Warns of an address that others than this machine can reach, unless there is a token.
+fn warn_of_readers(address: SocketAddr, shared: &Shared, has_token: bool) {
+    let is_open = !address.ip().to_canonical().is_loopback() && !has_token;
+    shared.change(|facts| facts.is_open_to_all = is_open);
+    if is_open {
+        tracing::warn!(
+            %address,
+            "everybody who can reach this address can read the metrics, the topology's name and \
+             its problems: use --token-file, or listen on 127.0.0.1"
+        );
+    }
+}
+
 async fn serve(config: Config) -> Result<(), AgentError> {
     let listener = tokio::net::TcpListener::bind(config.listen).await;
     let listener = listener.map_err(|source| AgentError::Listen {
@@ -134,14 +179,22 @@ async fn serve(config: Config) -> Result<(), AgentError> {
     if let Err(error) = kernel::start(sender.clone()) {
         tracing::warn!(%error, "no notifications of the kernel: it is asked at each interval");
     }
-    tracing::info!(file = %config.file.display(), %address, "agent started");
-    let router = server::router(Arc::clone(&shared), config.per_vnode);
-    let reconciler = Reconciler::new(config, Arc::clone(&shared));
+    let (most_connections, reserve) = divide_descriptors()?;
+    tracing::info!(file = %config.file.display(), %address, most_connections, "agent started");
+    warn_of_readers(address, &shared, config.token.is_some());
+    let server = server::serve(
+        listener,
+        Arc::clone(&shared),
+        config.per_vnode,
+        config.token.clone(),
+        most_connections,
+    );
+    let reconciler = Reconciler::new(config, Arc::clone(&shared), reserve);
     let reconciler = thread::Builder::new()
         .name("reconciler".to_owned())
         .spawn(move || reconciler.run(&messages))
         .map_err(system("start the reconciler"))?;
-    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let server = tokio::spawn(server);
     let mut beat = tokio::time::interval(heartbeat());
     loop {
         tokio::select! {

@@ -12,8 +12,10 @@ use std::{
 };
 
 use emu_kernel::{
+    descriptors::Reserve,
     drift, live, machine,
     session::{How, Loaded, Session, SessionError},
+    sockets,
     state::{StateDir, StateError},
     undo::{Processes, UndoError},
 };
@@ -61,12 +63,13 @@ pub(super) struct Reconciler {
     /// The last error of the file, to report it once.
     complaint: Option<String>,
     pause: Duration,
+    reserve: Reserve,
     /// The load whose events are running.
     running: Option<(LoadMark, Option<Events>)>,
 }
 
 impl Reconciler {
-    pub fn new(config: Config, shared: Arc<Shared>) -> Self {
+    pub fn new(config: Config, shared: Arc<Shared>, reserve: Reserve) -> Self {
         let file = std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone());
         Self {
             config,
@@ -76,6 +79,7 @@ impl Reconciler {
             print: None,
             complaint: None,
             pause: SHORTEST_PAUSE,
+            reserve,
             running: None,
         }
     }
@@ -85,7 +89,11 @@ impl Reconciler {
         let mut ready = false;
         loop {
             self.shared.heartbeat();
+            self.reserve.release();
             let next = self.check();
+            if let Err(error) = self.reserve.restore() {
+                tracing::warn!(%error, "keep descriptors for the next load");
+            }
             if !ready {
                 notify(&[NotifyState::Ready]);
                 ready = true;
@@ -97,6 +105,7 @@ impl Reconciler {
         }
         // Stops the clock first, since an unload would make its next event fail.
         self.running = None;
+        self.reserve.release();
         match self.config.on_exit {
             OnExit::Leave => {
                 tracing::info!("the network stays loaded");
@@ -263,6 +272,14 @@ impl Reconciler {
         };
         // The clock of the loaded topology must not run during the change.
         self.running = None;
+        // The file decides, and a program that is left without its address is told of.
+        let cut_off = session.sockets_in_the_way(Some(&wanted.plan))?;
+        if !cut_off.is_empty() {
+            tracing::warn!(
+                "the addresses of these sockets go away: {}",
+                sockets::some(&cut_off)
+            );
+        }
         let begin = Instant::now();
         let how = session.load(&wanted.plan, &self.file, &wanted.text)?;
         drop(session);

@@ -7,6 +7,8 @@ use std::{
 use emu_kernel::session::Loaded;
 use serde::Serialize;
 
+use super::server::Refusals;
+
 /// Result of a check of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -79,6 +81,8 @@ pub(super) struct Facts {
     pub zero: Option<SystemTime>,
     /// Whether the agent is about to end.
     pub stopping: bool,
+    /// Whether everybody who reaches the HTTP server can read all of it.
+    pub is_open_to_all: bool,
 }
 
 /// Content of `/readyz`.
@@ -97,6 +101,8 @@ pub(super) struct Readiness {
 
 /// The facts and the time of the reconciler's last heartbeat.
 pub(super) struct Shared {
+    /// What the HTTP server refused.
+    pub refusals: Arc<Refusals>,
     facts: Mutex<Facts>,
     beat: Mutex<Instant>,
 }
@@ -104,6 +110,7 @@ pub(super) struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
+            refusals: Arc::default(),
             facts: Mutex::default(),
             beat: Mutex::new(Instant::now()),
         }

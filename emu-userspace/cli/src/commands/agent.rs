@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::agent::{self, Config, OnExit, StartAt};
+use crate::agent::{self, Config, OnExit, StartAt, Token};
 use clap::{Args, ValueEnum};
 use emu_model::topology;
 use tracing::Level;
@@ -30,7 +30,8 @@ pub(super) struct Agent {
     file: PathBuf,
     #[command(flatten)]
     host: HostArgs,
-    /// Address for /metrics, /healthz and /readyz, without authentication.
+    /// Address for /metrics, /healthz and /readyz. Everybody who reaches it can read them,
+    /// unless there is a token.
     #[arg(
         long,
         value_name = "ADDRESS:PORT",
@@ -38,6 +39,10 @@ pub(super) struct Agent {
         default_value = "127.0.0.1:9750"
     )]
     listen: SocketAddr,
+    /// File with a token. Clients must send it (Authorization: Bearer TOKEN) for /metrics and
+    /// for the text of /readyz. Only its owner may have access to the file.
+    #[arg(long, value_name = "FILE", env = "EMU_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// What happens to the network on SIGTERM.
     #[arg(long, value_enum, default_value = "leave")]
     on_exit: AtExit,
@@ -118,6 +123,12 @@ impl Agent {
             // A shorter interval would only load the machine.
             interval: interval.max(Duration::from_millis(100)),
             per_vnode: self.per_vnode,
+            token: self
+                .token_file
+                .as_deref()
+                .map(Token::read)
+                .transpose()
+                .map_err(|e| failure!("{e}"))?,
         })
     }
 

@@ -8,10 +8,12 @@ use clap::Args;
 use emu_kernel::{
     live,
     session::{self, How, Session, SessionError},
+    sockets::{self, BoundSocket},
     undo::Processes,
     user,
 };
 use emu_model::{
+    name::printable,
     plan::{self, LatePair, Plan},
     topology::{self, Addressing, Source, Topology},
 };
@@ -20,6 +22,7 @@ use serde_json::json;
 use super::{
     OK, Outcome, USAGE, host_args::HostArgs, netns::Namespace, print, print_json, table, verify,
 };
+use crate::commands::error::{CommandError, failure};
 
 /// Arguments of `emu load`.
 #[derive(Args)]
@@ -44,6 +47,9 @@ pub(super) struct Load {
     /// Unload first, even if a change in place is possible.
     #[arg(long, alias = "anew")]
     full_reload: bool,
+    /// Load even if sockets are bound to addresses that go away.
+    #[arg(long)]
+    force: bool,
     /// Do not measure after loading.
     #[arg(long)]
     no_verify: bool,
@@ -82,6 +88,8 @@ impl Load {
         if let Some(late) = &plan.late_pair {
             eprintln!("emu: warning: {}", late_text(late, plan.host_latency_ns));
         }
+        let sockets = session.sockets_in_the_way(Some(&plan))?;
+        check_sockets(&sockets, self.force)?;
         let how = if self.full_reload {
             session.load_full(&plan, &file, text)?;
             How::FullReload { because: None }
@@ -104,6 +112,25 @@ impl Load {
             self.json,
         )
     }
+}
+
+/// Refuses to take addresses away from sockets, or warns of it.
+fn check_sockets(sockets: &[BoundSocket], force: bool) -> Result<(), CommandError> {
+    if sockets.is_empty() {
+        return Ok(());
+    }
+    let list = sockets::some(sockets);
+    if force {
+        eprintln!(
+            "emu: warning: {}",
+            printable(&format!("the addresses of these sockets go away: {list}"))
+        );
+        return Ok(());
+    }
+    Err(failure!(
+        "sockets are bound to addresses that would go away: {list}. Nothing was changed; end the \
+         programs, or use --force"
+    ))
 }
 
 fn late_text(late: &LatePair, host_latency_ns: u64) -> String {
@@ -195,7 +222,7 @@ fn dry_run(plan: &Plan, full_reload: bool, as_json: bool) -> Outcome {
 }
 
 /// `emu unload`.
-pub(super) fn unload(as_json: bool, kill: bool, namespace: &Namespace) -> Outcome {
+pub(super) fn unload(as_json: bool, kill: bool, force: bool, namespace: &Namespace) -> Outcome {
     let (had, removed) = if namespace.is_gone() {
         (false, None)
     } else {
@@ -208,6 +235,7 @@ pub(super) fn unload(as_json: bool, kill: bool, namespace: &Namespace) -> Outcom
         } else {
             (Session::open()?, Processes::Refuse)
         };
+        check_sockets(&session.sockets_in_the_way(None)?, force)?;
         let had = session.unload(processes)?;
         (had, namespace.remove(session)?)
     };

@@ -84,6 +84,9 @@ enum Command {
         /// Kill the processes of vnodes that are still running.
         #[arg(long)]
         kill: bool,
+        /// Unload even if sockets of other processes are bound to vnodes' addresses.
+        #[arg(long)]
+        force: bool,
         /// Remove what is left of network namespaces that no longer exist, and objects of emu in
         /// this one that no journal tells of.
         #[arg(long, conflicts_with = "kill")]
@@ -212,7 +215,9 @@ pub fn main() -> ExitCode {
             dry_run,
             ..
         } => stale::run(dry_run, json),
-        Command::Unload { json, kill, .. } => load::unload(json, kill, &namespace),
+        Command::Unload {
+            json, kill, force, ..
+        } => load::unload(json, kill, force, &namespace),
         Command::Exec(exec) => return exec.run(),
         Command::Run(run) => run.run(&mut namespace),
         Command::RunGuardian { run } => run::guardian(&run, &namespace),

@@ -76,6 +76,8 @@ pub enum Undo {
         /// Their prefixes.
         prefixes: Vec<IpNet>,
     },
+    /// Remove the AnyIP route of the addresses that stand for `::1` of vnodes.
+    LoopbackRoute { prefix: IpNet },
     /// Remove routes to other hosts.
     Routes {
         interface: String,
@@ -110,6 +112,7 @@ impl Undo {
             | Undo::Machines { .. }
             | Undo::Sysctl { .. }
             | Undo::LocalRoutes { .. }
+            | Undo::LoopbackRoute { .. }
             | Undo::Cgroup { .. }
             | Undo::Pins { .. } => None,
         }

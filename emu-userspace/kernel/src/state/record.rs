@@ -10,4 +10,7 @@ pub struct Record {
     pub map_id: u32,
     /// Identifier of the map of counters.
     pub events_map_id: u32,
+    /// Whether vnodes can have a `::1` of their own.
+    #[serde(default)]
+    pub has_loopback_v6: bool,
 }

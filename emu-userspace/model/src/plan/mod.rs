@@ -33,7 +33,7 @@ pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
 use crate::topology::{self, Accounting, GroupId, LinkWay, Part, Topology};
-pub use crate::topology::{Addressing, Kind, addresses};
+pub use crate::topology::{Addressing, Kind, Loopback, addresses};
 
 /// Most vnodes of a host that get aliases where the file does not say how: for each new one
 /// the kernel walks the list of those that are there.
@@ -189,6 +189,9 @@ pub struct Plan {
     /// How vnodes get their addresses.
     #[serde(skip)]
     pub addressing: Addressing,
+    /// Loopback of the programs of vnodes.
+    #[serde(skip)]
+    pub loopback: Loopback,
     /// First and last address of each run of local vnodes that are no machines.
     #[serde(rename = "address_runs")]
     pub address_ranges: Vec<(IpAddr, IpAddr)>,
@@ -292,6 +295,7 @@ impl Plan {
                 ..=MOST_ALIASES => Addressing::Alias,
                 _ => Addressing::AnyIp,
             }),
+            loopback: topology.loopback,
             address_ranges: topology::merge_adjacent(
                 processes.flat_map(|(_, spans)| spans).collect(),
             ),

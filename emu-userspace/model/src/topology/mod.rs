@@ -54,6 +54,8 @@ pub struct Topology {
     pub name: Name,
     /// How vnodes get their addresses.
     pub addressing: Option<Addressing>,
+    /// Loopback of the programs of vnodes.
+    pub loopback: Loopback,
     /// Which bytes of a packet a pipe charges.
     pub accounting: Accounting,
     /// Largest IP packet in bytes on the interfaces that carry vnodes.
@@ -94,6 +96,16 @@ pub enum Addressing {
     /// One local route per range of vnodes (AnyIP): faster to load, but the addresses do not
     /// appear in `ip addr`.
     AnyIp,
+}
+
+/// Which loopback the programs of a vnode have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Loopback {
+    /// 127.0.0.1 and `::1` are the vnode's.
+    #[default]
+    Own,
+    /// They are the machine's.
+    Shared,
 }
 
 /// Which bytes of a packet a pipe charges.

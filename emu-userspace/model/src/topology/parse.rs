@@ -8,7 +8,7 @@ use std::{
 use crate::{input, name::Name};
 
 use super::{
-    Accounting, Addressing, FqSettings, Topology,
+    Accounting, Addressing, FqSettings, Loopback, Topology,
     error::{Position, Problem, TopologyErrors},
     events, hosts, impair, links, node,
     reader::{Field, Problems, Record, resolve},
@@ -21,6 +21,7 @@ pub(super) const TOP_KEYS: &[&str] = &[
     "name",
     "kind",
     "addressing",
+    "loopback",
     "accounting",
     "mtu",
     "seed",
@@ -185,6 +186,7 @@ fn read(root: &Field<'_>, folder: &Path) -> Option<Topology> {
             .and_then(|f| f.name())
             .unwrap_or_else(|| Name::fixed("unnamed")),
         addressing: addressing(&record),
+        loopback: loopback(&record),
         accounting: accounting(&record),
         mtu_bytes: record
             .get("mtu")
@@ -229,6 +231,24 @@ fn addressing(record: &Record<'_>) -> Option<Addressing> {
                     .expected("auto, alias or anyip"),
             );
             None
+        }
+    }
+}
+
+fn loopback(record: &Record<'_>) -> Loopback {
+    let Some(field) = record.get("loopback") else {
+        return Loopback::Own;
+    };
+    match field.text() {
+        Some("own") | None => Loopback::Own,
+        Some("shared") => Loopback::Shared,
+        Some(other) => {
+            field.report(
+                field
+                    .problem(format!("`{other}` is not a kind of loopback"))
+                    .expected("own or shared"),
+            );
+            Loopback::Own
         }
     }
 }

@@ -8,7 +8,6 @@ use std::{
 
 use emu_kernel::{
     health::Monitor,
-    machines::Machines,
     run_cgroup::{self, RunCgroup},
     session::SessionError,
     spawn,
@@ -114,9 +113,7 @@ impl<'a> Supervisor<'a> {
         let dir = StateDir::here().map_err(SessionError::from)?;
         let counted = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let loaded = &parts.network.loaded;
-        let (vnodes, count) = (counted(loaded.plan.vnodes.len()), counted(processes.len()));
-        let machines = Machines::of(&dir, &loaded.plan);
-        let mut run_cgroup = RunCgroup::new(&dir, parts.name, machines, vnodes, count)
+        let mut run_cgroup = RunCgroup::new(&dir, parts.name, loaded, counted(processes.len()))
             .map_err(|e| RunError::Identity(Box::new(e)))?;
         let sample = parts.input.experiment.sample;
         let controlled = super::limits::control(

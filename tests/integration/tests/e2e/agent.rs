@@ -31,7 +31,7 @@ latencies:
   - {between: [a, b], latency: 20ms}
 ";
 
-fn text(name: &str, latency: &str) -> String {
+pub fn text(name: &str, latency: &str) -> String {
     TOPOLOGY.replace("NAME", name).replace("LATENCY", latency)
 }
 

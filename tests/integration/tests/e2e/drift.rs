@@ -70,6 +70,9 @@ fn ways(step: &Undo) -> Vec<String> {
             each(&[format!("sysctl -q -w {setting}=0")])
         }
         Undo::LocalRoutes { .. } => each(&["ip route flush table local proto 227".to_owned()]),
+        Undo::LoopbackRoute { prefix } => {
+            each(&[format!("ip -6 route del local {prefix} dev lo table local")])
+        }
         Undo::Routes { .. } => each(&["ip route flush proto 227".to_owned()]),
         Undo::Cgroup { name } => each(&[format!(
             "find /sys/fs/cgroup/emu/{name} -depth -type d -exec rmdir {{}} ;"

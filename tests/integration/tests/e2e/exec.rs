@@ -20,7 +20,7 @@ pub const OLD: (&str, &str) = ("10.1.0.7", "10.1.0.100");
 pub const NEW: (&str, &str) = ("fd10::7", "fd10::64");
 
 /// Runs a test with the topology loaded and the probes of all languages.
-fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
+pub fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
     isolated(|| {
         let file = TopologyFile::new(TOPOLOGY);
         file.load();
@@ -31,7 +31,7 @@ fn with_probes(test: impl FnOnce(&[Probe]) + Send + 'static) {
 }
 
 /// Output of a Python program that runs as a vnode; `None` without Python.
-fn python(vnode: &str, program: &str) -> Option<String> {
+pub fn python(vnode: &str, program: &str) -> Option<String> {
     let Some(python) = command::python() else {
         println!("SKIPPED a Python program: no python3");
         return None;
@@ -111,7 +111,7 @@ fn foreign_addresses_are_refused() {
                     (OLD.0, "fd10::7", "errno 99"),
                     (OLD.0, "::ffff:10.1.0.8", "errno 99"),
                     (NEW.0, "fd10::8", "errno 99"),
-                    (NEW.0, "0.0.0.0", "errno 99"),
+                    (NEW.0, "0.0.0.0", "127.0.0.1"),
                     (OLD.0, "10.1.0.7", "10.1.0.7"),
                     (NEW.0, "fd10::7", "fd10::7"),
                     (OLD.0, "127.0.0.1", "127.0.0.1"),
@@ -125,7 +125,7 @@ fn foreign_addresses_are_refused() {
             }
         }
         let refused = &emu_json("status")["exec"]["events"]["refused"];
-        assert_eq!(refused.as_u64(), Some(12 * probes.len() as u64));
+        assert_eq!(refused.as_u64(), Some(10 * probes.len() as u64));
     });
 }
 
@@ -138,22 +138,6 @@ fn other_families_are_unreachable() {
                 for (vnode, address) in [(OLD.0, "fd10::8"), (NEW.0, "10.1.0.8")] {
                     let found = probe.run(vnode, &format!("{way} {address} 7003"));
                     assert_eq!(found, "errno 101", "{} {way} {address}", probe.language);
-                }
-            }
-        }
-    });
-}
-
-#[test]
-fn loopback_stays_usable() {
-    with_probes(|probes| {
-        for probe in probes {
-            for (kind, way) in [("tcp", "connect"), ("udp", "connect"), ("udp", "sendto")] {
-                for loopback in ["127.0.0.1", "::1"] {
-                    let server = probe.serve(OLD.0, kind, loopback, 7004);
-                    assert_eq!(server.bound, loopback);
-                    let seen = probe.run(NEW.0, &format!("{kind} {way} {loopback} 7004"));
-                    assert_eq!(seen, loopback, "{} {kind} {way}", probe.language);
                 }
             }
         }
@@ -203,7 +187,10 @@ for address in ['10.1.0.7', '127.0.0.1', '10.1.0.8']:
         if let Some(found) = python(OLD.0, program) {
             assert_eq!(found, "answers\nanswers\nsilent");
             let events = &emu_json("status")["exec"]["events"];
-            assert!(events["foreign_source"].as_u64().unwrap() > 0, "{events}");
+            assert!(
+                events["foreign_destination"].as_u64().unwrap() > 0,
+                "{events}"
+            );
         }
     });
 }
@@ -248,7 +235,7 @@ six.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
 attempt(lambda: six.bind(('::', 0)))
 ";
         if let Some(found) = python(OLD.0, program) {
-            assert_eq!(found, "99\nok\n99\n1\nok\n1\n22\n22\n99\n22");
+            assert_eq!(found, "99\nok\n99\n1\nok\n1\n22\n22\n99\nok");
         }
     });
 }

@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "what a test measured")]
 
 mod agent;
+mod agent_limits;
 mod bench;
 mod byhand;
 mod clock;
@@ -16,10 +17,13 @@ mod drift;
 mod events;
 mod exec;
 mod exec_languages;
+mod exec_loopback;
 mod exec_options;
 mod exec_process;
+mod exec_servers;
 mod experiments;
 mod fairness;
+mod held_addresses;
 mod hostile;
 mod hosts;
 mod impair;

@@ -1,4 +1,5 @@
 //! Metrics in the OpenMetrics text form, read from the maps at each scrape.
+mod agent;
 mod writer;
 
 use std::{fmt, sync::Arc};
@@ -22,7 +23,10 @@ use prometheus_client::{
 
 use writer::{Labels, Writer};
 
-use super::shared::{Facts, Outcome, Shared, unix_s};
+use super::{
+    server::Refusals,
+    shared::{Facts, Shared},
+};
 
 /// Media type of [`text`].
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -48,7 +52,11 @@ pub(super) fn text(shared: &Shared, per_vnode: bool) -> Result<String, ScrapeErr
         None => None,
     };
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Scrape { facts, figures }));
+    registry.register_collector(Box::new(Scrape {
+        facts,
+        refusals: Arc::clone(&shared.refusals),
+        figures,
+    }));
     let mut out = String::new();
     text::encode(&mut out, &registry)?;
     Ok(out)
@@ -148,6 +156,7 @@ fn monotonic_ns() -> u64 {
 #[derive(Debug)]
 struct Scrape {
     facts: Facts,
+    refusals: Arc<Refusals>,
     figures: Option<Figures>,
 }
 
@@ -155,80 +164,13 @@ impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut writer = Writer(&mut encoder);
         self.agent(&mut writer)?;
+        self.http(&mut writer)?;
         let Some(figures) = &self.figures else {
             return Ok(());
         };
         figures.groups(&mut writer)?;
         figures.vnodes(&mut writer)?;
         figures.fq(&mut writer)
-    }
-}
-
-fn one(value: f64) -> [(Labels, f64); 1] {
-    [(Vec::new(), value)]
-}
-
-impl Scrape {
-    fn agent(&self, to: &mut Writer<'_, '_>) -> fmt::Result {
-        let facts = &self.facts;
-        let version = vec![("version", env!("CARGO_PKG_VERSION").to_owned())];
-        to.gauge("emu_build_info", "Version of the agent", [(version, 1.0)])?;
-        let loaded = f64::from(u8::from(facts.loaded.is_some()));
-        to.gauge("emu_loaded", "Whether a topology is loaded", one(loaded))?;
-        let good = facts.problem.is_none()
-            && facts.missing.is_empty()
-            && facts.last.is_some_and(Outcome::is_good);
-        to.gauge(
-            "emu_agent_in_sync",
-            "Whether the loaded topology matches the file",
-            one(f64::from(u8::from(good))),
-        )?;
-        to.gauge(
-            "emu_agent_missing",
-            "Objects of the load that somebody took away and that are not in place again",
-            one(facts.missing.len() as f64),
-        )?;
-        to.counter(
-            "emu_agent_losses",
-            "Objects of the load that somebody took away",
-            [(Vec::new(), facts.losses)],
-        )?;
-        to.counter(
-            "emu_agent_reloads",
-            "Checks of the file that changed something or failed, by result",
-            Outcome::ALL.map(|outcome| {
-                let labels = vec![("result", outcome.name().to_owned())];
-                (labels, facts.reloads[outcome as usize])
-            }),
-        )?;
-        to.gauge(
-            "emu_agent_last_good_timestamp_seconds",
-            "Time when everything last matched the file",
-            facts.good_at.map(|time| (Vec::new(), unix_s(time))),
-        )?;
-        to.gauge(
-            "emu_agent_last_load_duration_seconds",
-            "Duration of the last load",
-            facts.took.map(|took| (Vec::new(), took.as_secs_f64())),
-        )?;
-        to.counter(
-            "emu_agent_events",
-            "Events that have run",
-            ["done", "failed"]
-                .into_iter()
-                .zip(facts.events)
-                .map(|(result, count)| (vec![("result", result.to_owned())], count)),
-        )?;
-        to.gauge(
-            "emu_agent_event_lateness_seconds",
-            "Delay of the last event's start against its due time",
-            facts.late.map(|late| (Vec::new(), late.as_secs_f64())),
-        )?;
-        to.gauge(
-            "emu_agent_events_start_timestamp_seconds",
-            "Time origin of the events",
-            facts.zero.map(|zero| (Vec::new(), unix_s(zero))),
-        )
     }
 }
 

@@ -20,6 +20,10 @@ pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadRe
     if !old.machines().eq(new.machines()) {
         return full_reload("the machines changed");
     }
+    // Running programs would keep the loopback that they have.
+    if old.loopback != new.loopback {
+        return full_reload("the loopback of vnodes changed");
+    }
     if old.routes != new.routes {
         return full_reload("the routes to other hosts changed");
     }

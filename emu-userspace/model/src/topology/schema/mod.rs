@@ -41,6 +41,9 @@ struct File {
     /// `alias`: an address on lo for each vnode; `anyip`: a local route for each range of
     /// vnodes; `auto` (default): aliases for up to 4,096 vnodes of a host, otherwise routes.
     addressing: Option<Addressing>,
+    /// Loopback of the programs of a vnode: `own` (default): 127.0.0.1 and ::1 are the vnode's;
+    /// `shared`: they are the machine's, and all vnodes share their ports.
+    loopback: Option<Loopback>,
     /// Which bytes of a packet a pipe charges: `ip` (default), `ethernet` (+38
     /// bytes), a DSL or cable encapsulation, or an explicit overhead.
     accounting: Option<Accounting>,
@@ -76,6 +79,13 @@ struct File {
     events: Option<Vec<Event>>,
     /// Recordings that access links and links follow after `emu start`.
     traces: Option<Vec<Trace>>,
+}
+
+#[derive(JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Loopback {
+    Own,
+    Shared,
 }
 
 #[derive(JsonSchema)]

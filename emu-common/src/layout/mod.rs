@@ -2,9 +2,12 @@
 //!
 //! Addresses are 16 bytes in network order; IPv4 is stored IPv4-mapped
 //! (`::ffff:a.b.c.d`), so that one table serves both families.
+mod socket;
+
 use core::mem::{align_of, offset_of, size_of};
 
 use crate::model::{random::mix, waits};
+pub use socket::{Identity, SocketAddress, socket_flag};
 
 /// Local vnodes that one host can carry: the flow identifier has 16 bits for one.
 pub const MAX_VNODES: u32 = 65_536;
@@ -316,51 +319,7 @@ pub struct Waits {
     pub sum_ns: u64,
 }
 
-/// An address as socket hooks have it: four words in network order, IPv4 in
-/// mapped form. Value of the identity hash: the address of a vnode's processes.
-///
-/// Words instead of the octets of [`AddrKey`], because the fields of a socket
-/// are read and written as words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[repr(C)]
-pub struct SocketAddress {
-    /// Words in network byte order.
-    pub words: [u32; 4],
-}
-
-impl SocketAddress {
-    /// An IPv4 address, given as the word in network byte order.
-    #[inline(always)]
-    pub const fn from_v4(word: u32) -> Self {
-        Self {
-            words: [0, 0, 0xffff_u32.to_be(), word],
-        }
-    }
-
-    /// An IPv6 address, given as words in network byte order.
-    #[inline(always)]
-    pub const fn from_v6(words: [u32; 4]) -> Self {
-        Self { words }
-    }
-
-    /// The same address as a key.
-    #[inline(always)]
-    pub const fn from_key(key: AddrKey) -> Self {
-        let o = key.octets;
-        Self {
-            words: [
-                u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
-                u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
-                u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
-                u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
-            ],
-        }
-    }
-}
-
 const _: () = {
-    assert!(size_of::<SocketAddress>() == 16 && align_of::<SocketAddress>() == 4);
-    assert!(offset_of!(SocketAddress, words) == 0);
     assert!(size_of::<AddrKey>() == 16 && align_of::<AddrKey>() == 1);
     assert!(size_of::<VnodeRef>() == 8 && offset_of!(VnodeRef, pair_row) == 4);
     assert!(size_of::<Port>() == 8 && offset_of!(Port, mtu_bytes) == 4);
@@ -380,12 +339,10 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddrKey, PairLink, Pipe, Port, SocketAddress, Stage, VnodeRef, Waits};
+    use super::{AddrKey, PairLink, Pipe, Port, Stage, VnodeRef, Waits};
 
     // SAFETY: repr(C), a byte array alone: no padding, every bit pattern valid.
     unsafe impl aya::Pod for AddrKey {}
-    // SAFETY: repr(C), four u32: no padding, every bit pattern valid.
-    unsafe impl aya::Pod for SocketAddress {}
     // SAFETY: repr(C), two u32: no padding, every bit pattern valid.
     unsafe impl aya::Pod for VnodeRef {}
     // SAFETY: repr(C), two u32: no padding, every bit pattern valid.

@@ -5,12 +5,15 @@
 //! process starts. They find the vnode by the identifier of its cgroup in a hash map. They
 //! are attached without links, since the pins of links would not outlive the mount namespace
 //! of `ip netns exec`; removing the cgroup detaches them.
+mod loopback;
+
 use std::{
     collections::BTreeSet,
     fs::File,
     io,
     net::IpAddr,
     os::fd::{AsRawFd, BorrowedFd},
+    path::PathBuf,
 };
 
 use aya::{
@@ -19,15 +22,19 @@ use aya::{
     programs::{Program, ProgramError, ProgramFd},
 };
 use emu_common::{
-    layout::SocketAddress,
-    model::identity::Event,
-    names::{self, MAP_EVENTS, MAP_IDENTITY},
+    layout::Identity,
+    model::identity::{Event, loopback::PLACES},
+    names::{self, MAP_EVENTS, MAP_IDENTITY, MAP_SOCKETS, MAP_V6_ONLY},
 };
 
+pub(super) use loopback::with_loopback;
+pub use loopback::with_shared_loopback;
+
 use super::{
-    bpf::{self, BpfError, address_key},
+    bpf::{self, BpfError},
     cgroup::{self, CgroupError, Tree},
     machines::{MachineError, Machines},
+    netlink::NetlinkError,
     state::{Record, SharedLock, StateDir, StateError, Undo, WriterLock},
 };
 
@@ -48,6 +55,18 @@ pub enum IdentityError {
         program: &'static str,
         source: io::Error,
     },
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A setting of the kernel.
+    #[error("set {}: {source}", path.display())]
+    Sysctl { path: PathBuf, source: io::Error },
+    /// There are fewer loopback addresses than vnodes.
+    #[error(
+        "{vnode} can have no loopback of its own: only the first {} vnodes of a host can; \
+         `loopback: shared` in the topology lets all use the machine's",
+        PLACES
+    )]
+    NoLoopback { vnode: IpAddr },
     /// The topology went away meanwhile.
     #[error("the topology was unloaded meanwhile")]
     Gone,
@@ -56,17 +75,29 @@ pub enum IdentityError {
 /// `enum bpf_attach_type` of the uapi header linux/bpf.h; `None` for a program that is no hook.
 fn attach_type(program: &str) -> Option<u32> {
     Some(match program {
+        "emu_guard_in" => 0,
         "emu_guard" => 1,
+        "emu_socket" => 2,
         "emu_bind4" => 8,
         "emu_bind6" => 9,
         "emu_connect4" => 10,
         "emu_connect6" => 11,
         "emu_sendmsg4" => 14,
         "emu_sendmsg6" => 15,
+        "emu_recvmsg4" => 19,
+        "emu_recvmsg6" => 20,
         "emu_setsockopt" => 22,
+        "emu_peername4" => 29,
+        "emu_peername6" => 30,
+        "emu_sockname4" => 31,
+        "emu_sockname6" => 32,
         _ => return None,
     })
 }
+
+/// Sockets whose vnode is recorded; those used least recently are forgotten, and then belong to
+/// the vnode of the process that calls.
+const SOCKETS: u32 = 65_536;
 
 /// Programs that are loaded but not attached.
 pub struct Hooks {
@@ -78,6 +109,8 @@ impl Hooks {
     pub fn load(vnodes: u32) -> Result<Self, BpfError> {
         let mut ebpf = EbpfLoader::new()
             .map_max_entries(MAP_IDENTITY, vnodes.max(1))
+            .map_max_entries(MAP_SOCKETS, SOCKETS)
+            .map_max_entries(MAP_V6_ONLY, SOCKETS)
             .load(bpf::OBJECT)
             .map_err(Box::new)?;
         for name in names::PROGS_IDENTITY {
@@ -85,6 +118,7 @@ impl Hooks {
             let loaded = match program {
                 Program::CgroupSockAddr(program) => program.load(),
                 Program::CgroupSkb(program) => program.load(),
+                Program::CgroupSock(program) => program.load(),
                 Program::CgroupSockopt(program) => program.load(),
                 _ => return Err(BpfError::Missing(name)),
             };
@@ -176,12 +210,12 @@ fn attach(
 }
 
 /// Assigns the processes of a cgroup to a vnode.
-pub fn assign(map_id: u32, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
-    Identities::open(map_id)?.assign(cgroup_id, vnode)
+pub fn assign(map_id: u32, cgroup_id: u64, who: &Identity) -> Result<(), BpfError> {
+    Identities::open(map_id)?.assign(cgroup_id, who)
 }
 
 /// The map of identities.
-pub(super) struct Identities(HashMap<MapData, u64, SocketAddress>);
+pub(super) struct Identities(HashMap<MapData, u64, Identity>);
 
 impl Identities {
     pub fn open(map_id: u32) -> Result<Self, BpfError> {
@@ -191,10 +225,9 @@ impl Identities {
         Ok(Self(map))
     }
 
-    pub fn assign(&mut self, cgroup_id: u64, vnode: IpAddr) -> Result<(), BpfError> {
-        let address = SocketAddress::from_key(address_key(vnode));
+    pub fn assign(&mut self, cgroup_id: u64, who: &Identity) -> Result<(), BpfError> {
         self.0
-            .insert(cgroup_id, address, 0)
+            .insert(cgroup_id, who, 0)
             .map_err(bpf::map_error("fill", MAP_IDENTITY))
     }
 
@@ -268,6 +301,7 @@ fn set_up(
     lock: &WriterLock,
     tree: &Tree,
     vnodes: u32,
+    has_own_loopback: bool,
 ) -> Result<(), IdentityError> {
     // The verifier runs before anything is changed.
     let hooks = Hooks::load(vnodes)?;
@@ -283,10 +317,12 @@ fn set_up(
     })?;
     hooks.attach(&file)?;
     let (map_id, events_map_id) = hooks.map_ids()?;
+    let has_loopback_v6 = has_own_loopback && loopback::add_v6(dir, lock)?;
     let record = Record {
         cgroup_id,
         map_id,
         events_map_id,
+        has_loopback_v6,
     };
     Ok(dir.store_identity(lock, &record)?)
 }
@@ -301,7 +337,11 @@ pub(super) struct Ready {
 
 /// Attaches the programs unless they are attached; `room` is the number of cgroups for which
 /// they are then loaded.
-pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError> {
+pub(super) fn prepare(
+    dir: &StateDir,
+    room: u32,
+    has_own_loopback: bool,
+) -> Result<Ready, IdentityError> {
     let tree = Tree::find()?;
     let mut shared = dir.share()?;
     if ready(dir, &tree).is_none() {
@@ -311,7 +351,7 @@ pub(super) fn prepare(dir: &StateDir, room: u32) -> Result<Ready, IdentityError>
             return Err(IdentityError::Gone);
         }
         if ready(dir, &tree).is_none() {
-            set_up(dir, &lock, &tree, room)?;
+            set_up(dir, &lock, &tree, room, has_own_loopback)?;
         }
         drop(lock);
         shared = dir.share()?;
@@ -332,23 +372,26 @@ pub(super) const fn usual_room(vnodes: u32) -> u32 {
     vnodes.saturating_mul(2).saturating_add(1024)
 }
 
-/// Moves the calling process, with its future children, into a vnode. Takes only a moment,
-/// except for the first process of a namespace.
+/// Moves the calling process, with its future children, into a vnode with the loopback of its
+/// `place`, see [`with_loopback`]. Takes only a moment, except for the first process of a
+/// namespace.
 ///
 /// # Errors
 /// [`IdentityError`]; the process may then be in either cgroup.
-pub fn enter(
+pub(super) fn enter(
     dir: &StateDir,
     machines: &Machines,
     vnode: IpAddr,
+    place: Option<u32>,
     vnodes: u32,
 ) -> Result<(), IdentityError> {
-    let ready = prepare(dir, usual_room(vnodes))?;
+    let ready = prepare(dir, usual_room(vnodes), place.is_some())?;
     let folder = ready.tree.folder(&dir.name()).join(vnode.to_string());
     let cgroup_id = cgroup::create(&folder)?;
     // A machine has no other address, and its processes need no hooks.
     if !machines.has(vnode) {
-        assign(ready.record.map_id, cgroup_id, vnode)?;
+        let who = with_loopback(vnode, place, ready.record.has_loopback_v6)?;
+        assign(ready.record.map_id, cgroup_id, &who)?;
     }
     cgroup::join(&folder)?;
     machines.enter(vnode)?;
