@@ -37,7 +37,7 @@ const LINES: [Line; 6] = [
     Line {
         rate: "10mbit",
         rtt_ms: 400,
-        seconds: 20,
+        seconds: 8,
     },
     Line {
         rate: "10mbit",
@@ -47,12 +47,12 @@ const LINES: [Line; 6] = [
     Line {
         rate: "100mbit",
         rtt_ms: 100,
-        seconds: 5,
+        seconds: 3,
     },
     Line {
         rate: "1mbit",
         rtt_ms: 300,
-        seconds: 15,
+        seconds: 8,
     },
 ];
 
