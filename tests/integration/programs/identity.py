@@ -100,10 +100,13 @@ def helper(path, peer, other, emu):
     listener.listen()
     print("ready", flush=True)
     control, _ = listener.accept()
-    kept = []
+    kept, programs = [], []
     while True:
         request, files, _, _ = socket.recv_fds(control, 1000, 1)
         if not request:
+            for process in programs:
+                process.kill()
+                process.wait()
             return
         what, *rest = json.loads(request)
         answer, give = 0, []
@@ -124,8 +127,9 @@ def helper(path, peer, other, emu):
                 program = "import socket, time\none = socket.socket(2, 2)\none.setsockopt(1, 15, 1)\n"
                 program += f"one.bind(('0.0.0.0', {rest[0]}))\nprint(flush=True)\ntime.sleep(60)\n"
                 argv = [emu, "exec", "--user", rest[1], other, "--", sys.executable, "-c", program]
-                kept.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
-                kept[-1].stdout.readline()
+                programs.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
+                if not programs[-1].stdout.readline():
+                    answer = errno.EADDRINUSE
         except OSError as error:
             answer = error.errno
         socket.send_fds(control, [json.dumps(answer).encode()], give)

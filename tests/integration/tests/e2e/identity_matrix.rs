@@ -95,10 +95,10 @@ fn outcomes(python: &str, user: &str) -> Vec<(String, Option<String>)> {
         stop.store(true, Relaxed);
         (watching.join().unwrap(), output)
     });
-    let _ = helper.kill();
-    let _ = helper.wait();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
+    // It ends the programs that it started, and then itself.
+    assert!(helper.wait().unwrap().success());
     let (own, outside): (Ipv4Addr, Ipv4Addr) = (OLD.0.parse().unwrap(), OLD.1.parse().unwrap());
     let mut outcomes = Vec::new();
     for line in BufReader::new(&output.stdout[..]).lines() {
@@ -169,7 +169,11 @@ fn no_attempt_uses_another_address_and_the_documentation_says_so() {
         differs |= said != *name;
         let mut cell = |outcome: &Option<String>, said: String| match outcome {
             Some(outcome) => {
-                differs |= *outcome != said;
+                // Kernels differ in the order of their checks.
+                if said.split(" or ").any(|one| one == outcome) {
+                    return said;
+                }
+                differs = true;
                 outcome.clone()
             }
             None => {
