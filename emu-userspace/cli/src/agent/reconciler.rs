@@ -1,8 +1,6 @@
 //! Reconcile loop: converges the loaded state to the file.
 use std::{
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -28,6 +26,7 @@ use super::{
     notify,
     record::{LoadMark, Record},
     shared::{Outcome, Shared},
+    watch::{Print, print},
 };
 
 /// Longest time between two heartbeats while waiting.
@@ -36,15 +35,6 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// the lock.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// Identifies a version of a file without reading it: device, inode, length and time of the
-/// last change.
-type Print = (u64, u64, u64, i64, i64);
-
-fn print(file: &Path) -> Option<Print> {
-    let m = fs::metadata(file).ok()?;
-    Some((m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
-}
 
 /// Content of the file when it was last valid.
 struct Wanted {

@@ -2,7 +2,8 @@
 //! folder, or a symbolic link in its path, as Kubernetes swaps that of a ConfigMap.
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::mpsc::Sender,
     thread,
@@ -17,6 +18,15 @@ use super::Message;
 const SETTLE: Duration = Duration::from_millis(50);
 /// Largest number of symbolic links that are followed.
 const MOST_LINKS: usize = 40;
+
+/// Identifies a version of a file without reading it: device, inode, length and time of the
+/// last change.
+pub(super) type Print = (u64, u64, u64, i64, i64);
+
+pub(super) fn print(file: &Path) -> Option<Print> {
+    let m = fs::metadata(file).ok()?;
+    Some((m.dev(), m.ino(), m.len(), m.mtime(), m.mtime_nsec()))
+}
 
 /// Folders in which a change can lead to another file: that of the path and, for each
 /// symbolic link in it, that of its target.

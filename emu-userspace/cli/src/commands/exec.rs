@@ -1,10 +1,11 @@
 //! `emu exec`.
 use std::{
     convert::Infallible,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::{self, IsTerminal},
+    net::IpAddr,
     os::unix::process::CommandExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
@@ -32,6 +33,7 @@ Examples:
   emu exec 10.1.3.1 -- curl http://10.2.0.1/
   emu exec cable/0 -it                        a shell
   emu exec --user nobody campus/3 -- ./peer --port 6881
+  emu exec cable/0 -- ping -I 10.1.3.1 10.2.0.1    ping must name its source: $EMU_VNODE
 
 The program runs in place of emu, as the user who called sudo, with this
 environment and folder. Exit codes: the program's own; 127 not found, 126 not
@@ -98,6 +100,7 @@ impl Exec {
         let vnode = loaded.vnode(&self.vnode)?;
         let mut command = Command::new(&program);
         command.args(words).env(VNODE_VARIABLE, vnode.to_string());
+        hint(&program, command.get_args(), vnode);
         loaded.enter(vnode)?;
         if let Some(person) = &person {
             user::become_user(person)?;
@@ -112,6 +115,17 @@ impl Exec {
         };
         let error = failure!("run {}: {error}", program.display());
         Err(Failure { code, error })
+    }
+}
+
+/// Tells the user of a ping without a source address: no hook can give its socket one, the kernel
+/// would choose the destination's, and the guard drops that.
+fn hint<'a>(program: &OsStr, mut arguments: impl Iterator<Item = &'a OsStr>, vnode: IpAddr) {
+    let name = Path::new(program).file_name().unwrap_or_default();
+    let is_ping = ["ping", "ping4", "ping6"].iter().any(|ping| name == *ping);
+    let has_source = arguments.any(|a| a.as_encoded_bytes().starts_with(b"-I"));
+    if is_ping && !has_source {
+        eprintln!("emu: ping gets no address from emu; name the source: ping -I {vnode} …");
     }
 }
 

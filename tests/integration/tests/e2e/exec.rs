@@ -267,6 +267,9 @@ fn ping_works_with_the_address_named() {
         let output = as_vnode(OLD.0, &["ping", "-n", "-c", "1", "-W", "1", "10.1.0.8"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("0 received"), "{text}");
+        // The user is told what to do.
+        let hint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(hint.contains("ping -I 10.1.0.7"), "{hint}");
     });
 }
 

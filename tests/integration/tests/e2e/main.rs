@@ -26,6 +26,7 @@ mod fairness;
 mod held_addresses;
 mod hostile;
 mod hosts;
+mod identity_matrix;
 mod impair;
 mod ipv6;
 mod kill;

@@ -163,7 +163,7 @@ fn systemd_runs_the_agent() {
         assert_eq!(systemd.show("emu-agent", "Result"), "success");
         let left = round_trip_ms();
         assert!((left - after).abs() < 10.0, "{left} ms");
-        systemd.emu("unload");
+        systemd.emu("unload --force");
         assert!(!run("tc qdisc show dev lo").contains("fq"));
     });
 }
@@ -229,7 +229,7 @@ fn programs_are_vnodes(legacy: bool, judge: impl FnOnce(&str) + Send + 'static) 
         systemd.succeed("systemctl stop sleeper");
         assert_eq!(systemd.show("sleeper", "Result"), "success");
         assert!(!systemd.own("proc").join(&sleeper).exists());
-        systemd.emu("unload");
+        systemd.emu("unload --force");
         assert!(!systemd.own("sys/fs/cgroup/emu").exists());
         assert!(!systemd.own("sys/fs/cgroup/unified/emu").exists());
     });
