@@ -229,7 +229,7 @@ fn the_own_loopback_of_ipv6_leaves_nothing_behind() {
         fs::write(setting, "0").unwrap();
         let status = try_emu("status");
         let text = String::from_utf8_lossy(&status.stdout).into_owned();
-        assert!(text.contains("MISSING"), "{text}");
+        assert!(text.contains("MISSING"), "{status:?}");
         file.load_again();
         assert!(routes().contains("fd65:6d75:6c6f::/96"), "{}", routes());
         assert_eq!(fs::read_to_string(setting).unwrap().trim(), "1");
