@@ -43,8 +43,14 @@ pub const MAP_WAITS: &str = "EMU_WAITS";
 /// Array: [`crate::layout::Port`] of each vnode that is a machine.
 pub const MAP_PORTS: &str = "EMU_PORTS";
 
+/// Array: [`crate::layout::Row`] of all schedules; pipes with the same trace share them.
+pub const MAP_ROWS: &str = "EMU_ROWS";
+
+/// Array: [`crate::layout::Schedule`] of each pipe.
+pub const MAP_SCHEDULES: &str = "EMU_SCHEDULES";
+
 /// The maps of the TC programs, in the order in which they are pinned.
-pub const MAPS: [&str; 12] = [
+pub const MAPS: [&str; 14] = [
     MAP_VNODES,
     MAP_GROUPS,
     MAP_PAIRS,
@@ -57,6 +63,8 @@ pub const MAPS: [&str; 12] = [
     MAP_REASONS,
     MAP_WAITS,
     MAP_PORTS,
+    MAP_ROWS,
+    MAP_SCHEDULES,
 ];
 /// All TC programs.
 pub const PROGS: [&str; 6] = [

@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use emu_common::{
     layout::{
-        AddrKey, Identity, Opening, PairLink, Pipe, Port, Stage, V4_MAPPED_BITS, VnodeRef, Waits,
-        feature,
+        AddrKey, Identity, Opening, PairLink, Pipe, Port, Row, Schedule, Stage, V4_MAPPED_BITS,
+        VnodeRef, Waits, feature,
     },
     model::{identity::Event, jitter, order, waits},
     reason::Reason,
@@ -51,6 +51,12 @@ static WAITS: PerCpuArray<Waits> = PerCpuArray::with_max_entries(2, 0);
 
 #[map(name = "EMU_PORTS")]
 static PORTS: Array<Port> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_ROWS")]
+static ROWS: Array<Row> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+#[map(name = "EMU_SCHEDULES")]
+static SCHEDULES: Array<Schedule> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map(name = "EMU_IDENTITY")]
 static IDENTITY: HashMap<u64, Identity> = HashMap::with_max_entries(1, 0);
@@ -206,6 +212,18 @@ pub fn pipe(index: u32) -> Option<*mut Pipe> {
 #[inline(always)]
 pub fn ring_slot(index: u32) -> Option<*mut u64> {
     RING.get_ptr_mut(index)
+}
+
+/// The schedule of a pipe, by the pipe's index.
+#[inline(always)]
+pub fn schedule(pipe: u32) -> Option<*const Schedule> {
+    SCHEDULES.get_ptr(pipe)
+}
+
+/// A row of a schedule, by its index among the rows of all schedules.
+#[inline(always)]
+pub fn row(index: u32) -> Option<*const Row> {
+    ROWS.get_ptr(index)
 }
 
 /// Counts what happened to a packet.

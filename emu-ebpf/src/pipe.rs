@@ -1,12 +1,12 @@
 //! Sending a packet through a pipe: admission, reservation, counters.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, Pipe, pipe_flag},
-    model::{queue, rate},
+    layout::{Direction, NO_LIMIT_NS, Pipe, feature, pipe_flag},
+    model::{queue, rate, schedule::generation},
     reason::Reason,
 };
 
-use crate::{aqm, atomic, maps};
+use crate::{aqm, atomic, maps, schedule};
 
 /// Attempts at the pipe's clock before the last value seen is used as it is.
 const ATTEMPTS: u32 = 16;
@@ -14,6 +14,10 @@ const ATTEMPTS: u32 = 16;
 /// Result of [`emu_pass`]: the packet was not accepted; the reason is in the
 /// lower half.
 const REFUSED: u64 = 1 << 63;
+/// Result of [`emu_pass_by_schedule`]: the pipe's own rate applies.
+const UNSCHEDULED: u64 = u64::MAX;
+/// Result of [`emu_pass_by_schedule`]: another CPU changed the pipe's clock meanwhile.
+const CONTENDED: u64 = u64::MAX - 1;
 
 /// A pipe of a local vnode, or the capacity between two groups.
 pub struct Line {
@@ -79,11 +83,15 @@ impl Line {
         unsafe { (*self.pipe).filter_timeout_ns }
     }
 
-    /// Latency of the access line.
+    /// Latency of the access line for a packet that leaves the pipe at a time, and the
+    /// generation of the packet's flow.
     #[inline(always)]
-    pub fn latency_ns(&self) -> u64 {
+    pub fn latency_ns(&self, departure_ns: u64) -> (u64, u32) {
+        if let Some((latency_ns, later)) = schedule::latency(self.index, departure_ns) {
+            return (latency_ns, generation(self.generation, later));
+        }
         // SAFETY: `pipe` points to a live map value.
-        unsafe { (*self.pipe).latency_ns }
+        (unsafe { (*self.pipe).latency_ns }, self.generation)
     }
 }
 
@@ -96,7 +104,26 @@ impl Line {
 #[inline(always)]
 pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
     aqm::manage(ctx, line, ip_bytes, now_ns)?;
-    let result = emu_pass(line.index, ip_bytes, now_ns);
+    let mut result = UNSCHEDULED;
+    if is_scheduled(line.flags) {
+        for _ in 0..ATTEMPTS {
+            result = emu_pass_by_schedule(line.index, ip_bytes, now_ns);
+            if result != CONTENDED {
+                break;
+            }
+        }
+        if result != UNSCHEDULED && result != CONTENDED {
+            emu_count_packet(line.index, ip_bytes, result);
+        }
+    }
+    if result == CONTENDED {
+        maps::count(Reason::Contended);
+        // At the pipe's own rate, behind all others.
+        result = UNSCHEDULED;
+    }
+    if result == UNSCHEDULED {
+        result = emu_pass(line.index, ip_bytes, now_ns);
+    }
     if result & REFUSED == 0 {
         return Ok(result);
     }
@@ -127,29 +154,22 @@ fn try_pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
     let pipe = line.pipe;
     // SAFETY: `pipe` points to a live map value; the configuration fields are
     // written by user space with aligned stores, so a read sees old or new.
-    let (ns_per_byte, limit_ns, burst_ns, ring_base, limit_packets, overhead_bytes) = unsafe {
+    let (ns_per_byte, limit_ns, burst_ns, overhead_bytes) = unsafe {
         (
             (*pipe).ns_per_byte_q20,
             (*pipe).limit_ns,
             (*pipe).burst_ns,
-            (*pipe).ring_base,
-            (*pipe).limit_packets,
             (*pipe).overhead_bytes,
         )
     };
-    // SAFETY: taking the addresses of fields of a live map value.
-    let (clock, sequence) = unsafe { (&raw mut (*pipe).next_free_ns, &raw mut (*pipe).sequence) };
+    // SAFETY: taking the address of a field of a live map value.
+    let clock = unsafe { &raw mut (*pipe).next_free_ns };
 
     let bytes = charged_bytes(ip_bytes, overhead_bytes, line.flags);
     let serialisation_ns = rate::serialisation_ns(ns_per_byte, bytes);
 
-    if limit_packets != 0 {
-        let oldest = ring_base.wrapping_add((atomic::read(sequence) % limit_packets as u64) as u32);
-        if let Some(slot) = maps::ring_slot(oldest)
-            && queue::full_of_packets(atomic::read(slot), now_ns)
-        {
-            return Err(drop_packet(pipe, bytes, Reason::QueuePackets));
-        }
+    if is_full_of_packets(pipe, now_ns) {
+        return Err(drop_packet(pipe, bytes, Reason::QueuePackets));
     }
 
     let mut departure_ns = None;
@@ -171,7 +191,40 @@ fn try_pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
         // The clock still advances by this packet, whoever else moves it.
         atomic::fetch_add(clock, serialisation_ns).saturating_add(serialisation_ns)
     });
+    accept(pipe, bytes, departure_ns);
+    Ok(departure_ns)
+}
 
+/// Whether the queue is limited in packets, and full.
+#[inline(always)]
+fn is_full_of_packets(pipe: *mut Pipe, now_ns: u64) -> bool {
+    // SAFETY: `pipe` points to a live map value (see `try_pass`).
+    let (ring_base, limit_packets, sequence) = unsafe {
+        (
+            (*pipe).ring_base,
+            (*pipe).limit_packets,
+            atomic::read(&raw const (*pipe).sequence),
+        )
+    };
+    if limit_packets == 0 {
+        return false;
+    }
+    let oldest = ring_base.wrapping_add((sequence % limit_packets as u64) as u32);
+    maps::ring_slot(oldest).is_some_and(|slot| queue::full_of_packets(atomic::read(slot), now_ns))
+}
+
+/// Counts an accepted packet, and logs its departure.
+#[inline(always)]
+fn accept(pipe: *mut Pipe, bytes: u32, departure_ns: u64) {
+    // SAFETY: `pipe` points to a live map value (see `try_pass`); taking the address of its
+    // sequence.
+    let (ring_base, limit_packets, sequence) = unsafe {
+        (
+            (*pipe).ring_base,
+            (*pipe).limit_packets,
+            &raw mut (*pipe).sequence,
+        )
+    };
     let accepted = atomic::fetch_add(sequence, 1);
     if limit_packets != 0
         && let Some(slot) =
@@ -185,7 +238,74 @@ fn try_pass(index: u32, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
         atomic::fetch_add(&raw mut (*pipe).packets, 1);
         atomic::fetch_add(&raw mut (*pipe).bytes, bytes as u64);
     }
-    Ok(departure_ns)
+}
+
+/// Whether a pipe with these flags has a schedule. The verifier removes the code of schedules
+/// where no pipe has one.
+#[inline(always)]
+fn is_scheduled(flags: u32) -> bool {
+    maps::features() & feature::SCHEDULES != 0 && flags & pipe_flag::SCHEDULED != 0
+}
+
+/// A function of its own, as [`emu_pass`], for a pipe with a schedule: one attempt.
+/// [`CONTENDED`] if another CPU was faster, [`UNSCHEDULED`] before the start. It is not called by [`emu_pass`]: the kernel counts the stacks of all functions
+/// on the way, and before Linux 6.8 each in steps of 32 bytes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_pass_by_schedule(index: u32, ip_bytes: u32, now_ns: u64) -> u64 {
+    let (Ok(line), Some(schedule)) = (line(index), schedule::of(index, pipe_flag::SCHEDULED))
+    else {
+        return UNSCHEDULED;
+    };
+    let pipe = line.pipe;
+    // SAFETY: `pipe` points to a live map value; taking the address of its clock.
+    let (clock, limit_ns, overhead_bytes) = unsafe {
+        (
+            &raw mut (*pipe).next_free_ns,
+            (*pipe).limit_ns,
+            (*pipe).overhead_bytes,
+        )
+    };
+    let bytes = charged_bytes(ip_bytes, overhead_bytes, line.flags);
+    if !schedule::gives_rate(&schedule, atomic::read(clock).max(now_ns)) {
+        return UNSCHEDULED;
+    }
+    if is_full_of_packets(pipe, now_ns) {
+        return REFUSED | Reason::QueuePackets as u64;
+    }
+    let free_ns = atomic::read(clock);
+    let service = schedule::reserve(index, &schedule, now_ns, free_ns, bytes, limit_ns);
+    let Some(service) = service else {
+        return UNSCHEDULED;
+    };
+    if service.is_full {
+        return REFUSED | Reason::QueueBytes as u64;
+    }
+    let reserved = service.reservation;
+    if !atomic::compare_and_swap(clock, free_ns, reserved.next_free_ns) {
+        return CONTENDED;
+    }
+    reserved.departure_ns & !REFUSED
+}
+
+/// A function of its own, as [`emu_pass`]: counts a packet by what [`emu_pass_by_schedule`]
+/// said of it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn emu_count_packet(index: u32, ip_bytes: u32, result: u64) -> u64 {
+    let Ok(line) = line(index) else {
+        return 0;
+    };
+    // SAFETY: the pipe is a live map value.
+    let bytes = charged_bytes(ip_bytes, unsafe { (*line.pipe).overhead_bytes }, line.flags);
+    if result & REFUSED == 0 {
+        accept(line.pipe, bytes, result);
+    } else if result as u32 == Reason::QueuePackets as u32 {
+        drop_packet(line.pipe, bytes, Reason::QueuePackets);
+    } else {
+        drop_packet(line.pipe, bytes, Reason::QueueBytes);
+    }
+    1
 }
 
 #[inline(always)]
@@ -211,6 +331,12 @@ pub fn outlook(line: &Line, ip_bytes: u32, now_ns: u64) -> (u64, u64) {
         )
     };
     let bytes = charged_bytes(ip_bytes, overhead_bytes, line.flags);
+    let start_ns = free_ns.max(now_ns);
+    if is_scheduled(line.flags)
+        && let Some(end_ns) = schedule::end_ns(line.index, line.flags, bytes, start_ns)
+    {
+        return (start_ns - now_ns, end_ns.saturating_sub(start_ns));
+    }
     (
         free_ns.saturating_sub(now_ns),
         rate::serialisation_ns(ns_per_byte, bytes),

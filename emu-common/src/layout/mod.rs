@@ -9,6 +9,10 @@ use core::mem::{align_of, offset_of, size_of};
 use crate::model::{random::mix, waits};
 pub use socket::{Identity, SocketAddress, socket_flag};
 
+mod schedule;
+
+pub use schedule::{MAX_SCHEDULE_ROWS, NO_LIMIT_WORK, Row, Schedule, schedule_flag};
+
 /// Local vnodes that one host can carry: the flow identifier has 16 bits for one.
 pub const MAX_VNODES: u32 = 65_536;
 /// Groups of a topology: the flow identifier has 11 bits, and 0 means "none".
@@ -115,8 +119,10 @@ pub mod feature {
     pub const FILTERS: u32 = 1 << 4;
     /// Some vnode is a machine.
     pub const MACHINES: u32 = 1 << 5;
+    /// Some pipe has a [`super::Schedule`].
+    pub const SCHEDULES: u32 = 1 << 6;
     /// Every feature.
-    pub const ALL: u32 = STAGES | AQM | COPIES | CAPACITY | FILTERS | MACHINES;
+    pub const ALL: u32 = STAGES | AQM | COPIES | CAPACITY | FILTERS | MACHINES | SCHEDULES;
 }
 
 /// Bits of [`Pipe::flags`].
@@ -129,6 +135,8 @@ pub mod pipe_flag {
     pub const FILTER_SHIFT: u32 = 2;
     /// Its mask, shifted.
     pub const FILTER_MASK: u32 = 3;
+    /// The pipe has a [`super::Schedule`].
+    pub const SCHEDULED: u32 = 1 << 4;
     /// Where the vnode's group stands, whose [`super::Waits`] count its packets.
     pub const GROUP_SHIFT: u32 = 16;
     /// Its mask, shifted: [`super::MAX_GROUPS`] fit.

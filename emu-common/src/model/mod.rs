@@ -13,4 +13,5 @@ pub mod port;
 pub mod queue;
 pub mod random;
 pub mod rate;
+pub mod schedule;
 pub mod waits;

@@ -76,6 +76,17 @@ pub const fn in_cells(bytes: u32) -> u32 {
     bytes.div_ceil(CELL.0).saturating_mul(CELL.1)
 }
 
+/// When a line is free again whose rate changes now, by the times per byte before and after:
+/// what waits takes longer at a slower rate. At a faster rate the time stays, since the packets
+/// that wait keep their departures, which later ones must not overtake. Not for BPF.
+pub fn rescaled_free_ns(now_ns: u64, free_ns: u64, before_q20: u64, after_q20: u64) -> u64 {
+    if before_q20 == 0 || after_q20 <= before_q20 || free_ns <= now_ns {
+        return free_ns;
+    }
+    let backlog = u128::from(free_ns - now_ns) * u128::from(after_q20) / u128::from(before_q20);
+    now_ns.saturating_add(u64::try_from(backlog).unwrap_or(u64::MAX))
+}
+
 /// Outcome of [`reserve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
@@ -159,6 +170,22 @@ mod tests {
     fn burst_sends_early_but_not_before_arrival() {
         assert_eq!(reserve(1_000, 0, 500, 600).departure_ns, 1_000);
         assert_eq!(reserve(1_000, 1_500, 500, 600).departure_ns, 1_400);
+    }
+
+    #[test]
+    fn what_waits_takes_longer_at_a_slower_rate_and_is_not_overtaken() {
+        let q = ns_per_byte_q20;
+        // 5 ms at 10 Mbit/s are 500 ms at 100 kbit/s.
+        let slower = rescaled_free_ns(1_000, 5_001_000, q(10_000_000), q(100_000));
+        assert!(slower.abs_diff(500_001_000) < 10, "{slower}");
+        for (free, before, after) in [
+            (5_001_000, 100_000, 10_000_000),
+            (5_001_000, 0, 100_000),
+            (5_001_000, 100_000, 0),
+            (900, 10_000_000, 100_000),
+        ] {
+            assert_eq!(rescaled_free_ns(1_000, free, q(before), q(after)), free);
+        }
     }
 
     #[test]

@@ -3,12 +3,12 @@
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use emu_common::{
     layout::{Direction, PairLink, feature},
-    model::{delay, flow},
+    model::{delay, flow, schedule::generation as generation_after},
     reason::Reason,
 };
 
 use super::{LOOPBACK, egress_verdict};
-use crate::{clock, filter, maps, packet, pipe, stage};
+use crate::{clock, filter, maps, packet, pipe, schedule, stage};
 
 /// TC egress of every interface that carries vnode traffic.
 ///
@@ -36,7 +36,7 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     let now_ns = clock::now_ns();
     let line = pipe::line(vnode.pipe_index(Direction::Up))?;
     line.check_up()?;
-    let (link, group_plus_one) = match maps::group(&packet.destination) {
+    let (mut link, group_plus_one) = match maps::group(&packet.destination) {
         Some(group) => (maps::pair(vnode.pair_row, group), group + 1),
         None => (PairLink::default(), 0),
     };
@@ -61,7 +61,15 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
         departure_ns = departure_ns.max(core_ns);
     }
     stage::corrupt(ctx, &packet, [own, between]);
-    let access = stage::latency(own, line.latency_ns());
+    let (latency_ns, mut generation) = line.latency_ns(departure_ns);
+    if maps::features() & feature::CAPACITY != 0
+        && link.pipe != 0
+        && let Some((latency_ns, later)) = schedule::latency(link.pipe, departure_ns)
+    {
+        link.latency_ns = latency_ns;
+        generation = generation_after(generation, later);
+    }
+    let access = stage::latency(own, latency_ns);
     let core = stage::latency(between, link.latency_ns);
     let mut due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
     let host_latency_ns = maps::host_latency_ns();
@@ -71,11 +79,11 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
     let flow = if access.overtakes || core.overtakes {
         flow::alone(clock::random())
     } else if access.varies || core.varies {
-        let flow = flow::to_peer(vnode.index, &packet.destination, line.generation);
+        let flow = flow::to_peer(vnode.index, &packet.destination, generation);
         clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
         return Ok(Reason::ShapedUp);
     } else {
-        flow::up(vnode.index, group_plus_one, line.generation)
+        flow::up(vnode.index, group_plus_one, generation)
     };
     clock::release_at(ctx, due_ns, flow);
     Ok(Reason::ShapedUp)

@@ -37,17 +37,18 @@ fn try_ifb(ctx: &TcContext) -> Result<Reason, Reason> {
     let departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
     line.count_wait(Direction::Down, now_ns, departure_ns);
     stage::corrupt(ctx, &packet, [own, own]);
-    let access = stage::latency(own, line.latency_ns());
+    let (latency_ns, generation) = line.latency_ns(departure_ns);
+    let access = stage::latency(own, latency_ns);
     let due_ns = delay::due_ns(departure_ns, access.ns, 0);
     let flow = if access.overtakes {
         flow::alone(clock::random())
     } else if access.varies {
-        let generation = line.generation | flow::FROM_PEER;
+        let generation = generation | flow::FROM_PEER;
         let flow = flow::to_peer(vnode.index, &packet.source, generation);
         clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
         return Ok(Reason::ShapedDown);
     } else {
-        flow::down(vnode.index, line.generation)
+        flow::down(vnode.index, generation)
     };
     clock::release_at(ctx, due_ns, flow);
     Ok(Reason::ShapedDown)

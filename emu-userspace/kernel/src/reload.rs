@@ -3,11 +3,13 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use emu_common::{
-    layout::{PairLink, Pipe, Stage},
+    layout::{PairLink, Pipe, Stage, pipe_flag},
+    model::rate,
     names,
 };
 use emu_model::plan::{self, Addressing, FqPlan, MapWrite, Plan, PlanDiff};
 use ipnet::IpNet;
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     addr,
@@ -18,6 +20,13 @@ use super::{
     state::{StateDir, Undo, WriterLock},
     tc,
 };
+
+/// `CLOCK_MONOTONIC` in nanoseconds, the clock of the kernel programs.
+pub(crate) fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| {
+        t.tv_sec() as u64 * 1_000_000_000 + t.tv_nsec() as u64
+    })
+}
 
 impl Maps {
     /// Stores settings that belong together. A pipe's new generation begins new fq flows, so
@@ -66,6 +75,13 @@ impl Maps {
             );
         }
         self.pipes.store_settings(index, pipe);
+        if before.flags & pipe_flag::SCHEDULED == 0 {
+            let now_ns = self::now_ns();
+            let (old, new) = (before.ns_per_byte_q20, pipe.ns_per_byte_q20);
+            self.pipes.update_next_free(index, |free_ns| {
+                rate::rescaled_free_ns(now_ns, free_ns, old, new)
+            });
+        }
         if moves && pipe.ring_base == before.ring_base {
             // There is no other part of the log, so queued packets are not counted.
             self.carry_over(0, 0, 0, pipe);

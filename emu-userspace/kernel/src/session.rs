@@ -11,7 +11,7 @@ use std::{
 use emu_common::layout::MAX_VNODES;
 use emu_model::{
     ErrorKind,
-    plan::{self, FqPlan, Plan, PlanDiff, PlanError, ReloadReason},
+    plan::{self, FqPlan, Plan, PlanDiff, PlanError, Recordings, ReloadReason},
     topology::{self, Loopback, Topology, TopologyErrors},
 };
 use serde::Serialize;
@@ -29,6 +29,7 @@ use crate::{
     sockets::{self, BoundSocket},
     state::{Holder, State, StateDir, StateError, WriterLock},
     undo::{self, Processes, UndoError},
+    user,
 };
 
 /// Why an operation on a session failed.
@@ -328,6 +329,17 @@ fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), SessionError
     Ok((topology, plan))
 }
 
+/// Whether the maps have the rows of a plan's traces.
+pub(crate) fn has_rows(maps: &Maps, plan: &Plan) -> bool {
+    let read = user::as_caller(|| Recordings::read(&plan.traces));
+    let Ok(Ok(recordings)) = read else {
+        return false;
+    };
+    let rows = recordings.rows();
+    maps.rows.len() == rows.len().max(1)
+        && (rows.iter().enumerate()).all(|(index, row)| maps.rows.get(index) == Some(*row))
+}
+
 /// How far a change in place came before it failed.
 enum Failed {
     /// Nothing was changed.
@@ -601,6 +613,9 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
     let Ok(maps) = loaded.maps() else {
         return full_reload("the maps are gone, or the state does not fit them");
     };
+    if !plan.traces.is_empty() && plan.traces == loaded.plan.traces && !has_rows(&maps, plan) {
+        return full_reload("the rows of a trace changed");
+    }
     let mut plan = plan.clone();
     if !plan.has_seed {
         plan.seed = loaded.state.seed;

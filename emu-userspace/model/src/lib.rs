@@ -21,6 +21,7 @@ mod kind;
 pub mod name;
 pub mod placement_report;
 pub mod plan;
+pub mod recording;
 pub mod topology;
 
 pub use kind::ErrorKind;

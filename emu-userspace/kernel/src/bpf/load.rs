@@ -17,7 +17,7 @@ use emu_common::{
     model::{order, random},
     names,
 };
-use emu_model::plan::{Entries, MapCapacity, Plan, jitter_tables};
+use emu_model::plan::{Entries, MapCapacity, Plan, Recordings, jitter_tables};
 
 use nix::net::if_::if_nametoindex;
 
@@ -45,7 +45,10 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         0 => Vec::new(),
         _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
     };
-    let mut ebpf = open_with(plan, orphan, plan.features(), &room, tables.len())?;
+    let recordings = user::as_caller(|| Recordings::read(&plan.traces))
+        .map_err(|e| BpfError::User(Box::new(e)))??;
+    let sizes = (tables.len(), recordings.rows().len());
+    let mut ebpf = open_with(plan, orphan, plan.features(), &room, sizes)?;
     for name in names::programs(plan.features()).iter().copied() {
         let program: &mut SchedClassifier = ebpf
             .program_mut(name)
@@ -71,6 +74,9 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         let last = [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32);
         maps.stages.set(index, Stage { last, ..stage });
     }
+    for (index, row) in recordings.rows().iter().enumerate() {
+        maps.rows.set(index, *row);
+    }
     let mut table = Mapped::new(programs.map(names::MAP_TABLES)?, names::MAP_TABLES)?;
     for (index, entry) in tables.into_iter().enumerate() {
         table.set(index, i64::from(entry));
@@ -91,7 +97,7 @@ pub(crate) fn program_error(program: &'static str, source: ProgramError) -> BpfE
 /// yet verified. Only for measuring the cost of the verification.
 pub fn open(plan: &Plan, features: u32) -> Result<Ebpf, BpfError> {
     let room = MapCapacity::of(plan, &Entries::of(plan));
-    open_with(plan, true, features, &room, 0)
+    open_with(plan, true, features, &room, (0, 0))
 }
 
 fn open_with(
@@ -99,7 +105,7 @@ fn open_with(
     orphan: bool,
     features: u32,
     room: &MapCapacity,
-    tables: usize,
+    (tables, rows): (usize, usize),
 ) -> Result<Ebpf, BpfError> {
     let groups = plan.groups.len().max(1) as u32;
     let orphan = u32::from(orphan);
@@ -115,6 +121,8 @@ fn open_with(
         .map_max_entries(names::MAP_RING, room.ring)
         .map_max_entries(names::MAP_WAITS, groups * 2)
         .map_max_entries(names::MAP_PORTS, ports(plan))
+        .map_max_entries(names::MAP_ROWS, rows.max(1) as u32)
+        .map_max_entries(names::MAP_SCHEDULES, schedules(plan, room))
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
         .override_global(names::GLOBAL_UPLINK, &uplink(plan), true)
@@ -146,6 +154,14 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
 /// Slots for ports: none without machines.
 fn ports(plan: &Plan) -> u32 {
     plan.machines().last().map_or(1, |(index, _)| index + 1)
+}
+
+/// Slots for schedules: none without traces.
+fn schedules(plan: &Plan, room: &MapCapacity) -> u32 {
+    match plan.features() & feature::SCHEDULES {
+        0 => 1,
+        _ => room.slots * 2,
+    }
 }
 
 /// Index of the interface to the other hosts; 0 if there is none.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::MapData;
-use emu_common::layout::{PairLink, Pipe, Stage};
+use emu_common::layout::{PairLink, Pipe, Schedule, Stage};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{BpfError, map_error};
@@ -132,6 +132,39 @@ impl Mapped<Pipe> {
         } else {
             self.store_words(index, pipe, others.chain(std::iter::once(LIMIT)));
         }
+    }
+}
+
+impl Mapped<Pipe> {
+    /// Changes when a pipe is free again, which the kernel changes at the same time, by
+    /// compare-and-swap.
+    pub fn update_next_free(&self, index: usize, change: impl Fn(u64) -> u64) {
+        const WORD: usize = std::mem::offset_of!(Pipe, next_free_ns) / 8;
+        if index >= self.length {
+            return;
+        }
+        // SAFETY: the index is inside the mapping, the machine word inside the entry and
+        // aligned as asserted; the kernel changes it only by atomic instructions.
+        let clock = unsafe {
+            AtomicU64::from_ptr(self.address.add(index).cast::<u64>().add(WORD).as_ptr())
+        };
+        let _ = clock.fetch_update(Ordering::AcqRel, Ordering::Acquire, |ns| Some(change(ns)));
+    }
+}
+
+impl Mapped<Schedule> {
+    /// Stores what differs of a schedule.
+    pub fn store(&mut self, index: usize, schedule: &Schedule) {
+        self.store_words(index, schedule, 0..size_of::<Schedule>() / 8);
+    }
+
+    /// Stores a schedule, its start last: without a start, no program reads the rest.
+    pub fn start(&mut self, index: usize, schedule: &Schedule) {
+        const START: usize = std::mem::offset_of!(Schedule, start_ns) / 8;
+        let words = size_of::<Schedule>() / 8;
+        self.store_words(index, &Schedule::default(), std::iter::once(START));
+        self.store_words(index, schedule, (0..words).filter(|word| *word != START));
+        self.store_words(index, schedule, std::iter::once(START));
     }
 }
 

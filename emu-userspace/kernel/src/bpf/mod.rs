@@ -23,10 +23,13 @@ use aya::{
 };
 use emu_common::{
     Reason,
-    layout::{AddrKey, Direction, PairLink, Pipe, Port, Stage, VnodeRef, Waits},
+    layout::{AddrKey, Direction, PairLink, Pipe, Port, Row, Schedule, Stage, VnodeRef, Waits},
     names,
 };
-use emu_model::plan::{Current, TableError};
+use emu_model::{
+    plan::{Current, TableError},
+    recording::RecordingError,
+};
 
 pub(super) use load::{OBJECT, program_error};
 pub use load::{load, load_with, object_mark, open};
@@ -50,6 +53,9 @@ pub enum BpfError {
     },
     #[error(transparent)]
     Table(#[from] TableError),
+    /// A trace's recording.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
     /// Reading such a file with the caller's rights.
     #[error(transparent)]
     User(#[from] Box<UserError>),
@@ -219,6 +225,10 @@ pub struct Maps {
     pub stages: Mapped<Stage>,
     /// Departure times of the packets in queues limited in packets.
     pub ring: Mapped<u64>,
+    /// Rows of all schedules.
+    pub rows: Mapped<Row>,
+    /// Schedule of each pipe; a single one where no pipe has one.
+    pub schedules: Mapped<Schedule>,
     vnodes: HashMap<MapData, AddrKey, VnodeRef>,
     reasons: PerCpuArray<MapData, u64>,
     waits: PerCpuArray<MapData, Waits>,
@@ -242,6 +252,8 @@ impl Maps {
             pipes: Mapped::new(&open(names::MAP_PIPES)?, names::MAP_PIPES)?,
             pairs: Mapped::new(&open(names::MAP_PAIRS)?, names::MAP_PAIRS)?,
             stages: Mapped::new(&open(names::MAP_STAGES)?, names::MAP_STAGES)?,
+            rows: Mapped::new(&open(names::MAP_ROWS)?, names::MAP_ROWS)?,
+            schedules: Mapped::new(&open(names::MAP_SCHEDULES)?, names::MAP_SCHEDULES)?,
             reasons: PerCpuArray::try_from(reasons)
                 .map_err(map_error("open", names::MAP_REASONS))?,
             waits: PerCpuArray::try_from(waits).map_err(map_error("open", names::MAP_WAITS))?,

@@ -20,7 +20,7 @@ fn ns_as_bytes(ns_per_byte_q20: u64, ns: u64) -> u64 {
 
 /// Current rate, queue and burst of a pipe; an unlimited pipe takes queue and burst from the
 /// file.
-fn service(pipe: &Pipe, file: &topology::Pipe) -> Service {
+pub(super) fn service(pipe: &Pipe, file: &topology::Pipe) -> Service {
     let each = pipe.ns_per_byte_q20;
     Service {
         rate: rate::rate_bits_per_sec(each).map(Rate),
@@ -135,8 +135,13 @@ impl Live {
             Direction::Up => &group.up,
             Direction::Down => &group.down,
         };
-        let mut pipe = changed(&before, file, change);
+        let file = *file;
+        let ended = self.before_change(index, &before, &file, change);
+        let mut pipe = changed(&ended, &file, change);
         self.give_ring(&before, &mut pipe)?;
+        if change.queue.is_some() || change.burst_bytes.is_some() {
+            stores.requeued.push((index, file));
+        }
         if !change.impairments.is_empty() {
             let before_ns = self.stage(pipe.stage).jitter_ns;
             let seed = self

@@ -8,12 +8,16 @@ use std::{
 
 use emu_model::topology::{Event, EventAction};
 
-use super::{Changed, Live, LiveError, ramp::Ramp, trace::Recording};
+use super::{Changed, Live, LiveError, ramp::Ramp, trace::PlayedTrace};
+use crate::reload::now_ns;
 
 /// Longest sleep between two polls of `stop`.
 const STOP_POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// Time between two polls for a first packet.
 const PACKET_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Time after which a repeated trace ends: a hundred years.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 /// An event that has run.
 #[derive(Debug)]
@@ -36,10 +40,14 @@ enum TimerEntry {
     Event(EventAction),
     /// The next step of a ramp.
     Step(Ramp),
-    /// The next row of a recording that began at a time.
+    /// The next row that this process applies of a recording that began at a time.
     Row {
         index: usize,
         began: Duration,
+    },
+    /// The end of a trace that the kernel programs follow.
+    End {
+        index: usize,
     },
     /// A poll for a packet beyond these; the first poll counts the packets.
     Await {
@@ -54,7 +62,10 @@ pub struct Clock {
     /// By time and order.
     pending: BTreeMap<(Duration, usize), TimerEntry>,
     /// In the order of the topology.
-    recordings: Vec<Rc<Recording>>,
+    traces: Vec<Rc<PlayedTrace>>,
+    /// Traces that the kernel programs follow already, started with another one.
+    started: BTreeMap<usize, Changed>,
+    start: Instant,
     from: Duration,
     /// Time by which the clock is started before its zero.
     ahead: Duration,
@@ -86,9 +97,9 @@ impl Clock {
         Ok(clock)
     }
 
-    /// Time since the clock's zero, for a clock started at `start`.
-    fn now(&self, start: Instant) -> Duration {
-        (self.from + start.elapsed()).saturating_sub(self.ahead)
+    /// Time since the clock's zero.
+    fn now(&self) -> Duration {
+        (self.from + self.start.elapsed()).saturating_sub(self.ahead)
     }
 
     /// A clock for the events of the loaded topology that starts at `from`; earlier events
@@ -98,22 +109,29 @@ impl Clock {
     /// [`LiveError::Trace`] if a recording is invalid.
     pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
         let events: Vec<Event> = live.topology().events.clone();
-        let traces = live.topology().traces.iter();
-        let recordings = traces
-            .map(|trace| Recording::read(trace).map(Rc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut live = live;
+        let traces = match live.topology().traces.is_empty() {
+            true => Vec::new(),
+            false => live.played_traces()?,
+        };
+        live.reserve_traces(&traces)?;
+        for trace in &traces {
+            trace.reserve(&mut live)?;
+        }
         let mut clock = Self {
             live,
             pending: BTreeMap::new(),
-            recordings,
+            traces,
+            started: BTreeMap::new(),
+            start: Instant::now(),
             from,
             ahead: Duration::ZERO,
             next: 0,
         };
-        for index in 0..clock.recordings.len() {
-            let recording = &clock.recordings[index];
-            let at = recording.at().max(from);
-            let act = if recording.waits() {
+        for index in 0..clock.traces.len() {
+            let trace = &clock.traces[index];
+            let at = trace.at().max(from);
+            let act = if trace.waits() {
                 TimerEntry::Await {
                     index,
                     packets: None,
@@ -155,20 +173,34 @@ impl Clock {
         stop: impl Fn() -> bool,
         mut on: impl FnMut(&EventResult),
     ) -> Result<bool, LiveError> {
-        let start = Instant::now();
+        self.start = Instant::now();
+        let stopped = self.play(&stop, &mut on)?;
+        if stopped {
+            // What the kernel programs follow stays as it is now.
+            self.live.end_traces()?;
+        }
+        Ok(!stopped)
+    }
+
+    /// Whether `stop` ended it.
+    fn play(
+        &mut self,
+        stop: &impl Fn() -> bool,
+        on: &mut impl FnMut(&EventResult),
+    ) -> Result<bool, LiveError> {
         while let Some(((at, _), act)) = self.pending.pop_first() {
             let due = (at + self.ahead).saturating_sub(self.from);
             loop {
                 if stop() {
-                    return Ok(false);
+                    return Ok(true);
                 }
-                let left = due.saturating_sub(start.elapsed());
+                let left = due.saturating_sub(self.start.elapsed());
                 if left.is_zero() {
                     break;
                 }
                 thread::sleep(left.min(STOP_POLL_INTERVAL));
             }
-            let late = self.now(start).saturating_sub(at);
+            let late = self.now().saturating_sub(at);
             match act {
                 TimerEntry::Event(what) => {
                     let outcome = self.happen(at, &what);
@@ -183,10 +215,10 @@ impl Clock {
                         outcome,
                     });
                 }
-                TimerEntry::Step(ramp) => self.step(self.now(start), ramp)?,
+                TimerEntry::Step(ramp) => self.step(self.now(), ramp)?,
                 TimerEntry::Await { index, packets } => {
-                    let now = self.now(start);
-                    let counted = self.recordings[index].packets(&self.live);
+                    let now = self.now();
+                    let counted = self.traces[index].packets(&self.live);
                     if packets.is_none_or(|packets| packets == counted) {
                         let packets = Some(counted);
                         self.plan(
@@ -198,13 +230,25 @@ impl Clock {
                         self.plan(now, TimerEntry::Event(EventAction::Trace { index, begins }));
                     }
                 }
+                TimerEntry::End { index } => on(&EventResult {
+                    at,
+                    late,
+                    done: SystemTime::now(),
+                    what: EventAction::Trace {
+                        index,
+                        begins: false,
+                    },
+                    outcome: Ok(Changed::default()),
+                }),
                 TimerEntry::Row { index, began } => {
-                    let now = self.now(start);
+                    let now = self.now();
                     let outcome = self.row(index, began, now);
                     let ends = matches!(outcome, Ok(None));
                     match outcome {
                         Err(LiveError::Replaced) => return Err(LiveError::Replaced),
                         Ok(Some(_)) => {}
+                        // The end of the schedule is that of the trace.
+                        Ok(None) if self.traces[index].is_scheduled() => {}
                         Ok(None) | Err(_) => on(&EventResult {
                             at,
                             late,
@@ -219,7 +263,7 @@ impl Clock {
                 }
             }
         }
-        Ok(true)
+        Ok(false)
     }
 
     fn happen(&mut self, at: Duration, what: &EventAction) -> Result<Changed, LiveError> {
@@ -246,29 +290,60 @@ impl Clock {
         }
     }
 
-    /// Prepares fq for a recording and applies its first row.
+    /// Starts a trace, with all that start at the same time, and applies what this process
+    /// applies of its first row.
     fn begin(&mut self, at: Duration, index: usize) -> Result<Changed, LiveError> {
-        let recording = Rc::clone(&self.recordings[index]);
-        recording.reserve(&mut self.live)?;
-        let began = if recording.waits() {
-            at
-        } else {
-            recording.at()
-        };
-        Ok(self.row(index, began, at)?.unwrap_or_default())
+        let trace = Rc::clone(&self.traces[index]);
+        let began = if trace.waits() { at } else { trace.at() };
+        let mut changed = Changed::default();
+        if trace.is_scheduled() {
+            if !self.started.contains_key(&index) {
+                self.start_schedules(began, index)?;
+            }
+            changed = self.started.remove(&index).unwrap_or_default();
+            // Without an end the clock runs until it is stopped.
+            let end = trace.ends().unwrap_or(FOREVER);
+            self.plan(began + end, TimerEntry::End { index });
+        }
+        let row = self.row(index, began, at)?;
+        Ok(row.filter(|_| !trace.is_scheduled()).unwrap_or(changed))
     }
 
-    /// Applies the current row of a recording, and schedules the next. `None`: it was the
-    /// last row.
+    /// Starts the schedules of a trace and of those that begin at the same time.
+    fn start_schedules(&mut self, began: Duration, index: usize) -> Result<(), LiveError> {
+        let waits = self.traces[index].waits();
+        let together: Vec<usize> = (0..self.traces.len())
+            .filter(|other| {
+                let trace = &self.traces[*other];
+                let same = !waits && !trace.waits() && trace.at() == began;
+                *other == index || (same && trace.is_scheduled())
+            })
+            .collect();
+        let traces: Vec<Rc<PlayedTrace>> = together
+            .iter()
+            .map(|i| Rc::clone(&self.traces[*i]))
+            .collect();
+        let ago = self.now().saturating_sub(began);
+        let ago_ns = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
+        self.live
+            .start_traces(&traces, now_ns().wrapping_sub(ago_ns))?;
+        for (index, trace) in together.into_iter().zip(traces) {
+            let pipes = trace.pipes.len();
+            self.started.insert(index, Changed { pipes, pairs: 0 });
+        }
+        Ok(())
+    }
+
+    /// Applies the current row of a recording, as far as this process does, and schedules the
+    /// next. `None`: it was the last row.
     fn row(
         &mut self,
         index: usize,
         began: Duration,
         now: Duration,
     ) -> Result<Option<Changed>, LiveError> {
-        let recording = Rc::clone(&self.recordings[index]);
-        let (row, next) = recording.row(now.saturating_sub(began));
-        let changed = recording.put(&mut self.live, row)?;
+        let trace = Rc::clone(&self.traces[index]);
+        let (changed, next) = trace.put(&mut self.live, now.saturating_sub(began))?;
         let Some(next) = next else { return Ok(None) };
         self.plan(began + next, TimerEntry::Row { index, began });
         Ok(Some(changed))

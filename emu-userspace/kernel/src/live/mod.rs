@@ -8,6 +8,7 @@ mod access_links;
 mod clock;
 mod pairs;
 mod ramp;
+mod schedules;
 mod trace;
 
 use std::{
@@ -94,6 +95,8 @@ struct Stores {
     stages: Vec<MapWrite<Stage>>,
     pipes: Vec<MapWrite<Pipe>>,
     links: Vec<MapWrite<PairLink>>,
+    /// Pipes with another queue or burst, and their settings in the file.
+    requeued: Vec<(u32, emu_model::topology::Pipe)>,
 }
 
 impl Stores {
@@ -287,6 +290,11 @@ impl Live {
         tracing::info!(pipes, links, resize, "writing settings to the maps");
         self.maps
             .store(&stores.stages, &stores.pipes, &stores.links);
+        for (index, file) in &stores.requeued {
+            if let Some(pipe) = self.maps.pipes.get(*index as usize) {
+                self.requeue(*index, &pipe, file);
+            }
+        }
         Ok(Changed {
             pipes: stores.pipes.len(),
             pairs: stores.links.len(),
@@ -304,9 +312,15 @@ impl Live {
             ..
         } = &self.loaded;
         let need = FqPlan::for_current(topology, plan, slots, &current);
+        self.set_fq(session, need)
+    }
+
+    /// Enlarges fq to these sizes, where they are larger.
+    fn set_fq(&mut self, session: &Session, need: FqPlan) -> Result<(), LiveError> {
         let grown = self.loaded.fq().grown(&need);
         if &grown != self.loaded.fq() {
-            reload::resize_fq(plan, &grown).map_err(|e| SessionError::Apply(Box::new(e)))?;
+            reload::resize_fq(&self.loaded.plan, &grown)
+                .map_err(|e| SessionError::Apply(Box::new(e)))?;
             self.loaded.state.fq = Some(grown);
             session.update(&self.loaded.state)?;
         }

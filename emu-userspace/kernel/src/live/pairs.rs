@@ -2,11 +2,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use emu_common::{
-    layout::{Direction, PairLink},
+    layout::{Direction, PairLink, Pipe, pipe_flag},
     model::random,
 };
 use emu_model::{
-    plan::{next_generation, put_impairments},
+    plan::{MapWrite, next_generation, put_impairments},
     topology::{self, GroupId, PipeChange},
 };
 
@@ -87,8 +87,22 @@ impl Live {
             .map(|p| (*p, self.maps.pairs.get(*p).unwrap_or_default()))
             .collect();
         let mut stores = Stores::default();
-        if change.rate.is_some() || change.queue.is_some() {
+        let ends = change.latency.is_some()
+            && links
+                .values()
+                .any(|link| self.has_scheduled_latency(link.pipe));
+        if change.rate.is_some() || change.queue.is_some() || ends {
             self.capacities(&mut stores, &links, (a, b), change)?;
+            for link in links.values_mut() {
+                let ended = |write: &&MapWrite<Pipe>| {
+                    write.index == link.pipe && write.value.flags & pipe_flag::SCHEDULED == 0
+                };
+                if self.has_scheduled_latency(link.pipe)
+                    && let Some(write) = stores.pipes.iter().find(ended)
+                {
+                    link.latency_ns = write.value.latency_ns;
+                }
+            }
         }
         if !change.impairments.is_empty() {
             self.link_stages(&mut stores, &mut links, (a, b), change)?;
@@ -158,8 +172,11 @@ impl Live {
                 queue: change.queue,
                 ..PipeChange::default()
             };
-            let mut pipe = access_links::changed(&before, &topology::Pipe::default(), &capacity);
+            let file = topology::Pipe::default();
+            let ended = self.before_change(index, &before, &file, change);
+            let mut pipe = access_links::changed(&ended, &file, &capacity);
             self.give_ring(&before, &mut pipe)?;
+            stores.requeued.push((index, file));
             stores.pipe(index, pipe);
         }
         Ok(())

@@ -79,8 +79,8 @@ impl Headroom {
             }
         }
         for trace in &topology.traces {
-            // A recording is read only when it starts; it may contain losses.
-            reserve.features |= feature::STAGES;
+            // A recording is read later; it may contain losses, and rates or latencies.
+            reserve.features |= feature::STAGES | feature::SCHEDULES;
             let count = match trace.target {
                 EventTarget::AccessLink(Target::Group(group)) => 2 * count(group),
                 _ => 4,

@@ -7,6 +7,7 @@ mod fq;
 mod impair;
 mod lookup;
 mod ranges;
+mod schedules;
 mod tables;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, time::Duration};
@@ -29,10 +30,11 @@ pub use entries::{LIMIT_IN_BYTES, Service, serve};
 pub use fq::FqPlan;
 pub use impair::put as put_impairments;
 pub use ranges::{address_ranges, covering_prefixes};
+pub use schedules::Recordings;
 pub use tables::{TableError, jitter_tables, read_distribution};
 
 use self::entries::PlanLink;
-use crate::topology::{self, Accounting, GroupId, LinkWay, Part, Topology};
+use crate::topology::{self, Accounting, GroupId, LinkWay, Part, Topology, Trace};
 pub use crate::topology::{Addressing, Kind, Loopback, addresses};
 
 /// Most vnodes of a host that get aliases where the file does not say how: for each new one
@@ -214,6 +216,9 @@ pub struct Plan {
     pub has_seed: bool,
     /// Files of the topology's own jitter distributions.
     pub distributions: Vec<PathBuf>,
+    /// Traces, whose rows the kernel programs follow.
+    #[serde(skip)]
+    pub traces: Vec<Trace>,
     #[serde(skip)]
     links: Vec<PlanLink>,
     /// The link from each group to each group, row by row.
@@ -312,6 +317,7 @@ impl Plan {
             seed: topology.seed.unwrap_or_else(fresh_seed),
             has_seed: topology.seed.is_some(),
             distributions: topology.distributions.clone(),
+            traces: topology.traces.clone(),
             late_pair: None,
             links,
             pair_ways,

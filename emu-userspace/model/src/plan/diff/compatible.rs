@@ -41,6 +41,9 @@ pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadRe
     if old.distributions != new.distributions {
         return full_reload("the jitter distributions changed");
     }
+    if old.traces != new.traces {
+        return full_reload("the traces changed");
+    }
     if new.features() & !loaded.features != 0 {
         return full_reload("the programs were loaded without a feature that it needs");
     }
