@@ -1,4 +1,4 @@
-//! Pipes that follow schedules, beside the formulas on the host.
+//! Pipes that follow schedules, compared with the formulas on the host.
 use emu_common::{
     Reason,
     layout::{
