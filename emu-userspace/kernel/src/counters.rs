@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     bpf::{BpfError, Maps},
+    reload::now_ns,
     session::Loaded,
 };
 
@@ -60,12 +61,10 @@ impl Counters {
     }
 }
 
-/// A pipe of a vnode, and its stage.
+/// A pipe of a vnode with its current rate and latency, and its stage.
 pub fn pipe(loaded: &Loaded, maps: &Maps, vnode: usize, direction: Direction) -> (Pipe, Stage) {
-    let pipe = maps
-        .pipes
-        .get(loaded.slots[vnode] as usize * 2 + direction as usize)
-        .unwrap_or_default();
+    let index = loaded.slots[vnode] as usize * 2 + direction as usize;
+    let pipe = maps.pipe_at(index, now_ns()).unwrap_or_default();
     (pipe, stage(maps, &pipe))
 }
 

@@ -23,7 +23,11 @@ use aya::{
 };
 use emu_common::{
     Reason,
-    layout::{AddrKey, Direction, PairLink, Pipe, Port, Row, Schedule, Stage, VnodeRef, Waits},
+    layout::{
+        AddrKey, Direction, PairLink, Pipe, Port, Row, Schedule, Stage, VnodeRef, Waits, pipe_flag,
+        schedule_flag,
+    },
+    model::schedule::{self, Column, Rows},
     names,
 };
 use emu_model::{
@@ -215,6 +219,26 @@ fn open_map(pins: &Path, ids: &[(String, u32)], name: &'static str) -> Result<Ma
     MapData::from_id(id).map_err(map_error("open", name))
 }
 
+/// The rows of a schedule in the map.
+struct MapRows<'a> {
+    rows: &'a Mapped<Row>,
+    first: u32,
+}
+
+impl Rows for MapRows<'_> {
+    fn row(&self, index: u32) -> Row {
+        let index = self.first.saturating_add(index) as usize;
+        self.rows.get(index).unwrap_or_default()
+    }
+
+    fn find(&self, count: u32, column: Column, key: u64) -> u32 {
+        schedule::search(count, key, |index| match column {
+            Column::Start => self.row(index).start_ns,
+            Column::Work => self.row(index).work,
+        })
+    }
+}
+
 /// The maps that user space reads and writes after the load.
 pub struct Maps {
     /// Both pipes of every vnode.
@@ -268,6 +292,28 @@ impl Maps {
             links: self.pairs.copy(),
             ring_slots: self.ring.len() as u32,
         }
+    }
+
+    /// A pipe with the rate and the latency that its schedule has at a time
+    /// (`CLOCK_MONOTONIC`), if it follows one; a rate of none is an outage or no limit.
+    pub fn pipe_at(&self, index: usize, now_ns: u64) -> Option<Pipe> {
+        let mut pipe = self.pipes.get(index)?;
+        let schedule = self.schedules.get(index).unwrap_or_default();
+        if pipe.flags & pipe_flag::SCHEDULED == 0 || !schedule::has_begun(&schedule, now_ns) {
+            return Some(pipe);
+        }
+        let rows = MapRows {
+            rows: &self.rows,
+            first: schedule.first_row,
+        };
+        if schedule.flags & schedule_flag::RATES != 0 {
+            let row = schedule::row_at(&rows, &schedule, now_ns);
+            pipe.ns_per_byte_q20 = row.ns_per_byte_q20;
+        }
+        if let Some((latency_ns, _)) = schedule::latency(&rows, &schedule, now_ns) {
+            pipe.latency_ns = latency_ns;
+        }
+        Some(pipe)
     }
 
     /// Makes an address a vnode.

@@ -43,19 +43,19 @@ impl Live {
         }
         let session = self.lock()?;
         let mut need = self.loaded.fq().clone();
+        let mut longest = HashMap::new();
         for extreme in [0, 1] {
             let mut current = self.maps.current();
             let mut latencies: HashMap<u32, u64> = HashMap::new();
             for trace in scheduled() {
                 let change = trace.extremes[extreme];
-                let rows = self.rows(&trace.schedule);
                 for (index, file) in &trace.pipes {
                     let Some(pipe) = current.pipes.get_mut(*index as usize) else {
                         continue;
                     };
                     *pipe = access_links::changed(pipe, file, &change);
                     if extreme == 0 {
-                        self.stretch(pipe, file, &trace.schedule, &rows);
+                        self.stretch(pipe, file, &trace.schedule, &mut longest);
                     }
                     latencies.insert(*index, pipe.latency_ns);
                 }
@@ -77,8 +77,14 @@ impl Live {
     }
 
     /// Makes a pipe so slow that a full queue takes as long as it takes at the worst time of
-    /// a schedule.
-    fn stretch(&self, pipe: &mut Pipe, file: &topology::Pipe, schedule: &Schedule, rows: &[Row]) {
+    /// a schedule. `longest` keeps these times, by schedule and queue.
+    fn stretch(
+        &self,
+        pipe: &mut Pipe,
+        file: &topology::Pipe,
+        schedule: &Schedule,
+        longest: &mut HashMap<(u32, u32, u64), u64>,
+    ) {
         let mtu_bytes = rate::charged_bytes(self.plan().mtu_bytes, pipe.overhead_bytes);
         let bytes = match access_links::service(pipe, file).queue {
             Queue::Packets(packets) => u64::from(packets) * u64::from(mtu_bytes),
@@ -88,7 +94,11 @@ impl Live {
         if schedule.flags & schedule_flag::RATES == 0 || bytes == 0 {
             return;
         }
-        let longest_ns = schedule::longest_ns(rows, schedule, schedule::bytes_as_work(bytes));
+        let key = (schedule.first_row, schedule.rows, bytes);
+        let longest_ns = *longest.entry(key).or_insert_with(|| {
+            let work = schedule::bytes_as_work(bytes);
+            schedule::longest_ns(&self.rows(schedule), schedule, work)
+        });
         let slowest = (u128::from(longest_ns) << 20) / u128::from(bytes);
         let slowest = u64::try_from(slowest).unwrap_or(u64::MAX);
         let bits = rate::rate_bits_per_sec(slowest).unwrap_or(0);

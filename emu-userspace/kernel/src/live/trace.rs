@@ -252,7 +252,7 @@ impl PlayedTrace {
         self.schedule.flags != 0
     }
 
-    /// Time from its start to its end; none if it repeats.
+    /// Time between its start and its end; none if it repeats.
     pub fn ends(&self) -> Option<Duration> {
         (!self.trace.loops).then_some(self.end)
     }

@@ -44,5 +44,6 @@ mod run_results;
 mod safety;
 mod systemd;
 mod tcp;
+mod traces;
 mod udp;
 mod workloads;

@@ -5,7 +5,7 @@
 use aya::{TestRunOptions, programs::TestRun};
 use emu_common::{
     Reason,
-    layout::{Direction, PairLink, Pipe, Stage, Waits},
+    layout::{Direction, PairLink, Pipe, Row, Schedule, Stage, Waits},
     model::{rate, waits},
     names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS},
 };
@@ -28,6 +28,7 @@ const BASIC: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
 
 mod impair;
 mod ports;
+mod schedule;
 
 const TOPOLOGY: &str = "
 version: 1
@@ -524,6 +525,8 @@ fn map_values_have_the_layout_of_the_library() {
                 "EMU_PAIRS" => size_of::<PairLink>(),
                 "EMU_STAGES" => size_of::<Stage>(),
                 "EMU_WAITS" => size_of::<Waits>(),
+                "EMU_ROWS" => size_of::<Row>(),
+                "EMU_SCHEDULES" => size_of::<Schedule>(),
                 "EMU_GROUPS" | "EMU_TABLES" => 4,
                 _ => 8,
             };
