@@ -73,7 +73,7 @@ impl Surroundings {
             return -1;
         }
         // /sys shows the interfaces of the namespace in which it was mounted. Mounts below it,
-        // such as cgroups, are then out of sight, as inside `ip netns exec`. A container may
+        // such as cgroups, are then not accessible, as inside `ip netns exec`. A container may
         // not be allowed to mount it.
         let _ = mount(c"sysfs".as_ptr(), c"/sys", c"sysfs".as_ptr(), 0);
         for (from, to) in &self.files {
