@@ -108,7 +108,7 @@ pub const fn work_ns(ns_per_byte_q20: u64, work: u64) -> u64 {
     high << (64 - SHIFT) | low >> SHIFT
 }
 
-/// Work that is done in a time at a time per byte; [`FULL`] at times beyond [`MAX_ROW_NS`].
+/// Work that is done in a time at a time per byte; `FULL` at times beyond [`MAX_ROW_NS`].
 #[inline(always)]
 pub const fn work_in(ns_per_byte_q20: u64, time_ns: u64) -> u64 {
     if ns_per_byte_q20 == 0 {

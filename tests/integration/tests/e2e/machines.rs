@@ -38,6 +38,16 @@ fn worst_error_ms(report: &Value) -> f64 {
     errors.fold(0.0, f64::max)
 }
 
+/// Unloads at the end of a test, also after a failure: a cgroup that it leaves would be in the
+/// way of others.
+struct Unload;
+
+impl Drop for Unload {
+    fn drop(&mut self) {
+        let _ = try_emu("unload --kill");
+    }
+}
+
 /// A program in a vnode that runs until it is dropped.
 struct Running(std::process::Child);
 
@@ -61,6 +71,7 @@ impl Drop for Running {
 #[test]
 fn machines_and_processes_see_the_model() {
     isolated(|| {
+        let _unload = Unload;
         let before = snapshot();
         let file = TopologyFile::new(TOPOLOGY);
         emu(&format!("load {} --no-verify", file.path()));
@@ -80,6 +91,7 @@ fn machines_and_processes_see_the_model() {
 #[test]
 fn a_machine_has_its_own_name_loopback_and_interfaces() {
     isolated(|| {
+        let _unload = Unload;
         let file = TopologyFile::new(TOPOLOGY);
         emu(&format!("load {} --no-verify", file.path()));
         let shown = |vnode: &str, what: &str| emu(&format!("exec {vnode} -- {what}"));
@@ -135,6 +147,7 @@ fn a_machine_has_its_own_name_loopback_and_interfaces() {
 #[test]
 fn the_access_router_is_a_hop() {
     isolated(|| {
+        let _unload = Unload;
         let file = TopologyFile::new(TOPOLOGY);
         emu(&format!("load {} --no-verify", file.path()));
         let ping = |vnode: &str, arguments: &str| {
@@ -159,6 +172,7 @@ fn the_access_router_is_a_hop() {
 #[test]
 fn the_access_router_drops_and_counts_what_is_not_the_machines() {
     isolated(|| {
+        let _unload = Unload;
         run("ip link add dummy0 type veth peer name dummy1");
         run("ip addr add 192.0.2.1/24 dev dummy0");
         run("ip link set dummy0 up");
@@ -201,6 +215,7 @@ fn the_access_router_drops_and_counts_what_is_not_the_machines() {
 #[test]
 fn changes_by_hand_reach_machines() {
     isolated(|| {
+        let _unload = Unload;
         let file = TopologyFile::new(TOPOLOGY);
         emu(&format!("load {} --no-verify", file.path()));
         let received = |from: &str, to: &str| {
@@ -239,6 +254,7 @@ fn changes_by_hand_reach_machines() {
 #[test]
 fn machines_on_two_hosts_see_the_model() {
     isolated(|| {
+        let _unload = Unload;
         let text = format!(
             "{TOPOLOGY}hosts:\n  - {{name: h1, interface: eth0, address: 192.0.2.1, groups: [a, six]}}\n  \
              - {{name: h2, interface: eth0, address: 192.0.2.2, groups: [b, p]}}\n"
@@ -270,6 +286,7 @@ fn machines_on_two_hosts_see_the_model() {
 #[test]
 fn an_experiment_runs_in_machines() {
     isolated(|| {
+        let _unload = Unload;
         let topology = TOPOLOGY.replace("seed: 3", "seed: 3\nname: lab");
         let lab = Lab::with(
             &topology,
@@ -297,6 +314,7 @@ programs:
 #[test]
 fn unload_kill_ends_programs_in_machines() {
     isolated(|| {
+        let _unload = Unload;
         let before = snapshot();
         emu(&format!("load {TOPOLOGIES}/machines.yaml --no-verify"));
         let mut sleeper = Running::start("cable/0", &["sleep", "1000"]);
