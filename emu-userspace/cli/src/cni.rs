@@ -15,6 +15,7 @@ use emu_kernel::{
     netns::Netns,
     session::{Loaded, Session},
 };
+use emu_model::ErrorKind;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -153,16 +154,13 @@ fn override_by_arguments(config: &mut Config) {
 fn enter(netns: Option<&str>) -> Result<(), Failure> {
     let found = match netns {
         Some(name) => Some(name.parse::<Netns>().map_err(|e| failure(BAD_CONFIG, e))?),
-        None if Loaded::is_here() => None,
-        None => match Netns::made().map_err(|e| failure(FAILED, e))?.as_slice() {
-            [one] => Some(one.clone()),
-            [] => None,
-            _ => {
-                let text = "there are networks in several network namespaces; say which by \
-                            \"netns\" in the configuration";
-                return Err(failure(BAD_CONFIG, text));
-            }
-        },
+        None => Netns::of_load().map_err(|e| {
+            let code = match e.kind() {
+                ErrorKind::Usage => BAD_CONFIG,
+                _ => FAILED,
+            };
+            failure(code, e)
+        })?,
     };
     match found {
         Some(netns) => netns.enter().map_err(|e| failure(FAILED, e)),

@@ -73,6 +73,12 @@ pub enum NetnsError {
     Missing { netns: Netns },
     #[error("{} is not a network namespace", path.display())]
     NotNetns { path: PathBuf },
+    /// Loads made several namespaces.
+    #[error(
+        "there are networks in several network namespaces ({}); say which with --netns NAME",
+        names.join(", ")
+    )]
+    Several { names: Vec<String> },
     /// Another process removed the namespace, or gave its name to another one.
     #[error("the network namespace {netns} was removed meanwhile; load again")]
     Removed { netns: Netns },
@@ -89,9 +95,13 @@ pub enum NetnsError {
 }
 
 impl NetnsError {
-    /// Always that the operation failed: names are checked when they are parsed.
+    /// Whether the user must choose, or the operation failed: names are checked when they are
+    /// parsed.
     pub fn kind(&self) -> ErrorKind {
-        ErrorKind::Operation
+        match self {
+            NetnsError::Several { .. } => ErrorKind::Usage,
+            _ => ErrorKind::Operation,
+        }
     }
 }
 
@@ -150,11 +160,29 @@ impl Netns {
     ///
     /// # Errors
     /// [`NetnsError::State`].
-    pub fn made() -> Result<Vec<Self>, NetnsError> {
+    fn made() -> Result<Vec<Self>, NetnsError> {
         let mut names = NamespaceRecords::names()?;
         names.retain(|name| is_netns(&Path::new(FOLDER).join(name)));
         names.sort();
         Ok(names.into_iter().map(Self::Named).collect())
+    }
+
+    /// The namespace that a load made, if there is one and nothing is loaded in the calling
+    /// thread's.
+    ///
+    /// # Errors
+    /// [`NetnsError::Several`] if the user must say which.
+    pub fn of_load() -> Result<Option<Self>, NetnsError> {
+        if StateDir::here()?.exists() {
+            return Ok(None);
+        }
+        let mut made = Self::made()?;
+        match made.len() {
+            0 | 1 => Ok(made.pop()),
+            _ => Err(NetnsError::Several {
+                names: made.iter().map(Self::to_string).collect(),
+            }),
+        }
     }
 
     /// Whether the name or path is in use.

@@ -97,6 +97,12 @@ impl Reported for SessionError {
     }
 }
 
+impl Reported for NetnsError {
+    fn kind(&self) -> ErrorKind {
+        self.kind()
+    }
+}
+
 impl Reported for RunError {
     fn kind(&self) -> ErrorKind {
         self.kind()
@@ -134,7 +140,7 @@ macro_rules! reported {
 
 // An error in a file that the topology names is a usage error, too.
 reported!(Usage: PlanError, TableError, TraceError);
-reported!(Operation: AgentError, LiveError, MergeError, NetnsError, UndoError, UserError);
+reported!(Operation: AgentError, LiveError, MergeError, UndoError, UserError);
 reported!(Operation: anyhow::Error, std::io::Error, serde_json::Error);
 reported!(Operation: emu_kernel::drift::DriftError, emu_kernel::state::StateError);
 reported!(Operation: emu_kernel::bpf::BpfError, emu_kernel::netlink::NetlinkError);

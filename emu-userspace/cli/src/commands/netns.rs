@@ -89,26 +89,6 @@ impl Command {
     }
 }
 
-/// The namespace that a load made, if there is one and nothing is loaded in the caller's.
-fn found() -> Result<Option<Netns>, CommandError> {
-    if Loaded::is_here() {
-        return Ok(None);
-    }
-    let mut made = Netns::made()?;
-    match made.len() {
-        0 => Ok(None),
-        1 => Ok(made.pop()),
-        _ => {
-            let names: Vec<String> = made.iter().map(ToString::to_string).collect();
-            Err(CommandError::usage(&format!(
-                "there are networks in several network namespaces ({}); say which with --netns \
-                 NAME",
-                names.join(", ")
-            )))
-        }
-    }
-}
-
 /// The namespace of a command, if the user named one.
 pub(super) struct Namespace {
     netns: Option<Netns>,
@@ -127,7 +107,7 @@ impl NetnsArg {
             gone: false,
         };
         if namespace.netns.is_none() && command.finds_network() && user::is_root() {
-            namespace.netns = found()?;
+            namespace.netns = Netns::of_load()?;
         }
         let Some(netns) = &namespace.netns else {
             return Ok(namespace);
