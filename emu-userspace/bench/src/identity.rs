@@ -14,7 +14,7 @@ use std::{
 
 use emu_kernel::{
     addr,
-    cgroup::{self, CgroupError, Tree},
+    cgroup::{self, Tree},
     identity::{self, Hooks},
     link,
     netlink::Netlink,
@@ -179,11 +179,7 @@ impl Place {
         let name = format!("bench-{}", std::process::id());
         let folder = tree.folder(&name);
         let cgroup_id = cgroup::create(&folder)?;
-        let file = File::open(&folder).map_err(|source| CgroupError::File {
-            operation: "open the cgroup",
-            path: folder.clone(),
-            source,
-        })?;
+        let file = cgroup::open(&folder)?;
         let place = Self {
             tree,
             name,

@@ -4,7 +4,8 @@
 //! each vnode that has had a process.
 use std::{
     ffi::CStr,
-    fs, io,
+    fs::{self, File},
+    io,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt,
@@ -173,6 +174,11 @@ fn detached_mount() -> io::Result<OwnedFd> {
 pub fn create(path: &Path) -> Result<u64, CgroupError> {
     fs::create_dir_all(path).map_err(file_error("create the cgroup", path))?;
     identifier(path).map_err(file_error("read the cgroup", path))
+}
+
+/// Opens the folder of a cgroup, for programs or processes that are attached to it.
+pub fn open(path: &Path) -> Result<File, CgroupError> {
+    File::open(path).map_err(file_error("open the cgroup", path))
 }
 
 /// The identifier that programs see: the inode number.

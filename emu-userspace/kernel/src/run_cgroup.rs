@@ -123,7 +123,7 @@ impl RunCgroup {
             let who = identity::with_loopback(vnode, place, self.has_loopback_v6)?;
             self.identities.assign(id, &who)?;
         }
-        let folder = File::open(&path).map_err(file_error("open the cgroup", &path))?;
+        let folder = cgroup::open(&path)?;
         Ok(ProcessCgroup {
             path,
             folder,

@@ -310,11 +310,7 @@ fn set_up(
     tree.remove(&dir.name())?;
     let folder = tree.folder(&dir.name());
     let cgroup_id = cgroup::create(&folder)?;
-    let file = File::open(&folder).map_err(|source| CgroupError::File {
-        operation: "open the cgroup",
-        path: folder.clone(),
-        source,
-    })?;
+    let file = cgroup::open(&folder)?;
     hooks.attach(&file)?;
     let (map_id, events_map_id) = hooks.map_ids()?;
     let has_loopback_v6 = has_own_loopback && loopback::add_v6(dir, lock)?;
