@@ -242,10 +242,12 @@ impl Route {
         self.local && self.prefix == prefix.trunc()
     }
 
-    /// Whether it is emu's, and leads to one address on an interface.
-    pub fn is_to(&self, address: IpAddr, interface: u32) -> bool {
-        let way = (self.interface, self.gateway) == (Some(interface), None);
-        self.is_ours && way && self.prefix == IpNet::from(address)
+    /// Destination and interface of a route of emu's to the port of a machine.
+    pub fn to_port(&self) -> Option<(IpNet, u32)> {
+        let interface = self
+            .interface
+            .filter(|_| self.is_ours && self.gateway.is_none())?;
+        Some((self.prefix, interface))
     }
 
     /// Whether it is emu's, and leads to a prefix by a gateway and an interface.

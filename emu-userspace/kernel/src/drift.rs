@@ -3,7 +3,12 @@
 //!
 //! An exhaustive match (`absent`) checks for each step of the journal whether its object
 //! exists with the settings of the load, so a new step does not compile without a check.
-use std::{collections::BTreeSet, fs, io, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs, io,
+    net::IpAddr,
+    path::Path,
+};
 
 use emu_common::names;
 use emu_model::plan::{self, Plan};
@@ -38,9 +43,8 @@ pub(crate) struct Facts {
     pub(crate) qdiscs: Vec<Qdisc>,
     pub(crate) addresses: BTreeSet<IpAddr>,
     routes: Vec<Route>,
-    filters: Vec<(u32, Hook, Filter)>,
-    /// Filters that the ports of machines share.
-    port_filters: Vec<(Hook, Filter)>,
+    /// Filters with the index of their interface; `None`: those that the ports of machines share.
+    filters: Vec<(Option<u32>, Hook, Filter)>,
 }
 
 impl Facts {
@@ -64,19 +68,17 @@ impl Facts {
                 let (index, name) = (link.index, link.name.as_str());
                 let place = Place::Interface { index, name, hook };
                 let found = tc::filters(netlink, place)?;
-                filters.extend(found.into_iter().map(|f| (link.index, hook, f)));
+                filters.extend(found.into_iter().map(|f| (Some(index), hook, f)));
             }
         }
-        let mut port_filters = Vec::new();
         if links.iter().any(|link| link.group == machines::PORT_GROUP) {
             for hook in [Hook::Ingress, Hook::Egress] {
                 // Without a port that has the filters, the list is an error.
                 let found = tc::filters(netlink, Place::Ports(hook)).unwrap_or_default();
-                port_filters.extend(found.into_iter().map(|f| (hook, f)));
+                filters.extend(found.into_iter().map(|f| (None, hook, f)));
             }
         }
         Ok(Self {
-            port_filters,
             addresses: (addr::addresses(netlink)?.into_iter())
                 .map(|a| a.net.addr())
                 .collect(),
@@ -99,38 +101,26 @@ impl Facts {
         })
     }
 
-    pub(crate) fn has_filter(&self, link: &Link, hook: Hook, program: Option<u32>) -> bool {
-        self.filters.iter().any(|(index, at, filter)| {
-            (*index, *at) == (link.index, hook)
-                && filter.is_ours
-                // The state of an older version does not have it.
-                && (program.is_none() || filter.program_id == program)
-        })
-    }
-}
-
-impl Facts {
-    /// Whether the ports of machines share a filter with this program; any program of emu's if
-    /// it is not known.
-    pub(crate) fn has_port_filter(&self, hook: Hook, program: Option<u32>) -> bool {
-        let mut all = self.port_filters.iter();
-        all.any(|(at, f)| {
-            *at == hook && f.is_ours && (program.is_none() || f.program_id == program)
-        })
+    /// Whether a filter of emu's has this program; any program if it is not known, as in the
+    /// state of an older version.
+    pub(crate) fn has_filter(&self, place: Place<'_>, program: Option<u32>) -> bool {
+        let mut all = self.ours(place);
+        all.any(|f| program.is_none() || f.program_id == program)
     }
 
-    /// As [`Facts::has_filter_at`], for the ports of machines.
-    pub(crate) fn has_port_filter_at(&self, hook: Hook, preference: Preference) -> bool {
-        let mut all = self.port_filters.iter();
-        all.any(|(at, f)| *at == hook && f.is_ours && f.preference == preference)
+    /// Whether a filter of emu's is there, whatever its program.
+    pub(crate) fn has_filter_at(&self, place: Place<'_>, preference: Preference) -> bool {
+        self.ours(place).any(|f| f.preference == preference)
     }
 
-    /// Whether a filter of emu's is at a place, whatever its program.
-    pub(crate) fn has_filter_at(&self, link: &Link, hook: Hook, preference: Preference) -> bool {
-        let mut all = self.filters.iter();
-        all.any(|(index, at, filter)| {
-            (*index, *at) == (link.index, hook) && filter.is_ours && filter.preference == preference
-        })
+    fn ours(&self, place: Place<'_>) -> impl Iterator<Item = &Filter> {
+        let (index, hook) = match place {
+            Place::Interface { index, hook, .. } => (Some(index), hook),
+            Place::Ports(hook) => (None, hook),
+        };
+        let there = self.filters.iter();
+        let there = there.filter(move |(i, h, f)| (*i, *h) == (index, hook) && f.is_ours);
+        there.map(|(_, _, f)| f)
     }
 }
 
@@ -162,8 +152,16 @@ impl Load<'_> {
     }
 
     fn filter(&self, facts: &Facts, link: &Link, hook: Hook) -> Option<String> {
-        let name = program_at(link, hook);
-        let missing = !facts.has_filter(link, hook, self.program_id(name));
+        self.program(facts, link, hook, program_at(link, hook))
+    }
+
+    fn program(&self, facts: &Facts, link: &Link, hook: Hook, name: &str) -> Option<String> {
+        let place = Place::Interface {
+            index: link.index,
+            name: &link.name,
+            hook,
+        };
+        let missing = !facts.has_filter(place, self.program_id(name));
         missing.then(|| format!("the filter {name} on {}", link.name))
     }
 
@@ -172,27 +170,27 @@ impl Load<'_> {
         ids.find(|(program, _)| program == name).map(|(_, id)| *id)
     }
 
-    fn port_filter(&self, facts: &Facts, link: &Link) -> Option<String> {
-        let id = self.program_id(names::PROG_TO_PORT);
-        let missing = !facts.has_filter(link, Hook::Ingress, id);
-        missing.then(|| format!("the filter {} on {}", names::PROG_TO_PORT, link.name))
-    }
-
     /// The first missing part of a machine: its namespace, its port or the port's programs.
     fn machines(&self, facts: &Facts, folder: &Path) -> Option<String> {
+        let ports: HashMap<&str, &Link> = (facts.links.iter())
+            .filter(|link| link.group == machines::PORT_GROUP)
+            .map(|link| (link.name.as_str(), link))
+            .collect();
+        let clsact = facts.qdiscs.iter().filter(|q| q.kind == "clsact");
+        let clsact: HashSet<u32> = clsact.map(|q| q.index).collect();
+        let routes: HashSet<_> = facts.routes.iter().filter_map(Route::to_port).collect();
         for (index, address) in self.plan.machines() {
             let name = machines::port_name(index);
-            let Some(port) = facts.link(&name) else {
+            let Some(port) = ports.get(name.as_str()) else {
                 return Some(format!("the port {name} of the machine {address}"));
             };
             if !port.up {
                 return Some(format!("the up state of {name}"));
             }
-            let mut qdiscs = facts.qdiscs.iter().filter(|q| q.index == port.index);
-            if !qdiscs.any(|q| q.kind == "clsact") {
+            if !clsact.contains(&port.index) {
                 return Some(format!("clsact on {name}"));
             }
-            if !facts.routes.iter().any(|r| r.is_to(address, port.index)) {
+            if !routes.contains(&(IpNet::from(address), port.index)) {
                 return Some(format!("the route {address}"));
             }
         }
@@ -200,10 +198,8 @@ impl Load<'_> {
             return Some("the network namespaces of the machines".to_owned());
         }
         let mut programs = machines::PORT_PROGRAMS.into_iter();
-        let lost = programs.find(|(hook, _, name)| {
-            let id = self.program_id(name);
-            !facts.has_port_filter(*hook, id)
-        });
+        let lost = programs
+            .find(|(hook, _, name)| !facts.has_filter(Place::Ports(*hook), self.program_id(name)));
         lost.map(|(_, _, name)| format!("the filter {name} on the ports of machines"))
     }
 
@@ -246,7 +242,9 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             missing.then(|| format!("clsact on {interface}"))
         }),
         Undo::Filter { interface, hook } => on(interface, &|link| load.filter(facts, link, *hook)),
-        Undo::PortFilter { interface } => on(interface, &|link| load.port_filter(facts, link)),
+        Undo::PortFilter { interface } => on(interface, &|link| {
+            load.program(facts, link, Hook::Ingress, names::PROG_TO_PORT)
+        }),
         Undo::Machines { folder } => load.machines(facts, folder),
         Undo::Features {
             interface,
@@ -401,9 +399,10 @@ pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, N
         );
     }
     let filters = facts.filters.iter().filter(|(_, _, filter)| filter.is_ours);
-    left.extend(filters.map(|(index, hook, _)| {
+    // Filters of ports are there as long as a port, which is in the list itself.
+    left.extend(filters.filter_map(|(index, hook, _)| {
         let hook = format!("{hook:?}").to_lowercase();
-        format!("the {hook} filter 0xe30 of {}", name(*index))
+        index.map(|index| format!("the {hook} filter 0xe30 of {}", name(index)))
     }));
     let routes = facts.routes.iter().filter(|route| route.is_ours);
     left.extend(routes.map(|route| format!("the route {}", route.prefix)));
@@ -439,13 +438,13 @@ pub(crate) fn removals(netlink: &mut Netlink) -> Result<Vec<Request>, NetlinkErr
         let ours: BTreeSet<_> = facts
             .filters
             .iter()
-            .filter(|(index, _, f)| *index == link.index && f.is_ours)
+            .filter(|(index, _, f)| *index == Some(link.index) && f.is_ours)
             .map(|(_, hook, f)| (*hook, f.preference))
             .collect();
         let others = facts
             .filters
             .iter()
-            .any(|(index, _, f)| *index == link.index && !f.is_ours);
+            .any(|(index, _, f)| *index == Some(link.index) && !f.is_ours);
         let mut any = false;
         for (hook, preference) in ours {
             let (index, name) = (link.index, link.name.as_str());

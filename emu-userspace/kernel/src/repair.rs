@@ -230,17 +230,12 @@ impl Repair<'_> {
         preference: Preference,
         name: &'static str,
     ) -> Result<(), NetlinkError> {
-        let id = self.program_id(name);
-        if id.is_none() || self.facts.has_filter(link, hook, id) {
-            return Ok(());
-        }
         let place = Place::Interface {
             index: link.index,
             name: &link.name,
             hook,
         };
-        let replaces = self.facts.has_filter_at(link, hook, preference);
-        self.attach(place, preference, name, replaces)
+        self.attach(place, preference, name)
     }
 
     /// The ports of machines with their programs and routes. A machine that is gone needs a
@@ -252,11 +247,7 @@ impl Repair<'_> {
             .collect();
         self.netlink.batch(clsact)?;
         for (hook, preference, name) in machines::PORT_PROGRAMS {
-            let id = self.program_id(name);
-            if id.is_some() && !self.facts.has_port_filter(hook, id) {
-                let replaces = self.facts.has_port_filter_at(hook, preference);
-                self.attach(Place::Ports(hook), preference, name, replaces)?;
-            }
+            self.attach(Place::Ports(hook), preference, name)?;
         }
         // What is missing here is found by the next comparison.
         let _ = machines::start(self.plan, &mut self.netlink);
@@ -268,18 +259,19 @@ impl Repair<'_> {
         ids.find(|(n, _)| n == name).map(|(_, id)| *id)
     }
 
-    /// Attaches the program of this load to a place, in the place of another one if
-    /// `replaces`.
+    /// Attaches the program of this load to a place, unless it is there.
     fn attach(
         &mut self,
         place: Place<'_>,
         preference: Preference,
         name: &'static str,
-        replaces: bool,
     ) -> Result<(), NetlinkError> {
         let (Some(ifb), Some(id)) = (self.link(names::IFB), self.program_id(name)) else {
             return Ok(());
         };
+        if self.facts.has_filter(place, Some(id)) {
+            return Ok(());
+        }
         // Without a filter only its pin keeps the program.
         let pinned = ProgramInfo::from_pin(self.state.pins.join(name)).ok();
         let pinned = pinned.filter(|program| program.id() == id);
@@ -287,14 +279,10 @@ impl Repair<'_> {
         let Some(fd) = program.and_then(|program| program.fd().ok()) else {
             return Ok(());
         };
-        let fd = fd.as_fd();
-        if replaces {
+        if self.facts.has_filter_at(place, preference) {
             self.netlink.request(tc::delete_filter(place, preference))?;
         }
-        self.netlink.request(if name == names::PROG_INGRESS {
-            tc::add_redirect_filter(place, preference, fd, name, ifb.index)
-        } else {
-            tc::add_direct_filter(place, preference, fd, name)
-        })
+        let (request, _) = tc::add_program(place, preference, fd.as_fd(), name, ifb.index);
+        self.netlink.request(request)
     }
 }

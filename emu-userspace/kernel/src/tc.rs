@@ -5,6 +5,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
+use emu_common::names;
 use emu_model::plan::FqPlan;
 use netlink_packet_core::{
     DefaultNla, Emitable, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Nla, Parseable,
@@ -342,6 +343,25 @@ pub fn add_redirect_filter(
         flags: NLM_F_CREATE | NLM_F_EXCL,
         operation: format!("attach {program_name} to {place}"),
         tolerate: &[],
+    }
+}
+
+/// Attaches one of emu's programs, and names the kernel module that this needs: the match of
+/// [`names::PROG_INGRESS`] is redirected to the interface `ifb`, the return value of the other
+/// programs is the verdict.
+pub fn add_program(
+    place: Place<'_>,
+    preference: Preference,
+    program: BorrowedFd<'_>,
+    name: &str,
+    ifb: u32,
+) -> (Request, &'static str) {
+    if name == names::PROG_INGRESS {
+        let request = add_redirect_filter(place, preference, program, name, ifb);
+        (request, "act_mirred")
+    } else {
+        let request = add_direct_filter(place, preference, program, name);
+        (request, "cls_bpf")
     }
 }
 

@@ -313,36 +313,20 @@ impl Loader<'_> {
                 hook,
             })?;
         }
-        self.netlink
-            .request(tc::add_redirect_filter(
-                at(&link, Hook::Ingress),
-                Preference::First,
-                programs.fd(names::PROG_INGRESS)?,
-                names::PROG_INGRESS,
-                ifb,
-            ))
-            .map_err(needs("act_mirred"))?;
+        let mut attached = vec![(Hook::Ingress, Preference::First, names::PROG_INGRESS)];
         if self.plan.machines().next().is_some() {
             self.record(Undo::PortFilter {
                 interface: link.name.clone(),
             })?;
-            self.netlink
-                .request(tc::add_direct_filter(
-                    at(&link, Hook::Ingress),
-                    Preference::Second,
-                    programs.fd(names::PROG_TO_PORT)?,
-                    names::PROG_TO_PORT,
-                ))
-                .map_err(needs("cls_bpf"))?;
+            attached.push((Hook::Ingress, Preference::Second, names::PROG_TO_PORT));
         }
-        self.netlink
-            .request(tc::add_direct_filter(
-                at(&link, Hook::Egress),
-                Preference::First,
-                programs.fd(names::PROG_EGRESS)?,
-                names::PROG_EGRESS,
-            ))
-            .map_err(needs("cls_bpf"))
+        attached.push((Hook::Egress, Preference::First, names::PROG_EGRESS));
+        for (hook, preference, program) in attached {
+            let (place, fd) = (at(&link, hook), programs.fd(program)?);
+            let (request, module) = tc::add_program(place, preference, fd, program, ifb);
+            self.netlink.request(request).map_err(needs(module))?;
+        }
+        Ok(())
     }
 
     /// Makes the machines, with ports that are down.
