@@ -1,4 +1,6 @@
 //! Interfaces: looking them up, MTU, up and down, the ifb device.
+use std::collections::HashMap;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -67,6 +69,12 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
         });
     }
     Ok(list)
+}
+
+/// All interfaces of the namespace, by their names.
+pub fn by_name(netlink: &mut Netlink) -> Result<HashMap<String, Link>, NetlinkError> {
+    let links = links(netlink)?.into_iter();
+    Ok(links.map(|link| (link.name.clone(), link)).collect())
 }
 
 /// One interface by name; `None` if there is none.

@@ -42,7 +42,7 @@ impl Session {
             path: path.clone(),
             source,
         })?;
-        self.connect(vnode, file.as_fd(), &to.interface)?;
+        self.connect(&Loaded::find()?, vnode, file.as_fd(), &to.interface)?;
         let mut attachments = Attachments::read(&self.dir)?;
         attachments.0.insert(vnode, to);
         Ok(attachments.store(&self.dir, &self.lock)?)
@@ -58,7 +58,7 @@ impl Session {
         let own = machines.namespace(vnode).map_err(IdentityError::from);
         let own = own.map_err(|e| SessionError::Identity(Box::new(e)))?;
         let own = own.ok_or(SessionError::NotMachine { vnode })?;
-        self.connect(vnode, own.as_fd(), "eth0")?;
+        self.connect(&loaded, vnode, own.as_fd(), "eth0")?;
         let mut attachments = Attachments::read(&self.dir)?;
         attachments.0.remove(&vnode);
         Ok(attachments.store(&self.dir, &self.lock)?)
@@ -66,17 +66,17 @@ impl Session {
 
     fn connect(
         &self,
+        loaded: &Loaded,
         vnode: IpAddr,
         target: BorrowedFd<'_>,
         interface: &str,
     ) -> Result<(), SessionError> {
-        let loaded = Loaded::find()?;
         self.check_whole()?;
-        let mut machines = loaded.plan.machines();
-        let Some(machine) = machines.find(|(_, address)| *address == vnode) else {
-            return Err(SessionError::NotMachine { vnode });
-        };
-        drop(machines);
+        let machine = loaded
+            .plan
+            .machines()
+            .find(|(_, address)| *address == vnode);
+        let machine = machine.ok_or(SessionError::NotMachine { vnode })?;
         Ok(connect(
             &loaded.plan,
             &loaded.state,
@@ -93,13 +93,12 @@ impl Session {
     pub fn free_machines(&self, group: &str) -> Result<Vec<IpAddr>, SessionError> {
         let loaded = Loaded::find()?;
         let attachments = Attachments::read(&self.dir)?;
-        let links = link::links(&mut Netlink::open().map_err(ApplyError::from)?);
+        let links = link::by_name(&mut Netlink::open().map_err(ApplyError::from)?);
         let links = links.map_err(ApplyError::from)?;
         let plan = &loaded.plan;
         let free = plan.machines().filter(|(index, address)| {
             let of_group = plan.groups[plan.vnodes[*index as usize].group].name == group;
-            let port = port_name(*index);
-            let has_line = links.iter().any(|link| link.name == port);
+            let has_line = links.contains_key(&port_name(*index));
             of_group && !(has_line && attachments.0.contains_key(address))
         });
         Ok(free.map(|(_, address)| address).collect())
@@ -108,17 +107,19 @@ impl Session {
 
 /// Gives the lines of containers that have ended back to their machines.
 pub(crate) fn give_back(plan: &Plan, state: &State, dir: &StateDir, lock: &WriterLock) {
-    let Ok(links) = Netlink::open().and_then(|mut netlink| link::links(&mut netlink)) else {
+    let Ok(links) = Netlink::open().and_then(|mut netlink| link::by_name(&mut netlink)) else {
+        return;
+    };
+    let mut without = plan
+        .machines()
+        .filter(|(index, _)| !links.contains_key(&port_name(*index)));
+    let Some(first) = without.next() else {
         return;
     };
     let machines = Machines::of(dir, plan);
     let mut attachments = Attachments::read(dir).unwrap_or_default();
     let before = attachments.clone();
-    for (index, address) in plan.machines() {
-        let port = port_name(index);
-        if links.iter().any(|link| link.name == port) {
-            continue;
-        }
+    for (index, address) in [first].into_iter().chain(without) {
         // A machine that is gone itself needs a full reload; the next comparison finds it.
         let own = machines.namespace(address).ok().flatten();
         let back = own.map(|own| connect(plan, state, (index, address), own.as_fd(), "eth0"));

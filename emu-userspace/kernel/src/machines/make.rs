@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use emu_common::{layout::Port, model::port, names};
+use emu_common::{layout::Port, model::port};
 use emu_model::plan::Plan;
 use nix::{
     mount::{MsFlags, mount},
@@ -113,7 +113,8 @@ fn make_all(plan: &Plan, state: &Path, hub: BorrowedFd<'_>) -> Result<(), ApplyE
 /// Writes the files with the names of vnodes that programs in machines read.
 fn write_names(plan: &Plan, state: &Path) -> Result<(), ApplyError> {
     let mut hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
-    for (vnode, name) in plan.named_vnodes() {
+    for (vnode, place) in plan.placed_vnodes() {
+        let name = plan.host_name(vnode, place);
         let _ = writeln!(hosts, "{} {name} {name}.emu", vnode.address);
     }
     let resolver = "# The network of this machine has no name server; names are in /etc/hosts.\n";
@@ -222,14 +223,8 @@ pub(crate) fn install(
         maps.set(*index as usize, entry(plan, link));
     }
     for (hook, preference, name) in PORT_PROGRAMS {
-        let (place, program) = (tc::Place::Ports(hook), programs.fd(name)?);
-        let (request, module) = if name == names::PROG_INGRESS {
-            let filter = tc::add_redirect_filter(place, preference, program, name, ifb);
-            (filter, "act_mirred")
-        } else {
-            let filter = tc::add_direct_filter(place, preference, program, name);
-            (filter, "cls_bpf")
-        };
+        let place = tc::Place::Ports(hook);
+        let (request, module) = tc::add_program(place, preference, programs.fd(name)?, name, ifb);
         netlink.request(request).map_err(needs(module))?;
     }
     Ok(())
@@ -237,11 +232,7 @@ pub(crate) fn install(
 
 /// The ports with the index and the address of their vnodes.
 fn ports(plan: &Plan, netlink: &mut Netlink) -> Result<Vec<(u32, IpAddr, link::Link)>, ApplyError> {
-    let links = link::links(netlink)?;
-    let by_name: std::collections::HashMap<_, _> = links
-        .into_iter()
-        .map(|link| (link.name.clone(), link))
-        .collect();
+    let by_name = link::by_name(netlink)?;
     plan.machines()
         .map(|(index, address)| {
             let name = port_name(index);

@@ -113,9 +113,9 @@ impl Machines {
     /// The machines of a loaded plan.
     pub fn of(dir: &StateDir, plan: &Plan) -> Self {
         let mut machines: Vec<_> = plan
-            .named_vnodes()
+            .placed_vnodes()
             .filter(|(vnode, _)| plan.kind(vnode) == Kind::Machine)
-            .map(|(vnode, name)| (vnode.address, name))
+            .map(|(vnode, place)| (vnode.address, plan.host_name(vnode, place)))
             .collect();
         machines.sort_unstable();
         Self {

@@ -35,16 +35,21 @@ impl Plan {
         self.groups[vnode.group].kind
     }
 
-    /// The local vnodes with their host names: the group's name, a hyphen, and the place among
-    /// the group's vnodes on this host.
-    pub fn named_vnodes(&self) -> impl Iterator<Item = (&PlanVnode, String)> + '_ {
+    /// The local vnodes, each with its place among those of its group on this host.
+    pub fn placed_vnodes(&self) -> impl Iterator<Item = (&PlanVnode, usize)> + '_ {
         let mut counts = vec![0usize; self.groups.len()];
         self.vnodes.iter().map(move |vnode| {
             let count = &mut counts[vnode.group];
-            let name = format!("{}-{count}", self.groups[vnode.group].name);
+            let place = *count;
             *count += 1;
-            (vnode, name)
+            (vnode, place)
         })
+    }
+
+    /// Host name of a vnode: its group's name, a hyphen, and its place
+    /// ([`Plan::placed_vnodes`]).
+    pub fn host_name(&self, vnode: &PlanVnode, place: usize) -> String {
+        format!("{}-{place}", self.groups[vnode.group].name)
     }
 
     /// Addresses of the local vnodes that are no machines.

@@ -240,7 +240,9 @@ fn machines_have_no_aliases_and_bring_their_programs() {
     assert_eq!(aliases, plan.process_addresses().collect::<Vec<_>>());
     assert_eq!(aliases, ["10.2.0.1", "10.2.0.2", "10.2.0.129"].map(address));
     assert_eq!(plan.features(), feature::MACHINES);
-    let names: Vec<_> = plan.named_vnodes().map(|(_, name)| name).collect();
+    let names: Vec<_> = (plan.placed_vnodes())
+        .map(|(vnode, place)| plan.host_name(vnode, place))
+        .collect();
     assert_eq!(names, ["a-0", "a-1", "a-2", "p-0", "p-1", "q-0", "b-0"]);
     assert_eq!(plan.uplink(), None);
 }
