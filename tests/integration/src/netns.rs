@@ -11,7 +11,7 @@ use std::{
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::command::run;
+use crate::command::{TopologyFile, emu, run};
 
 /// Timeout of one test; a test that takes longer is stuck.
 const TEST_TIMEOUT: Duration = Duration::from_secs(600);
@@ -151,6 +151,14 @@ pub fn bridged_hosts(name: &str, count: usize) -> Vec<Host> {
         assert!(forwards(), "port{i} does not forward");
     }
     hosts
+}
+
+/// Loads a topology on hosts that it calls h1, h2 and so on, without measuring.
+pub fn load_on(hosts: &[Host], file: &TopologyFile) {
+    for (host, number) in hosts.iter().zip(1..) {
+        let load = format!("load {} --host h{number} --no-verify", file.path());
+        host.enter(move || emu(&load));
+    }
 }
 
 /// Two hosts joined by a veth pair: `eth0` on each, 192.0.2.1 and 192.0.2.2.

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use integration::{
     command::{self, TopologyFile, emu, emu_command, emu_json, emu_path, run},
-    netns::{isolated, two_hosts},
+    netns::{isolated, load_on, two_hosts},
     probe::{Probe, ask, peer, probes},
 };
 
@@ -285,10 +285,7 @@ fn namespaces_do_not_mix() {
   - {{name: h2, interface: eth0, address: 192.0.2.2, nodes: [10.1.0.10-10.1.0.200]}}
 "
         ));
-        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-            let path = file.path();
-            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
-        }
+        load_on(&hosts, &file);
         let folder = tempfile::tempdir().unwrap();
         let probes = probes(env!("CARGO_BIN_EXE_probe"), folder.path());
         let probe = probes[0].clone();

@@ -3,7 +3,7 @@ use std::{thread, time::Duration};
 
 use integration::{
     command::{TopologyFile, emu, emu_command, emu_json, python},
-    netns::{isolated, two_hosts},
+    netns::{isolated, load_on, two_hosts},
 };
 
 /// Two hosts with a vnode each.
@@ -69,10 +69,7 @@ fn a_socket_bound_to_lo_reaches_a_vnode_of_another_host() {
     isolated(move || {
         let hosts = two_hosts("dev");
         let file = TopologyFile::new(TWO);
-        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-            let path = file.path();
-            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
-        }
+        load_on(&hosts, &file);
         let mut server = hosts[1].enter(move || {
             let mut server = emu_command("exec 10.2.0.1 --");
             server.args([python, "-c", SERVER]).spawn().unwrap()

@@ -5,7 +5,7 @@ use integration::{
     agent::Agent,
     clock::bound_ms,
     command::{TopologyFile, emu, emu_command, emu_json, run, try_emu},
-    netns::{bridged_hosts, isolated, two_hosts},
+    netns::{bridged_hosts, isolated, load_on, two_hosts},
     udp,
 };
 use serde_json::Value;
@@ -30,10 +30,7 @@ fn vnodes_on_two_hosts_see_the_model() {
         let hosts = two_hosts("two");
         let file = TopologyFile::new(TOPOLOGY);
         let before: Vec<String> = hosts.iter().map(|h| snapshot(h.name())).collect();
-        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-            let path = file.path();
-            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
-        }
+        load_on(&hosts, &file);
         for (host, pairs) in hosts.iter().zip([2, 2]) {
             let report = host.enter(|| emu_json("verify"));
             assert_eq!(report["ok"], true, "{report}");

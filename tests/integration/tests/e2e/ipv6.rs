@@ -3,7 +3,7 @@ use std::{thread, time::Duration};
 
 use integration::{
     command::{TopologyFile, emu, emu_json, run},
-    netns::{isolated, two_hosts},
+    netns::{isolated, load_on, two_hosts},
     udp,
 };
 
@@ -93,10 +93,7 @@ fn two_hosts_reach_each_other_by_both_families() {
   - {name: h1, interface: eth0, address: [192.0.2.1, 'fd99::1'], groups: [near], nodes: [10.1.0.1-10.1.0.10]}
   - {name: h2, interface: eth0, address: [192.0.2.2, 'fd99::2'], groups: [far], nodes: [10.1.0.11-10.1.0.20]}",
         ));
-        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-            let path = file.path();
-            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
-        }
+        load_on(&hosts, &file);
         for host in &hosts {
             let report = host.enter(|| emu_json("verify"));
             assert_eq!(report["ok"], true, "{report}");

@@ -4,7 +4,7 @@ use std::{process::Command, thread, time::Duration};
 use integration::{
     clock::bound_ms,
     command::{TopologyFile, emu, emu_json, emu_path, run, try_emu},
-    netns::{isolated, two_hosts},
+    netns::{isolated, load_on, two_hosts},
     wait_for,
 };
 use serde_json::Value;
@@ -262,10 +262,7 @@ fn machines_on_two_hosts_see_the_model() {
         let hosts = two_hosts("machines");
         let file = TopologyFile::new(&text);
         let before: Vec<String> = hosts.iter().map(|h| h.enter(snapshot)).collect();
-        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-            let path = file.path();
-            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
-        }
+        load_on(&hosts, &file);
         for host in &hosts {
             let report = host.enter(|| emu_json("verify"));
             assert_eq!(report["ok"], true, "{report}");

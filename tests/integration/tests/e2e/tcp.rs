@@ -10,7 +10,7 @@ use std::{
 use integration::{
     clock::tries,
     command::{TopologyFile, emu, emu_json},
-    netns::{Host, isolated, two_hosts},
+    netns::{Host, isolated, load_on, two_hosts},
     processor_is_emulated,
 };
 use serde_json::Value;
@@ -214,10 +214,7 @@ fn one_flow_fills_the_line_between_two_hosts() {
   - {name: h1, interface: eth0, address: 192.0.2.1, nodes: [10.1.0.1]}
   - {name: h2, interface: eth0, address: 192.0.2.2, nodes: [10.1.0.2]}",
         ));
-        for (host, name) in hosts.iter().zip(["h1", "h2"]) {
-            let path = file.path();
-            host.enter(move || emu(&format!("load {path} --host {name} --no-verify")));
-        }
+        load_on(&hosts, &file);
         let (ours, theirs) = (hosts.each_ref().map(Some), netem.each_ref().map(Some));
         compare("veth", &line, || {
             [
