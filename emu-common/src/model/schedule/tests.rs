@@ -1,4 +1,4 @@
-//! The formulas beside a simulation that walks from row to row.
+//! The formulas compared with a simulation that walks from row to row.
 use proptest::prelude::*;
 
 use super::*;
