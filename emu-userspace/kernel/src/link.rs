@@ -6,7 +6,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoKind,
-        InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+        InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, State,
     },
 };
 
@@ -23,6 +23,8 @@ pub struct Link {
     pub gso_max_segments: u32,
     /// Whether it is administratively up.
     pub up: bool,
+    /// Whether it passes packets: after its other end came up, the kernel needs a moment.
+    pub operational: bool,
     /// Whether its frames start with an Ethernet header (`lo` counts).
     pub ethernet: bool,
     /// Group, 0 unless somebody set it.
@@ -43,13 +45,14 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
             continue;
         };
         let (mut name, mut mtu_bytes, mut gso_max_segments) = (String::new(), 0, 0);
-        let (mut group, mut address) = (0, Vec::new());
+        let (mut group, mut address, mut operational) = (0, Vec::new(), false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(n) => name.clone_from(n),
                 LinkAttribute::Mtu(m) => mtu_bytes = *m,
                 LinkAttribute::GsoMaxSegs(s) => gso_max_segments = *s,
                 LinkAttribute::Group(g) => group = *g,
+                LinkAttribute::OperState(state) => operational = *state == State::Up,
                 LinkAttribute::Address(a) => address.clone_from(a),
                 _ => {}
             }
@@ -60,6 +63,7 @@ pub fn links(netlink: &mut Netlink) -> Result<Vec<Link>, NetlinkError> {
             mtu_bytes,
             gso_max_segments,
             up: message.header.flags.contains(LinkFlags::Up),
+            operational,
             ethernet: matches!(
                 message.header.link_layer_type,
                 LinkLayerType::Ether | LinkLayerType::Loopback

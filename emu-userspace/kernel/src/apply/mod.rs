@@ -135,6 +135,7 @@ impl Loader<'_> {
             self.attach(&name, ifb, programs)?;
         }
         machines::start(self.plan, &mut self.netlink)?;
+        machines::wait(self.plan, self.dir)?;
         Ok(State {
             version: 1,
             topology: file.to_owned(),

@@ -11,7 +11,7 @@ use emu_model::plan::Plan;
 
 use super::{
     inside,
-    make::{NETWORK, entry, furnish, one, starting},
+    make::{NETWORK, entry, furnish, one, starting, wait_for_carrier},
     port_name,
 };
 use crate::{bpf, error::ApplyError, link, netlink::Netlink, state::State, tc};
@@ -40,7 +40,8 @@ pub(crate) fn connect(
     let port = one(&mut netlink, &port_name(vnode))?;
     netlink.request(tc::add_shared_clsact(port.index, &port.name))?;
     bpf::open_ports(state)?.set(vnode as usize, entry(plan, &port));
-    Ok(netlink.batch(starting(&port, address))?)
+    netlink.batch(starting(&port, address))?;
+    inside(target, || wait_for_carrier(name))
 }
 
 /// Checks that an interface of this name can be made in the calling thread's network namespace.

@@ -11,6 +11,7 @@ use std::{
     path::Path,
     sync::mpsc,
     thread,
+    time::{Duration, Instant},
 };
 
 use emu_common::{layout::Port, model::port};
@@ -21,13 +22,14 @@ use nix::{
     unistd::gettid,
 };
 
-use super::{PORT_GROUP, PORT_PROGRAMS, keeper, port_name};
+use super::{Machines, PORT_GROUP, PORT_PROGRAMS, inside, keeper, port_name};
 use crate::{
     addr,
     bpf::Programs,
     error::{ApplyError, needs},
     link,
     netlink::{Netlink, Request},
+    state::StateDir,
     tc,
 };
 
@@ -39,6 +41,9 @@ const ETH0: u32 = 64;
 /// that no vnode has it (RFC 3927, RFC 4291).
 const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// Longest wait for the carrier of machines; the kernel needs milliseconds.
+const CARRIER: Duration = Duration::from_secs(2);
 
 fn failed(operation: String) -> impl FnOnce(io::Error) -> ApplyError {
     move |source| ApplyError::Machine { operation, source }
@@ -269,4 +274,32 @@ pub(super) fn starting(link: &link::Link, address: IpAddr) -> Vec<Request> {
     requests.push(link::set_up(link.index, &link.name, true));
     requests.push(addr::add_port_route(link.index, address));
     requests
+}
+
+/// Waits until an interface of the calling thread's network namespace passes packets. A kernel
+/// worker begins that after the other end came up (net/core/link_watch.c), and drops packets
+/// until then.
+///
+/// # Errors
+/// The kernel's answer; it is no error if the wait takes too long.
+pub(super) fn wait_for_carrier(name: &str) -> Result<(), ApplyError> {
+    let mut netlink = Netlink::open()?;
+    let start = Instant::now();
+    while !one(&mut netlink, name)?.operational && start.elapsed() < CARRIER {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+/// Waits until all machines pass packets. The worker takes the interfaces in the order in which
+/// their ports came up, so the last one is looked at.
+pub(crate) fn wait(plan: &Plan, dir: &StateDir) -> Result<(), ApplyError> {
+    let Some((_, last)) = plan.machines().last() else {
+        return Ok(());
+    };
+    let namespace = Machines::of(dir, plan).namespace(last);
+    match namespace.map_err(|e| ApplyError::System(io::Error::other(e)))? {
+        Some(namespace) => inside(namespace.as_fd(), || wait_for_carrier("eth0")),
+        None => Ok(()),
+    }
 }

@@ -43,7 +43,7 @@ use crate::{
 pub(crate) use attach::give_back;
 pub use attachments::{Attachment, Attachments};
 pub(crate) use connect::connect;
-pub(crate) use make::{install, make, start};
+pub(crate) use make::{install, make, start, wait};
 pub use surroundings::Surroundings;
 
 /// Group of the ports (`ip link show group`), by which all are deleted at once.

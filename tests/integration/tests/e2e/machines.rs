@@ -87,6 +87,24 @@ fn machines_and_processes_see_the_model() {
     });
 }
 
+/// A machine passes packets as soon as it is loaded: none of the first ones is lost.
+#[test]
+fn machines_pass_packets_at_once() {
+    isolated(|| {
+        let _unload = Unload;
+        let file = TopologyFile::new(TOPOLOGY);
+        for round in 0..5 {
+            emu(&format!("load {} --no-verify --full-reload", file.path()));
+            for vnode in ["a/0", "a/2", "b/1"] {
+                let state = emu(&format!(
+                    "exec {vnode} -- cat /sys/class/net/eth0/operstate"
+                ));
+                assert_eq!(state.trim(), "up", "{vnode}, load {round}");
+            }
+        }
+    });
+}
+
 /// What a program finds in a machine is the machine's own.
 #[test]
 fn a_machine_has_its_own_name_loopback_and_interfaces() {
