@@ -1,5 +1,6 @@
 //! Scratch network namespaces: one per test, removed when the test's thread ends.
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io::{self, Write},
     os::fd::AsFd,
@@ -21,7 +22,8 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// process waits for.
 ///
 /// # Panics
-/// With the test's own message, or if the user may not create namespaces.
+/// With the test's own message, if the test left cgroups, which would disturb later ones, or if
+/// the user may not create namespaces.
 pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, watched) = mpsc::channel::<()>();
     thread::spawn(move || {
@@ -36,11 +38,23 @@ pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) ->
     let thread = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET).unwrap_or_else(|e| panic!("make a namespace: {e}"));
         run("ip link set lo up");
-        test()
+        let before = cgroups();
+        let result = test();
+        let mut left = cgroups();
+        left.retain(|name| !before.contains(name));
+        assert!(left.is_empty(), "the test left the cgroups emu/{left:?}");
+        result
     });
     let outcome = thread.join();
     drop(done);
     outcome.unwrap_or_else(|e| panic::resume_unwind(e))
+}
+
+/// Names of the cgroups that emu made and did not remove.
+fn cgroups() -> Vec<OsString> {
+    let folders = fs::read_dir("/sys/fs/cgroup/emu").into_iter().flatten();
+    let folders = folders.flatten().filter(|entry| entry.path().is_dir());
+    folders.map(|entry| entry.file_name()).collect()
 }
 
 /// The command line of every user process, and the state and kernel stack of every thread.

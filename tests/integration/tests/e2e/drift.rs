@@ -327,5 +327,7 @@ fn the_agent_puts_back_within_two_seconds() {
         run("ip link set wan0 name eth0");
         run("ip link set eth0 up");
         agent.wait_good();
+        drop(agent);
+        emu("unload");
     });
 }
