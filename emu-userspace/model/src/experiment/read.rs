@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use emu_document::{Value, document};
+
 use super::{
     Churn, Clock, Experiment, Leave, Limits, Program, Ready, Reference, Sign, Signal, Start, Stop,
     lengths::lengths,
@@ -15,7 +17,6 @@ use super::{
 use crate::name::Name;
 use crate::topology::{
     self, Topology, TopologyErrors, UnitError,
-    node::{self, Value},
     reader::{Field, Problems, Record, resolve},
 };
 
@@ -59,7 +60,7 @@ pub type Find<'a> = &'a mut dyn FnMut(&Reference) -> Option<Topology>;
 
 /// Whether a text is an experiment rather than a topology.
 pub fn looks_like_one(text: &str) -> bool {
-    match node::document(text).map(|root| root.value) {
+    match document(text).map(|root| root.value) {
         Ok(Value::Map(entries)) => entries
             .iter()
             .any(|e| ["programs", "topology"].contains(&e.key.as_str())),
@@ -70,7 +71,7 @@ pub fn looks_like_one(text: &str) -> bool {
 /// Where the topology of an experiment is, if the text names it; `folder` is the folder of
 /// the file.
 pub fn reference(text: &str, folder: &Path) -> Option<Reference> {
-    let Ok(root) = node::document(text) else {
+    let Ok(root) = document(text) else {
         return None;
     };
     let problems = Problems::default();
@@ -93,7 +94,7 @@ fn at(text: &str, folder: &Path) -> Option<Reference> {
 pub fn parse(text: &str, file: &str, find: Find<'_>) -> Result<Experiment, TopologyErrors> {
     let problems = Problems::default();
     let folder = Path::new(file).parent().unwrap_or(Path::new(""));
-    let experiment = match node::document(text) {
+    let experiment = match document(text) {
         Ok(root) => read(&Field::root(&root, &problems), folder, find),
         Err(problem) => {
             problems.add(problem);

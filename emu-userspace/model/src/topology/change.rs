@@ -2,11 +2,12 @@
 //! command line.
 use std::{net::IpAddr, time::Duration};
 
+use emu_document::{Entry, Node, Position, Problem, Value, document};
+
 use super::{
     GroupId, Impairments, Queue, Rate, Topology,
-    error::{Position, Problem, similar},
+    error::similar,
     impair::keys_with_impairments,
-    node::{self, Entry, Node, Value},
     reader::{Field, Problems, Record},
     sections::PIPE_KEYS,
     units::{self, UnitError},
@@ -167,7 +168,7 @@ fn from_args<T>(
             continue;
         };
         let value = if value.starts_with('{') {
-            node::document(value).map_err(|p| format!("`{arg}`: {}", p.message))?
+            document(value).map_err(|p| format!("`{arg}`: {}", p.message))?
         } else {
             Node {
                 at: Position::default(),

@@ -13,7 +13,6 @@ mod hosts;
 mod impair;
 mod links;
 mod lookup;
-pub(crate) mod node;
 mod parse;
 mod placement;
 mod ranges;

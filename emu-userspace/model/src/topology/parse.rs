@@ -5,12 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use emu_document::{Position, Problem, document};
+
 use crate::{input, name::Name};
 
 use super::{
     Accounting, Addressing, FqSettings, Loopback, Topology,
-    error::{Position, Problem, TopologyErrors},
-    events, hosts, impair, links, node,
+    error::TopologyErrors,
+    events, hosts, impair, links,
     reader::{Field, Problems, Record, resolve},
     sections, traces, units, validate,
 };
@@ -153,7 +155,7 @@ pub fn read_text(path: &Path) -> Result<String, TopologyErrors> {
 /// All errors of the text at once.
 pub fn parse(text: &str, file: &str) -> Result<Topology, TopologyErrors> {
     let problems = Problems::default();
-    let topology = match node::document(text) {
+    let topology = match document(text) {
         Ok(root) => {
             let folder = Path::new(file).parent().unwrap_or(Path::new(""));
             read(&Field::root(&root, &problems), folder)

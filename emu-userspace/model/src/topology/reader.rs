@@ -5,11 +5,11 @@ use std::{
     net::IpAddr,
 };
 
+use emu_document::{Entry, Node, Position, Problem, Value};
 use ipnet::IpNet;
 
 use super::{
-    error::{MOST_PROBLEMS, Position, Problem, similar},
-    node::{Entry, Node, Value},
+    error::{MOST_PROBLEMS, similar},
     units::UnitError,
 };
 use crate::name::{self, Name};

@@ -103,7 +103,7 @@ fn a_file_of_lengths_is_read() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("l.txt"), "# hours\n12.5\n3min # x\n\n").unwrap();
     let problems = crate::topology::reader::Problems::default();
-    let root = crate::topology::node::document("{trace: l.txt}").unwrap();
+    let root = emu_document::document("{trace: l.txt}").unwrap();
     let found = lengths(&Field::root(&root, &problems), folder.path());
     assert_eq!(found, Some(Lengths::Trace(vec![12.5, 180.0])));
     assert!(problems.is_empty());

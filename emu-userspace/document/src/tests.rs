@@ -5,7 +5,7 @@ use super::{Node, Value, document};
 /// Plain scalars that a schema of YAML 1.1 or 1.2 makes something else of: booleans, nulls,
 /// octal, hexadecimal, binary and sexagesimal numbers, floats, dates, merge and value
 /// keys.
-pub(crate) const TRAPS: &[&str] = &[
+const TRAPS: &[&str] = &[
     "y",
     "Y",
     "n",

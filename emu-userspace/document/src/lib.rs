@@ -1,4 +1,5 @@
-//! The YAML document as a tree that records the position of each part.
+//! A YAML document as a tree that records the position of each part, and the problems of a
+//! file. Reading emu's files starts here; what their parts mean is the model's.
 //!
 //! Reading into a tree first, instead of directly into the topology's types, makes it
 //! possible to report all errors of a file in one run.
@@ -6,38 +7,55 @@
 //! The tree is built from the parser's events, and a scalar is the text that stands
 //! in the file: no schema of YAML turns `no` into `false`, `012` into a number or
 //! `1.10` into `1.1`. Whoever reads a scalar decides what it means.
+//!
+//! The parser is generic, so its code is compiled here: a crate of its own, which the
+//! development profile optimises, since debug builds read large files too.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
 use std::collections::{HashMap, HashSet};
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, Span, Tag};
 
-use super::error::{Position, Problem};
+mod problem;
+
+pub use problem::{Position, Problem};
 
 /// A part of the document.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Where it begins.
     pub at: Position,
+    /// Its content.
     pub value: Value,
 }
 
 /// The content of the part.
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
+pub enum Value {
     /// Nothing, `~` or `null`, as it stands in the file.
     Nothing(String),
+    /// A scalar: the text that stands in the file.
     Scalar(String),
+    /// A sequence.
     List(Vec<Node>),
+    /// A mapping, in the order of the file; keys may be repeated.
     Map(Vec<Entry>),
 }
 
 /// A key and its value.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// The key's text.
     pub key: String,
+    /// Where the key begins.
     pub key_at: Position,
+    /// The value.
     pub value: Node,
 }
 
 impl Value {
+    /// What it is, for messages: "a list".
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Nothing(_) => "nothing",
@@ -57,7 +75,11 @@ const MOST_ALIASED_NODES: usize = 250_000;
 const DEEPEST: usize = 32;
 
 /// Parses a document.
-pub(crate) fn document(text: &str) -> Result<Node, Problem> {
+///
+/// # Errors
+/// The first [`Problem`]: what is no YAML, a tag, a cycle, or a part that is too deep or, by its
+/// aliases, too large.
+pub fn document(text: &str) -> Result<Node, Problem> {
     let mut tree = Tree::default();
     for event in Parser::new_from_str(text) {
         let (event, span) =
