@@ -22,12 +22,17 @@ pub struct Tally {
     pub failures: Vec<String>,
     /// The reasons for skipped tests.
     pub skips: Vec<String>,
+    /// What failed tests printed, as the test program reports it at its end.
+    #[serde(skip)]
+    pub reports: Vec<String>,
     /// The slowest tests with their seconds, if the tests run one by one.
     pub slowest: Vec<(String, f64)>,
 }
 
 /// Number of tests in that list.
 const SLOWEST: usize = 5;
+/// Lines of the reports that are kept.
+const MOST_REPORTED: usize = 400;
 
 impl Tally {
     /// Runs a test program; each line goes to `print` immediately.
@@ -71,9 +76,16 @@ impl Tally {
         // Verdicts before the summary of a program.
         let mut so_far = (0, 0);
         let mut last = Instant::now();
+        let mut in_reports = false;
         for line in BufReader::new(lines).split(b'\n') {
             let line = String::from_utf8_lossy(&line?).trim_end().to_owned();
             print(&line);
+            // The reports stand between two such lines; the second one begins the list of names.
+            if line == "failures:" {
+                in_reports = !in_reports;
+            } else if in_reports && tally.reports.len() < MOST_REPORTED {
+                tally.reports.push(line.clone());
+            }
             if line.starts_with("running ") {
                 last = Instant::now();
             }
@@ -188,6 +200,19 @@ mod tests {
         assert_eq!(tally.skips, ["SKIPPED d: no such kernel"]);
         assert_eq!(tally.slowest.len(), 3);
         assert!(!tally.ok());
+    }
+
+    #[test]
+    fn reports_of_failed_tests_are_kept() {
+        let text = "test a ... ok\ntest b ... FAILED\n\nsuccesses:\n\n---- a stdout ----\nfine\n\n\
+            failures:\n\n---- b stdout ----\n\nthread panicked at b.rs:1:1:\nno\n\n\
+            failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed; 0 ignored\n";
+        let tally = Tally::read(text.as_bytes(), |_| ()).unwrap();
+        let reports = tally.reports.join("\n");
+        assert_eq!(
+            reports.trim(),
+            "---- b stdout ----\n\nthread panicked at b.rs:1:1:\nno"
+        );
     }
 
     #[test]

@@ -72,6 +72,8 @@ struct Counts {
     failed: u32,
     skipped: u32,
     failed_steps: Vec<&'static str>,
+    /// What failed tests printed. It is repeated at the end, where it is looked for.
+    reports: Vec<String>,
     /// Each step, whether it passed, and its seconds.
     lanes: Vec<(&'static str, bool, f64)>,
 }
@@ -285,6 +287,7 @@ impl Counts {
         self.passed += tally.passed;
         self.failed += tally.failed;
         self.skipped += tally.skipped;
+        self.reports.extend_from_slice(&tally.reports);
         // A filter that matches no test is an error.
         let ran = tally.passed + tally.skipped > 0;
         let slowest: Vec<String> = tally.slowest.iter().map(slow).collect();
@@ -304,6 +307,10 @@ impl Counts {
     }
 
     fn finish(self) -> u8 {
+        if !self.reports.is_empty() {
+            println!("xtask: what the failed tests printed:");
+            self.reports.iter().for_each(|line| print(line));
+        }
         for name in &self.failed_steps {
             println!("xtask: FAILED: {name}");
         }
