@@ -53,8 +53,25 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Builds packages and returns the folder of their binaries. Nothing is written
-/// to standard output, which belongs to the command that follows.
+/// The packages that builds and tests select: all except the one for the BPF target. Cargo
+/// chooses the features of a dependency for the selected packages together, so only with one
+/// selection is each dependency compiled once.
+pub const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "emu-ebpf"];
+
+/// Builds binaries of the workspace and returns their folder. Nothing is written to standard
+/// output, which belongs to the command that follows.
+pub fn binaries(names: &[&str]) -> anyhow::Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--quiet"]).args(WORKSPACE);
+    for name in names {
+        command.args(["--bin", name]);
+    }
+    succeed(command.stdout(Stdio::null()))?;
+    Ok(target().join("debug"))
+}
+
+/// Builds packages with few dependencies, among them libraries that are loaded, and returns
+/// the folder of the results.
 pub fn packages(packages: &[&str]) -> anyhow::Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--quiet"]).stdout(Stdio::null());

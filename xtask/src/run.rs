@@ -38,7 +38,7 @@ pub fn run(
     seeds: Option<u64>,
     clock_arguments: &Arguments,
 ) -> anyhow::Result<u8> {
-    let emu = build::packages(&["emu-cli"])?.join("emu");
+    let emu = build::binaries(&["emu"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
     // The cost of a packet is measured on this machine's own kernel, which needs no fq for
     // it.

@@ -146,28 +146,22 @@ fn use_object(command: &mut Command, object: &Path) {
 /// The tests that need neither root nor a VM: with cargo-nextest, which runs the tests of all
 /// crates in parallel, if it is installed.
 pub fn host_tests(object: &Path) -> Vec<(&'static str, Command)> {
-    const CRATES: [&str; 5] = [
-        "--workspace",
-        "--exclude",
-        "emu-ebpf",
-        "--exclude",
-        "integration",
-    ];
+    let crates = [&build::WORKSPACE[..], &["--exclude", "integration"]].concat();
     if !build::on_path("cargo-nextest") {
         let mut all = cargo_test(object);
-        all.args(CRATES);
+        all.args(&crates);
         return vec![("host tests", all)];
     }
     // nextest reports on standard error, and has no tests of documentation.
     let mut tests = Command::new("sh");
     tests
         .args(["-c", "exec cargo nextest run \"$@\" 2>&1", "sh"])
-        .args(CRATES)
+        .args(&crates)
         .args(["--no-fail-fast", "--success-output", "immediate"])
         .current_dir(build::root());
     use_object(&mut tests, object);
     let mut examples = cargo_test(object);
-    examples.arg("--doc").args(CRATES);
+    examples.arg("--doc").args(&crates);
     vec![
         ("host tests", tests),
         ("examples in the documentation", examples),
@@ -217,7 +211,7 @@ pub fn over_ssh(object: &Path) -> anyhow::Result<Vec<String>> {
 /// Tests that run `emu` and real programs.
 fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>> {
     debian("the end-to-end tests", &PROGRAMS)?;
-    build_with(object, "emu-cli")?;
+    build_with(object, &["emu", "emu-cni"])?;
     let binary = test_binary(object, name)?;
     // One at a time: the tests measure, and the VM has one processor or slow ones.
     // What the tests print is what they measured.
@@ -235,7 +229,7 @@ fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>>
 
 /// `emu` with that object, where its measurements find their programs.
 pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
-    build_with(object, "emu-cli")?;
+    build_with(object, &["emu", "emu-cni"])?;
     let mut argv = workloads::all()?;
     argv.push(build::target().join("debug/emu").display().to_string());
     Ok(argv)
@@ -243,7 +237,7 @@ pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
 
 /// The program that prints the verifier's work.
 pub fn verified_insns(object: &Path) -> anyhow::Result<Vec<String>> {
-    build_with(object, "integration")?;
+    build_with(object, &["verified-insns"])?;
     let binary = build::target().join("debug/verified-insns");
     Ok(vec![binary.display().to_string()])
 }
@@ -255,9 +249,12 @@ fn with_filter(mut argv: Vec<String>, filter: &str) -> Vec<String> {
     argv
 }
 
-fn build_with(object: &Path, package: &str) -> anyhow::Result<()> {
+fn build_with(object: &Path, binaries: &[&str]) -> anyhow::Result<()> {
     let mut build = build::cargo();
-    build.args(["build", "--quiet", "--package", package]);
+    build.args(["build", "--quiet"]).args(build::WORKSPACE);
+    for name in binaries {
+        build.args(["--bin", name]);
+    }
     use_object(&mut build, object);
     build::succeed(&mut build)
 }
@@ -265,7 +262,9 @@ fn build_with(object: &Path, package: &str) -> anyhow::Result<()> {
 /// Builds a test of the integration crate and finds its binary.
 fn test_binary(object: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let output = cargo_test(object)
-        .args(["--quiet", "--package", "integration", "--test", name])
+        .arg("--quiet")
+        .args(build::WORKSPACE)
+        .args(["--test", name])
         .args(["--no-run", "--message-format=json"])
         .stderr(Stdio::inherit())
         .output()

@@ -136,7 +136,7 @@ fn ready_for(text: &str) -> anyhow::Result<Vec<String>> {
         libraries.extend([multiarch.as_str(), "usr/lib"].map(|below| root.join(below)));
     }
     if named(PEERS) {
-        programs.push(build::packages(&[PEERS])?);
+        programs.push(build::binaries(&[PEERS])?);
     }
     let paths = [("PATH", programs), ("LD_LIBRARY_PATH", libraries)];
     let set: Vec<String> = paths

@@ -179,8 +179,20 @@ enum Form {
 /// Result of a command: an exit code, or an error to print.
 type Outcome = Result<u8, CommandError>;
 
+/// Ends the process at a panic of any thread, as release builds do by their profile. The
+/// profile of other builds unwinds, since cargo builds tests so, and one kind of build for both
+/// compiles each dependency once.
+fn abort_at_a_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}
+
 /// Runs the command that the arguments of this process ask for, and returns its exit code.
 pub fn main() -> ExitCode {
+    abort_at_a_panic();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
