@@ -331,7 +331,7 @@ fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), SessionError
 
 /// Whether the maps have the rows of a plan's traces.
 pub(crate) fn has_rows(maps: &Maps, plan: &Plan) -> bool {
-    let read = user::as_caller(|| Recordings::read(&plan.traces));
+    let read = user::as_caller(|| Recordings::read(&plan.traces, &plan.courses));
     let Ok(Ok(recordings)) = read else {
         return false;
     };
@@ -613,7 +613,8 @@ fn compare(dir: &StateDir, plan: &Plan) -> Result<Comparison, SessionError> {
     let Ok(maps) = loaded.maps() else {
         return full_reload("the maps are gone, or the state does not fit them");
     };
-    if !plan.traces.is_empty() && plan.traces == loaded.plan.traces && !has_rows(&maps, plan) {
+    let is_same = plan.traces == loaded.plan.traces;
+    if !plan.traces.is_empty() && is_same && !has_rows(&maps, plan) {
         return full_reload("the rows of a trace changed");
     }
     let mut plan = plan.clone();

@@ -45,7 +45,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
         0 => Vec::new(),
         _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
     };
-    let recordings = user::as_caller(|| Recordings::read(&plan.traces))
+    let recordings = user::as_caller(|| Recordings::read(&plan.traces, &plan.courses))
         .map_err(|e| BpfError::User(Box::new(e)))??;
     let sizes = (tables.len(), recordings.rows().len());
     let mut ebpf = open_with(plan, orphan, plan.features(), &room, sizes)?;

@@ -136,6 +136,9 @@ impl Live {
             Direction::Down => &group.down,
         };
         let file = *file;
+        let by_hand = self.beside_course(index, &before, change);
+        stores.on_course += usize::from(by_hand == PipeChange::default());
+        let change = &by_hand;
         let ended = self.before_change(index, &before, &file, change);
         let mut pipe = changed(&ended, &file, change);
         self.give_ring(&before, &mut pipe)?;

@@ -8,7 +8,11 @@ use std::{
 
 use emu_model::topology::{Event, EventAction};
 
-use super::{Changed, Live, LiveError, ramp::Ramp, trace::PlayedTrace};
+use super::{
+    Changed, Live, LiveError,
+    ramp::Ramp,
+    trace::{Followed, PlayedTrace},
+};
 use crate::reload::now_ns;
 
 /// Longest sleep between two polls of `stop`.
@@ -37,6 +41,8 @@ pub struct EventResult {
 /// An entry of the timer queue.
 #[expect(clippy::large_enum_variant, reason = "there are few of them")]
 enum TimerEntry {
+    /// The start of the courses of events.
+    Courses(Vec<Followed>),
     Event(EventAction),
     /// The next step of a ramp.
     Step(Ramp),
@@ -110,11 +116,11 @@ impl Clock {
     pub fn new(live: Live, from: Duration) -> Result<Self, LiveError> {
         let events: Vec<Event> = live.topology().events.clone();
         let mut live = live;
-        let traces = match live.topology().traces.is_empty() {
-            true => Vec::new(),
-            false => live.played_traces()?,
-        };
-        live.reserve_traces(&traces)?;
+        let (traces, mut courses) = live.played()?;
+        // Without the earlier events the rates are others.
+        courses.retain(|_| from.is_zero());
+        let followed = traces.iter().map(|trace| &trace.followed);
+        live.reserve_rows(&followed.chain(&courses).collect::<Vec<_>>())?;
         for trace in &traces {
             trace.reserve(&mut live)?;
         }
@@ -128,6 +134,9 @@ impl Clock {
             ahead: Duration::ZERO,
             next: 0,
         };
+        if !courses.is_empty() {
+            clock.plan(Duration::ZERO, TimerEntry::Courses(courses));
+        }
         for index in 0..clock.traces.len() {
             let trace = &clock.traces[index];
             let at = trace.at().max(from);
@@ -155,7 +164,8 @@ impl Clock {
 
     /// Number of events that have not run.
     pub fn events(&self) -> usize {
-        self.pending.len()
+        let is_event = |entry: &&TimerEntry| !matches!(entry, TimerEntry::Courses(_));
+        self.pending.values().filter(is_event).count()
     }
 
     fn plan(&mut self, at: Duration, act: TimerEntry) {
@@ -177,7 +187,7 @@ impl Clock {
         let stopped = self.play(&stop, &mut on)?;
         if stopped {
             // What the kernel programs follow stays as it is now.
-            self.live.end_traces()?;
+            self.live.end_schedules()?;
         }
         Ok(!stopped)
     }
@@ -214,6 +224,10 @@ impl Clock {
                         what,
                         outcome,
                     });
+                }
+                TimerEntry::Courses(courses) => {
+                    let start_ns = self.start_ns(Duration::ZERO);
+                    self.live.start_courses(courses, start_ns)?;
                 }
                 TimerEntry::Step(ramp) => self.step(self.now(), ramp)?,
                 TimerEntry::Await { index, packets } => {
@@ -319,19 +333,21 @@ impl Clock {
                 *other == index || (same && trace.is_scheduled())
             })
             .collect();
-        let traces: Vec<Rc<PlayedTrace>> = together
-            .iter()
-            .map(|i| Rc::clone(&self.traces[*i]))
-            .collect();
-        let ago = self.now().saturating_sub(began);
-        let ago_ns = u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX);
-        self.live
-            .start_traces(&traces, now_ns().wrapping_sub(ago_ns))?;
-        for (index, trace) in together.into_iter().zip(traces) {
-            let pipes = trace.pipes.len();
+        let start_ns = self.start_ns(began);
+        let traces = &self.traces;
+        let followed: Vec<&Followed> = together.iter().map(|i| &traces[*i].followed).collect();
+        self.live.start_followed(&followed, start_ns)?;
+        for index in together {
+            let pipes = self.traces[index].followed.pipes.len();
             self.started.insert(index, Changed { pipes, pairs: 0 });
         }
         Ok(())
+    }
+
+    /// The `CLOCK_MONOTONIC` of a past time of this clock, modulo 2^64.
+    fn start_ns(&self, began: Duration) -> u64 {
+        let ago = self.now().saturating_sub(began);
+        now_ns().wrapping_sub(u64::try_from(ago.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// Applies the current row of a recording, as far as this process does, and schedules the

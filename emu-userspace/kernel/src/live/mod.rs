@@ -12,6 +12,7 @@ mod schedules;
 mod trace;
 
 use std::{
+    collections::HashSet,
     thread,
     time::{Duration, Instant},
 };
@@ -97,6 +98,8 @@ struct Stores {
     links: Vec<MapWrite<PairLink>>,
     /// Pipes with another queue or burst, and their settings in the file.
     requeued: Vec<(u32, emu_model::topology::Pipe)>,
+    /// Pipes that have their new rate by their course.
+    on_course: usize,
 }
 
 impl Stores {
@@ -136,6 +139,8 @@ pub struct Live {
     maps: Maps,
     /// Computed on first use, since reading all maps takes a while.
     places: Option<SlotAllocator>,
+    /// Pipes that follow the rates of the events that this process plays.
+    on_course: HashSet<u32>,
 }
 
 impl Live {
@@ -147,6 +152,7 @@ impl Live {
             loaded,
             maps,
             places: None,
+            on_course: HashSet::new(),
         })
     }
 
@@ -296,7 +302,7 @@ impl Live {
             }
         }
         Ok(Changed {
-            pipes: stores.pipes.len(),
+            pipes: stores.pipes.len() + stores.on_course,
             pairs: stores.links.len(),
         })
     }

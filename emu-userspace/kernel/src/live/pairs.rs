@@ -167,13 +167,14 @@ impl Live {
         }
         for index in pipes {
             let before = self.maps.pipes.get(index as usize).unwrap_or_default();
+            let change = self.beside_course(index, &before, change);
             let capacity = PipeChange {
                 rate: change.rate,
                 queue: change.queue,
                 ..PipeChange::default()
             };
             let file = topology::Pipe::default();
-            let ended = self.before_change(index, &before, &file, change);
+            let ended = self.before_change(index, &before, &file, &change);
             let mut pipe = access_links::changed(&ended, &file, &capacity);
             self.give_ring(&before, &mut pipe)?;
             stores.requeued.push((index, file));

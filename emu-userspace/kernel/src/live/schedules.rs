@@ -10,7 +10,7 @@ use emu_model::{
     topology::{self, PipeChange, Queue, Rate},
 };
 
-use super::{Changed, Live, LiveError, Stores, access_links, trace::PlayedTrace};
+use super::{Changed, Live, LiveError, Stores, access_links, trace::Followed};
 use crate::reload::now_ns;
 
 /// A schedule with the queue and the burst of a pipe.
@@ -27,17 +27,9 @@ fn with_queue(schedule: &Schedule, pipe: &Pipe, file: &topology::Pipe) -> Schedu
 }
 
 impl Live {
-    /// Enlarges fq for all rows of traces.
-    pub(super) fn reserve_traces(
-        &mut self,
-        traces: &[impl AsRef<PlayedTrace>],
-    ) -> Result<(), LiveError> {
-        let scheduled = || {
-            traces
-                .iter()
-                .map(AsRef::as_ref)
-                .filter(|t| t.is_scheduled())
-        };
+    /// Enlarges fq for all rows that are followed.
+    pub(super) fn reserve_rows(&mut self, followed: &[&Followed]) -> Result<(), LiveError> {
+        let scheduled = || followed.iter().filter(|f| f.is_scheduled());
         if scheduled().next().is_none() {
             return Ok(());
         }
@@ -117,21 +109,21 @@ impl Live {
             .collect()
     }
 
-    /// Lets pipes follow their traces, which began at `start_ns` (`CLOCK_MONOTONIC`, modulo
+    /// Lets pipes follow their schedules, which began at `start_ns` (`CLOCK_MONOTONIC`, modulo
     /// 2^64).
     ///
     /// # Errors
     /// [`LiveError`]; then nothing was changed.
-    pub(super) fn start_traces(
+    pub(super) fn start_followed(
         &mut self,
-        traces: &[impl AsRef<PlayedTrace>],
+        followed: &[&Followed],
         start_ns: u64,
     ) -> Result<Changed, LiveError> {
         let session = self.lock()?;
         let mut stores = Stores::default();
         let mut schedules = Vec::new();
         let mut shortened = BTreeSet::new();
-        for trace in traces.iter().map(AsRef::as_ref) {
+        for trace in followed {
             let flags = trace.schedule.flags;
             let first = PipeChange {
                 rate: trace
@@ -155,9 +147,7 @@ impl Live {
                 schedules.push((*index, schedule));
                 stores.pipe(*index, pipe);
             }
-            if let (topology::EventTarget::Link((a, b), one_way), Some(latency)) =
-                (trace.trace.target, first.latency)
-            {
+            if let (Some(((a, b), one_way)), Some(latency)) = (trace.link, first.latency) {
                 let groups = self.plan().groups.len();
                 for pair in self.topology().pairs_between(a, b, one_way) {
                     let link = self.maps.pairs.get(pair).unwrap_or_default();
@@ -174,9 +164,47 @@ impl Live {
         self.store(&session, &stores, false)
     }
 
+    /// Lets pipes follow the courses of events, which began at `start_ns`, except those whose
+    /// rate was set by hand before.
+    ///
+    /// # Errors
+    /// [`LiveError`]; then nothing was changed.
+    pub(super) fn start_courses(
+        &mut self,
+        courses: Vec<Followed>,
+        start_ns: u64,
+    ) -> Result<(), LiveError> {
+        let as_in_the_file = |(index, file): &(u32, topology::Pipe), first: &PipeChange| {
+            let pipe = self.maps.pipes.get(*index as usize).unwrap_or_default();
+            let rate = PipeChange {
+                rate: first.rate,
+                ..PipeChange::default()
+            };
+            access_links::changed(&pipe, file, &rate).ns_per_byte_q20 == pipe.ns_per_byte_q20
+        };
+        let mut courses = courses;
+        for course in &mut courses {
+            let first = course.first;
+            course.pipes.retain(|pipe| as_in_the_file(pipe, &first));
+        }
+        self.start_followed(&courses.iter().collect::<Vec<_>>(), start_ns)?;
+        let pipes = courses.iter().flat_map(|course| &course.pipes);
+        self.on_course.extend(pipes.map(|(index, _)| *index));
+        Ok(())
+    }
+
+    /// A change without the rate, if the pipe follows a course that has this rate at this time.
+    pub(super) fn beside_course(&self, index: u32, pipe: &Pipe, change: &PipeChange) -> PipeChange {
+        let follows = pipe.flags & pipe_flag::SCHEDULED != 0 && self.on_course.contains(&index);
+        PipeChange {
+            rate: change.rate.filter(|_| !follows),
+            ..*change
+        }
+    }
+
     /// Ends all schedules that have started: the pipes keep the settings of their current rows.
-    pub(super) fn end_traces(&mut self) -> Result<(), LiveError> {
-        if self.topology().traces.is_empty() {
+    pub(super) fn end_schedules(&mut self) -> Result<(), LiveError> {
+        if self.topology().traces.is_empty() && self.on_course.is_empty() {
             return Ok(());
         }
         let session = self.lock()?;

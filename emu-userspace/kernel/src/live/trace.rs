@@ -9,7 +9,7 @@ use std::{
 
 use emu_common::layout::{Direction, Schedule, schedule_flag};
 use emu_model::{
-    plan::Recordings,
+    plan::{Course, Followers, Recordings},
     recording::{Recording, RecordingError, RecordingRow},
     topology::{self, AccessLinkChange, EventTarget, PipeChange, Side, Trace},
 };
@@ -43,8 +43,8 @@ pub enum TraceError {
 }
 
 /// Reads the recordings of traces with the caller's rights.
-pub(super) fn read(traces: &[Trace]) -> Result<Recordings, TraceError> {
-    let recordings = user::as_caller(|| Recordings::read(traces)).map_err(Box::new)?;
+fn read(traces: &[Trace], courses: &[Course]) -> Result<Recordings, TraceError> {
+    let recordings = user::as_caller(|| Recordings::read(traces, courses)).map_err(Box::new)?;
     Ok(recordings?)
 }
 
@@ -56,7 +56,7 @@ pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
     if topology.traces.is_empty() {
         return Ok(());
     }
-    let recordings = read(&topology.traces)?;
+    let recordings = read(&topology.traces, &[])?;
     let ways = topology.pair_links();
     for (index, trace) in topology.traces.iter().enumerate() {
         if let EventTarget::Link((a, b), one_way) = trace.target
@@ -74,29 +74,47 @@ pub fn check(topology: &topology::Topology) -> Result<(), TraceError> {
     Ok(())
 }
 
-/// A trace of the loaded topology, and who applies which of its columns.
-pub(super) struct PlayedTrace {
-    pub trace: Trace,
-    /// What the kernel programs follow: not started; without flags if they follow nothing.
+/// What the kernel programs follow.
+pub(super) struct Followed {
+    /// Not started; without flags if they follow nothing.
     pub schedule: Schedule,
     /// The pipes that follow it, and their settings in the file.
     pub pipes: Vec<(u32, topology::Pipe)>,
+    /// The groups if the pipes are capacities, and whether one direction is meant.
+    pub link: Option<((topology::GroupId, topology::GroupId), bool)>,
     /// First row of the recording.
     pub first: PipeChange,
     /// Slowest rate, fastest rate and longest latency.
     pub extremes: [PipeChange; 2],
+}
+
+impl Followed {
+    /// Whether there is something to follow.
+    pub fn is_scheduled(&self) -> bool {
+        self.schedule.flags != 0
+    }
+}
+
+/// A trace of the loaded topology, and who applies which of its columns.
+pub(super) struct PlayedTrace {
+    pub trace: Trace,
+    pub followed: Followed,
     /// The rows that this process applies.
     rest: Option<Recording>,
     end: Duration,
 }
 
 impl Live {
-    /// The traces of the loaded topology, in its order. A trace is followed by the kernel
-    /// programs unless an earlier one has its pipes already; the latency of a link only if the
-    /// link has a capacity.
-    pub(super) fn played_traces(&self) -> Result<Vec<Rc<PlayedTrace>>, LiveError> {
-        let traces = &self.topology().traces;
-        let recordings = read(traces)?;
+    /// The traces of the loaded topology, in its order, and the courses of its events. A trace
+    /// is followed by the kernel programs unless an earlier one has its pipes already; the
+    /// latency of a link only if the link has a capacity. A course is followed if nothing else
+    /// has its pipes.
+    pub(super) fn played(&self) -> Result<(Vec<Rc<PlayedTrace>>, Vec<Followed>), LiveError> {
+        let (traces, courses) = (&self.topology().traces, &self.plan().courses);
+        if traces.is_empty() && courses.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let recordings = read(traces, courses)?;
         let is_loaded = self.maps.rows.len() == recordings.rows().len().max(1)
             && (recordings.rows().iter().enumerate())
                 .all(|(index, row)| self.maps.rows.get(index) == Some(*row));
@@ -108,6 +126,8 @@ impl Live {
             *uses.entry(link.pipe).or_default() += 1;
         }
         let mut taken: BTreeSet<u32> = BTreeSet::new();
+        // Of an event and a trace the later one applies, which only the process knows.
+        let mut traced: BTreeSet<u32> = BTreeSet::new();
         let mut played = Vec::with_capacity(traces.len());
         for (index, trace) in traces.iter().enumerate() {
             let (pipes, gives_latency) = self.pipes_of(trace, &uses);
@@ -118,21 +138,83 @@ impl Live {
             if pipes.is_empty() || pipes.iter().any(|(pipe, _)| taken.contains(pipe)) {
                 schedule.flags = 0;
             }
+            let recording = recordings.recording(index);
             if schedule.flags != 0 {
                 taken.extend(pipes.iter().map(|(pipe, _)| *pipe));
             }
-            let recording = recordings.recording(index);
+            if schedule.flags != 0 || recording.has_rates() {
+                traced.extend(pipes.iter().map(|(pipe, _)| *pipe));
+            }
+            let link = match trace.target {
+                EventTarget::Link(ends, one_way) => Some((ends, one_way)),
+                EventTarget::AccessLink(_) => None,
+            };
             played.push(Rc::new(PlayedTrace {
                 trace: trace.clone(),
-                schedule,
-                pipes,
-                first: first(recording),
-                extremes: extremes(recording),
+                followed: Followed {
+                    schedule,
+                    pipes,
+                    link,
+                    first: first(recording),
+                    extremes: extremes(recording),
+                },
                 rest: rest(recording, schedule.flags),
                 end: recording.end,
             }));
         }
-        Ok(played)
+        let mut followed: Vec<Followed> = courses
+            .iter()
+            .enumerate()
+            .map(|(index, course)| self.followed(course, recordings.course(index), &uses))
+            .collect();
+        let mut wanted: HashMap<u32, usize> = HashMap::new();
+        for (pipe, _) in followed.iter().flat_map(|f| &f.pipes) {
+            *wanted.entry(*pipe).or_default() += 1;
+        }
+        for course in &mut followed {
+            let is_free = |pipe: &u32| !traced.contains(pipe) && wanted.get(pipe) == Some(&1);
+            if !course.pipes.iter().all(|(pipe, _)| is_free(pipe)) {
+                course.schedule.flags = 0;
+            }
+        }
+        followed.retain(|course| course.is_scheduled() && !course.pipes.is_empty());
+        Ok((played, followed))
+    }
+
+    /// A course and its pipes.
+    fn followed(
+        &self,
+        course: &Course,
+        schedule: Schedule,
+        uses: &HashMap<u32, usize>,
+    ) -> Followed {
+        let (pipes, link) = match &course.followers {
+            Followers::Vnodes(vnodes, direction) => {
+                let pipe = |vnode: &usize| self.line_pipe(*vnode, *direction);
+                (vnodes.iter().map(pipe).collect(), None)
+            }
+            Followers::Link(ends, one_way) => {
+                let link = Some((*ends, *one_way));
+                (self.capacity_pipes(*ends, *one_way, uses).0, link)
+            }
+        };
+        Followed {
+            schedule,
+            pipes,
+            link,
+            first: first(&course.recording),
+            extremes: extremes(&course.recording),
+        }
+    }
+
+    /// A pipe of a vnode, with its settings in the file.
+    fn line_pipe(&self, vnode: usize, direction: Direction) -> (u32, topology::Pipe) {
+        let group = &self.topology().groups[self.plan().vnodes[vnode].group];
+        let file = match direction {
+            Direction::Up => group.up,
+            Direction::Down => group.down,
+        };
+        (self.index(vnode, direction), file)
     }
 
     /// The pipes of a trace's target, with their settings in the file, and whether the latency
@@ -146,35 +228,43 @@ impl Live {
             EventTarget::AccessLink(target) => {
                 let mut pipes = Vec::new();
                 for vnode in self.vnodes(target).unwrap_or_default() {
-                    let group = &self.topology().groups[self.plan().vnodes[vnode].group];
                     if trace.side != Side::Down {
-                        pipes.push((self.index(vnode, Direction::Up), group.up));
+                        pipes.push(self.line_pipe(vnode, Direction::Up));
                     }
                     if trace.side != Side::Up {
-                        pipes.push((self.index(vnode, Direction::Down), group.down));
+                        pipes.push(self.line_pipe(vnode, Direction::Down));
                     }
                 }
                 (pipes, true)
             }
-            EventTarget::Link((a, b), one_way) => {
-                let mut inside: BTreeMap<u32, usize> = BTreeMap::new();
-                for pair in self.topology().pairs_between(a, b, one_way) {
-                    let link = self.maps.pairs.get(pair).unwrap_or_default();
-                    *inside.entry(link.pipe).or_default() += 1;
-                }
-                let is_everywhere = inside.remove(&0).is_none();
-                if inside
-                    .iter()
-                    .any(|(pipe, count)| uses.get(pipe) != Some(count))
-                {
-                    return (Vec::new(), false);
-                }
-                let pipes = inside
-                    .into_keys()
-                    .map(|pipe| (pipe, topology::Pipe::default()));
-                (pipes.collect(), is_everywhere)
-            }
+            EventTarget::Link(ends, one_way) => self.capacity_pipes(ends, one_way, uses),
         }
+    }
+
+    /// The capacities between two groups, and whether each pair of their groups has one. None
+    /// if a capacity also serves others.
+    fn capacity_pipes(
+        &self,
+        (a, b): (topology::GroupId, topology::GroupId),
+        one_way: bool,
+        uses: &HashMap<u32, usize>,
+    ) -> (Vec<(u32, topology::Pipe)>, bool) {
+        let mut inside: BTreeMap<u32, usize> = BTreeMap::new();
+        for pair in self.topology().pairs_between(a, b, one_way) {
+            let link = self.maps.pairs.get(pair).unwrap_or_default();
+            *inside.entry(link.pipe).or_default() += 1;
+        }
+        let is_everywhere = inside.remove(&0).is_none();
+        if inside
+            .iter()
+            .any(|(pipe, count)| uses.get(pipe) != Some(count))
+        {
+            return (Vec::new(), false);
+        }
+        let pipes = inside
+            .into_keys()
+            .map(|pipe| (pipe, topology::Pipe::default()));
+        (pipes.collect(), is_everywhere)
     }
 }
 
@@ -249,7 +339,7 @@ impl PlayedTrace {
 
     /// Whether the kernel programs follow it.
     pub fn is_scheduled(&self) -> bool {
-        self.schedule.flags != 0
+        self.followed.is_scheduled()
     }
 
     /// Time between its start and its end; none if it repeats.
@@ -259,7 +349,8 @@ impl PlayedTrace {
 
     /// Packets that its target's pipes have accepted.
     pub fn packets(&self, live: &Live) -> u64 {
-        self.pipes
+        self.followed
+            .pipes
             .iter()
             .filter_map(|(index, _)| live.maps.pipes.get(*index as usize))
             .map(|pipe| pipe.packets)

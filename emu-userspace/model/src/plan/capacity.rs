@@ -95,6 +95,9 @@ impl Headroom {
     /// Adds a change of `count` pipes or links.
     fn add(&mut self, change: &PipeChange, count: u32) {
         let wanted = &change.impairments;
+        if change.rate.is_some() {
+            self.features |= feature::SCHEDULES;
+        }
         if !wanted.is_empty() {
             self.features |= feature::STAGES;
             self.stages = self.stages.saturating_add(count);

@@ -1,6 +1,7 @@
 //! What one host must do for a topology: pure data, made without touching the
 //! kernel, printable with `--dry-run`.
 mod capacity;
+mod courses;
 mod diff;
 mod entries;
 mod fq;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use capacity::Headroom;
 pub use capacity::MapCapacity;
 pub use capacity::SlotAllocator;
+pub use courses::{Course, Followers};
 pub use diff::{Current, Loaded, MapWrite, PlanDiff, ReloadReason};
 pub use diff::{next_generation, stage_at, stage_settings};
 pub use entries::{Entries, Way};
@@ -219,6 +221,9 @@ pub struct Plan {
     /// Traces, whose rows the kernel programs follow.
     #[serde(skip)]
     pub traces: Vec<Trace>,
+    /// Rates of events, which they follow too.
+    #[serde(skip)]
+    pub courses: Vec<Course>,
     #[serde(skip)]
     links: Vec<PlanLink>,
     /// The link from each group to each group, row by row.
@@ -318,6 +323,7 @@ impl Plan {
             has_seed: topology.seed.is_some(),
             distributions: topology.distributions.clone(),
             traces: topology.traces.clone(),
+            courses: Course::all(topology, &vnodes),
             late_pair: None,
             links,
             pair_ways,

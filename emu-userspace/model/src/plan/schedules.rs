@@ -6,7 +6,7 @@ use emu_common::{
     model::{rate, schedule},
 };
 
-use super::nanoseconds;
+use super::{courses::Course, nanoseconds};
 use crate::{
     recording::{Recording, RecordingError},
     topology::Trace,
@@ -31,14 +31,16 @@ pub struct Recordings {
     rows: Vec<Row>,
     /// In the order of the traces; without a start.
     schedules: Vec<Schedule>,
+    /// In the order of the courses; without a start.
+    courses: Vec<Schedule>,
 }
 
 impl Recordings {
-    /// Reads the recordings of traces.
+    /// Reads the recordings of traces, and adds the courses of events.
     ///
     /// # Errors
-    /// [`RecordingError`] of the first that cannot be used.
-    pub fn read(traces: &[Trace]) -> Result<Self, RecordingError> {
+    /// [`RecordingError`] of the first trace that cannot be used.
+    pub fn read(traces: &[Trace], courses: &[Course]) -> Result<Self, RecordingError> {
         let mut all = Self::default();
         let mut files: HashMap<(&Path, Duration), Rc<Recording>> = HashMap::new();
         let mut known: HashMap<Key, Schedule> = HashMap::new();
@@ -72,6 +74,11 @@ impl Recordings {
             all.schedules.push(schedule);
             all.each.push(recording);
         }
+        for course in courses {
+            // One that is too long for rows is left to the process that plays the events.
+            let schedule = all.add(&course.recording, false).unwrap_or_default();
+            all.courses.push(schedule);
+        }
         Ok(all)
     }
 
@@ -84,6 +91,11 @@ impl Recordings {
     /// say what it has: rates, latencies, or neither.
     pub fn schedule(&self, trace: usize) -> Schedule {
         self.schedules[trace]
+    }
+
+    /// The schedule of a course, by its number, like [`Recordings::schedule`].
+    pub fn course(&self, course: usize) -> Schedule {
+        self.courses[course]
     }
 
     /// The rows of all schedules.
@@ -218,7 +230,7 @@ mod tests {
     fn read(text: &str, loops: bool) -> Result<(Vec<Row>, Schedule), String> {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), text).unwrap();
-        let all = Recordings::read(&[trace(file.path(), loops)]).map_err(|e| e.to_string())?;
+        let all = Recordings::read(&[trace(file.path(), loops)], &[]).map_err(|e| e.to_string())?;
         Ok((all.rows().to_vec(), all.schedule(0)))
     }
 
@@ -250,7 +262,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "time,rate\n0s,1mbit\n1s,2mbit\n").unwrap();
         let (once, again) = (trace(file.path(), false), trace(file.path(), true));
-        let all = Recordings::read(&[once.clone(), again, once]).unwrap();
+        let all = Recordings::read(&[once.clone(), again, once], &[]).unwrap();
         // Two rows, and one of the repeated trace.
         assert_eq!(all.rows().len(), 3);
         assert_eq!(all.schedule(0), all.schedule(2));

@@ -53,39 +53,36 @@ fn dip(sent: u32, arrivals: &[Arrival], end: Duration) -> (u32, f64, f64) {
     (sent - arrivals.len() as u32, last, last - first)
 }
 
-/// 10 Mbit/s, for a second 100 kbit/s: 1000-byte datagrams 120 times a second. What waits
-/// after the dip leaves at the rate after it, as from a real queue.
-#[test]
-fn traces_a_dip_ends_for_what_waits_as_with_tbf() {
-    let text = "time,rate\n0s,10mbit\n1s,100kbit\n2s,10mbit\n3s,10mbit\n";
-    let (gap, time) = (
-        Duration::from_nanos(8_333_333),
-        Duration::from_millis(3_500),
-    );
-    let ours = isolated(move || {
+/// Time between two packets of a dip, and the time of all.
+const GAP: Duration = Duration::from_nanos(8_333_333);
+const SENDING: Duration = Duration::from_millis(3_500);
+
+/// Measures what a pipe of 10 Mbit/s does that has 100 kbit/s from 1 s to 2 s.
+fn our_dip(topology: &str, pipe: impl FnOnce() -> u32 + Send + 'static) -> (u32, f64, f64) {
+    let topology = topology.to_owned();
+    isolated(move || {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dip.csv");
-        std::fs::write(&path, text).unwrap();
-        TopologyFile::new(&format!(
-            "
-version: 1
-groups:
-  a: {{prefix: 10.1.0.0/24, nodes: 2, up: 10mbit}}
-traces: [{{vnode: 10.1.0.1, up: {}}}]
-",
-            path.display()
-        ))
-        .load();
-        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.1.0.2"));
+        std::fs::write(
+            &path,
+            "time,rate\n0s,10mbit\n1s,100kbit\n2s,10mbit\n3s,10mbit\n",
+        )
+        .unwrap();
+        TopologyFile::new(&topology.replace("DIP", &path.display().to_string())).load();
+        let (from, to) = (udp::socket("10.1.0.1"), udp::socket("10.2.0.1"));
         let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
         let clock = thread::spawn(|| emu("start"));
-        let sent = udp::blast(&from, "10.1.0.2", 1_000, gap, time);
-        let start_ns = maps().schedules.get(0).unwrap().start_ns;
+        let sent = udp::blast(&from, "10.2.0.1", 1_000, GAP, SENDING);
+        let start_ns = maps().schedules.get(pipe() as usize).unwrap().start_ns;
         let end = boot() + Duration::from_nanos(start_ns) + Duration::from_secs(2);
         clock.join().unwrap();
         dip(sent, &receiver.join().unwrap(), end)
-    });
-    let theirs = isolated(move || {
+    })
+}
+
+/// The same for TBF, whose rate is changed by hand.
+fn dip_of_tbf() -> (u32, f64, f64) {
+    isolated(|| {
         let [a, b] = two_hosts("tbf");
         let tbf = |verb: &str, rate: &str| {
             // 50 packets of 1042 bytes, with their Ethernet headers.
@@ -99,26 +96,108 @@ traces: [{{vnode: 10.1.0.1, up: {}}}]
         let from = a.enter(|| udp::socket("192.0.2.1"));
         let to = b.enter(|| udp::socket("192.0.2.2"));
         let receiver = thread::spawn(move || udp::receive(&to, usize::MAX, Duration::from_secs(2)));
-        let sender = thread::spawn(move || udp::blast(&from, "192.0.2.2", 1_000, gap, time));
+        let sender = thread::spawn(move || udp::blast(&from, "192.0.2.2", 1_000, GAP, SENDING));
         thread::sleep(Duration::from_secs(1));
         tbf("change", "100kbit");
         thread::sleep(Duration::from_secs(1));
         tbf("change", "10mbit");
         let end = udp::now();
         dip(sender.join().unwrap(), &receiver.join().unwrap(), end)
+    })
+}
+
+/// 10 Mbit/s, for a second 100 kbit/s: 1000-byte datagrams 120 times a second. What waits
+/// after the dip leaves at the rate after it, as from a real queue; whatever announces the
+/// rates beforehand, and whatever pipe has them.
+#[test]
+fn traces_and_events_end_a_dip_for_what_waits_as_tbf_does() {
+    const GROUPS: &str = "version: 1\ngroups:\n  a: {prefix: 10.1.0.0/24, nodes: 1, up: 10mbit}\n  \
+                          b: {prefix: 10.2.0.0/24, nodes: 1}\n";
+    let events = |target: &str, rate: &str| {
+        format!(
+            "events:\n  - {{at: 1s, set: {{{target}, {rate}: 100kbit}}}}\n  \
+             - {{at: 2s, set: {{{target}, {rate}: 10mbit}}}}\n  \
+             - {{at: 3s, set: {{{target}, {rate}: 10mbit}}}}\n"
+        )
+    };
+    let capacity = "latencies: [{between: [a, b], rate: 10mbit}]\n";
+    let ways = [
+        (
+            "a trace",
+            "traces: [{vnode: 10.1.0.1, up: DIP}]\n".to_owned(),
+        ),
+        ("events of a group", events("group: a", "up")),
+        ("events of a vnode", events("vnode: 10.1.0.1", "up")),
+        (
+            "events of a capacity",
+            format!("{capacity}{}", events("between: [a, b]", "rate")),
+        ),
+    ];
+    let theirs = dip_of_tbf();
+    for (what, rest) in ways {
+        let is_capacity = what.ends_with("capacity");
+        let pipe = move || match is_capacity {
+            true => {
+                let maps = maps();
+                let pipes = (0..maps.pairs.len()).filter_map(|pair| maps.pairs.get(pair));
+                pipes.map(|link| link.pipe).find(|p| *p != 0).unwrap()
+            }
+            false => 0,
+        };
+        // The line is not the bottleneck where the capacity is.
+        let groups = match is_capacity {
+            true => GROUPS.replace("10mbit", "100mbit"),
+            false => GROUPS.to_owned(),
+        };
+        let ours = our_dip(&format!("{groups}{rest}"), pipe);
+        println!("{what}: {ours:?}, TBF: {theirs:?}");
+        // 120 come in the dip, 12 leave, 50 wait.
+        assert!(ours.0.abs_diff(58) <= 2, "{what}: {ours:?}");
+        // 50 packets of 1028 bytes at 10 Mbit/s are 41.1 ms.
+        assert!((37.0..45.3).contains(&ours.1), "{what}: {ours:?}");
+        assert!(
+            (f64::from(ours.0) / f64::from(theirs.0) - 1.0).abs() < 0.1,
+            "{what}: {ours:?} {theirs:?}"
+        );
+        // TBF goes on when the next packet comes, or its timer for the slow rate expires, so
+        // what waits begins to leave later there.
+        assert!(
+            (ours.2 / theirs.2 - 1.0).abs() < 0.1,
+            "{what}: {ours:?} {theirs:?}"
+        );
+    }
+}
+
+/// A rate that is set by hand counts until the next event, and the events after it count
+/// again.
+#[test]
+fn traces_events_continue_after_a_rate_by_hand() {
+    isolated(|| {
+        TopologyFile::new(
+            "version: 1\ngroups: {a: {prefix: 10.1.0.0/24, nodes: 2, up: 10mbit}}\nevents:\n  \
+             - {at: 200ms, set: {group: a, up: 5mbit}}\n  \
+             - {at: 600ms, set: {group: a, up: 2mbit}}\n  \
+             - {at: 900ms, ramp: {group: a, up: 1mbit}, over: 100ms}\n",
+        )
+        .load();
+        let rate = |vnode: &str| {
+            let status = emu_json(&format!("status {vnode}"));
+            status["up"]["rate_bits_per_sec"].as_f64().unwrap() / 1e6
+        };
+        let both = || [rate("10.1.0.1"), rate("10.1.0.2")].map(|r| (r * 100.0).round() / 100.0);
+        let clock = thread::spawn(|| emu("start"));
+        let begin = udp::now();
+        let at =
+            |ms: u64| thread::sleep((begin + Duration::from_millis(ms)).saturating_sub(udp::now()));
+        at(400);
+        assert_eq!(both(), [5.0, 5.0]);
+        emu("set 10.1.0.2 up=7mbit");
+        assert_eq!(both(), [5.0, 7.0]);
+        at(800);
+        assert_eq!(both(), [2.0, 2.0]);
+        clock.join().unwrap();
+        assert_eq!(both(), [1.0, 1.0]);
     });
-    println!("emu: {ours:?}, TBF: {theirs:?}");
-    // 120 come in the dip, 12 leave, 50 wait.
-    assert!(ours.0.abs_diff(58) <= 2, "{ours:?}");
-    // 50 packets of 1028 bytes at 10 Mbit/s are 41.1 ms.
-    assert!((37.0..45.3).contains(&ours.1), "{ours:?}");
-    assert!(
-        (f64::from(ours.0) / f64::from(theirs.0) - 1.0).abs() < 0.1,
-        "{ours:?} {theirs:?}"
-    );
-    // TBF goes on when the next packet comes, or its timer for the slow rate expires, so what
-    // waits begins to leave later there.
-    assert!((ours.2 / theirs.2 - 1.0).abs() < 0.1, "{ours:?} {theirs:?}");
 }
 
 /// Every packet arrives when the formula says, across rows of 10 ms and outages, and twice

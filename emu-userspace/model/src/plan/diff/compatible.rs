@@ -1,5 +1,6 @@
 //! Whether a plan can replace the loaded one in place at all.
 use super::{Loaded, Plan, ReloadReason, full_reload};
+use crate::recording::Recording;
 
 /// Checks that programs, interfaces and groups can stay.
 pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadReason> {
@@ -43,6 +44,12 @@ pub(super) fn compatible(loaded: &Loaded<'_>, new: &Plan) -> Result<(), ReloadRe
     }
     if old.traces != new.traces {
         return full_reload("the traces changed");
+    }
+    let rates = |plan: &Plan| -> Vec<Recording> {
+        plan.courses.iter().map(|c| c.recording.clone()).collect()
+    };
+    if rates(old) != rates(new) {
+        return full_reload("rates of events changed");
     }
     if new.features() & !loaded.features != 0 {
         return full_reload("the programs were loaded without a feature that it needs");
