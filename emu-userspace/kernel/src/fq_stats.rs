@@ -15,6 +15,7 @@ const FLOWS: usize = 64;
 const THROTTLED_FLOWS: usize = 72;
 const UNTHROTTLE_LATENCY: usize = 76;
 const HORIZON_DROPS: usize = 88;
+const HORIZON_CAPS: usize = 96;
 
 /// Statistics of one fq qdisc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct FqStats {
     pub flow_limit_drops: u64,
     /// Drops beyond the horizon.
     pub horizon_drops: u64,
+    /// Packets that were due beyond the horizon, and are sent at it, too early.
+    pub sent_early: u64,
     /// Drops because memory was not available.
     pub memory_drops: u64,
     /// Packets that waited for their due time, since the qdisc was created.
@@ -94,6 +97,7 @@ fn application(stats: &mut FqStats, app: &TcXstats) {
     stats.lateness_ns = u32_at(bytes, UNTHROTTLE_LATENCY);
     stats.flow_limit_drops = u64_at(bytes, FLOWS_PLIMIT);
     stats.horizon_drops = u64_at(bytes, HORIZON_DROPS);
+    stats.sent_early = u64_at(bytes, HORIZON_CAPS);
     stats.memory_drops = u64_at(bytes, ALLOCATION_ERRORS);
     stats.throttled = u64_at(bytes, THROTTLED);
     stats.flows = u32_at(bytes, FLOWS);

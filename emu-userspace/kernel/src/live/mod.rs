@@ -19,7 +19,7 @@ use std::{
 
 use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
 use emu_model::{
-    plan::{Current, FqPlan, MapWrite, Plan, SlotAllocator},
+    plan::{Current, FqPlan, MapWrite, Plan, SlotAllocator, TooLate},
     topology::{GroupId, Impairments, Target, Topology},
 };
 use serde::Serialize;
@@ -72,6 +72,9 @@ pub enum LiveError {
     MapCapacity { what: &'static str, file: String },
     #[error("{0}")]
     Target(&'static str),
+    /// Packets would wait longer than fq holds them.
+    #[error(transparent)]
+    TooLate(#[from] TooLate),
     #[error(transparent)]
     Trace(#[from] TraceError),
     /// Another topology was loaded meanwhile.
@@ -317,7 +320,7 @@ impl Live {
             slots,
             ..
         } = &self.loaded;
-        let need = FqPlan::for_current(topology, plan, slots, &current);
+        let need = FqPlan::for_current(topology, plan, slots, &current)?;
         self.set_fq(session, need)
     }
 

@@ -63,7 +63,7 @@ impl Live {
                 plan,
                 &loaded.slots,
                 &current,
-            ));
+            )?);
         }
         self.set_fq(&session, need)
     }

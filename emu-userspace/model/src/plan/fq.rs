@@ -2,14 +2,21 @@
 //!
 //! The defaults of fq (100 packets per flow, 10,000 in all, a horizon of 10 s) are made for
 //! pacing; in emu it holds the queue of an emulated pipe *and* the packets in flight.
+use std::time::Duration;
+
 use emu_common::{
     layout::{NO_LIMIT_NS, Pipe, Stage},
     model::{jitter, rate},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Current, Plan, PlanGroup, diff::stage_at, entries::PlanLink, tables};
-use crate::topology::{FqSettings, LinkWay, Topology};
+use super::{
+    Current, Plan, PlanGroup, Service,
+    diff::stage_at,
+    entries::{PlanLink, serve},
+    nanoseconds, tables,
+};
+use crate::topology::{EventAction, FqSettings, LinkWay, Target, Topology};
 
 /// Smallest packet that the sizes assume: an IPv4 header and a TCP header.
 const SMALLEST_PACKET_BYTES: u64 = 40;
@@ -86,6 +93,25 @@ fn link_ns(link: &PlanLink, mtu_bytes: u32) -> u64 {
         .saturating_add(wait_ns)
 }
 
+/// A packet could be due later than fq can hold it. The farthest due time of fq, its horizon, is
+/// 32 bits of microseconds (net/sched/sch_fq.c), and what is due later it sends then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a packet of {of} could wait {}, with its queue, latency and jitter and those of links between \
+     groups; fq holds packets for {} at most: give the queue a smaller limit, or raise the rate",
+    humantime::format_duration(Duration::from_secs(longest.as_secs())),
+    humantime::format_duration(Duration::from_secs(FARTHEST_HORIZON.as_secs()))
+)]
+pub struct TooLate {
+    /// The group, or the event that makes it so.
+    pub of: String,
+    /// How long.
+    pub longest: Duration,
+}
+
+/// fq's longest horizon less the second that a plan adds.
+const FARTHEST_HORIZON: Duration = Duration::from_micros(u32::MAX as u64 - 1_000_000);
+
 impl FqPlan {
     /// The maximum of two plans in every size.
     #[must_use]
@@ -100,12 +126,15 @@ impl FqPlan {
     }
 
     /// Sizes for the vnodes of these groups; settings of the user take precedence.
+    ///
+    /// # Errors
+    /// [`TooLate`].
     pub(super) fn for_groups(
         settings: &FqSettings,
         groups: &[PlanGroup],
         (links, ways): (&[PlanLink], &[Option<LinkWay>]),
         mtu_bytes: u32,
-    ) -> Self {
+    ) -> Result<Self, TooLate> {
         let mut need = Need::new(mtu_bytes);
         for (id, group) in groups
             .iter()
@@ -122,12 +151,57 @@ impl FqPlan {
             need.vnodes += group.local_vnodes;
             need.add(&group.up, group.up_stage, pair_ns, group.local_vnodes);
             need.add(&group.down, group.down_stage, 0, group.local_vnodes);
+            need.check(|| format!("the group {}", group.name))?;
         }
-        need.plan(settings)
+        Ok(need.plan(settings))
+    }
+
+    /// Checks that the settings of events, each with the rest of the file, leave no packet
+    /// waiting too long.
+    pub(super) fn check_events(topology: &Topology, groups: &[PlanGroup]) -> Result<(), TooLate> {
+        for event in &topology.events {
+            let EventAction::AccessLink { target, change, .. } = &event.what else {
+                continue;
+            };
+            let group = match target {
+                Target::Group(group) => Some(*group),
+                Target::Vnode(address) => topology.group_of(*address),
+                Target::Pair(..) => None,
+            };
+            for group in group.map(|g| topology.tree(g)).unwrap_or_default() {
+                let file = &topology.groups[group];
+                let planned = [groups[group].up, groups[group].down];
+                let sides = [(&file.up, &change.up), (&file.down, &change.down)];
+                for ((file, change), mut pipe) in sides.into_iter().zip(planned) {
+                    let service = Service {
+                        rate: change.rate.unwrap_or(file.rate),
+                        queue: change.queue.unwrap_or(file.queue),
+                        burst_bytes: file.burst_bytes,
+                    };
+                    serve(&mut pipe, &service);
+                    pipe.latency_ns = change.latency.map_or(pipe.latency_ns, nanoseconds);
+                    let mut need = Need::new(topology.mtu_bytes);
+                    need.add(&pipe, None, 0, 1);
+                    need.check(|| {
+                        let at = humantime::format_duration(event.at);
+                        format!("{} after its event at {at}", groups[group].name)
+                    })?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sizes for the pipes as they are in the maps.
-    pub fn for_current(topology: &Topology, plan: &Plan, slots: &[u32], current: &Current) -> Self {
+    ///
+    /// # Errors
+    /// [`TooLate`].
+    pub fn for_current(
+        topology: &Topology,
+        plan: &Plan,
+        slots: &[u32],
+        current: &Current,
+    ) -> Result<Self, TooLate> {
         let groups = plan.groups.len();
         let mtu_bytes = plan.mtu_bytes;
         let farthest: Vec<u64> = (0..groups)
@@ -155,10 +229,11 @@ impl FqPlan {
                 if let Some(pipe) = current.pipes.get(index as usize) {
                     let stage = stage_at(&current.stages, pipe.stage);
                     need.add(pipe, Some(stage), pair_ns, 1);
+                    need.check(|| vnode.address.to_string())?;
                 }
             }
         }
-        need.plan(&topology.fq)
+        Ok(need.plan(&topology.fq))
     }
 }
 
@@ -193,6 +268,15 @@ impl Need {
             .saturating_add(pipe.latency_ns)
             .saturating_add(pair_ns);
         self.horizon_ns = self.horizon_ns.max(farthest);
+    }
+
+    /// Whether fq can hold the packets as long as they wait; `of` names the last pipe.
+    fn check(&self, of: impl FnOnce() -> String) -> Result<(), TooLate> {
+        let longest = Duration::from_nanos(self.horizon_ns);
+        if longest <= FARTHEST_HORIZON {
+            return Ok(());
+        }
+        Err(TooLate { of: of(), longest })
     }
 
     fn plan(&self, settings: &FqSettings) -> FqPlan {

@@ -29,7 +29,7 @@ pub use diff::{Current, Loaded, MapWrite, PlanDiff, ReloadReason};
 pub use diff::{next_generation, stage_at, stage_settings};
 pub use entries::{Entries, Way};
 pub use entries::{LIMIT_IN_BYTES, Service, serve};
-pub use fq::FqPlan;
+pub use fq::{FqPlan, TooLate};
 pub use impair::put as put_impairments;
 pub use ranges::{address_ranges, covering_prefixes};
 pub use schedules::Recordings;
@@ -92,6 +92,9 @@ pub enum PlanError {
     /// `EMU_HOST_LATENCY` is not a time.
     #[error("EMU_HOST_LATENCY: {}; expected {}", .0.message, .0.expected)]
     HostLatency(topology::UnitError),
+    /// Packets would wait longer than fq holds them.
+    #[error(transparent)]
+    TooLate(#[from] TooLate),
     /// More groups than the tables hold.
     #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
     TooManyGroups {
@@ -289,7 +292,8 @@ impl Plan {
             &groups,
             (&links, &pair_ways),
             topology.mtu_bytes,
-        );
+        )?;
+        FqPlan::check_events(topology, &groups)?;
         let reserve = Headroom::of(topology, &vnodes);
         let processes = parts
             .into_iter()

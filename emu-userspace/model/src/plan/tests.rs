@@ -78,6 +78,43 @@ groups:
     );
 }
 
+/// fq's horizon is 2^32 - 1 us, one second of which is for the clock.
+#[test]
+fn packets_that_fq_cannot_hold_as_long_as_they_wait_are_refused() {
+    let refusal = |pipe: &str, rest: &str| {
+        let text = format!(
+            "version: 1\ngroups: {{a: {{prefix: 10.1.0.0/24, nodes: 1, {pipe}}}}}\n{rest}\n"
+        );
+        let topology = crate::topology::parse(&text, "t").unwrap();
+        Plan::new(&topology, None).err().map(|e| e.to_string())
+    };
+    let event = |change: &str| format!("events: [{{at: 5s, set: {{group: a, {change}}}}}]");
+    for (pipe, rest) in [
+        ("up: {rate: 1mbit, queue: 60min, latency: 693967ms}", ""),
+        // 36 packets of 1500 bytes at 100 bit/s are 72 minutes, and 35 are 70.
+        ("up: {rate: 100bit, queue: 35 packets}", ""),
+        ("up: 1mbit", &event("up: 100bit, queue: 35 packets")),
+    ] {
+        assert_eq!(refusal(pipe, rest), None, "{pipe} {rest}");
+    }
+    for (pipe, rest, word) in [
+        (
+            "up: {rate: 1mbit, queue: 60min, latency: 693968ms}",
+            "",
+            "the group a could wait 1h 11m 33s",
+        ),
+        ("down: {rate: 100bit, queue: 36 packets}", "", "1h 12m"),
+        (
+            "up: 1mbit",
+            &event("up: 100bit, queue: 36 packets"),
+            "a after its event at 5s could wait 1h 12m",
+        ),
+    ] {
+        let message = refusal(pipe, rest).unwrap_or_default();
+        assert!(message.contains(word), "{pipe} {rest}: {message}");
+    }
+}
+
 const TWO_HOSTS: &str = "
 version: 1
 groups:

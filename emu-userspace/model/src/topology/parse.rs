@@ -309,6 +309,13 @@ fn fq(record: &Record<'_>) -> FqSettings {
                         .expected("a time longer than any packet waits, as in `20s`"),
                 );
             }
+            if horizon.as_micros() > u128::from(u32::MAX) {
+                field.report(
+                    field
+                        .problem("fq's horizon is 71 min 34 s at most")
+                        .expected("a time longer than any packet waits, as in `20s`"),
+                );
+            }
             Some(horizon)
         }),
         buckets,

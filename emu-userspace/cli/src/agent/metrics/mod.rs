@@ -373,6 +373,11 @@ impl Figures {
             each(|fq| f64::from(fq.flows)),
         )?;
         to.counter(
+            "emu_fq_early",
+            "Packets due beyond fq's horizon, sent too early",
+            (self.fq.iter()).map(|fq| (vec![("interface", fq.interface.clone())], fq.sent_early)),
+        )?;
+        to.counter(
             "emu_fq_drops",
             "Packets dropped by fq itself, which its size should prevent",
             self.fq.iter().flat_map(|fq| {
