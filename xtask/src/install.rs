@@ -8,14 +8,7 @@ use std::{
 use anyhow::{Context, bail};
 
 use crate::build::{on_path, succeed, target};
-
-/// A file that a step needs, and the Debian package that has it.
-pub struct Need {
-    /// Path of the file.
-    pub file: &'static str,
-    /// The package.
-    pub package: &'static str,
-}
+pub use vm_launcher::Need;
 
 /// Installs the packages of the files that are missing.
 ///

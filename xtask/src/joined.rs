@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     suite,
     tally::Tally,
-    vm::{Request, hosts, kernel::Kernel, virtual_time::VirtualTime},
+    vm::{self, Request, Workspace, hosts, virtual_time::VirtualTime},
 };
 
 /// Nodes of a DHT, each of which finds a value of an earlier one, by UDP; and BitTorrent
@@ -36,7 +36,7 @@ pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
 fn once(emu: &[String], bench: &str) -> anyhow::Result<Value> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().display().to_string();
-    let status = hosts::run(&Kernel::quick(), HOSTS, |rank| {
+    let status = hosts::run(&Workspace, &vm::quick_kernel(), HOSTS, |rank| {
         let words = format!("{bench} --rank {rank} --size {HOSTS} --out {out}");
         let words = words.split(' ').map(str::to_owned);
         Request {

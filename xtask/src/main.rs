@@ -17,6 +17,7 @@ mod suite;
 mod tally;
 mod test;
 mod test_vm;
+mod testing;
 mod verifier;
 mod vm;
 mod workloads;
@@ -55,7 +56,7 @@ enum Verb {
               value_parser = clap::value_parser!(u64).range(1..=10_000))]
         seeds: Option<u64>,
         #[command(flatten)]
-        clock: vm::virtual_time::Arguments,
+        clock: vm::ClockArguments,
         /// Arguments of emu.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,

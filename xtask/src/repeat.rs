@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     suite,
     tally::Tally,
-    vm::{Request, kernel::Kernel, virtual_time::VirtualTime},
+    vm::{self, Request, virtual_time::VirtualTime},
 };
 
 /// What runs, with `OUT` for the folder of its results.
@@ -108,10 +108,13 @@ fn once(emu: &[String], words: &str) -> anyhow::Result<Outcome> {
         quoted(&answer.display().to_string())
     );
     let argv = ["sh", "-c", &script].map(str::to_owned).to_vec();
-    let status = Kernel::quick().run(&Request {
-        clock: Some(VirtualTime::default()),
-        ..Request::new(argv)
-    })?;
+    let status = vm::run(
+        &vm::quick_kernel(),
+        &Request {
+            clock: Some(VirtualTime::default()),
+            ..Request::new(argv)
+        },
+    )?;
     anyhow::ensure!(status == 0, "it ended with {status}");
     let text = fs::read_to_string(&answer).context("read the answer")?;
     outcome(&serde_json::from_str(&text)?, &text)

@@ -10,11 +10,7 @@ use anyhow::Context;
 
 use crate::{
     build, seeds,
-    vm::{
-        self,
-        kernel::Kernel,
-        virtual_time::{self, Arguments},
-    },
+    vm::{self, ClockArguments, Workspace, virtual_time},
     workloads,
 };
 
@@ -36,7 +32,7 @@ pub fn run(
     args: &[String],
     hosts: Option<u8>,
     seeds: Option<u64>,
-    clock_arguments: &Arguments,
+    clock_arguments: &ClockArguments,
 ) -> anyhow::Result<u8> {
     let emu = build::binaries(&["emu"])?.join("emu");
     let anywhere = args.is_empty() || args.iter().any(|a| ANYWHERE.contains(&a.as_str()));
@@ -59,13 +55,13 @@ pub fn run(
         return seeds::run(&argv, count, clock);
     }
     if let Some(count) = hosts {
-        let kernel = Kernel::quick();
+        let kernel = vm::quick_kernel();
         eprintln!(
             "xtask: running emu in {count} User-Mode Linux VMs ({kernel}) that share this \
              machine's files{}",
             vm::in_virtual_time(clock.is_some())
         );
-        return vm::hosts::run(&kernel, count.into(), |rank| {
+        return vm::hosts::run(&Workspace, &kernel, count.into(), |rank| {
             let place = format!("--rank {rank} --size {count}");
             let place = place.split(' ').map(str::to_owned);
             vm::Request {
@@ -80,9 +76,9 @@ pub fn run(
     if !forced && can_run_here(&emu) {
         return status(Command::new(&argv[0]).args(&argv[1..]));
     }
-    let kernel = Kernel::quick();
+    let kernel = vm::quick_kernel();
     let clock = clock.filter(|_| {
-        let usable = forced || virtual_time::works(&kernel);
+        let usable = forced || virtual_time::works(&Workspace, &kernel);
         if !usable {
             eprintln!("xtask: virtual time does not work here; using the machine's clock");
         }
@@ -93,11 +89,14 @@ pub fn run(
     } else {
         vm::announce("emu", &kernel, clock.is_some());
     }
-    kernel.run(&vm::Request {
-        clock,
-        timeout,
-        ..vm::Request::new(argv)
-    })
+    vm::run(
+        &kernel,
+        &vm::Request {
+            clock,
+            timeout,
+            ..vm::Request::new(argv)
+        },
+    )
 }
 
 /// Commands that measure the network: in a VM they run in virtual time by default. Commands
@@ -123,7 +122,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(args: &[String], clock: &Arguments) -> Self {
+    fn of(args: &[String], clock: &ClockArguments) -> Self {
         let mut files = args.iter().filter(|arg| arg.ends_with(".yaml"));
         let named = files.find_map(|file| named_clock(Path::new(file)));
         let says = |word: &str| args.contains(&format!("--{word}-time"));

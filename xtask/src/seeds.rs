@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use serde_json::Value;
 
-use crate::vm::{Request, kernel::Kernel, virtual_time::VirtualTime};
+use crate::vm::{self, Request, virtual_time::VirtualTime};
 
 /// Figures and verdicts of all seeds.
 #[derive(Debug, Default, PartialEq)]
@@ -29,7 +29,7 @@ struct Figures {
 /// Runs a command of emu with each of the seeds. Its options `--json` and `--out` are set
 /// here: each seed has its own result and folder of results.
 pub fn run(argv: &[String], seeds: u64, clock: VirtualTime) -> anyhow::Result<u8> {
-    let kernel = Kernel::quick();
+    let kernel = vm::quick_kernel();
     let folder = tempfile::tempdir()?;
     let next = AtomicU64::new(1);
     let lanes = thread::available_parallelism().map_or(1, |n| n.get() as u64);
@@ -50,7 +50,7 @@ pub fn run(argv: &[String], seeds: u64, clock: VirtualTime) -> anyhow::Result<u8
                 name: Some(format!("seed {seed}")),
                 ..Request::new(with_answer(argv, seed, &answer.display().to_string()))
             };
-            statuses.push((seed, kernel.run(&request)?));
+            statuses.push((seed, vm::run(&kernel, &request)?));
         }
     };
     let statuses: Vec<(u64, u8)> = thread::scope(|scope| {

@@ -12,7 +12,7 @@ use crate::{
     install,
     suite::{self, Place},
     tally::Tally,
-    vm::kernel::Kernel,
+    vm,
 };
 
 /// The packages, which are unpacked with their dependencies.
@@ -52,7 +52,7 @@ pub fn run(object: &Path, filters: &[&str], print: impl Fn(&str)) -> anyhow::Res
         Err(error) => return Ok(Tally::skipped(&format!("slurm: {error:#}"), print)),
     };
     let argv = suite::slurm(object, filters)?;
-    let mut command = Place::Vm(Kernel::quick()).command(&argv);
+    let mut command = Place::Vm(vm::quick_kernel()).command(&argv);
     command.env(VARIABLE, slurm);
     Tally::run(command, print)
 }

@@ -10,7 +10,7 @@ use crate::{
     suite::{self, Place},
     tally::Tally,
     verifier,
-    vm::kernel::Kernel,
+    vm::{self, kernel::Kernel},
 };
 
 /// Arguments of `test`.
@@ -142,7 +142,7 @@ impl Test {
             } else {
                 Place::VirtualTime
             };
-            let place = clock(Kernel::quick());
+            let place = clock(vm::quick_kernel());
             println!("xtask: the end-to-end tests run on {place}");
             if all {
                 counts.in_vms(&object, &place)?;
@@ -193,7 +193,7 @@ const ON_SECOND: &str = "hostile::";
 
 /// Runs the steps of the second processor, while the end-to-end tests run on the first.
 fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepResult> {
-    let kernel = Kernel::quick();
+    let kernel = vm::quick_kernel();
     vec![
         StepResult::of("hostile programs in virtual time", |print| {
             let argv = suite::for_place(place, suite::end_to_end(object, ON_SECOND)?);

@@ -18,7 +18,7 @@ use crate::{
     build,
     suite::{self, Place},
     tally::Tally,
-    vm::kernel::Kernel,
+    vm::{Workspace, kernel::Kernel},
 };
 
 const TABLE: &str = "tests/verifier/insns.json";
@@ -42,7 +42,7 @@ impl Verifier {
         let object = suite::fresh_object()?;
         let at_hand = Kernel::named()
             .into_iter()
-            .filter(|k| *k == Kernel::Uml || k.at_hand())
+            .filter(|k| *k == Kernel::Uml || k.at_hand(&Workspace))
             .map(Place::Vm);
         let places = if self.kernels.is_empty() {
             [Place::Host].into_iter().chain(at_hand).collect()

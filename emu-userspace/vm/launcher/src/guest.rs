@@ -1,4 +1,5 @@
-//! Running a VM to its end, whatever makes it: its streams, its time, its verdict.
+//! Running a VM to completion, with User-Mode Linux or QEMU: its streams, its limits of time,
+//! its exit status.
 use std::{
     fs,
     io::{self, IsTerminal},
@@ -19,25 +20,26 @@ use nix::{
 };
 use signal_hook::{consts::TERM_SIGNALS, flag};
 
-use super::{
+use crate::{
     Request,
     channel::{Lines, Output, Pulse},
     folder::Folder,
     processor::Processor,
+    provider::Provider,
     terminal::Raw,
     virtual_time,
 };
 
-/// Exit status when the VM itself failed.
+/// Exit status if the VM itself failed.
 const VM_FAILED: u8 = 125;
 /// Held while a VM starts.
 static STARTING: Mutex<()> = Mutex::new(());
-/// Exit status when the time was up, as timeout(1) has it.
+/// Exit status of a VM that was stopped at a limit of time, as of timeout(1).
 pub const TIMED_OUT: u8 = 124;
 
-/// Where a VM's streams go, as numbers of files that it inherits.
+/// The streams of a VM, as numbers of files that it inherits.
 pub struct Streams {
-    /// The kernel's own words.
+    /// The kernel's messages.
     pub log: i32,
     /// The command's standard output.
     pub out: i32,
@@ -45,9 +47,10 @@ pub struct Streams {
     pub error: i32,
 }
 
-/// Runs a VM and returns the exit status of its command. `command` makes the
-/// program to start from the VM's folder and streams; on that processor alone, if any.
+/// Runs a VM and returns the exit status of its command. `command` makes the program to start
+/// from the VM's folder and streams. With a processor the VM runs on this processor alone.
 pub fn run(
+    provider: &dyn Provider,
     request: &Request,
     processor: Option<&Processor>,
     command: impl FnOnce(&Folder, &Streams) -> anyhow::Result<Command>,
@@ -71,7 +74,7 @@ pub fn run(
     let bound = processor.and_then(Processor::bind);
     let command = command(&folder, &streams)?;
     let mut child = {
-        // What one VM inherits must not go to another that starts at the same time.
+        // Another VM that starts at the same time must not inherit the streams of this one.
         let _alone = STARTING.lock();
         for stream in [&log, &out, &error] {
             stream.inherit()?;
@@ -95,17 +98,17 @@ pub fn run(
     if request.clock.is_some()
         && let Some(line) = virtual_time::report(folder.path())
     {
-        let host = name.map_or(String::new(), |name| format!(" {name}:"));
-        eprintln!("xtask:{host} {line}");
+        let host = name.map_or(String::new(), |name| format!("{name}: "));
+        provider.notice(&format!("{host}{line}"));
     }
-    verdict(end?, request, folder)
+    verdict(provider, end?, request, folder)
 }
 
 fn start(mut command: Command, interactive: bool) -> anyhow::Result<Child> {
     if !interactive {
         command.stdin(Stdio::null());
     }
-    // A group of its own: all its processes end by one signal.
+    // A process group, so that one signal ends all its processes.
     command.process_group(0);
     command
         .spawn()
@@ -148,13 +151,18 @@ fn wait(
         }
         thread::sleep(Duration::from_millis(10));
     };
-    // The guest's processes are processes of ours too; none may stay behind.
+    // The guest's processes are processes of this machine, too, and must end with the VM.
     let _ = killpg(group(child)?, Signal::SIGKILL);
     let _ = child.wait();
     Ok(end)
 }
 
-fn verdict(end: End, request: &Request, folder: Folder) -> anyhow::Result<u8> {
+fn verdict(
+    provider: &dyn Provider,
+    end: End,
+    request: &Request,
+    folder: Folder,
+) -> anyhow::Result<u8> {
     if let Some(error) = folder.read("error") {
         bail!("in the VM: {}", error.trim());
     }
@@ -176,12 +184,13 @@ fn verdict(end: End, request: &Request, folder: Folder) -> anyhow::Result<u8> {
         (End::ByItself(status), None) => (VM_FAILED, format!("ended by itself ({status})")),
     };
     let (tail, path) = folder.keep_console();
-    eprintln!(
-        "{tail}\nxtask: the VM {words}; its log is {}",
-        path.display()
-    );
-    if matches!(end, End::ByItself(_)) && io::stderr().is_terminal() {
-        eprintln!("xtask: `cargo xtask vm -- true` tries it with nothing to run");
+    eprintln!("{tail}");
+    provider.notice(&format!("the VM {words}; its log is {}", path.display()));
+    if matches!(end, End::ByItself(_))
+        && io::stderr().is_terminal()
+        && let Some(command) = provider.trial_command()
+    {
+        provider.notice(&format!("`{command}` tries it with nothing to run"));
     }
     Ok(code)
 }

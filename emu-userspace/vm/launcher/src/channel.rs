@@ -1,4 +1,4 @@
-//! The streams between a VM and us: pipes that the VM inherits by number.
+//! The output streams of a VM: pipes that the VM inherits by number.
 use std::{
     fs::File,
     io::{self, Read, Write},
@@ -14,7 +14,7 @@ use std::{
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 
-/// When something last came out of a VM.
+/// The time of a VM's last output.
 #[derive(Clone)]
 pub struct Pulse {
     start: Instant,
@@ -34,23 +34,23 @@ impl Pulse {
         self.last_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    /// For how long nothing has come.
+    /// Time since the last output.
     pub fn silence(&self) -> Duration {
         let last = Duration::from_millis(self.last_ms.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(last)
     }
 }
 
-/// A stream of which each line begins with a name, if there is one.
+/// A stream that begins each line with a name, if there is a name.
 pub struct Lines<W> {
     sink: W,
     name: Option<String>,
-    /// What has come of a line that is not whole.
+    /// The beginning of a line that is not complete yet.
     begun: Vec<u8>,
 }
 
 impl<W: Write> Lines<W> {
-    /// Nothing is changed without a name.
+    /// Without a name the stream stays as it is.
     pub fn new(sink: W, name: Option<&str>) -> Self {
         Self {
             sink,
@@ -68,7 +68,7 @@ impl<W: Write> Write for Lines<W> {
         self.begun.extend_from_slice(bytes);
         while let Some(end) = self.begun.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.begun.drain(..=end).collect();
-            // At once, so that lines of several stay whole.
+            // In one call, so that the lines of several VMs do not mix.
             self.sink
                 .write_all(&[name.as_bytes(), b": ", &line].concat())?;
         }
@@ -82,13 +82,13 @@ impl<W: Write> Write for Lines<W> {
 
 /// An output stream of the VM.
 pub struct Output {
-    /// The VM's end; close it once the VM runs, or the end is never seen.
+    /// The VM's end, which is closed once the VM runs: the reader sees no end of file before.
     theirs: Option<OwnedFd>,
     reader: Option<JoinHandle<()>>,
 }
 
 impl Output {
-    /// A stream whose bytes go to `sink` unchanged, as they come.
+    /// A stream whose bytes go to `sink` unchanged, as soon as they arrive.
     pub fn to(mut sink: impl Write + Send + 'static, pulse: &Pulse) -> anyhow::Result<Self> {
         let (ours, theirs) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
         let pulse = pulse.clone();
@@ -101,7 +101,7 @@ impl Output {
                     .and_then(|()| sink.flush())
                     .is_err()
                 {
-                    // Our reader went away; the VM must not block on a full pipe.
+                    // The reader of `sink` has gone; the VM must not block on a full pipe.
                     continue;
                 }
             }
@@ -112,7 +112,7 @@ impl Output {
         })
     }
 
-    /// Lets what is started from now on inherit the VM's end.
+    /// Lets programs that are started from now on inherit the VM's end.
     pub fn inherit(&self) -> anyhow::Result<()> {
         let theirs = self.theirs.as_ref();
         theirs.map_or(Ok(()), |theirs| inherit(theirs, true))
@@ -123,12 +123,12 @@ impl Output {
         self.theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// Lets go of the VM's end.
+    /// Closes the VM's end.
     pub fn started(&mut self) {
         self.theirs = None;
     }
 
-    /// Waits until everything has passed.
+    /// Waits until all output has passed.
     pub fn finish(mut self) {
         self.theirs = None;
         if let Some(reader) = self.reader.take() {

@@ -1,5 +1,5 @@
-//! An Ethernet segment between VMs: a socket for each of them, and a thread that carries
-//! every frame to the one that it is addressed to, or to all.
+//! An Ethernet segment between VMs: a socket for each VM, and a thread that carries every
+//! frame to the VM with the frame's address, or to all VMs.
 use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
     thread,
@@ -24,7 +24,7 @@ pub struct Plug {
 }
 
 impl Plug {
-    /// Number of the socket, for the VM.
+    /// Number of the socket, which the VM inherits.
     pub fn number(&self) -> i32 {
         self.socket.as_raw_fd()
     }
@@ -46,15 +46,15 @@ fn address(rank: usize) -> [u8; 6] {
     [2, 0, 0, 0, high, low]
 }
 
-/// Makes a segment for a number of VMs; it works until all of them are gone.
+/// Makes a segment for a number of VMs, which works until all of them have ended.
 pub fn segment(places: usize) -> anyhow::Result<Vec<Plug>> {
-    // A frame that finds no room is refused.
+    // A frame for which a socket has no room is dropped.
     let (plugs, ends) = sockets(places, SockFlag::SOCK_NONBLOCK)?;
     thread::spawn(move || carry(&ends));
     Ok(plugs)
 }
 
-/// A pair of sockets for each VM, on which messages stay whole: the VM's place and our end.
+/// A pair of message sockets for each VM: the VM's end, and the segment's end.
 pub fn sockets(places: usize, flags: SockFlag) -> anyhow::Result<(Vec<Plug>, Vec<OwnedFd>)> {
     let pair = |rank| {
         let flags = SockFlag::SOCK_CLOEXEC | flags;
@@ -65,8 +65,8 @@ pub fn sockets(places: usize, flags: SockFlag) -> anyhow::Result<(Vec<Plug>, Vec
     (0..places).map(pair).collect()
 }
 
-/// Waits until some of the listed ends have something to read, and gives those; none if
-/// waiting fails.
+/// Waits until some of the listed ends are readable, and returns them; `None` if waiting
+/// fails.
 pub fn ready(ends: &[OwnedFd], listened: &[usize]) -> Option<Vec<usize>> {
     let mut polled: Vec<PollFd<'_>> = listened
         .iter()
@@ -80,7 +80,7 @@ pub fn ready(ends: &[OwnedFd], listened: &[usize]) -> Option<Vec<usize>> {
     Some(ready.map(|(end, _)| *end).collect())
 }
 
-/// Carries frames until nobody is there any more.
+/// Carries frames until all VMs have ended.
 fn carry(ends: &[OwnedFd]) {
     let mut there = vec![true; ends.len()];
     let mut frame = [0; LONGEST_FRAME];
@@ -104,7 +104,7 @@ fn receive(end: &OwnedFd, frame: &mut [u8]) -> Result<usize, Errno> {
     socket::recv(end.as_raw_fd(), frame, MsgFlags::empty())
 }
 
-/// Who gets a frame: the VM with its address, else all others.
+/// The receivers of a frame: the VM with its address, or else all other VMs.
 pub fn receivers(frame: &[u8], from: usize, places: usize) -> impl Iterator<Item = usize> {
     let to = (0..places).find(|rank| frame.starts_with(&address(*rank)));
     (0..places).filter(move |rank| *rank != from && to.is_none_or(|to| to == *rank))
@@ -116,7 +116,7 @@ fn send(ends: &[OwnedFd], from: usize, frame: &[u8]) {
     }
 }
 
-/// One that has no room gets nothing, like one on a link that is full.
+/// A receiver without room misses the frame, as on a link that is full.
 fn put(end: &OwnedFd, frame: &[u8]) {
     let _ = socket::send(end.as_raw_fd(), frame, MsgFlags::MSG_NOSIGNAL);
 }
@@ -129,7 +129,7 @@ mod tests {
 
     use super::{Plug, address, put, receive, segment};
 
-    /// The next frame at a place, if one comes soon.
+    /// The next frame at a place, if one arrives soon.
     fn frame(plug: &Plug) -> Option<Vec<u8>> {
         let (mut bytes, start) = ([0; 2_000], Instant::now());
         while start.elapsed() < Duration::from_secs(5) {

@@ -1,6 +1,6 @@
 //! First process of the throwaway VM: mounts, kernel modules, one command, off.
 //!
-//! Started by `cargo xtask vm` with the folder of the VM in `EMU_VM`. The host's
+//! The launcher starts it with the folder of the VM in `EMU_VM`. The host's
 //! files are the root file system: of User-Mode Linux from the start, in QEMU once
 //! `root::enter` is through. It must write nothing outside that folder except
 //! through the command.
@@ -59,9 +59,8 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// The VM's folder on the host. User-Mode Linux has it as its working folder, and the
-/// host's `/proc`, which is in sight until this process mounts the guest's, says which
-/// that is.
+/// The VM's folder on the host. The folder is the working folder of User-Mode Linux, and the
+/// host's `/proc`, which is accessible until this process mounts the guest's, has its path.
 fn folder() -> Option<PathBuf> {
     let named = std::env::var_os("EMU_VM").map(PathBuf::from);
     named.or_else(|| fs::read_link("/proc/self/cwd").ok())
@@ -95,7 +94,7 @@ fn run(folder: &Path) -> anyhow::Result<i32> {
     if std::env::var("EMU_CLOCK").is_ok_and(|source| source == "tsc")
         && let Err(error) = vm_clock::start()
     {
-        // Slower, and as right.
+        // Reading the clock is slower then, and as exact.
         eprintln!("vm-init: programs ask the kernel for the time: {error:#}");
     }
     command::run(folder)

@@ -17,15 +17,15 @@ use nix::{
 };
 
 /// Time over which idleness is measured.
-const LOOK: Duration = Duration::from_millis(100);
+const IDLE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What is started while this lives is bound to one processor.
+/// While this value exists, programs that this thread starts are bound to one processor.
 #[derive(Debug)]
 pub struct Bound {
     before: CpuSet,
 }
 
-/// A processor that no other VM uses, until this is dropped.
+/// A processor that no other VM uses until this value is dropped.
 #[derive(Debug)]
 pub struct Processor {
     number: usize,
@@ -33,13 +33,13 @@ pub struct Processor {
 }
 
 impl Processor {
-    /// The most idle one of those that this process may use and no other VM has; none
-    /// if there is no choice, or nothing to be known.
+    /// The most idle processor that this process may use and no other VM has; `None` if there
+    /// is only one, or if the idle times are unknown.
     pub fn take() -> Option<Self> {
         Self::take_by(&env::temp_dir())
     }
 
-    /// With the locks in that folder.
+    /// As `take`, with the locks in a folder.
     fn take_by(locks: &Path) -> Option<Self> {
         let allowed = sched_getaffinity(this_thread()).ok()?;
         let usable = |n: &usize| allowed.is_set(*n).unwrap_or(false);
@@ -48,7 +48,7 @@ impl Processor {
             return None;
         }
         let before = idle(&fs::read_to_string("/proc/stat").ok()?);
-        thread::sleep(LOOK);
+        thread::sleep(IDLE_INTERVAL);
         let after = idle(&fs::read_to_string("/proc/stat").ok()?);
         let time = |n: usize| Some(after.get(n)?.as_ref()? - before.get(n)?.as_ref()?);
         numbers.sort_by_key(|n| std::cmp::Reverse(time(*n)));
@@ -58,7 +58,7 @@ impl Processor {
         })
     }
 
-    /// Binds this thread, and what it starts, for as long as the answer lives.
+    /// Binds this thread, and the programs that it starts, until the result is dropped.
     pub fn bind(&self) -> Option<Bound> {
         let before = sched_getaffinity(this_thread()).ok()?;
         let mut one = CpuSet::new();
@@ -78,7 +78,7 @@ const fn this_thread() -> Pid {
     Pid::from_raw(0)
 }
 
-/// The lock of a processor among VMs, if no other VM has it; gone with its holder.
+/// The lock of a processor among VMs, if no other VM has it. The lock ends with its holder.
 fn lock(folder: &Path, number: usize) -> Option<File> {
     let path = folder.join(format!("emu-vm-processor-{number}.lock"));
     // Another user's file can be read, which is enough.

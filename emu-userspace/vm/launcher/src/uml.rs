@@ -8,15 +8,19 @@ use std::{
 
 use vm_protocol::settings;
 
-use super::{Request, guest, processor::Processor, virtual_time::SEGMENT_FD};
-use crate::build;
+use crate::{Request, guest, processor::Processor, provider::Provider, virtual_time::SEGMENT_FD};
 
-/// Runs a command on a User-Mode Linux binary and returns its exit status; its modules are
-/// in that folder, or where they are installed.
-pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::Result<u8> {
-    let binaries = build::packages(&["vm-init", "uml-xstate", "vm-time", "vm-random"])?;
+/// Runs a command in a VM with a User-Mode Linux binary and returns its exit status. The
+/// kernel's modules are in the folder, if one is given, or where they are installed.
+pub fn run(
+    provider: &dyn Provider,
+    request: &Request,
+    kernel: &Path,
+    modules: Option<&Path>,
+) -> anyhow::Result<u8> {
+    let binaries = provider.helpers()?;
     let processor = Processor::take();
-    guest::run(request, processor.as_ref(), |folder, streams| {
+    guest::run(provider, request, processor.as_ref(), |folder, streams| {
         let input = if request.interactive { "fd:0" } else { "null" };
         let mut command = Command::new(kernel);
         command
@@ -36,7 +40,7 @@ pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::
             // depend on (`random_init_early` in drivers/char/random.c).
             .current_dir(folder.path())
             .args(["uml_dir=./", "umid=emu"])
-            // The kernel's own words go to a log, the command's streams to ours.
+            // The kernel's messages go to a log, the command's streams to this process's.
             .arg("con=null")
             .arg(format!("con0=null,fd:{}", streams.log))
             .arg(format!("con1={input},fd:{}", streams.out))
@@ -45,7 +49,7 @@ pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::
             .stdout(Stdio::null())
             .stderr(File::create(folder.process_log())?);
         let plug = request.plug.as_ref();
-        let mut preloaded = vec![binaries.join("libuml_xstate.so")];
+        let mut preloaded = vec![binaries.join("libvm_xstate.so")];
         if let Some(clock) = &request.clock {
             preloaded.push(binaries.join("libvm_time.so"));
             clock.configure(&mut command, folder.path(), request.interactive, plug);
@@ -74,7 +78,7 @@ pub fn run(request: &Request, kernel: &Path, modules: Option<&Path>) -> anyhow::
     })
 }
 
-/// What this machine's kernel tells the time by; empty if it does not say.
+/// The clock source of this machine's kernel; empty if it is unknown.
 fn clock_source() -> String {
     fs::read_to_string("/sys/devices/system/clocksource/clocksource0/current_clocksource")
         .map(|source| source.trim().to_owned())

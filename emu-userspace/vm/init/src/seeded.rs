@@ -1,5 +1,5 @@
-//! What programs are told in a VM whose randomness follows from a seed: to ask its kernel for
-//! random numbers, and not the processor.
+//! The environment of programs in a VM whose randomness follows from a seed: they get random
+//! numbers from its kernel, and not from the processor.
 use std::{
     env, fs, io,
     os::unix::fs::PermissionsExt,
@@ -8,10 +8,10 @@ use std::{
 
 use vm_protocol::settings;
 
-/// The library, if there is a seed: where every user finds it.
+/// The path of the library that every user can read, if there is a seed.
 fn library() -> Option<PathBuf> {
     let library = PathBuf::from(env::var_os(settings::GUEST_RANDOM)?);
-    // A copy is out of sight where somebody mounts a `/run` of their own, as systemd does.
+    // A copy is not accessible after a mount of another `/run`, which systemd makes.
     Some(if is_readable_by_all(&library) {
         library
     } else {
@@ -48,7 +48,7 @@ pub fn environment() -> Vec<(&'static str, String)> {
     };
     vec![
         ("LD_PRELOAD", preload),
-        // Bit 62 of the first word is RDRAND, bit 18 of the second RDSEED
+        // Bit 62 of the first number is RDRAND, bit 18 of the second is RDSEED
         // (OPENSSL_ia32cap(3)).
         ("OPENSSL_ia32cap", "~0x4000000000000000:~0x40000".to_owned()),
     ]

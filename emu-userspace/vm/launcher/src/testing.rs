@@ -1,23 +1,18 @@
 //! User-Mode Linux of Debian's next release, whose system calls take half the time.
 //!
 //! Since Linux 6.16 User-Mode Linux catches a program's system calls with seccomp and a
-//! signal instead of ptrace. Debian 12 has 6.1. The package of Debian testing is fetched
-//! from the machine's own mirror and unpacked below the build folder; neither it nor its
-//! release is made known to the machine's apt.
+//! signal instead of ptrace. Debian 12 has 6.1, so the package of Debian testing is unpacked
+//! into the provider's folder for caches.
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, bail, ensure};
 
-use crate::{
-    build::{self, on_path, succeed},
-    install::{extract, quiet},
-};
+use crate::provider::Provider;
 
 const PACKAGE: &str = "user-mode-linux";
 
@@ -31,29 +26,21 @@ pub struct Unpacked {
 }
 
 /// The kernel, if it was fetched before.
-pub fn at_hand() -> Option<Unpacked> {
-    find(&folder()).ok()
+pub fn at_hand(provider: &dyn Provider) -> Option<Unpacked> {
+    find(&folder(provider)).ok()
 }
 
-/// The kernel, fetched where it is not at hand.
-pub fn fetched() -> anyhow::Result<Unpacked> {
-    let folder = folder();
+/// The kernel, which is fetched if it is not there.
+pub fn fetched(provider: &dyn Provider) -> anyhow::Result<Unpacked> {
+    let folder = folder(provider);
     if let Ok(unpacked) = find(&folder) {
         return Ok(unpacked);
     }
-    let mirror = mirror()?;
-    eprintln!(
-        "xtask: fetching {PACKAGE} of Debian testing (apt-get, 50 MB) and unpacking into {}; \
-         nothing is installed",
-        folder.display()
-    );
-    // Complete, or not there at all.
+    // The folder is complete, or does not exist.
     let partial = folder.with_extension("partial");
     let _ = fs::remove_dir_all(&partial);
-    let (archives, root) = (partial.join("archives"), partial.join("root"));
-    download(&mirror, &archives).context("fetch the package")?;
-    extract(&archives, &root)?;
-    fs::remove_dir_all(&archives)?;
+    let root = partial.join("root");
+    provider.unpack_testing(PACKAGE, &root)?;
     let kernel = root.join("usr/bin/linux.uml");
     let bytes = fs::read(&kernel).with_context(|| format!("read {}", kernel.display()))?;
     fs::write(&kernel, for_older_library(bytes))?;
@@ -63,20 +50,23 @@ pub fn fetched() -> anyhow::Result<Unpacked> {
     find(&folder)
 }
 
-/// Whether it works here, by `trial` (its exit status is 0) where that is not known yet. A
-/// failure is not tried again for a day.
-pub fn works(trial: impl FnOnce() -> anyhow::Result<u8>) -> anyhow::Result<()> {
+/// Whether the kernel works here: by `trial`, whose exit status is 0, unless an earlier trial
+/// succeeded. After a failure, there is no other trial for a day.
+pub fn works(
+    provider: &dyn Provider,
+    trial: impl FnOnce() -> anyhow::Result<u8>,
+) -> anyhow::Result<()> {
     const AGAIN: Duration = Duration::from_secs(24 * 3600);
-    let good = folder().join("works");
+    let good = folder(provider).join("works");
     if good.exists() {
         return Ok(());
     }
-    let failed = folder().with_extension("failed");
+    let failed = folder(provider).with_extension("failed");
     let age = fs::metadata(&failed).and_then(|m| m.modified());
     if age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age < AGAIN)) {
         bail!("{}", fs::read_to_string(&failed).unwrap_or_default().trim());
     }
-    let result = fetched().and_then(|_| match trial()? {
+    let result = fetched(provider).and_then(|_| match trial()? {
         0 => Ok(()),
         status => bail!("that of Debian testing does not work here (exit status {status})"),
     });
@@ -87,8 +77,8 @@ pub fn works(trial: impl FnOnce() -> anyhow::Result<u8>) -> anyhow::Result<()> {
     result
 }
 
-fn folder() -> PathBuf {
-    build::target().join("uml-testing")
+fn folder(provider: &dyn Provider) -> PathBuf {
+    provider.cache().join("uml-testing")
 }
 
 fn find(folder: &Path) -> anyhow::Result<Unpacked> {
@@ -99,54 +89,6 @@ fn find(folder: &Path) -> anyhow::Result<Unpacked> {
         .find_map(|entry| Some(entry.ok()?.path()))
         .context("no modules")?;
     Ok(Unpacked { kernel, modules })
-}
-
-/// Where this machine's apt gets Debian from.
-fn mirror() -> anyhow::Result<String> {
-    if !on_path("apt-get") || !on_path("dpkg") {
-        bail!("User-Mode Linux of Debian testing cannot be fetched without apt-get and dpkg");
-    }
-    let output = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(URI)"])
-        .args(["Created-By: Packages", "Origin: Debian"])
-        .stderr(Stdio::null())
-        .output()
-        .context("start apt-get")?;
-    let list = String::from_utf8_lossy(&output.stdout).into_owned();
-    first_mirror(&list)
-        .map(str::to_owned)
-        .context("apt knows no Debian mirror; as root: apt-get update")
-}
-
-/// The place before `dists` of the first index that is none of security's.
-fn first_mirror(list: &str) -> Option<&str> {
-    list.lines()
-        .filter(|uri| !uri.contains("security"))
-        .find_map(|uri| uri.split_once("/dists/"))
-        .map(|(mirror, _)| mirror)
-}
-
-/// With lists and settings of its own: the machine's apt knows nothing of it.
-fn download(mirror: &str, folder: &Path) -> anyhow::Result<()> {
-    let (lists, cache) = (folder.join("lists"), folder.join("cache"));
-    for folder in [lists.join("partial"), cache.join("archives/partial")] {
-        fs::create_dir_all(folder)?;
-    }
-    let sources = folder.join("testing.list");
-    fs::write(&sources, format!("deb {mirror} testing main\n"))?;
-    let apt = |verb: &str| {
-        let mut apt = quiet("apt-get");
-        apt.args(["-qq", verb])
-            .args(["-o", &format!("Dir::Etc::SourceList={}", sources.display())])
-            .args(["-o", "Dir::Etc::SourceParts=/dev/null"])
-            .args(["-o", &format!("Dir::State::Lists={}", lists.display())])
-            .args(["-o", &format!("Dir::Cache={}", cache.display())])
-            .args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="])
-            .current_dir(folder);
-        apt
-    };
-    succeed(&mut apt("update"))?;
-    succeed(apt("download").arg(PACKAGE))
 }
 
 /// Lets the program run with a C library before 2.38.
@@ -177,15 +119,7 @@ fn elf_hash(name: &str) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{elf_hash, first_mirror, for_older_library};
-
-    #[test]
-    fn the_mirror_is_the_machines_own() {
-        let list = "http://a.example/debian-security/dists/x-security/main/P\n\
-                    http://b.example/debian/dists/x/main/binary-amd64/Packages\n";
-        assert_eq!(first_mirror(list), Some("http://b.example/debian"));
-        assert_eq!(first_mirror(""), None);
-    }
+    use super::{elf_hash, for_older_library};
 
     #[test]
     fn only_the_request_for_the_version_is_marked() {

@@ -1,4 +1,4 @@
-//! Kernels that a VM can boot: User-Mode Linux, Debian's, or the file of one.
+//! Kernels that a VM can boot: User-Mode Linux, Debian's kernels, or the file of a kernel.
 use std::{
     fmt, fs,
     io::{Read, Seek, SeekFrom},
@@ -9,23 +9,26 @@ use std::{
 
 use anyhow::{Context, bail};
 
-use super::{Request, qemu, testing, uml};
-use crate::install::{Need, debian};
+use crate::{
+    Request,
+    provider::{Need, Provider},
+    qemu, testing, uml,
+};
 
 const UML: &str = "/usr/bin/linux.uml";
 const TESTING: &str = "uml-testing";
-/// Kernel series and the Debian packages that have them.
+/// Kernel series and their Debian packages.
 const SERIES: [(&str, &str); 2] = [
     ("6.1", "linux-image-amd64"),
     ("6.12", "linux-image-6.12-amd64"),
 ];
 
-/// A kernel as it is asked for.
+/// A kernel as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kernel {
     /// Debian's User-Mode Linux.
     Uml,
-    /// That of Debian's next release.
+    /// User-Mode Linux of Debian's next release.
     Testing,
     /// A series of Debian's kernels.
     Series(&'static str, &'static str),
@@ -37,7 +40,7 @@ pub enum Kernel {
 pub struct Image {
     /// The file.
     pub path: PathBuf,
-    /// What `uname -r` says on it.
+    /// The kernel's release, as of `uname -r`.
     pub release: String,
     /// The folder of its modules.
     pub modules: PathBuf,
@@ -91,34 +94,35 @@ impl Kernel {
             .collect()
     }
 
-    /// The User-Mode Linux to run things in: the newer one where it can be had and works,
-    /// which is tried once, and the installed one where not.
-    pub fn quick() -> Self {
-        match testing::works(|| Self::Testing.run(&Request::trial())) {
+    /// The User-Mode Linux that runs commands: the newer one if it can be fetched and works,
+    /// which is tried once; otherwise the installed one.
+    pub fn quick(provider: &dyn Provider) -> Self {
+        let trial = || Self::Testing.run(provider, &Request::trial());
+        match testing::works(provider, trial) {
             Ok(()) => Self::Testing,
             Err(error) => {
-                eprintln!("xtask: taking the installed User-Mode Linux: {error:#}");
+                provider.notice(&format!("taking the installed User-Mode Linux: {error:#}"));
                 Self::Uml
             }
         }
     }
 
-    /// A name for files about it.
+    /// The kernel's name in names of files.
     pub fn file_name(&self) -> String {
         self.to_string().replace('/', "-")
     }
 
-    /// Whether it could run without installing anything.
-    pub fn at_hand(&self) -> bool {
+    /// Whether the kernel can run without an installation.
+    pub fn at_hand(&self, provider: &dyn Provider) -> bool {
         match self {
             Self::Uml => Path::new(UML).exists(),
-            Self::Testing => testing::at_hand().is_some(),
+            Self::Testing => testing::at_hand(provider).is_some(),
             Self::Series(series, _) => qemu::installed() && installed(series).is_some(),
             Self::File(_) => true,
         }
     }
 
-    /// Whether a processor is emulated, which is slow.
+    /// Whether the kernel runs on an emulated processor, which is slow.
     pub fn is_emulated(&self) -> bool {
         match self {
             Self::Uml | Self::Testing => false,
@@ -127,20 +131,24 @@ impl Kernel {
         }
     }
 
-    /// Runs a command on it and returns its exit status; installs what is missing.
-    pub fn run(&self, request: &Request) -> anyhow::Result<u8> {
+    /// Runs a command in a VM with this kernel and returns the command's exit status; 124 if
+    /// the VM was stopped at a limit of time, 125 if the VM failed.
+    ///
+    /// # Errors
+    /// A package, program or file is missing, or the VM cannot be started.
+    pub fn run(&self, provider: &dyn Provider, request: &Request) -> anyhow::Result<u8> {
         match self {
             Self::Uml => {
                 let need = Need {
                     file: UML,
                     package: "user-mode-linux",
                 };
-                debian("the VM", &[need])?;
-                uml::run(request, Path::new(UML), None)
+                provider.install("the VM", &[need])?;
+                uml::run(provider, request, Path::new(UML), None)
             }
             Self::Testing => {
-                let unpacked = testing::fetched()?;
-                uml::run(request, &unpacked.kernel, Some(&unpacked.modules))
+                let unpacked = testing::fetched(provider)?;
+                uml::run(provider, request, &unpacked.kernel, Some(&unpacked.modules))
             }
             Self::Series(series, package) => {
                 if installed(series).is_none() {
@@ -149,16 +157,16 @@ impl Kernel {
                         file: "/nonexistent",
                         package,
                     };
-                    debian("the QEMU VM", &[need])?;
+                    provider.install("the QEMU VM", &[need])?;
                 }
                 let path = installed(series)
                     .with_context(|| format!("{package} has no kernel {series} in /boot"))?;
-                qemu::run(request, &Image::new(path)?)
+                qemu::run(provider, request, &Image::new(path)?)
             }
             Self::File(path) if self.is_emulated() => {
-                qemu::run(request, &Image::new(path.clone())?)
+                qemu::run(provider, request, &Image::new(path.clone())?)
             }
-            Self::File(path) => uml::run(request, path, None),
+            Self::File(path) => uml::run(provider, request, path, None),
         }
     }
 }
@@ -166,7 +174,7 @@ impl Kernel {
 impl Image {
     fn new(path: PathBuf) -> anyhow::Result<Self> {
         let release = release(&path)?;
-        // An unpacked package has its modules beside its boot folder.
+        // An unpacked package has its modules next to its boot folder.
         let beside = path
             .parent()
             .and_then(Path::parent)

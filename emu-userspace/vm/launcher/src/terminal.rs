@@ -1,4 +1,4 @@
-//! The terminal of a VM with a person in front of it.
+//! The terminal of an interactive VM.
 use std::io;
 
 use nix::{
@@ -9,11 +9,11 @@ use nix::{
     unistd::{Pid, getpgrp, tcsetpgrp},
 };
 
-/// A terminal that passes every key on; as it was when the value goes.
+/// A terminal that passes every key on, until the value is dropped.
 pub struct Raw(Option<Termios>);
 
 impl Raw {
-    /// Makes it so, if wanted.
+    /// Sets the terminal so, if wanted.
     pub fn enter(wanted: bool) -> Self {
         let before = wanted.then(|| tcgetattr(io::stdin()).ok()).flatten();
         if let Some(before) = &before {
@@ -43,8 +43,8 @@ impl Drop for Raw {
     }
 }
 
-/// Whoever changes the terminal from the background is stopped too, unless it
-/// does not hear of it.
+/// A process that changes the terminal from the background is stopped, unless it blocks the
+/// signal.
 fn foreground(group: Pid) {
     let quiet = SigSet::from(Signal::SIGTTOU);
     let _ = quiet.thread_block();

@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::bail;
 
-use super::{Request, guest, initramfs, kernel::Image};
 use crate::{
-    build,
-    install::{Need, debian},
+    Request, guest, initramfs,
+    kernel::Image,
+    provider::{Need, Provider},
 };
 
 const PROGRAM: &str = "/usr/bin/qemu-system-x86_64";
@@ -19,20 +19,20 @@ const NEEDS: [Need; 1] = [Need {
     package: "qemu-system-x86",
 }];
 
-/// Whether QEMU is there.
+/// Whether QEMU is installed.
 pub fn installed() -> bool {
     Path::new(PROGRAM).exists()
 }
 
-/// Runs a command on a kernel and returns its exit status.
-pub fn run(request: &Request, image: &Image) -> anyhow::Result<u8> {
+/// Runs a command in a VM with a bootable image and returns its exit status.
+pub fn run(provider: &dyn Provider, request: &Request, image: &Image) -> anyhow::Result<u8> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("kernels for QEMU are those of x86_64, and this machine is none; use --kernel uml");
     }
-    debian("the QEMU VM", &NEEDS)?;
-    let init = build::static_package("vm-init", build::Profile::Debug)?;
+    provider.install("the QEMU VM", &NEEDS)?;
+    let init = provider.static_init()?;
     let archive = initramfs::pack(&init, &image.modules, &image.release)?;
-    guest::run(request, None, |folder, streams| {
+    guest::run(provider, request, None, |folder, streams| {
         folder.write("initramfs", archive)?;
         let path = folder.path().display();
         // Looking a file up again takes a process of an emulated processor longer than
@@ -73,7 +73,7 @@ pub fn run(request: &Request, image: &Image) -> anyhow::Result<u8> {
                 "local,id=root,path=/,security_model=none,multidevs=remap",
             ])
             .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=emu-root"])
-            // The kernel's own words go to a log, the command's streams to ours.
+            // The kernel's messages go to a log, the command's streams to this process's.
             .args([
                 "-chardev",
                 &file("log", streams.log),

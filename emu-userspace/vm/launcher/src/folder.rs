@@ -1,4 +1,4 @@
-//! A VM's folder: what its first process needs, and what it answers.
+//! A VM's folder: the command for its first process, the answers, and the logs.
 use std::{
     env,
     ffi::OsString,
@@ -10,13 +10,13 @@ use std::{
 
 use anyhow::Context;
 
-use super::Request;
+use crate::Request;
 
-/// The folder; gone with the value unless kept.
+/// The folder, which is removed with the value unless it is kept.
 pub struct Folder(tempfile::TempDir);
 
 impl Folder {
-    /// Makes one for a request.
+    /// Makes the folder for a request.
     pub fn new(request: &Request) -> anyhow::Result<Self> {
         let folder = Self(tempfile::Builder::new().prefix("emu-vm-").tempdir()?);
         let joined = |parts: Vec<OsString>| {
@@ -43,7 +43,7 @@ impl Folder {
             ("plain-stdout", io::stdout().is_terminal()),
             ("plain-stderr", io::stderr().is_terminal()),
         ];
-        // One of several prints lines behind its name.
+        // One of several VMs prints its name before each line.
         let plain = |terminal: bool| !terminal || request.name.is_some();
         for (name, _) in terminals.iter().filter(|(_, terminal)| plain(*terminal)) {
             folder.write(name, Vec::new())?;
@@ -58,12 +58,12 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// The file with the kernel's own words.
+    /// The file with the kernel's messages.
     pub fn console(&self) -> PathBuf {
         self.path().join("console.log")
     }
@@ -73,20 +73,19 @@ impl Folder {
         fs::write(self.path().join(name), bytes).with_context(|| format!("write {name}"))
     }
 
-    /// Reads a file, if it is there.
+    /// Reads a file, if it exists.
     pub fn read(&self, name: &str) -> Option<String> {
         let bytes = fs::read(self.path().join(name)).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// The file with the words of the VM's own process, which come before or behind those
-    /// of its kernel.
+    /// The file with the messages of the VM's own process, which come before or after those of
+    /// its kernel.
     pub fn process_log(&self) -> PathBuf {
         self.path().join("process.log")
     }
 
-    /// Keeps the folder, and gives the last lines of what kernel and process said, and the
-    /// path of the console's.
+    /// Keeps the folder, and returns the last lines of both logs and the path of the kernel's.
     pub fn keep_console(self) -> (String, PathBuf) {
         let logs = ["console.log", "process.log"].map(|name| self.read(name));
         let log = logs.into_iter().flatten().collect::<Vec<_>>().join("\n");

@@ -36,7 +36,7 @@ fn parts(path: &Path) -> anyhow::Result<Vec<OsString>> {
     Ok(split(&bytes))
 }
 
-/// The parts of such a file; empty ones count, as arguments of a command do.
+/// The parts of NUL-terminated text. Empty parts count, as empty arguments of a command do.
 fn split(bytes: &[u8]) -> Vec<OsString> {
     let parts = bytes.split_inclusive(|b| *b == 0);
     parts

@@ -1,11 +1,11 @@
 //! Several VMs in one emulated time: the controller of their clocks, which is also the
 //! Ethernet segment between them.
 //!
-//! A frame takes a fixed time L. So when the earliest thing that happens in any other VM is
-//! at T, nothing can reach a VM before T + L; nor can an answer to what it does itself at
-//! its own next moment before that + 2 L. Up to there all of them run at once, each on its
-//! processor. Then they wait, and get the frames that are due before the next such moment,
-//! in the order of their times and senders.
+//! A frame takes a fixed time L. If the earliest event of all other VMs is at T, no frame
+//! reaches a VM before T + L. If the VM's own next event is at U, no answer to it arrives
+//! before U + 2 L. The VM may run up to the earlier of the two times, its horizon; all VMs
+//! run in parallel, each on its processor. Then they wait, and get the frames that are due
+//! before their next horizon, in the order of due time and sender.
 use std::{
     collections::BTreeMap,
     os::fd::{AsRawFd, OwnedFd},
@@ -22,26 +22,26 @@ use vm_protocol::segment::{Kind, LONGEST, NEVER, header, parse};
 use super::segment::{Plug, ready, receivers, sockets};
 
 /// Makes a segment for a number of VMs in one emulated time, on which a frame takes
-/// `latency`; it works until all of them are gone.
+/// `latency`. The segment works until all VMs have ended.
 pub fn segment(places: usize, latency: Duration) -> anyhow::Result<Vec<Plug>> {
     let (plugs, ends) = sockets(places, SockFlag::empty())?;
     thread::spawn(move || control(&ends, latency));
     Ok(plugs)
 }
 
-/// One VM, as the controller knows it.
+/// The controller's state of one VM.
 #[derive(Debug, Default)]
 struct Vm {
-    /// It has ended.
+    /// The VM has ended.
     is_gone: bool,
-    /// It waits, and nothing happens there before this time.
+    /// The VM waits, and has no event before this time.
     waits_until_ns: Option<u64>,
-    /// Frames on their way to it, by when they are due, their sender, and a count.
+    /// Frames on their way to the VM, by due time, sender and a count.
     frames: BTreeMap<(u64, usize, u64), Vec<u8>>,
 }
 
 impl Vm {
-    /// When the next thing happens there.
+    /// Time of the VM's next event.
     fn next_ns(&self) -> u64 {
         let due = self.frames.keys().next().map_or(NEVER, |(due, _, _)| *due);
         self.waits_until_ns.unwrap_or(NEVER).min(due)
@@ -57,7 +57,7 @@ impl Vm {
     }
 }
 
-/// All of them.
+/// The controller's state of all VMs.
 #[derive(Debug)]
 struct Vms {
     vms: Vec<Vm>,
@@ -74,7 +74,7 @@ impl Vms {
         }
     }
 
-    /// A VM says something.
+    /// Handles a message of a VM; an empty or unknown message is its end.
     fn hear(&mut self, from: usize, message: &[u8]) {
         match parse(message) {
             Some((Kind::Sent, sent_ns, frame)) => {
@@ -85,7 +85,7 @@ impl Vms {
                 }
             }
             Some((Kind::Waiting, time_ns, _)) => self.vms[from].waits_until_ns = Some(time_ns),
-            // It ended, or is none of ours.
+            // The VM ended, or its messages are not of this protocol.
             _ => {
                 self.vms[from] = Vm {
                     is_gone: true,
@@ -95,7 +95,7 @@ impl Vms {
         }
     }
 
-    /// Up to when each may go on, once all of them wait and something happens at all.
+    /// The horizon of each VM, once all VMs wait and at least one of them has an event.
     fn horizons_ns(&self) -> Option<Vec<u64>> {
         let next = |vm: &Vm| match vm {
             Vm { is_gone: true, .. } => Some(NEVER),
@@ -119,7 +119,7 @@ impl Vms {
     }
 }
 
-/// Controls their clocks until nobody is there any more.
+/// Controls the clocks until all VMs have ended.
 fn control(ends: &[OwnedFd], latency: Duration) {
     let mut vms = Vms::new(ends.len(), latency);
     let mut message = [0; LONGEST];
@@ -132,7 +132,7 @@ fn control(ends: &[OwnedFd], latency: Duration) {
             return;
         };
         for from in ready {
-            // All that it has said by now: frames come before the word that it waits.
+            // All messages that have arrived: frames come before the message that it waits.
             loop {
                 let flags = MsgFlags::MSG_DONTWAIT;
                 match socket::recv(ends[from].as_raw_fd(), &mut message, flags) {
@@ -152,8 +152,7 @@ fn control(ends: &[OwnedFd], latency: Duration) {
     }
 }
 
-/// Gives every VM for which something happens before its horizon its frames, and lets it
-/// go on.
+/// Sends its frames and its horizon to every VM that has an event before its horizon.
 fn go_on(vms: &mut Vms, ends: &[OwnedFd], horizons_ns: &[u64]) {
     for ((vm, end), until_ns) in vms.vms.iter_mut().zip(ends).zip(horizons_ns) {
         let until_ns = *until_ns;
@@ -161,7 +160,7 @@ fn go_on(vms: &mut Vms, ends: &[OwnedFd], horizons_ns: &[u64]) {
             continue;
         }
         let send = |message: &[u8]| {
-            // One that has ended is noticed when it is listened to.
+            // The next receive notices a VM that has ended.
             let _ = socket::send(end.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL);
         };
         for (due_ns, frame) in vm.due_before(until_ns) {

@@ -1,22 +1,23 @@
-//! Several VMs that are the hosts of one network, each on a processor of its own where
-//! there are as many.
+//! Several VMs that are the hosts of one network, each on a processor of its own if the
+//! machine has that number.
 use std::{ops::RangeInclusive, path::Path, thread, time::Duration};
 
 use anyhow::{anyhow, bail};
 
-use super::{
+use crate::{
     Request,
     kernel::Kernel,
     lockstep,
+    provider::Provider,
     segment::{Plug, segment},
 };
 
-/// How many may be joined.
+/// Number of VMs that one network can have.
 pub const COUNT: RangeInclusive<i64> = 1..=16;
 /// The network between them; the first has the first address.
 const NETWORK: &str = "172.16.0";
-/// Makes a VM a host: an interface with an address, and a name. It is the command when all
-/// hosts are there, each of which makes a file in a folder.
+/// Makes a VM a host: an interface with an address, and a name. Each host makes a file in a
+/// folder, and runs its command once the files of all hosts exist.
 const BECOME: &str = "ip link set dev vec0 name eth0
 ip addr add \"$0/24\" dev eth0
 ip link set dev eth0 up
@@ -31,9 +32,13 @@ done
 shift
 exec \"$@\"";
 
-/// Runs a command in so many VMs at once, each as is asked for its number. The status is that
-/// of the first host that failed.
+/// Runs `count` VMs in parallel, each with the request for its number from 0. Returns the status
+/// of the first host that failed, otherwise 0.
+///
+/// # Errors
+/// The kernel runs in QEMU, or a VM cannot be started.
 pub fn run(
+    provider: &dyn Provider,
     kernel: &Kernel,
     count: usize,
     request: impl Fn(usize) -> Request + Sync,
@@ -44,13 +49,13 @@ pub fn run(
     let latency = request(0).clock.map(|clock| clock.segment_latency);
     let in_one_time = latency.is_some();
     let meet = tempfile::Builder::new().prefix("emu-vms-").tempdir()?;
-    // In one emulated time all of them boot at the same moment.
+    // In one emulated time all VMs boot at the same moment, so no host has to wait.
     let meet = (!in_one_time).then(|| meet.path());
     let host = |plug: Plug, rank: usize| {
         let mut request = request(rank);
         request.argv = become_host(rank, count, meet, latency, request.argv);
         request.plug = Some(plug);
-        kernel.run(&request)
+        kernel.run(provider, &request)
     };
     let statuses: Vec<anyhow::Result<u8>> = thread::scope(|scope| {
         let plugs = match latency {
@@ -83,8 +88,8 @@ pub fn name(rank: usize) -> String {
     format!("h{rank}")
 }
 
-/// The command of a host, which makes it one before. emu deducts the segment's latency, where
-/// it is known, from those that it emulates.
+/// The command of a host, after the commands that make the VM a host. emu deducts the latency
+/// of the segment, if it is known, from the latencies that it emulates.
 fn become_host(
     rank: usize,
     count: usize,
