@@ -5,18 +5,23 @@
 //! cgroup; if this process dies, a guardian kills them.
 mod counters;
 mod digest;
+mod ending;
 mod environment;
 mod files;
 mod gate;
 mod guardian;
 mod input;
+mod life;
 mod limits;
 mod multi_host;
 mod network;
 mod outputs;
 mod process;
 mod record;
+mod release;
 pub mod shares;
+mod signals;
+mod start;
 mod summary;
 mod supervisor;
 mod timers;
@@ -282,7 +287,7 @@ async fn run_schedule(
     let begin = SystemTime::now();
     has_clock(options.clock.or(input.experiment.clock))?;
     // From here on signals end the run cleanly; nothing has been changed yet.
-    let signals = supervisor::Signals::new()?;
+    let signals = signals::Signals::new()?;
     let programs = input.programs()?;
     let person = options.person.as_ref();
     let files = match membership {

@@ -16,9 +16,8 @@ use emu_model::{plan::PlanError, topology};
 use sha2::{Digest, Sha256};
 
 use super::{
-    EndReason, Input, Observer, Options, RunError, Summary,
-    input::give_host_latency,
-    supervisor::{Signals, Supervisor},
+    EndReason, Input, Observer, Options, RunError, Summary, input::give_host_latency,
+    signals::Signals, supervisor::Supervisor,
 };
 use crate::{
     rendezvous::{
@@ -326,7 +325,7 @@ impl Supervisor<'_> {
         });
         membership.publish(&LocalStatus {
             ready: self.gate.ready_here(),
-            failed: self.states.iter().filter(|s| s.failed).count(),
+            failed: self.states.iter().filter(|s| s.life.has_failed()).count(),
             over: ended.is_some() || self.all_ended(),
             stop,
         });

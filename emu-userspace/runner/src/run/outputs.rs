@@ -9,7 +9,7 @@ impl Supervisor<'_> {
     pub(super) fn collect(&mut self, summary: &mut Summary) -> Result<(), RunError> {
         for (id, process) in self.parts.schedule.processes.iter().enumerate() {
             let patterns = &self.program(id).collect;
-            if self.states[id].starts > 0 && !patterns.is_empty() {
+            if self.states[id].life.starts() > 0 && !patterns.is_empty() {
                 let counts = self.parts.files.collect(process, patterns, None)?;
                 self.states[id].has_collected(&counts);
             }
@@ -20,7 +20,9 @@ impl Supervisor<'_> {
         for (index, program) in programs.iter().enumerate() {
             let processes = self.parts.schedule.processes.iter().zip(&self.states);
             let of: Vec<(&Process, &[usize])> = processes
-                .filter(|(p, state)| p.program_index == index && state.starts > 0 && !state.failed)
+                .filter(|(p, state)| {
+                    p.program_index == index && state.life.starts() > 0 && !state.life.has_failed()
+                })
                 .map(|(process, state)| (process, &state.collected[..]))
                 .collect();
             summary.warnings.extend(missing(program, &of));

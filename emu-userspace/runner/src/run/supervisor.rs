@@ -1,35 +1,31 @@
 //! The loop that starts, watches and stops the programs of a run.
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
 use emu_kernel::{
-    health::Monitor,
-    run_cgroup::{self, RunCgroup},
-    session::SessionError,
-    spawn,
-    state::StateDir,
+    health::Monitor, run_cgroup::RunCgroup, session::SessionError, spawn, state::StateDir,
 };
-use emu_model::experiment::{Experiment, Process, Program, Schedule, Sign};
+use emu_model::experiment::{Experiment, Process, Program, Schedule};
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    time::{sleep_until, timeout_at},
+    time::sleep_until,
 };
 
 use super::{
     EndReason, Input, Observer, Options, Progress, RunError, Summary,
     counters::{Counters, Traffic},
     files::Files,
-    gate::{Gate, ProcessId, listens},
+    gate::{Gate, ProcessId},
     guardian::Guardian,
-    network::{Events, Network},
-    record::{Cause, Record, csv_error},
-    shares::Share,
-    timers::{Action, ProcessState, TimerQueue},
+    network::Network,
+    process::ProcessState,
+    record::Record,
+    signals::Signals,
+    timers::TimerQueue,
 };
 use crate::rendezvous::{ClusterView, Membership};
 
@@ -41,31 +37,6 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 /// Largest number of programs that are started before the loop does other work.
 const MAX_STARTS_PER_TURN: usize = 4;
-/// Longest wait for killed programs.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// SIGINT, SIGTERM and SIGHUP, which end a run.
-pub(super) struct Signals([Signal; 3]);
-
-impl Signals {
-    pub fn new() -> Result<Self, RunError> {
-        let listen = |kind| signal(kind).map_err(RunError::system("listen to signals"));
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    pub(super) async fn any(&mut self) {
-        let [a, b, c] = &mut self.0;
-        tokio::select! {
-            _ = a.recv() => {}
-            _ = b.recv() => {}
-            _ = c.recv() => {}
-        }
-    }
-}
 
 /// Collaborators of a supervisor.
 pub(super) struct Parts<'a> {
@@ -84,6 +55,8 @@ pub(super) struct Parts<'a> {
 pub(super) struct Supervisor<'a> {
     pub(super) parts: Parts<'a>,
     pub(super) states: Vec<ProcessState>,
+    /// For each program, the time origin of its processes' sessions: its release.
+    pub(super) released_at: Vec<Instant>,
     pub(super) timers: TimerQueue,
     pub(super) run_cgroup: Option<RunCgroup>,
     pub(super) record: Record,
@@ -92,13 +65,13 @@ pub(super) struct Supervisor<'a> {
     pub(super) open_files: Option<nix::sys::resource::rlim_t>,
     pub(super) nice: i32,
     /// Controllers to be disabled in the machine's root cgroup at the end.
-    controlled: Vec<&'static str>,
+    pub(super) controlled: Vec<&'static str>,
     pub(super) exits: UnboundedSender<ProcessId>,
-    ended: UnboundedReceiver<ProcessId>,
+    pub(super) ended: UnboundedReceiver<ProcessId>,
     counters: Counters,
     of_vnode: BTreeMap<IpAddr, Vec<ProcessId>>,
-    monitor: Monitor,
-    traffic: (Instant, Traffic),
+    pub(super) monitor: Monitor,
+    pub(super) traffic: (Instant, Traffic),
     progress: Progress,
     pub(super) late: Vec<Duration>,
     /// Why the run must be aborted.
@@ -143,7 +116,8 @@ impl<'a> Supervisor<'a> {
         );
         let (exits, ended) = unbounded_channel();
         Ok(Self {
-            states: processes.iter().map(|_| ProcessState::default()).collect(),
+            states: processes.iter().map(|_| ProcessState::new()).collect(),
+            released_at: vec![Instant::now(); parts.input.experiment.programs.len()],
             record: Record::new(parts.files.table("processes.csv")?),
             timers: TimerQueue::default(),
             run_cgroup: Some(run_cgroup),
@@ -174,7 +148,7 @@ impl<'a> Supervisor<'a> {
         &self.experiment().programs[self.process(id).program_index]
     }
 
-    fn experiment(&self) -> &'a Experiment {
+    pub(super) fn experiment(&self) -> &'a Experiment {
         &self.parts.input.experiment
     }
 
@@ -241,7 +215,7 @@ impl<'a> Supervisor<'a> {
         let end = self.experiment().duration.map(|d| self.start + d);
         let (mut tick, mut glance, mut health) =
             (self.start, self.start, self.start + HEALTH_INTERVAL);
-        self.release();
+        self.release(summary)?;
         loop {
             let now = Instant::now();
             for _ in 0..MAX_STARTS_PER_TURN {
@@ -255,7 +229,7 @@ impl<'a> Supervisor<'a> {
             }
             let waits = self.gate.waited_for();
             if !waits.is_empty() && now >= glance {
-                self.look_for_ready(&waits);
+                self.look_for_ready(&waits, summary)?;
                 glance = now + READY_POLL_INTERVAL;
             }
             if now >= self.counters.next() {
@@ -269,7 +243,7 @@ impl<'a> Supervisor<'a> {
                 self.tell();
                 if let Some(membership) = self.parts.membership {
                     self.exchange(membership, None);
-                    self.release();
+                    self.release(summary)?;
                 }
                 tick = now + PROGRESS_INTERVAL;
             }
@@ -306,7 +280,7 @@ impl<'a> Supervisor<'a> {
             return Some(EndReason::Duration);
         }
         let experiment = self.experiment();
-        let failed = self.states.iter().filter(|s| s.failed).count();
+        let failed = self.states.iter().filter(|s| s.life.has_failed()).count();
         let failed = failed.max(self.cluster.failed);
         if experiment.until_failed.is_some_and(|most| failed >= most) {
             return Some(EndReason::Failures);
@@ -330,65 +304,7 @@ impl<'a> Supervisor<'a> {
         let processes = self.states.iter().zip(&self.parts.schedule.processes);
         let until = &self.experiment().until;
         let mut ending = processes.filter(|(_, p)| until.contains(&p.program_index));
-        ending.all(|(state, _)| state.finished)
-    }
-
-    /// Schedules the first sessions of the programs that may start now.
-    fn release(&mut self) {
-        let programs = self.gate.release();
-        let base = Instant::now();
-        for (id, process) in self.parts.schedule.processes.iter().enumerate() {
-            if !programs.contains(&process.program_index) {
-                continue;
-            }
-            self.states[id].base = Some(base);
-            match process.sessions.first() {
-                Some(first) => self.timers.schedule(base + first.from, id, Action::Start),
-                None => self.states[id].finished = true,
-            }
-        }
-    }
-
-    /// Addresses at which a socket hears what is sent to a vnode. Every address of a machine is
-    /// its own, so a socket of any address is.
-    fn own_addresses(&self, vnode: IpAddr) -> Vec<IpAddr> {
-        let is_machine = (self.run_cgroup.as_ref()).is_some_and(|cgroup| cgroup.is_machine(vnode));
-        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-        let any = any.into_iter().filter(|_| is_machine);
-        [vnode].into_iter().chain(any).collect()
-    }
-
-    fn look_for_ready(&mut self, waits: &[ProcessId]) {
-        for id in waits.iter().copied() {
-            let (state, process) = (&self.states[id], self.process(id));
-            let Some(ready) = &self.program(id).ready else {
-                continue;
-            };
-            let Some(running) = &state.running else {
-                continue;
-            };
-            let age = running.started.elapsed();
-            let is_ready = match ready.sign {
-                Sign::After(time) => age >= time,
-                Sign::Exited => false,
-                sign => listens(running.pid, &self.own_addresses(process.vnode), sign),
-            };
-            if is_ready {
-                self.ready(id);
-            } else if age > ready.within {
-                let (program, name) = (&process.program, &process.name);
-                self.broken = Some(format!(
-                    "{program} on {name} was not ready within {:?}",
-                    ready.within
-                ));
-            }
-        }
-    }
-
-    /// Records that a process is ready, which may release other programs.
-    pub(super) fn ready(&mut self, id: ProcessId) {
-        self.gate.ready(id);
-        self.release();
+        ending.all(|(state, _)| state.life.is_finished())
     }
 
     fn sample(&mut self, last: bool) -> Result<(), RunError> {
@@ -421,111 +337,13 @@ impl<'a> Supervisor<'a> {
         self.progress = Progress {
             elapsed: self.start.elapsed(),
             processes: self.states.len(),
-            running: count(|s| s.running.is_some()),
-            done: count(|s| s.finished && !s.failed),
-            failed: count(|s| s.failed),
-            waiting: count(|s| s.running.is_none() && !s.finished),
+            running: count(|s| s.life.running().is_some()),
+            done: count(|s| s.life.is_finished() && !s.life.has_failed()),
+            failed: count(|s| s.life.has_failed()),
+            waiting: count(|s| s.life.running().is_none() && !s.life.is_finished()),
             drops: self.traffic.1.drops,
             ..self.progress
         };
         self.parts.observer.progress(&self.progress);
-    }
-
-    /// Stops all programs: stop signal, grace period, SIGKILL.
-    async fn stop_all(
-        &mut self,
-        signals: &mut Signals,
-        summary: &mut Summary,
-    ) -> Result<(), RunError> {
-        self.timers.clear();
-        let mut grace = Duration::ZERO;
-        for id in 0..self.states.len() {
-            self.states[id].again = false;
-            if self.states[id].running.is_some() {
-                grace = grace.max(self.program(id).stop.grace);
-                self.stop(id, Cause::RunOver);
-            }
-        }
-        self.timers.clear();
-        let patience = Instant::now() + grace;
-        for end in [patience, Instant::now() + grace + KILL_TIMEOUT] {
-            while self.states.iter().any(|s| s.running.is_some()) {
-                let one = tokio::select! {
-                    biased;
-                    one = timeout_at(end.into(), self.ended.recv()) => one,
-                    // A second signal ends the grace period.
-                    () = signals.any() => break,
-                };
-                let Ok(Some(id)) = one else { break };
-                self.exited(id, summary)?;
-            }
-            for state in &mut self.states {
-                if let (Some(running), Some(cgroup)) = (&mut state.running, &state.cgroup) {
-                    running.killed = true;
-                    cgroup.kill();
-                }
-            }
-        }
-        self.record.flush()
-    }
-
-    /// Completes the summary after the end.
-    fn conclude(&mut self, summary: &mut Summary, events: Option<Events>) -> Result<(), RunError> {
-        if let Some(events) = events {
-            let mut table = self.parts.files.table("events.csv")?;
-            for event in events.finish() {
-                if !event.ok {
-                    summary
-                        .warnings
-                        .push(format!("event `{}`: {}", event.event, event.error));
-                }
-                table.serialize(&event).map_err(csv_error)?;
-            }
-        }
-        for state in &self.states {
-            let count = if state.failed {
-                &mut summary.failed
-            } else if state.cut_short {
-                &mut summary.running
-            } else if state.starts == 0 {
-                &mut summary.not_started
-            } else {
-                &mut summary.done
-            };
-            *count += 1;
-        }
-        summary.lateness(std::mem::take(&mut self.late));
-        summary.traffic = self.traffic.1;
-        summary.cpu_shares = self.cpu_shares();
-        summary.host_health = self.monitor.report();
-        summary.warnings.extend(self.broken.take());
-        self.collect(summary)
-    }
-
-    fn cpu_shares(&self) -> Vec<Share> {
-        let programs = self.experiment().programs.iter().enumerate();
-        let share = |(index, program): (usize, &Program)| {
-            let processes = self.parts.schedule.processes.iter().zip(&self.states);
-            let of = processes.filter(|(p, state)| p.program_index == index && state.starts > 0);
-            let cpu_s = of.map(|(_, state)| state.cpu().as_secs_f64()).collect();
-            Share::new(&program.name, cpu_s)
-        };
-        let shares = programs.map(share);
-        shares.filter(|share| share.vnodes > 0).collect()
-    }
-
-    /// Removes the cgroups of the run.
-    pub fn clear(&mut self) -> Result<(), RunError> {
-        for state in &mut self.states {
-            state.cgroup = None;
-        }
-        if let Some(run_cgroup) = self.run_cgroup.take() {
-            run_cgroup.remove()?;
-        }
-        let names = std::mem::take(&mut self.controlled);
-        if !names.is_empty() {
-            run_cgroup::disable_controllers(&names).map_err(|e| RunError::Identity(Box::new(e)))?;
-        }
-        Ok(())
     }
 }

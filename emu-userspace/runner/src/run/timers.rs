@@ -1,19 +1,14 @@
-//! The state of one process of the schedule, and the queue of its timers.
-use std::{
-    collections::BinaryHeap,
-    time::{Duration, Instant},
-};
+//! The queue of the timers of processes.
+use std::{collections::BinaryHeap, time::Instant};
 
-use emu_kernel::run_cgroup::ProcessCgroup;
-
-use super::{gate::ProcessId, record::Cause};
+use super::gate::ProcessId;
 
 /// What a timer does to its process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Action {
     Start,
     End,
-    /// Send SIGKILL if the program of this session is still running.
+    /// Send SIGKILL if the program of this start is still running.
     Kill(usize),
 }
 
@@ -70,59 +65,5 @@ impl TimerQueue {
 
     pub fn clear(&mut self) {
         self.heap.clear();
-    }
-}
-
-#[derive(Debug)]
-pub(super) struct Running {
-    pub pid: i32,
-    pub planned: Instant,
-    pub started: Instant,
-    /// Why it is being ended.
-    pub cause: Option<Cause>,
-    /// Whether it got SIGKILL.
-    pub killed: bool,
-}
-
-/// The state of one process of the schedule.
-#[derive(Debug, Default)]
-pub(super) struct ProcessState {
-    /// The cgroup of the running program.
-    pub cgroup: Option<ProcessCgroup>,
-    /// CPU time of past sessions.
-    pub cpu_past: Duration,
-    /// Time origin of this process's session offsets.
-    pub base: Option<Instant>,
-    /// Index of the current or next session.
-    pub session: usize,
-    pub running: Option<Running>,
-    /// Number of sessions that were started.
-    pub starts: usize,
-    /// Whether the process keeps its vnode disconnected.
-    pub dark: bool,
-    /// Whether to start again as soon as the program has ended.
-    pub again: bool,
-    /// Whether no further session follows.
-    pub finished: bool,
-    pub failed: bool,
-    /// Whether it was running at the end of the run.
-    pub cut_short: bool,
-    /// Number of collected files, for each pattern.
-    pub collected: Vec<usize>,
-}
-
-impl ProcessState {
-    /// Adds to the number of collected files, for each pattern.
-    pub fn has_collected(&mut self, counts: &[usize]) {
-        self.collected.resize(counts.len(), 0);
-        for (sum, count) in self.collected.iter_mut().zip(counts) {
-            *sum += count;
-        }
-    }
-
-    /// CPU time of all sessions.
-    pub fn cpu(&self) -> Duration {
-        let now = self.cgroup.as_ref().and_then(ProcessCgroup::cpu);
-        self.cpu_past + now.unwrap_or_default()
     }
 }
