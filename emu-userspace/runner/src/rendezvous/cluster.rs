@@ -1,7 +1,7 @@
 //! The shared decision, computed from the status of every host. Pure: no file, no clock.
 use serde::{Deserialize, Serialize};
 
-use super::{HostStatus, OnLoss, Phase};
+use super::{HostStatus, OnLoss, Phase, StopReason};
 
 /// The decisions that hold for all hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct ClusterState {
     /// Number of hosts that have written their results.
     pub done: usize,
     /// Why all hosts must stop.
-    pub stop: Option<String>,
+    pub stop: Option<StopReason>,
 }
 
 /// Detects a host that has stopped: its heartbeat counter no longer changes.
@@ -68,20 +68,21 @@ impl ClusterState {
         let living = || known().filter(|w| lives(w.rank));
         let at_least = |phase: Phase| known().filter(|s| s.phase >= phase).count();
         let all_are = |phase: Phase| living().all(|s| s.phase >= phase);
-        let failed = known().find(|s| s.phase == Phase::Failed);
         let lost_ranks: Vec<usize> = (0..statuses.len()).filter(|r| !lives(*r)).collect();
-        let names: Vec<&str> = lost_ranks
+        let hosts: Vec<String> = lost_ranks
             .iter()
             .filter_map(|r| statuses[*r].as_ref())
-            .map(|s| s.host.as_str())
+            .map(|s| s.host.clone())
             .collect();
-        let ended = (on_loss == OnLoss::End && !names.is_empty())
-            .then(|| format!("{} missed its heartbeats", names.join(", ")));
-        let gave_up = failed.map(|w| {
-            let error = w.error.as_deref().unwrap_or("gave up");
-            format!("{}: {error}", w.host)
+        let ended = (on_loss == OnLoss::End && !hosts.is_empty())
+            .then_some(StopReason::HostsLost { hosts });
+        let failed = known().find_map(HostStatus::failure);
+        let stopped = known().find_map(|s| {
+            Some(StopReason::HostStopped {
+                host: s.host.clone(),
+                cause: s.stop.clone()?,
+            })
         });
-        let broken_off = known().find_map(|w| Some(format!("{}: {}", w.host, w.stop.as_ref()?)));
         Self {
             joined: known().count(),
             loaded: at_least(Phase::Loaded),
@@ -93,7 +94,7 @@ impl ClusterState {
             over: before.start_unix_ns.is_some() && all_are(Phase::Over),
             lost: lost_ranks,
             done: at_least(Phase::Done),
-            stop: before.stop.clone().or(gave_up).or(broken_off).or(ended),
+            stop: before.stop.clone().or(failed).or(stopped).or(ended),
         }
     }
 }
@@ -153,7 +154,10 @@ mod tests {
         assert!(mark.over && mark.stop.is_none());
         assert_eq!(mark.lost, [1]);
         let end = cluster(&[false, true, false], OnLoss::End);
-        assert_eq!(end.stop.as_deref(), Some("h1 missed its heartbeats"));
+        let lost = StopReason::HostsLost {
+            hosts: vec!["h1".to_owned()],
+        };
+        assert_eq!(end.stop, Some(lost));
         let early = ClusterState::new(
             &statuses,
             &[false; 3],
@@ -174,7 +178,11 @@ mod tests {
         let cluster =
             |before: &ClusterState| ClusterState::new(&statuses, &[], before, OnLoss::Mark, 1);
         let first = cluster(&ClusterState::default());
-        assert_eq!(first.stop.as_deref(), Some("h1: no fq"));
+        let failed = StopReason::HostFailed {
+            host: "h1".to_owned(),
+            error: "no fq".to_owned(),
+        };
+        assert_eq!(first.stop, Some(failed));
         assert_eq!(cluster(&first).stop, first.stop);
     }
 }

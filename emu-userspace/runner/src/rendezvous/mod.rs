@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod membership;
 mod status;
+mod stop;
 
 use std::{
     ffi::OsString,
@@ -26,6 +27,7 @@ pub use clock::Offset;
 pub use cluster::ClusterState;
 pub use membership::Membership;
 pub use status::{HostStatus, Phase};
+pub use stop::{StopCause, StopReason};
 
 /// Folder of the status files, below the folder of results.
 pub const FOLDER: &str = "meet";
@@ -47,8 +49,8 @@ pub enum RendezvousError {
     },
     /// Some hosts have not reached a state in time.
     #[error(
-        "{} not {state} within {} s; do all hosts share {}?",
-        list(missing), within.as_secs(), folder.display()
+        "{} {} not {state} within {} s; do all hosts share {}?",
+        names(missing), if missing.len() == 1 { "is" } else { "are" }, within.as_secs(), folder.display()
     )]
     Missing {
         /// Names of the hosts.
@@ -64,11 +66,14 @@ pub enum RendezvousError {
     #[error("{host}: {error}")]
     Failed { host: String, error: String },
     /// Hosts were lost before the start.
-    #[error("{} missed its heartbeats before the start", list(lost))]
+    #[error("{} before the start", stop::missed_heartbeats(lost))]
     Lost {
         /// Names of the hosts.
         lost: Vec<String>,
     },
+    /// The run stops for another reason.
+    #[error("{0}")]
+    Stopped(StopReason),
     /// Two hosts have different inputs.
     #[error("{host} runs {what} than {other}")]
     Different {
@@ -86,14 +91,13 @@ impl RendezvousError {
     }
 }
 
-/// Joins at most ten names with commas, and adds the verb.
-fn list(names: &[String]) -> String {
+/// Joins at most ten names with commas.
+fn names(names: &[String]) -> String {
     const MOST: usize = 10;
     let shown = names[..names.len().min(MOST)].join(", ");
-    let verb = if names.len() == 1 { "is" } else { "are" };
     match names.len().saturating_sub(MOST) {
-        0 => format!("{shown} {verb}"),
-        more => format!("{shown} and {more} more {verb}"),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
@@ -134,7 +138,7 @@ pub struct LocalStatus {
     /// Whether the run is over for the local processes.
     pub over: bool,
     /// Why this host stops the run, which stops it on all hosts.
-    pub stop: Option<String>,
+    pub stop: Option<StopCause>,
 }
 
 /// What a host publishes when it joins.
@@ -160,7 +164,7 @@ pub struct ClusterView {
     /// Names of the lost hosts.
     pub lost: Vec<String>,
     /// Why all hosts must stop.
-    pub stop: Option<String>,
+    pub stop: Option<StopReason>,
 }
 
 /// Folder of a host's own results, below the shared folder.

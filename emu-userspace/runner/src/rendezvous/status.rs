@@ -7,7 +7,7 @@ use std::{
 use emu_kernel::beneath::Folder;
 use serde::{Deserialize, Serialize};
 
-use super::{ClusterState, Offset, RendezvousError};
+use super::{ClusterState, Offset, RendezvousError, StopCause, StopReason};
 
 /// Largest status file that is read, in bytes.
 const MOST_BYTES: u64 = 16 << 20;
@@ -64,7 +64,7 @@ pub struct HostStatus {
     /// Number of local processes that have failed.
     pub failed: usize,
     /// Why this host stops the run.
-    pub stop: Option<String>,
+    pub stop: Option<StopCause>,
     /// Offset to the first host's clock.
     pub offset: Option<Offset>,
     /// The decisions for all hosts: published by the first host, or by every host once the
@@ -75,6 +75,14 @@ pub struct HostStatus {
 impl HostStatus {
     pub(super) fn file(rank: usize) -> String {
         format!("{rank}.json")
+    }
+
+    /// Why the host has failed; `None` if it has not.
+    pub(super) fn failure(&self) -> Option<StopReason> {
+        (self.phase == Phase::Failed).then(|| StopReason::HostFailed {
+            host: self.host.clone(),
+            error: self.error.clone().unwrap_or_else(|| "gave up".to_owned()),
+        })
     }
 
     fn bytes(&self) -> io::Result<Vec<u8>> {

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     rendezvous::{
         self, ClusterView, HostStatus, JoinInfo, LocalStatus, Membership, OnLoss, RendezvousConfig,
+        StopCause,
     },
     results::{self, Merged},
 };
@@ -315,13 +316,13 @@ impl Supervisor<'_> {
     pub(super) fn exchange(&mut self, membership: &Membership, ended: Option<EndReason>) {
         let stop = ended.and_then(|why| match why {
             EndReason::Complete | EndReason::Duration | EndReason::Elsewhere => None,
-            EndReason::Failures => Some("too many failures".to_owned()),
-            EndReason::Interrupted => Some("interrupted".to_owned()),
-            EndReason::Broken => Some(
+            EndReason::Failures => Some(StopCause::TooManyFailures),
+            EndReason::Interrupted => Some(StopCause::Interrupted),
+            EndReason::Broken => Some(StopCause::Broken(
                 self.broken
                     .clone()
                     .unwrap_or_else(|| "broken off".to_owned()),
-            ),
+            )),
         });
         membership.publish(&LocalStatus {
             ready: self.gate.ready_here(),

@@ -176,7 +176,9 @@ impl<'a> Supervisor<'a> {
                 .stop
                 .take()
                 .filter(|_| *why == EndReason::Elsewhere);
-            summary.warnings.extend(stop);
+            summary
+                .warnings
+                .extend(stop.map(|reason| reason.to_string()));
         }
         self.sample(true)?;
         let stopping = Instant::now();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{STATUS_POLL_INTERVAL, Shared, State};
-use crate::rendezvous::{ClusterState, HostStatus, OnLoss, Phase, RendezvousConfig, unix_ns};
+use crate::rendezvous::{ClusterState, HostStatus, OnLoss, RendezvousConfig, StopReason, unix_ns};
 
 /// Longest time between two writes of the status.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -115,19 +115,15 @@ fn follow_first(state: &State, lost: bool, on_loss: OnLoss) -> ClusterState {
     let mut cluster = first
         .and_then(|status| status.cluster.clone())
         .unwrap_or_else(|| state.cluster.clone());
-    if let Some(status) = first.filter(|s| s.phase == Phase::Failed) {
-        let error = status.error.as_deref().unwrap_or("gave up");
-        cluster
-            .stop
-            .get_or_insert_with(|| format!("{}: {error}", status.host));
+    if let Some(failed) = first.and_then(HostStatus::failure) {
+        cluster.stop.get_or_insert(failed);
     }
     if lost {
         cluster.lost.push(0);
         let host = first.map_or("the first host", |status| status.host.as_str());
         if on_loss == OnLoss::End {
-            cluster
-                .stop
-                .get_or_insert_with(|| format!("{host} missed its heartbeats"));
+            let hosts = vec![host.to_owned()];
+            cluster.stop.get_or_insert(StopReason::HostsLost { hosts });
         }
     }
     cluster

@@ -17,7 +17,7 @@ use emu_kernel::beneath::Folder;
 
 use super::{
     ClusterState, ClusterView, FOLDER, HostStatus, JoinInfo, LocalStatus, Phase, RendezvousConfig,
-    RendezvousError,
+    RendezvousError, StopReason,
     clock::{self, Server},
     cluster::Liveness,
 };
@@ -174,11 +174,8 @@ impl Membership {
             if status.digest != own.digest {
                 return Err(differs("another experiment or topology", status));
             }
-            if let (Phase::Failed, Some(error)) = (status.phase, &status.error) {
-                return Err(RendezvousError::Failed {
-                    host: status.host.clone(),
-                    error: error.clone(),
-                });
+            if let Some(failed) = status.failure() {
+                return Err(failed.into());
             }
         }
         Ok(())
@@ -243,13 +240,7 @@ impl Membership {
 
     fn check_stop(&self) -> Result<(), RendezvousError> {
         match self.view().stop {
-            Some(stop) => {
-                let (host, error) = stop.split_once(": ").unwrap_or(("a host", &stop));
-                Err(RendezvousError::Failed {
-                    host: host.to_owned(),
-                    error: error.to_owned(),
-                })
-            }
+            Some(reason) => Err(reason.into()),
             None => Ok(()),
         }
     }
@@ -280,8 +271,11 @@ impl Membership {
             over: cluster.over,
             lost: self.lost(cluster),
             stop: (cluster.stop.clone())
-                .or_else(|| given_up.then(|| "the other hosts have given this one up".to_owned()))
-                .or_else(|| state.write_error.clone()),
+                .or_else(|| given_up.then_some(StopReason::GivenUp))
+                .or_else(|| {
+                    let error = state.write_error.clone()?;
+                    Some(StopReason::NotWritten { error })
+                }),
         }
     }
 

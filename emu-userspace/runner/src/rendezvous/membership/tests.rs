@@ -169,7 +169,8 @@ fn the_others_stop_or_go_on_when_one_dies() {
         for host in &hosts {
             let there = until("lost", || Some(host.view()).filter(|t| !t.lost.is_empty()));
             assert_eq!(there.lost, [format!("h{dead}")]);
-            let stop = (on_loss == OnLoss::End).then(|| format!("h{dead} missed its heartbeats"));
+            let hosts = vec![format!("h{dead}")];
+            let stop = (on_loss == OnLoss::End).then_some(StopReason::HostsLost { hosts });
             assert_eq!(there.stop, stop);
             assert!(!there.over);
         }
