@@ -34,6 +34,7 @@ use emu_kernel::{
     bpf::BpfError, cgroup::CgroupError, identity::IdentityError, netlink::NetlinkError,
     session::SessionError,
 };
+use emu_runner::rendezvous::RendezvousError;
 
 pub use median_ci::MedianCi;
 
@@ -76,27 +77,9 @@ pub enum BenchError {
         /// Folder of the run with other settings.
         folder: std::path::PathBuf,
     },
-    /// The results folder holds results of an earlier measurement over several hosts.
-    #[error("{}: results of an earlier run; remove them, or take another folder", .folder.display())]
-    Earlier {
-        /// Path of that folder.
-        folder: std::path::PathBuf,
-    },
-    /// A host did not publish its next status in time.
-    #[error(
-        "host {rank} has not said `{what}` within {} s; do all hosts share {}?",
-        .within.as_secs(), .folder.display()
-    )]
-    Silent {
-        /// Rank of the host, from 0.
-        rank: usize,
-        /// Name of the missing status.
-        what: &'static str,
-        /// The timeout that expired.
-        within: std::time::Duration,
-        /// The shared folder in which the status was expected.
-        folder: std::path::PathBuf,
-    },
+    /// The hosts of a measurement could not work together.
+    #[error(transparent)]
+    Rendezvous(#[from] RendezvousError),
     /// The user cancelled the measurement.
     #[error("broken off")]
     Interrupted,

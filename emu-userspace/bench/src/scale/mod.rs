@@ -1,8 +1,8 @@
 //! Many peers on one machine: real nodes of the BitTorrent DHT, or BitTorrent clients, each
 //! a process of its own behind an access link. The measurement tells whether the emulated
 //! network keeps its latencies while all peers run.
-mod barrier;
 mod bench;
+mod hosts;
 mod peer;
 mod progress;
 
@@ -15,9 +15,9 @@ use std::{
 use serde::Serialize;
 
 use super::BenchError;
-use barrier::Barrier;
-pub use barrier::Place;
 use bench::{Bench, available_bytes};
+use hosts::Hosts;
+pub use hosts::Place;
 use peer::Experiment;
 pub use peer::Peer;
 pub use progress::Curve;
@@ -146,31 +146,45 @@ pub fn run(
     say: &mut dyn FnMut(&str),
 ) -> Result<Option<Outcome>, BenchError> {
     crate::make_folder(folder)?;
-    let barrier = Barrier::new(place, folder)?;
-    let parts = if barrier.is_first() {
+    let hosts = Hosts::join(settings, place, folder)?;
+    let outcome = measure(settings, place, folder, &hosts, say);
+    hosts.finish(outcome.as_ref().err());
+    outcome
+}
+
+/// The part of this host, which has joined the others.
+fn measure(
+    settings: &Settings,
+    place: Option<&Place>,
+    folder: &Path,
+    hosts: &Hosts,
+    say: &mut dyn FnMut(&str),
+) -> Result<Option<Outcome>, BenchError> {
+    let is_first = place.is_none_or(|place| place.rank == 0);
+    let parts = if is_first {
         let parts = prepare(settings, place, folder)?;
-        barrier.publish("prepared", "")?;
+        hosts.publish("prepared");
         Some(parts)
     } else {
-        barrier.wait_for_first("prepared")?;
+        hosts.wait_for_first("prepared")?;
         None
     };
     let bench = Bench::new(settings, place, folder)?;
     let begin = Instant::now();
     bench.load()?;
     let load_s = begin.elapsed().as_secs_f64();
-    barrier.publish("loaded", "")?;
+    hosts.publish("loaded");
     let mut idle = None;
-    if barrier.is_first() {
-        barrier.wait_for_all("loaded")?;
+    if is_first {
+        hosts.wait_for_all("loaded")?;
         say("loaded; measuring the round trip with nobody there");
         idle = Some(bench.error_ms()?);
     }
     let memory = available_bytes();
     let child = bench.start()?;
-    let running = bench.watch(child, barrier.is_first(), say)?;
+    let running = bench.watch(child, is_first, say)?;
     let used = memory.saturating_sub(running.available_bytes);
-    barrier.publish("used", &used.to_string())?;
+    let used_bytes = hosts.sum("measured", used)?;
     let (Some(parts), Some((error_idle_ms, expected_ms))) = (parts, idle) else {
         return Ok(None);
     };
@@ -179,8 +193,7 @@ pub fn run(
     outcome.error_idle_ms = error_idle_ms;
     outcome.error_running_ms = running.error_ms;
     outcome.expected_ms = expected_ms;
-    let used = barrier.wait_for_all("used")?;
-    outcome.used_bytes = used.iter().filter_map(|b| b.parse::<u64>().ok()).sum();
+    outcome.used_bytes = used_bytes;
     Ok(Some(outcome))
 }
 

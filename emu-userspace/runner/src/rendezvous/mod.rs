@@ -1,4 +1,4 @@
-//! Rendezvous of the hosts of one experiment: they wait for each other, agree on a start,
+//! Rendezvous of the hosts of one experiment or measurement: they wait for each other, agree on a start,
 //! exchange which programs are ready and when the run is over, and notice when a host is
 //! lost.
 //!
@@ -7,6 +7,9 @@
 //! there, its [`HostStatus`], and rewrites it every second. The first host reads all of them
 //! and publishes the decisions for all hosts in its own ([`ClusterState`]). Liveness uses a
 //! heartbeat counter, not a comparison of clocks.
+//!
+//! Work that is no run uses the same rendezvous with barriers at named steps
+//! ([`Membership::publish_step`], [`Membership::collect`]).
 mod clock;
 mod cluster;
 mod membership;

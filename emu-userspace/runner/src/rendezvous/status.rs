@@ -1,5 +1,6 @@
 //! The status of a host: one small file, always replaced as a whole.
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
 };
@@ -63,6 +64,9 @@ pub struct HostStatus {
     pub ready: Vec<usize>,
     /// Number of local processes that have failed.
     pub failed: usize,
+    /// Steps that this host has reached, by name, each with what the host publishes there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub steps: BTreeMap<String, String>,
     /// Why this host stops the run.
     pub stop: Option<StopCause>,
     /// Offset to the first host's clock.

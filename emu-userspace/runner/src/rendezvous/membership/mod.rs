@@ -1,9 +1,9 @@
 //! This host as a member of the run: its status, which a thread keeps current, and the
 //! decisions for all hosts.
+mod barrier;
 mod heartbeat;
 
 use std::{
-    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -122,76 +122,6 @@ impl Membership {
 
     pub fn folder(&self) -> &Folder {
         &self.shared.folder
-    }
-
-    /// Waits until all hosts have joined and returns their status; returns `None` if
-    /// `interrupted` says so first.
-    ///
-    /// # Errors
-    /// [`RendezvousError::Missing`] with the hosts that have not joined in time,
-    /// [`RendezvousError::Different`] or [`RendezvousError::Failed`] of a host that has.
-    pub fn wait_for_all(
-        &self,
-        interrupted: &dyn Fn() -> bool,
-    ) -> Result<Option<Vec<HostStatus>>, RendezvousError> {
-        let deadline = Instant::now() + self.shared.config.within;
-        let size = self.shared.config.names.len();
-        loop {
-            // Every host reads all files once, even one that later follows the first host
-            // alone.
-            let statuses: Vec<Option<HostStatus>> = (0..size)
-                .map(|rank| HostStatus::read(&self.shared.status_folder, rank))
-                .collect();
-            self.compare(&statuses)?;
-            let found: Vec<HostStatus> = statuses.into_iter().flatten().collect();
-            if found.len() == size {
-                return Ok(Some(found));
-            }
-            if interrupted() {
-                return Ok(None);
-            }
-            self.check_stop()?;
-            if Instant::now() >= deadline {
-                let here: BTreeSet<usize> = found.iter().map(|s| s.rank).collect();
-                return Err(self.missing("there", |rank| here.contains(&rank)));
-            }
-            thread::sleep(STATUS_POLL_INTERVAL);
-        }
-    }
-
-    /// Checks that all hosts have the same inputs and none has failed.
-    fn compare(&self, statuses: &[Option<HostStatus>]) -> Result<(), RendezvousError> {
-        let own = self.shared.state().own.clone();
-        let differs = |what: &'static str, other: &HostStatus| RendezvousError::Different {
-            host: own.host.clone(),
-            what,
-            other: other.host.clone(),
-        };
-        for status in statuses.iter().flatten() {
-            if status.size != own.size {
-                return Err(differs("with another number of hosts", status));
-            }
-            if status.digest != own.digest {
-                return Err(differs("another experiment or topology", status));
-            }
-            if let Some(failed) = status.failure() {
-                return Err(failed.into());
-            }
-        }
-        Ok(())
-    }
-
-    fn missing(&self, state: &'static str, is_well: impl Fn(usize) -> bool) -> RendezvousError {
-        let names = self.shared.config.names.iter().enumerate();
-        RendezvousError::Missing {
-            missing: names
-                .filter(|(rank, _)| !is_well(*rank))
-                .map(|(_, name)| name.clone())
-                .collect(),
-            state,
-            within: self.shared.config.within,
-            folder: self.shared.config.folder.clone(),
-        }
     }
 
     /// Measures the offset to the first host's clock, and publishes it.

@@ -185,3 +185,43 @@ fn the_others_stop_or_go_on_when_one_dies() {
         assert!(leading == 1 && hosts[0].leads());
     }
 }
+
+#[test]
+fn steps_are_barriers_and_carry_texts() {
+    let folder = tempfile::tempdir().unwrap();
+    let hosts = [0, 1].map(|rank| join(folder.path(), rank, 2, OnLoss::End));
+    let [first, second] = &hosts;
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| second.wait_for_first("prepared"));
+        thread::sleep(2 * STATUS_POLL_INTERVAL);
+        assert!(!waits.is_finished());
+        first.publish_step("prepared", "");
+        waits.join().unwrap().unwrap();
+    });
+    second.publish_step("measured", "7");
+    first.publish_step("measured", "5");
+    for host in &hosts {
+        assert_eq!(host.collect("measured").unwrap(), ["5", "7"]);
+    }
+}
+
+#[test]
+fn a_host_that_does_not_reach_a_step_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = config(folder.path(), 0, 2, OnLoss::End);
+    config.within = Duration::from_secs(1);
+    let first = Membership::join(config, JoinInfo::default()).unwrap();
+    let second = join(folder.path(), 1, 2, OnLoss::End);
+    first.publish_step("loaded", "");
+    let error = first.collect("loaded").unwrap_err().to_string();
+    assert!(error.starts_with("h1 is not loaded within 1 s"), "{error}");
+    second.finish(Some("no fq: missing".to_owned()), Duration::ZERO);
+    let error = until("failed", || {
+        first
+            .collect("loaded")
+            .err()
+            .map(|error| error.to_string())
+            .filter(|error| !error.contains("within"))
+    });
+    assert_eq!(error, "h1: no fq: missing");
+}
