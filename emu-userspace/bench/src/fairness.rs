@@ -1,11 +1,18 @@
 //! CPU fairness: P2PLab's experiment, which starts a computing program at regular intervals
 //! and measures how long each program takes.
-use std::{fs, path::Path, process::Command, time::Duration, time::Instant};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use emu_model::fairness::jain;
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::{BenchError, namespace::Namespace};
+use super::{BenchError, Measurement, Observer, namespace::Namespace};
 
 /// Parameters of a fairness run.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +23,17 @@ pub struct Settings {
     pub interval: Duration,
     /// Running time of one program on an idle machine.
     pub alone: Duration,
+}
+
+/// The measurement.
+#[derive(Debug, Clone)]
+pub struct Fairness {
+    /// The programs.
+    pub settings: Settings,
+    /// Jain's index that must be reached.
+    pub at_least: f64,
+    /// Folder of the experiment's files.
+    pub folder: PathBuf,
 }
 
 /// Measurements of one program.
@@ -46,11 +64,23 @@ pub struct Outcome {
 /// Number of loop iterations that are timed to calibrate [`Settings::alone`].
 const TRIAL_ROUNDS: u32 = 200_000;
 
-/// Runs the experiment; its files go to `folder`.
-///
-/// # Errors
-/// [`BenchError`] if the calibration or `emu run` fails.
-pub fn run(settings: &Settings, folder: &Path) -> Result<Outcome, BenchError> {
+impl Measurement for Fairness {
+    type Outcome = Outcome;
+
+    fn run(&self, _: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        measure(&self.settings, &self.folder).map(Some)
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        report(outcome, self.at_least, environment)
+    }
+
+    fn json(&self, outcome: &Outcome, _: &Environment, passes: bool) -> serde_json::Result<Value> {
+        Ok(json!({"ok": passes, "at_least": self.at_least, "outcome": outcome}))
+    }
+}
+
+fn measure(settings: &Settings, folder: &Path) -> Result<Outcome, BenchError> {
     crate::make_folder(folder)?;
     let rounds = rounds(settings.alone)?;
     let count = settings.programs;
@@ -172,6 +202,54 @@ fn fair(work: &[(f64, f64)], processors: usize) -> Vec<f64> {
         });
     }
     took
+}
+
+fn report(outcome: &Outcome, at_least: f64, environment: &Environment) -> Report {
+    let mut report = Report::new("bench-fairness", "Fairness of the processors", environment);
+    let verdict = if outcome.jain_index >= at_least {
+        Verdict::Holds
+    } else {
+        Verdict::Fails
+    };
+    report.verdict(
+        verdict,
+        format!(
+            "Jain's index of fair time to time taken is {:.4}, at least {at_least} expected",
+            outcome.jain_index
+        ),
+    );
+    let points = |value: fn(&Program) -> f64| {
+        let programs = outcome.programs.iter().enumerate();
+        programs
+            .map(|(i, p)| (i as f64, value(p)))
+            .collect::<Vec<_>>()
+    };
+    let chart = Chart::new("Time that each program needs to complete")
+        .x(Axis::new("program, in the order of their starts"))
+        .y(Axis::new("time, s").from_zero())
+        .points("measured", points(|p| p.took_s))
+        .line("equal shares at all times", points(|p| p.fair_s));
+    report.figure(
+        "time",
+        chart,
+        "Programs that only compute, started one after another. The line is what each would \
+         take if the processors were shared equally, for the processor time that it used.",
+    );
+    let mut rows = Table::new([
+        "program",
+        "start, s",
+        "took, s",
+        "CPU, s",
+        "fair, s",
+        "took/fair",
+    ]);
+    for (number, p) in outcome.programs.iter().enumerate() {
+        let numbers = [p.start_s, p.took_s, p.cpu_s, p.fair_s, p.took_s / p.fair_s];
+        let numbers = numbers.map(|n| format!("{n:.3}"));
+        rows.row(std::iter::once(number.to_string()).chain(numbers));
+    }
+    report.table("programs", rows);
+    report
 }
 
 #[cfg(test)]

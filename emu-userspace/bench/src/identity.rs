@@ -19,10 +19,11 @@ use emu_kernel::{
     link,
     netlink::Netlink,
 };
+use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
 use serde::Serialize;
 use socket2::{Domain, Socket, Type};
 
-use super::{BenchError, MedianCi, namespace::Namespace};
+use super::{BenchError, Measurement, MedianCi, Observer, namespace::Namespace};
 
 /// Longest wait for the route of a new address.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,6 +60,30 @@ pub struct Case {
     pub ratio: MedianCi,
 }
 
+/// The measurement.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    /// The number of samples.
+    pub options: Options,
+    /// Largest median ratio of a TCP connect-and-close cycle; `None`: without limit.
+    pub at_most: Option<f64>,
+}
+
+/// Results of all operations.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Whether the cycles are within the limit.
+    pub ok: bool,
+    /// The limit.
+    pub at_most: Option<f64>,
+    /// Number of pairs of blocks.
+    pub pairs: u32,
+    /// Operations per block.
+    pub operations: u32,
+    /// The operations.
+    pub cases: Vec<Case>,
+}
+
 /// The measured operation.
 #[derive(Debug, Clone, Copy)]
 enum Work {
@@ -90,14 +115,66 @@ const V6: Ends = (
     IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 2)),
 );
 
-/// Measures all cases. Meanwhile the calling process is in a scratch cgroup; afterwards it
-/// is in its own cgroup again.
-///
-/// # Errors
-/// [`BenchError`] if the scratch namespace, the cgroup or the hooks cannot be created, or
-/// if the calling process cannot connect.
-pub fn run(options: Options) -> Result<Vec<Case>, BenchError> {
-    Namespace::new()?.enter(|| in_scratch_namespace(options))
+impl Measurement for Identity {
+    type Outcome = Outcome;
+
+    /// Measures all cases. Meanwhile the calling process is in a scratch cgroup; afterwards it
+    /// is in its own cgroup again.
+    fn run(&self, _: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        let cases = Namespace::new()?.enter(|| in_scratch_namespace(self.options))?;
+        let limit = self.at_most.unwrap_or(f64::INFINITY);
+        let mut cycles = cases.iter().filter(|case| case.name.ends_with("cycle"));
+        Ok(Some(Outcome {
+            ok: cycles.all(|case| case.ratio.median <= limit),
+            at_most: self.at_most,
+            pairs: self.options.pairs,
+            operations: self.options.operations,
+            cases,
+        }))
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        let mut report = Report::new("identity", "What the hooks of emu exec cost", environment);
+        if let Some(limit) = self.at_most {
+            let verdict = if outcome.ok {
+                Verdict::Holds
+            } else {
+                Verdict::Fails
+            };
+            report.verdict(
+                verdict,
+                format!("a TCP cycle costs at most {limit} times as much"),
+            );
+        }
+        report.text(
+            "One process in a cgroup of a scratch namespace, with the hooks attached and without \
+             them in turns; medians, and the ratio of neighbouring blocks.",
+        );
+        let cases = &outcome.cases;
+        report.table("cases", cells(cases));
+        let chart = Chart::new("With the hooks and without")
+            .x(Axis::new("").categories(cases.iter().map(|c| c.name)))
+            .y(Axis::new("us").from_zero())
+            .bars("without", cases.iter().map(|c| c.without_ns.median / 1e3))
+            .bars("with", cases.iter().map(|c| c.with_ns.median / 1e3));
+        report.figure("cases", chart, "Time of one operation.");
+        report
+    }
+}
+
+fn cells(cases: &[Case]) -> Table {
+    let mut table = Table::new(["", "with, us", "without, us", "ratio", "95 % interval"]);
+    for case in cases {
+        let ratio = &case.ratio;
+        table.row([
+            case.name.to_owned(),
+            format!("{:.2}", case.with_ns.median / 1e3),
+            format!("{:.2}", case.without_ns.median / 1e3),
+            format!("{:.3}", ratio.median),
+            format!("{:.3} to {:.3}", ratio.low, ratio.high),
+        ]);
+    }
+    table
 }
 
 fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {

@@ -15,6 +15,7 @@ pub mod folding;
 pub mod identity;
 pub mod impairments;
 pub mod lines;
+mod measurement;
 mod median_ci;
 pub mod model;
 pub mod namespace;
@@ -36,6 +37,7 @@ use emu_kernel::{
 };
 use emu_runner::rendezvous::RendezvousError;
 
+pub use measurement::{Measurement, Observer, Preset};
 pub use median_ci::MedianCi;
 
 /// Reasons why a measurement could not be completed.

@@ -17,7 +17,7 @@ use emu_model::{plan::Plan, topology};
 use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
-use super::{BenchError, MedianCi, filling, namespace::Namespace};
+use super::{BenchError, Measurement, MedianCi, Observer, Preset, filling, namespace::Namespace};
 
 /// Largest cost of a random packet with 65,536 vnodes, relative to one vnode: it allows for
 /// some CPU cache misses, which no table of that size avoids, and excludes a rule per
@@ -87,21 +87,42 @@ pub struct Sizes {
     pub packets: u32,
 }
 
-impl Sizes {
-    /// The sizes of `--quick`, which take half a minute.
-    pub const QUICK: Self = Self {
+impl Preset for Sizes {
+    const QUICK: Self = Self {
         vnodes: &[1, 10, 1_000, 65_536],
         turns: 15,
         repeat: 10_000,
         packets: 500,
     };
-    /// The sizes of `--full`, which take some minutes.
-    pub const FULL: Self = Self {
+    const FULL: Self = Self {
         vnodes: &[1, 10, 100, 1_000, 10_000, 65_536],
         turns: 61,
         repeat: 50_000,
         packets: 3_000,
     };
+    const HELP: &'static str = "\
+Loads the BPF programs into this machine's kernel without attaching them. Needs only root.
+
+Examples:
+  emu bench packet                          half a minute
+  emu bench packet --full --out report      all sizes; report/packet.html
+
+Exit code 1 if a packet costs more than the bounds allow, or if the machine was too busy to
+tell.";
+}
+
+impl Measurement for Sizes {
+    type Outcome = Outcome;
+
+    fn run(&self, observer: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        Namespace::new()?
+            .enter(|| measure(self, observer))
+            .map(Some)
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        outcome.report(environment)
+    }
 }
 
 /// Measurements of one program of one variant.
@@ -145,29 +166,13 @@ struct Variant {
     loaded: Option<std::rc::Rc<Programs>>,
 }
 
-/// Runs the measurements in a scratch namespace; calls `progress` with the number of
-/// finished steps and of all steps.
-///
-/// # Errors
-/// [`BenchError`] if the namespace cannot be created, or the programs cannot be loaded or
-/// run.
-pub fn run(
-    sizes: &Sizes,
-    progress: &mut (dyn FnMut(usize, usize, &str) + Send),
-) -> Result<Outcome, BenchError> {
-    Namespace::new()?.enter(|| measure(sizes, progress))
-}
-
-fn measure(
-    sizes: &Sizes,
-    progress: &mut dyn FnMut(usize, usize, &str),
-) -> Result<Outcome, BenchError> {
+fn measure(sizes: &Sizes, observer: &mut dyn Observer) -> Result<Outcome, BenchError> {
     let mut monitor = Monitor::new();
     let steps = sizes.vnodes.len() + 2;
     let everything = FEATURES.len() - 1;
     let mut by_vnodes = Vec::new();
     for (done, vnodes) in sizes.vnodes.iter().enumerate() {
-        progress(done, steps, &format!("{vnodes} vnodes"));
+        observer.step(done, steps, &format!("{vnodes} vnodes"));
         let mut variants = vec![empty(*vnodes)];
         for (feature, programs) in [
             (0, &[PROG_EGRESS, PROG_IFB, PROG_INGRESS][..]),
@@ -177,13 +182,13 @@ fn measure(
         }
         by_vnodes.extend(interleaved(&variants, sizes, &mut monitor)?);
     }
-    progress(steps - 2, steps, "features");
+    observer.step(steps - 2, steps, "features");
     let mut variants = vec![empty(FEATURE_VNODES)];
     for feature in 0..FEATURES.len() {
         variants.extend(load(feature, FEATURE_VNODES, &[PROG_EGRESS])?);
     }
     let by_feature = interleaved(&variants, sizes, &mut monitor)?;
-    progress(steps - 1, steps, "loading");
+    observer.step(steps - 1, steps, "loading");
     let filling = filling::run(sizes.vnodes)?;
     let health = monitor.report();
     let compiled = Environment::here().bpf.starts_with("compiled");
@@ -359,7 +364,7 @@ fn verdicts(
 
 impl Outcome {
     /// Builds the report with charts, tables and verdicts.
-    pub fn report(&self, environment: &Environment) -> Report {
+    fn report(&self, environment: &Environment) -> Report {
         let title = "What a packet costs in each program";
         let mut report = Report::new("packet", title, environment);
         for (verdict, text) in &self.verdicts {

@@ -11,7 +11,7 @@ use emu_report::{Axis, Chart, Environment, Point, Report, Table, Verdict};
 use serde::Serialize;
 
 use super::{
-    BenchError, MedianCi,
+    BenchError, Measurement, MedianCi, Observer, Preset,
     lines::{Line, System},
     traffic::{self, Transfer},
 };
@@ -43,23 +43,42 @@ pub struct Sizes {
     pub transfer_ms: u64,
 }
 
-impl Sizes {
-    /// The sizes of `--quick`, which take about a minute.
-    pub const QUICK: Self = Self {
+impl Preset for Sizes {
+    const QUICK: Self = Self {
         vnodes: &[1, 1_000, 65_536],
         most_rules: 1_000,
         turns: 9,
         round_trips: 150,
         transfer_ms: 150,
     };
-    /// The sizes of `--full`, which take some minutes.
-    pub const FULL: Self = Self {
+    const FULL: Self = Self {
         vnodes: &[1, 10, 100, 1_000, 10_000, 65_536],
         most_rules: 10_000,
         turns: 21,
         round_trips: 300,
         transfer_ms: 400,
     };
+    const HELP: &'static str = "\
+Works in network namespaces of its own and changes nothing else. Needs root, fq and netem:
+`cargo xtask run -- bench vnodes` finds a kernel that has them.
+
+Examples:
+  emu bench vnodes                          about a minute
+  emu bench vnodes --full --out report      all sizes; report/vnodes.html
+
+Exit code 1 if emu is not flat, or if the machine was too noisy to tell.";
+}
+
+impl Measurement for Sizes {
+    type Outcome = Outcome;
+
+    fn run(&self, observer: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        measure(self, observer).map(Some)
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        outcome.report(environment)
+    }
 }
 
 /// Measurements of one system at one size.
@@ -96,15 +115,7 @@ pub struct Outcome {
     pub verdicts: Vec<(Verdict, String)>,
 }
 
-/// Runs the measurements; calls `progress` with the number of finished steps and of all
-/// steps.
-///
-/// # Errors
-/// [`BenchError`] if a namespace, a qdisc or a load fails.
-pub fn run(
-    sizes: &Sizes,
-    progress: &mut dyn FnMut(usize, usize, &str),
-) -> Result<Outcome, BenchError> {
+fn measure(sizes: &Sizes, observer: &mut dyn Observer) -> Result<Outcome, BenchError> {
     let mut monitor = Monitor::new();
     let mut left_out = Vec::new();
     let wanted = wanted(sizes, &mut left_out);
@@ -112,7 +123,7 @@ pub fn run(
     let mut lines = Vec::new();
     for (system, vnodes) in wanted {
         let step = format!("set up {} for {vnodes}", system.name());
-        progress(lines.len() + left_out.len().min(1), steps, &step);
+        observer.step(lines.len() + left_out.len().min(1), steps, &step);
         match Line::new(system, vnodes) {
             Ok(line) => lines.push(line),
             Err(error) if system != System::Emu && system != System::None => {
@@ -129,7 +140,7 @@ pub fn run(
     };
     for turn in 0..sizes.turns {
         let done = steps - (sizes.turns - turn) as usize;
-        progress(
+        observer.step(
             done,
             steps,
             &format!("turn {} of {}", turn + 1, sizes.turns),
@@ -265,7 +276,7 @@ fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
 
 impl Outcome {
     /// Builds the report with charts, tables and verdicts.
-    pub fn report(&self, environment: &Environment) -> Report {
+    fn report(&self, environment: &Environment) -> Report {
         let title = "Round trip, throughput and load time against the number of vnodes";
         let mut report = Report::new("vnodes", title, environment);
         for (verdict, text) in &self.verdicts {

@@ -5,11 +5,11 @@ mod report;
 use std::time::Duration;
 
 use emu_kernel::health::{Health, Monitor};
-use emu_report::Verdict;
+use emu_report::{Environment, Report, Verdict};
 use serde::Serialize;
 
 use super::{
-    BenchError, MedianCi,
+    BenchError, Measurement, MedianCi, Observer, Preset,
     probe::{self, Ends, Pace},
     scene::Scene,
     traffic::{self, Place, Transfer},
@@ -87,9 +87,8 @@ const fn tcp(rate: &'static str, mbit: f64, rtt_ms: u32, streams: u32, seconds: 
     }
 }
 
-impl Sizes {
-    /// The sizes of `--quick`, which take about a minute.
-    pub const QUICK: Self = Self {
+impl Preset for Sizes {
+    const QUICK: Self = Self {
         delays_ms: &[1, 10, 100],
         datagrams: 150,
         turns: 2,
@@ -100,8 +99,7 @@ impl Sizes {
         ],
         tcp: &[tcp("1mbit", 1.0, 300, 1, 8), tcp("10mbit", 10.0, 20, 10, 4)],
     };
-    /// The sizes of `--full`, which take some minutes.
-    pub const FULL: Self = Self {
+    const FULL: Self = Self {
         delays_ms: &[1, 3, 10, 30, 100, 300, 1_000],
         datagrams: 500,
         turns: 6,
@@ -124,6 +122,27 @@ impl Sizes {
             tcp("1gbit", 1_000.0, 10, 10, 10),
         ],
     };
+    const HELP: &'static str = "\
+Works in network namespaces of its own and changes nothing else. Needs root, fq and netem:
+`cargo xtask run -- bench accuracy` finds a kernel that has them.
+
+Examples:
+  emu bench accuracy                          about a minute
+  emu bench accuracy --full --out report      all sizes; report/accuracy.html
+
+Exit code 1 if emu is less accurate than it must be, or if the machine was too busy to tell.";
+}
+
+impl Measurement for Sizes {
+    type Outcome = Outcome;
+
+    fn run(&self, observer: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        measure(self, observer).map(Some)
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        outcome.report(environment)
+    }
 }
 
 /// Measured errors of one delay.
@@ -189,15 +208,7 @@ pub struct Outcome {
     pub verdicts: Vec<(Verdict, String)>,
 }
 
-/// Runs the measurements; calls `progress` with the number of finished steps and of all
-/// steps.
-///
-/// # Errors
-/// [`BenchError`] if a namespace, a qdisc or a load fails.
-pub fn run(
-    sizes: &Sizes,
-    progress: &mut dyn FnMut(usize, usize, &str),
-) -> Result<Outcome, BenchError> {
+fn measure(sizes: &Sizes, observer: &mut dyn Observer) -> Result<Outcome, BenchError> {
     let scene = Scene::new()?;
     let mut monitor = Monitor::new();
     let all = sizes.delays_ms.len() + sizes.rates.len() + sizes.tcp.len();
@@ -209,12 +220,12 @@ pub fn run(
         verdicts: Vec::new(),
     };
     for (i, delay_ms) in sizes.delays_ms.iter().enumerate() {
-        progress(i, all, &format!("delay of {delay_ms} ms"));
+        observer.step(i, all, &format!("delay of {delay_ms} ms"));
         outcome.delays.push(delay(&scene, *delay_ms, sizes)?);
         monitor.sample();
     }
     for (i, case) in sizes.rates.iter().enumerate() {
-        progress(sizes.delays_ms.len() + i, all, case.rate);
+        observer.step(sizes.delays_ms.len() + i, all, case.rate);
         let measure = || rates(&scene, case, sizes.turns);
         outcome
             .rates
@@ -225,7 +236,7 @@ pub fn run(
     }
     for (i, case) in sizes.tcp.iter().enumerate() {
         let step = format!("TCP, {} x {} ms x {}", case.rate, case.rtt_ms, case.streams);
-        progress(all - sizes.tcp.len() + i, all, &step);
+        observer.step(all - sizes.tcp.len() + i, all, &step);
         let measure = || tcp_row(&scene, case);
         outcome
             .tcp

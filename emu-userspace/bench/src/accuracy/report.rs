@@ -93,7 +93,7 @@ impl Outcome {
     }
 
     /// Builds the report with charts, tables and verdicts.
-    pub fn report(&self, environment: &Environment) -> Report {
+    pub(super) fn report(&self, environment: &Environment) -> Report {
         let title = "Delays, rates and TCP beside netem, TBF and HTB";
         let mut report = Report::new("accuracy", title, environment);
         for (verdict, text) in &self.verdicts {

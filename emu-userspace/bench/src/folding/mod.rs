@@ -4,21 +4,28 @@
 //! their starts are the same in all runs; only the number of clients per host differs. If
 //! the emulation is right, the curves of the received bytes do not differ.
 pub mod curves;
+mod report;
 mod seconds;
 pub mod store;
 mod swarm;
 
-use std::{fmt::Write, fs, path::Path, time::Duration};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use emu_kernel::health::Health;
+use emu_report::{Environment, Report};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{
-    BenchError,
+    BenchError, Measurement, Observer,
     bittorrent::Client,
     fleet::{INTERFACE, host_address},
 };
-pub use swarm::Observer;
 
 /// The swarm; runs can be compared only if these settings are equal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -217,13 +224,77 @@ impl Run {
     }
 }
 
+/// The measurement.
+#[derive(Debug, Clone)]
+pub struct Folding {
+    /// The swarm.
+    pub settings: Settings,
+    /// The runs of it.
+    pub series: Series,
+    /// Largest distance between curves, as a share of all data in per cent.
+    pub at_most_percent: f64,
+    /// Folder of the runs.
+    pub folder: PathBuf,
+}
+
+/// Results of all runs of a swarm.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The swarm.
+    pub settings: Settings,
+    /// Whether every client of every run has the file.
+    pub complete: bool,
+    /// Distances between the curves of the runs.
+    pub distances: Distances,
+    /// The runs, ordered by ratio.
+    pub runs: Vec<Run>,
+}
+
+impl Measurement for Folding {
+    type Outcome = Outcome;
+
+    /// A client that does not complete the file is part of the result and not an error.
+    fn run(&self, observer: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        let runs = measure(&self.settings, &self.series, &self.folder, observer)?;
+        Ok(Some(Outcome {
+            settings: self.settings.clone(),
+            complete: !runs.is_empty() && runs.iter().all(Run::is_complete),
+            distances: distances(&runs),
+            runs,
+        }))
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        self.page(outcome, environment)
+    }
+
+    fn passes(&self, outcome: &Outcome, _: &Report) -> bool {
+        outcome.complete && self.is_near(outcome.distances)
+    }
+
+    fn json(&self, outcome: &Outcome, _: &Environment, passes: bool) -> serde_json::Result<Value> {
+        let mut value = serde_json::to_value(outcome)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("ok".to_owned(), json!(passes));
+            object.insert("at_most".to_owned(), json!(self.at_most_percent / 100.0));
+        }
+        Ok(value)
+    }
+
+    fn remarks(&self, outcome: &Outcome) -> Vec<String> {
+        let lines = outcome.runs.iter().flat_map(|run| {
+            let failed = run.failed.iter().map(|text| ("FAILED", text));
+            let crashed = run.crashed.iter().map(|text| ("started again", text));
+            let line = |(what, text)| format!("{what}: {}: {text}", run.name());
+            failed.chain(crashed).map(line)
+        });
+        lines.collect()
+    }
+}
+
 /// Runs the swarm once per ratio and repeats the first ratio. Returns these runs, and those
 /// of the same swarm that the folder has from earlier calls, ordered by ratio.
-///
-/// # Errors
-/// [`BenchError`]; a client that does not complete the file is part of the result and not
-/// an error.
-pub fn run(
+fn measure(
     settings: &Settings,
     series: &Series,
     folder: &Path,

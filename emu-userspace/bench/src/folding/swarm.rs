@@ -16,18 +16,10 @@ use emu_kernel::health::Monitor;
 
 use super::{Run, Settings, store};
 use crate::{
-    BenchError,
+    BenchError, Observer,
     bittorrent::{CLIENT_PORT, Shared, TRACKER_PORT},
     fleet::{Fleet, Program},
 };
-
-/// Receives the progress of a run and can cancel it.
-pub trait Observer {
-    /// Called with a line of text about the run's progress.
-    fn progress(&mut self, text: &str);
-    /// Whether the run shall be aborted.
-    fn is_cancelled(&self) -> bool;
-}
 
 /// Poll interval of the loop that starts programs.
 const START_POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -54,7 +46,7 @@ pub fn run(
     folder: &Path,
     observer: &mut dyn Observer,
 ) -> Result<(), BenchError> {
-    observer.progress(&format!(
+    observer.text(&format!(
         "{} hosts: making and loading them",
         settings.hosts(ratio)
     ));
@@ -214,7 +206,7 @@ impl<'a> Swarm<'a> {
                 monitor.sample();
                 self.look(&mut run, elapsed, began)?;
                 let done = run.done_s.iter().flatten().count();
-                observer.progress(&format!(
+                observer.text(&format!(
                     "{ratio} on a host: {:.0} s, {started} of {count} started, {done} have the file",
                     elapsed.as_secs_f64()
                 ));

@@ -15,7 +15,7 @@ use super::{
     peer::{Experiment, PEERS, PROBES},
     progress,
 };
-use crate::{BenchError, namespace::Namespace};
+use crate::{BenchError, Observer, namespace::Namespace};
 
 /// Samples per round-trip time.
 const SAMPLES: u32 = 11;
@@ -151,7 +151,7 @@ impl<'a> Bench<'a> {
         &self,
         mut child: Child,
         leads: bool,
-        say: &mut dyn FnMut(&str),
+        observer: &mut dyn Observer,
     ) -> Result<Running, BenchError> {
         let settings = self.settings;
         let all_run = settings.interval * settings.peers + settings.settle / 3;
@@ -159,7 +159,7 @@ impl<'a> Bench<'a> {
         let mut measured = None;
         while child.try_wait().ok().flatten().is_none() {
             thread::sleep(Duration::from_millis(500));
-            say(&format!("{:.0} s", begin.elapsed().as_secs_f64()));
+            observer.text(&format!("{:.0} s", begin.elapsed().as_secs_f64()));
             if measured.is_none() && begin.elapsed() > all_run {
                 let available_bytes = available_bytes();
                 let error_ms = if leads { self.error_ms()?.0 } else { 0.0 };

@@ -5,16 +5,19 @@ mod bench;
 mod hosts;
 mod peer;
 mod progress;
+mod report;
 
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use emu_report::{Environment, Report};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::BenchError;
+use super::{BenchError, Measurement, Observer};
 use bench::{Bench, available_bytes};
 use hosts::Hosts;
 pub use hosts::Place;
@@ -131,25 +134,51 @@ const SAMPLE: Duration = Duration::from_secs(5);
 const TOPOLOGY: &str = "topology.yaml";
 const EXPERIMENT: &str = "experiment.yaml";
 
-/// Runs the experiment; its files go to `folder`. The programs must be in the search path:
-/// `peers`, or opentracker and Debian's Python with libtorrent. With a `place`, this is one
-/// of several hosts that share the folder, the peers are on the machine's own network, and
-/// only the first host returns results.
-///
-/// # Errors
-/// [`BenchError`] if a load or `emu run` fails, or another host does not publish its status
-/// in time.
-pub fn run(
-    settings: &Settings,
-    place: Option<&Place>,
-    folder: &Path,
-    say: &mut dyn FnMut(&str),
-) -> Result<Option<Outcome>, BenchError> {
-    crate::make_folder(folder)?;
-    let hosts = Hosts::join(settings, place, folder)?;
-    let outcome = measure(settings, place, folder, &hosts, say);
-    hosts.finish(outcome.as_ref().err());
-    outcome
+/// The measurement. The programs must be in the search path: `peers`, or opentracker and
+/// Debian's Python with libtorrent.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    /// The peers.
+    pub settings: Settings,
+    /// The position of this host, if it is one of several that share the folder. Then the
+    /// peers are on the machine's own network, and only the first host returns results.
+    pub place: Option<Place>,
+    /// Folder of the experiment's files.
+    pub folder: PathBuf,
+}
+
+impl Outcome {
+    /// Whether all judged peers took part in the network and have the right data.
+    fn is_complete(&self) -> bool {
+        let judged = self.judged as usize;
+        self.ready_s.len() == judged && self.right == judged
+    }
+}
+
+impl Measurement for Scale {
+    type Outcome = Outcome;
+
+    fn run(&self, observer: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        crate::make_folder(&self.folder)?;
+        let (place, folder) = (self.place.as_ref(), &self.folder);
+        let hosts = Hosts::join(&self.settings, place, folder)?;
+        let outcome = measure(&self.settings, place, folder, &hosts, observer);
+        hosts.finish(outcome.as_ref().err());
+        outcome
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        report::report(&self.settings, outcome, environment)
+    }
+
+    /// The peers decide. The accuracy depends on the machine, too.
+    fn passes(&self, outcome: &Outcome, _: &Report) -> bool {
+        outcome.is_complete()
+    }
+
+    fn json(&self, outcome: &Outcome, _: &Environment, passes: bool) -> serde_json::Result<Value> {
+        Ok(json!({"ok": passes, "outcome": outcome}))
+    }
 }
 
 /// The part of this host, which has joined the others.
@@ -158,7 +187,7 @@ fn measure(
     place: Option<&Place>,
     folder: &Path,
     hosts: &Hosts,
-    say: &mut dyn FnMut(&str),
+    observer: &mut dyn Observer,
 ) -> Result<Option<Outcome>, BenchError> {
     let is_first = place.is_none_or(|place| place.rank == 0);
     let parts = if is_first {
@@ -177,12 +206,12 @@ fn measure(
     let mut idle = None;
     if is_first {
         hosts.wait_for_all("loaded")?;
-        say("loaded; measuring the round trip with nobody there");
+        observer.text("loaded; measuring the round trip with nobody there");
         idle = Some(bench.error_ms()?);
     }
     let memory = available_bytes();
     let child = bench.start()?;
-    let running = bench.watch(child, is_first, say)?;
+    let running = bench.watch(child, is_first, observer)?;
     let used = memory.saturating_sub(running.available_bytes);
     let used_bytes = hosts.sum("measured", used)?;
     let (Some(parts), Some((error_idle_ms, expected_ms))) = (parts, idle) else {

@@ -3,10 +3,9 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use emu_bench::fairness::{self, Settings};
-use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
-use serde_json::json;
 
-use crate::commands::{FAILED, OK, Outcome, print, print_json, table};
+use super::output::Output;
+use crate::commands::Outcome;
 
 /// Arguments of `emu bench fairness`.
 #[derive(Args)]
@@ -53,67 +52,16 @@ impl Fairness {
             interval: Duration::from_secs(1).mul_f64(scale.max(0.25)),
             alone,
         };
-        let out = std::path::absolute(&self.out)?;
-        let outcome = fairness::run(&settings, &out)?;
-        let ok = outcome.jain_index >= self.at_least;
-        report(&outcome, ok, self.at_least).write(&out, &outcome)?;
-        if self.json {
-            print_json(&json!({"ok": ok, "at_least": self.at_least, "outcome": outcome}))?;
-        } else {
-            let mut rows = table(
-                &["", "start, s", "took, s", "CPU, s", "fair, s", "took/fair"],
-                &[0, 1, 2, 3, 4, 5],
-            );
-            for (number, p) in outcome.programs.iter().enumerate() {
-                let numbers = [p.start_s, p.took_s, p.cpu_s, p.fair_s, p.took_s / p.fair_s];
-                let cells = numbers.iter().map(|n| format!("{n:.2}"));
-                rows.add_row(std::iter::once(number.to_string()).chain(cells));
-            }
-            print(&rows.to_string())?;
-            print(&format!(
-                "Jain's index {:.4} (at least {}); report: {}",
-                outcome.jain_index,
-                self.at_least,
-                out.join("bench-fairness.html").display()
-            ))?;
-        }
-        Ok(if ok { OK } else { FAILED })
+        let folder = std::path::absolute(&self.out)?;
+        let output = Output {
+            json: self.json,
+            out: Some(folder.clone()),
+        };
+        let measurement = fairness::Fairness {
+            settings,
+            at_least: self.at_least,
+            folder,
+        };
+        output.measure(&measurement)
     }
-}
-
-fn report(outcome: &fairness::Outcome, ok: bool, at_least: f64) -> Report {
-    let here = Environment::here();
-    let mut report = Report::new("bench-fairness", "Fairness of the processors", &here);
-    let verdict = if ok { Verdict::Holds } else { Verdict::Fails };
-    report.verdict(
-        verdict,
-        format!(
-            "Jain's index of fair time to time taken is {:.4}, at least {at_least} expected",
-            outcome.jain_index
-        ),
-    );
-    let points = |value: fn(&fairness::Program) -> f64| {
-        let programs = outcome.programs.iter().enumerate();
-        programs
-            .map(|(i, p)| (i as f64, value(p)))
-            .collect::<Vec<_>>()
-    };
-    let chart = Chart::new("Time that each program needs to complete")
-        .x(Axis::new("program, in the order of their starts"))
-        .y(Axis::new("time, s").from_zero())
-        .points("measured", points(|p| p.took_s))
-        .line("equal shares at all times", points(|p| p.fair_s));
-    report.figure(
-        "time",
-        chart,
-        "Programs that only compute, started one after another. The line is what each would \
-         take if the processors were shared equally, for the processor time that it used.",
-    );
-    let mut rows = Table::new(["program", "start, s", "took, s", "CPU, s", "fair, s"]);
-    for (number, p) in outcome.programs.iter().enumerate() {
-        let numbers = [p.start_s, p.took_s, p.cpu_s, p.fair_s].map(|n| format!("{n:.3}"));
-        rows.row(std::iter::once(number.to_string()).chain(numbers));
-    }
-    report.table("programs", rows);
-    report
 }

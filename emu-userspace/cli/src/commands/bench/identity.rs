@@ -1,8 +1,6 @@
 //! `emu bench identity`.
 use clap::Args;
-use emu_bench::identity::{self, Case, Options};
-use emu_report::{Axis, Chart, Environment, Report, Table, Verdict};
-use serde_json::json;
+use emu_bench::identity::{self, Options};
 
 use super::output::{Effort, Output};
 use crate::commands::Outcome;
@@ -39,51 +37,9 @@ impl Identity {
             pairs: self.pairs.unwrap_or(usual.pairs * full),
             operations: self.operations.unwrap_or(usual.operations),
         };
-        let cases = identity::run(options)?;
-        let limit = self.at_most.unwrap_or(f64::INFINITY);
-        let ok = cases
-            .iter()
-            .filter(|case| case.name.ends_with("cycle"))
-            .all(|case| case.ratio.median <= limit);
-        let environment = Environment::here();
-        let mut report = Report::new("identity", "What the hooks of emu exec cost", &environment);
-        let verdict = if ok { Verdict::Holds } else { Verdict::Fails };
-        if let Some(limit) = self.at_most {
-            report.verdict(
-                verdict,
-                format!("a TCP cycle costs at most {limit} times as much"),
-            );
-        }
-        report.text(
-            "One process in a cgroup of a scratch namespace, with the hooks attached and without \
-             them in turns; medians, and the ratio of neighbouring blocks.",
-        );
-        report.table("cases", cells(&cases));
-        let chart = Chart::new("With the hooks and without")
-            .x(Axis::new("").categories(cases.iter().map(|c| c.name)))
-            .y(Axis::new("us").from_zero())
-            .bars("without", cases.iter().map(|c| c.without_ns.median / 1e3))
-            .bars("with", cases.iter().map(|c| c.with_ns.median / 1e3));
-        report.figure("cases", chart, "Time of one operation.");
-        let data = json!({
-            "ok": ok, "at_most": self.at_most, "pairs": options.pairs,
-            "operations": options.operations, "cases": cases,
-        });
-        self.output.finish(&report, &environment, &data)
+        self.output.measure(&identity::Identity {
+            options,
+            at_most: self.at_most,
+        })
     }
-}
-
-fn cells(cases: &[Case]) -> Table {
-    let mut table = Table::new(["", "with, us", "without, us", "ratio", "95 % interval"]);
-    for case in cases {
-        let ratio = &case.ratio;
-        table.row([
-            case.name.to_owned(),
-            format!("{:.2}", case.with_ns.median / 1e3),
-            format!("{:.2}", case.without_ns.median / 1e3),
-            format!("{:.3}", ratio.median),
-            format!("{:.3} to {:.3}", ratio.low, ratio.high),
-        ]);
-    }
-    table
 }

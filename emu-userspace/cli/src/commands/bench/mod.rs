@@ -1,23 +1,24 @@
-//! `emu bench`, with one file per measurement.
-mod accuracy;
+//! `emu bench`. A measurement with standard options is one line here; the others have a file
+//! with their options.
 mod fairness;
 mod folding;
 mod identity;
 mod impairments;
 mod output;
-mod packet;
 mod scale;
-mod vnodes;
 
 use clap::Subcommand;
+use emu_bench::{Preset, accuracy, packet, vnodes};
 
 use super::Outcome;
+use output::Standard;
 
 /// Measurements of `emu bench`.
 #[derive(Subcommand)]
 pub(super) enum Bench {
     /// Delays, rates and TCP throughput compared with netem, TBF and HTB.
-    Accuracy(accuracy::Accuracy),
+    #[command(after_help = accuracy::Sizes::HELP)]
+    Accuracy(Standard<accuracy::Sizes>),
     /// Shares of the CPUs among computing programs that start one after another.
     Fairness(fairness::Fairness),
     /// Many real peers on one machine, and the accuracy of the network meanwhile.
@@ -29,10 +30,12 @@ pub(super) enum Bench {
     /// Each impairment compared with its formula and with netem under the same setting.
     Impairments(impairments::Impairments),
     /// Nanoseconds of each BPF program per packet, on this machine's own kernel.
-    Packet(packet::Packet),
+    #[command(after_help = packet::Sizes::HELP)]
+    Packet(Standard<packet::Sizes>),
     /// Round trip, throughput and load time against the number of vnodes, compared with
     /// rules.
-    Vnodes(vnodes::Vnodes),
+    #[command(after_help = vnodes::Sizes::HELP)]
+    Vnodes(Standard<vnodes::Sizes>),
 }
 
 impl Bench {

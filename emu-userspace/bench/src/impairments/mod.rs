@@ -1,11 +1,14 @@
 //! Impairments: emu compared with netem under the same settings, in one run.
+mod markdown;
+mod report;
+
 use std::time::Duration;
 
-use emu_report::Environment;
+use emu_report::{Environment, Report};
 use serde::Serialize;
 
 use super::{
-    BenchError,
+    BenchError, Measurement, Observer, Preset,
     model::{Events, Offsets, Promise},
     probe::{self, Arrival, Ends, Pace},
     queues::{self, QueueRow},
@@ -13,6 +16,8 @@ use super::{
     settings::{LATENCY_MS, Measure, SETTINGS, SPREAD_MS, Setting},
     stats::{self, Test},
 };
+
+pub use markdown::markdown;
 
 /// Significance level: a correct model gives a smaller p once in a thousand tests.
 pub const LEAST_P: f64 = 1e-3;
@@ -43,21 +48,39 @@ pub struct Sizes {
     pub queues: u32,
 }
 
-impl Sizes {
-    /// The sizes of `--quick`, which take a minute or two.
-    pub const QUICK: Self = Self {
+impl Preset for Sizes {
+    const QUICK: Self = Self {
         delays: 1_000,
         events: 6_000,
         turns: 2,
         queues: 2_500,
     };
-    /// The sizes of `--full`, which take some minutes.
-    pub const FULL: Self = Self {
+    const FULL: Self = Self {
         delays: 2_400,
         events: 24_000,
         turns: 4,
         queues: 4_000,
     };
+    const HELP: &'static str = "\
+Works in network namespaces of its own and changes nothing else. Needs root, and fq and netem
+in the kernel: `cargo xtask run -- bench impairments` finds a kernel that has them.
+
+Examples:
+  emu bench impairments                                  a minute or two
+  emu bench impairments --full --out report             several minutes; report/impairments.html
+  emu bench impairments --full --markdown accuracy.md    a page with tables";
+}
+
+impl Measurement for Sizes {
+    type Outcome = Outcome;
+
+    fn run(&self, observer: &mut dyn Observer) -> Result<Option<Outcome>, BenchError> {
+        measure(self, observer).map(Some)
+    }
+
+    fn report(&self, outcome: &Outcome, environment: &Environment) -> Report {
+        report::page(outcome, environment)
+    }
 }
 
 /// Measurements of one system.
@@ -120,7 +143,7 @@ pub struct Row {
 
 /// Results of all settings on one machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct Outcome {
     /// Kernel release and architecture.
     pub kernel: String,
     /// Number and name of the CPUs.
@@ -136,26 +159,18 @@ pub struct Report {
     pub ok: bool,
 }
 
-/// Measures all settings; calls `progress` with the number of finished settings and of all
-/// settings.
-///
-/// # Errors
-/// [`BenchError`] if a namespace, a qdisc or a load fails.
-pub fn run(
-    sizes: &Sizes,
-    progress: &mut dyn FnMut(usize, usize, &str),
-) -> Result<Report, BenchError> {
+fn measure(sizes: &Sizes, observer: &mut dyn Observer) -> Result<Outcome, BenchError> {
     let scene = Scene::new()?;
     let path_ms = path(&scene)?;
     let mut rows = Vec::new();
     for (done, setting) in SETTINGS.iter().enumerate() {
-        progress(done, SETTINGS.len(), setting.name);
+        observer.step(done, SETTINGS.len(), setting.name);
         rows.push(row(&scene, setting, sizes, path_ms)?);
     }
-    progress(SETTINGS.len(), SETTINGS.len(), "queues");
+    observer.step(SETTINGS.len(), SETTINGS.len(), "queues");
     let queues = queues::run(&scene, sizes.queues)?;
     let here = Environment::here();
-    Ok(Report {
+    Ok(Outcome {
         kernel: here.kernel,
         machine: here.machine,
         path_ms,
