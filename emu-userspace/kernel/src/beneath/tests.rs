@@ -1,13 +1,18 @@
 //! Every operation on every entry that a hostile owner of a folder can create.
 use std::{
-    fs,
-    os::unix::{fs::symlink, net::UnixListener},
+    fs::{self, Permissions},
+    io::Write,
+    os::unix::{
+        fs::{PermissionsExt, symlink},
+        net::UnixListener,
+    },
     sync::atomic::{AtomicBool, Ordering},
     thread,
 };
 
 use nix::unistd::mkfifo;
 
+use super::files::COPY_BYTES;
 use super::*;
 
 const SECRET: &str = "root's alone";

@@ -3,9 +3,12 @@
 //!
 //! An exhaustive match (`absent`) checks for each step of the journal whether its object
 //! exists with the settings of the load, so a new step does not compile without a check.
+mod facts;
+mod residue;
+
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs, io,
+    collections::{HashMap, HashSet},
+    fs,
     net::IpAddr,
     path::Path,
 };
@@ -13,19 +16,21 @@ use std::{
 use emu_common::names;
 use emu_model::plan::{self, Plan};
 use ipnet::IpNet;
-use netlink_packet_route::tc::TcHandle;
 
 use super::{
-    addr::{self, Route},
+    addr::Route,
     apply,
     cgroup::{self, Tree},
-    link::{self, Link},
+    link::Link,
     machines,
-    netlink::{Netlink, NetlinkError, Request},
+    netlink::{Netlink, NetlinkError},
     offload,
     state::{State, StateDir, StateError, Undo},
-    tc::{self, Filter, Hook, Place, Preference, Qdisc},
+    tc::{self, Hook, Place},
 };
+
+pub(crate) use facts::Facts;
+pub(crate) use residue::{removals, residue};
 
 /// Why drift could not be detected.
 #[derive(Debug, thiserror::Error)]
@@ -34,94 +39,6 @@ pub enum DriftError {
     State(#[from] StateError),
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
-}
-
-/// The kernel's objects, read once for all steps.
-#[derive(Default)]
-pub(crate) struct Facts {
-    links: Vec<Link>,
-    pub(crate) qdiscs: Vec<Qdisc>,
-    pub(crate) addresses: BTreeSet<IpAddr>,
-    routes: Vec<Route>,
-    /// Filters with the index of their interface; `None`: those that the ports of machines share.
-    filters: Vec<(Option<u32>, Hook, Filter)>,
-}
-
-impl Facts {
-    pub(crate) fn read(netlink: &mut Netlink) -> Result<Self, NetlinkError> {
-        let links = link::links(netlink)?;
-        let qdiscs = tc::qdiscs(netlink)?;
-        let mut filters = Vec::new();
-        for link in &links {
-            // The ports of machines share their filters.
-            if link.group == machines::PORT_GROUP {
-                continue;
-            }
-            // Without a clsact qdisc the list of filters is an error.
-            if !qdiscs
-                .iter()
-                .any(|q| q.index == link.index && q.kind == "clsact")
-            {
-                continue;
-            }
-            for hook in [Hook::Ingress, Hook::Egress] {
-                let (index, name) = (link.index, link.name.as_str());
-                let place = Place::Interface { index, name, hook };
-                let found = tc::filters(netlink, place)?;
-                filters.extend(found.into_iter().map(|f| (Some(index), hook, f)));
-            }
-        }
-        if links.iter().any(|link| link.group == machines::PORT_GROUP) {
-            for hook in [Hook::Ingress, Hook::Egress] {
-                // Without a port that has the filters, the list is an error.
-                let found = tc::filters(netlink, Place::Ports(hook)).unwrap_or_default();
-                filters.extend(found.into_iter().map(|f| (None, hook, f)));
-            }
-        }
-        Ok(Self {
-            addresses: (addr::addresses(netlink)?.into_iter())
-                .map(|a| a.net.addr())
-                .collect(),
-            routes: addr::routes(netlink)?,
-            links,
-            qdiscs,
-            filters,
-        })
-    }
-
-    pub(crate) fn link(&self, name: &str) -> Option<&Link> {
-        self.links.iter().find(|link| link.name == name)
-    }
-
-    pub(crate) fn fq(&self, link: &Link) -> Option<&Qdisc> {
-        self.qdiscs.iter().find(|q| {
-            q.index == link.index
-                && q.parent == TcHandle::ROOT
-                && q.handle.major == tc::FQ_HANDLE_MAJOR
-        })
-    }
-
-    /// Whether a filter of emu's has this program; any program if it is not known, as in the
-    /// state of an older version.
-    pub(crate) fn has_filter(&self, place: Place<'_>, program: Option<u32>) -> bool {
-        let mut all = self.ours(place);
-        all.any(|f| program.is_none() || f.program_id == program)
-    }
-
-    /// Whether a filter of emu's is there, whatever its program.
-    pub(crate) fn has_filter_at(&self, place: Place<'_>, preference: Preference) -> bool {
-        self.ours(place).any(|f| f.preference == preference)
-    }
-
-    fn ours(&self, place: Place<'_>) -> impl Iterator<Item = &Filter> {
-        let (index, hook) = match place {
-            Place::Interface { index, hook, .. } => (Some(index), hook),
-            Place::Ports(hook) => (None, hook),
-        };
-        let there = self.filters.iter();
-        let there = there.filter(move |(i, h, f)| (*i, *h) == (index, hook) && f.is_ours);
-        there.map(|(_, _, f)| f)
-    }
 }
 
 /// Name of the program that a load attaches to a hook of an interface.
@@ -375,107 +292,4 @@ pub fn quiet_damage(plan: &Plan, state: &State) -> Result<bool, DriftError> {
     let journal = dir.journal()?;
     let mut quiet = journal.iter().filter(|step| !is_notified(step));
     Ok(quiet.any(|step| absent(step, &load, &facts).is_some()))
-}
-
-/// Objects of emu that are in the namespace although nothing is loaded: what an unload
-/// must not leave behind.
-pub(crate) fn residue(dir: &StateDir, journal: &[Undo]) -> Result<Vec<String>, NetlinkError> {
-    let facts = Facts::read(&mut Netlink::open()?)?;
-    let name = |index: u32| {
-        let link = facts.links.iter().find(|link| link.index == index);
-        link.map_or_else(|| format!("interface {index}"), |link| link.name.clone())
-    };
-    let mut left = Vec::new();
-    left.extend(
-        facts
-            .link(names::IFB)
-            .map(|link| format!("the interface {}", link.name)),
-    );
-    for link in &facts.links {
-        left.extend(
-            facts
-                .fq(link)
-                .map(|_| format!("the root qdisc e30: of {}", link.name)),
-        );
-    }
-    let filters = facts.filters.iter().filter(|(_, _, filter)| filter.is_ours);
-    // Filters of ports are there as long as a port, which is in the list itself.
-    left.extend(filters.filter_map(|(index, hook, _)| {
-        let hook = format!("{hook:?}").to_lowercase();
-        index.map(|index| format!("the {hook} filter 0xe30 of {}", name(index)))
-    }));
-    let routes = facts.routes.iter().filter(|route| route.is_ours);
-    left.extend(routes.map(|route| format!("the route {}", route.prefix)));
-    let ports = facts
-        .links
-        .iter()
-        .filter(|l| l.group == machines::PORT_GROUP);
-    left.extend(ports.map(|link| format!("the port {}", link.name)));
-    for step in journal {
-        left.extend(match step {
-            Undo::Machines { folder } if machines::are_kept(folder) => {
-                Some(format!("the machines in {}", folder.display()))
-            }
-            Undo::Pins { directory } => there(directory, "the pins"),
-            Undo::Cgroup { .. } => Tree::find()
-                .ok()
-                .and_then(|tree| there(&tree.folder(&dir.name()), "the cgroup")),
-            _ => None,
-        });
-    }
-    left.dedup();
-    Ok(left)
-}
-
-/// Requests that remove all objects of emu's that are in the namespace, filters first.
-///
-/// # Errors
-/// [`NetlinkError`].
-pub(crate) fn removals(netlink: &mut Netlink) -> Result<Vec<Request>, NetlinkError> {
-    let facts = Facts::read(netlink)?;
-    let mut requests = Vec::new();
-    for link in &facts.links {
-        let ours: BTreeSet<_> = facts
-            .filters
-            .iter()
-            .filter(|(index, _, f)| *index == Some(link.index) && f.is_ours)
-            .map(|(_, hook, f)| (*hook, f.preference))
-            .collect();
-        let others = facts
-            .filters
-            .iter()
-            .any(|(index, _, f)| *index == Some(link.index) && !f.is_ours);
-        let mut any = false;
-        for (hook, preference) in ours {
-            let (index, name) = (link.index, link.name.as_str());
-            let place = Place::Interface { index, name, hook };
-            requests.push(tc::delete_filter(place, preference));
-            any = true;
-        }
-        if any && !others {
-            requests.push(tc::delete_clsact(link.index, &link.name));
-        }
-        if facts.fq(link).is_some() {
-            requests.push(tc::delete_root(link.index, &link.name));
-        }
-    }
-    requests.extend(
-        facts
-            .routes
-            .iter()
-            .filter(|r| r.is_ours)
-            .filter_map(addr::delete_ours),
-    );
-    requests.push(link::delete_group(machines::PORT_GROUP));
-    if facts.link(names::IFB).is_some() {
-        requests.push(link::delete(names::IFB));
-    }
-    Ok(requests)
-}
-
-fn there(path: &Path, what: &str) -> Option<String> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-        _ => Some(format!("{what} {}", path.display())),
-    }
 }
