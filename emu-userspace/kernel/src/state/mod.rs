@@ -3,8 +3,10 @@
 //! One folder for each network namespace below `/run/emu`: the journal of undo steps (one
 //! JSON line each, appended before the change that it undoes), the state of a finished load,
 //! and a copy of the topology. A lock next to it admits one writer.
+mod error;
 mod journal;
 mod lock;
+mod marker;
 mod namespace;
 mod private;
 mod record;
@@ -14,13 +16,13 @@ use std::{
     fs, io,
     os::fd::AsRawFd,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use emu_model::plan::FqPlan;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
+pub use error::StateError;
 pub use journal::Undo;
 pub use lock::{Holder, SharedLock, WriterLock};
 pub(crate) use namespace::NamespaceRecords;
@@ -31,45 +33,8 @@ const JOURNAL: &str = "journal.jsonl";
 const STATE: &str = "state.json";
 const IDENTITY: &str = "identity.json";
 const TOPOLOGY: &str = "topology.yaml";
-/// Name of the marker file that exists while the maps are changed in place.
-const CHANGING: &str = "changing";
-/// Its content if no vnode is added or removed.
-const SETTINGS: &str = "settings";
 /// Socket option that names the network namespace (uapi/asm-generic/socket.h).
 const SO_NETNS_COOKIE: libc::c_int = 71;
-
-/// The state folder or the lock failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// A file operation failed.
-    #[error("{operation} {}: {source}", path.display())]
-    File {
-        operation: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
-    /// Another `emu` is changing this namespace.
-    #[error(
-        "another emu is changing this network namespace: {}",
-        lock::who(holders, path)
-    )]
-    Locked {
-        /// The lock file.
-        path: PathBuf,
-        /// The processes that hold it, as far as they are visible.
-        holders: Vec<Holder>,
-    },
-    /// The state file is damaged.
-    #[error("{} is damaged: {detail}; `emu unload` restores what the journal holds", path.display())]
-    Damaged {
-        path: PathBuf,
-        /// The parser's message.
-        detail: String,
-    },
-    /// The network namespace could not be named.
-    #[error("read the cookie of the network namespace: {0}")]
-    Cookie(#[source] io::Error),
-}
 
 /// A finished load.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -401,38 +366,6 @@ impl StateDir {
     /// Whether there is a finished load.
     pub fn is_loaded(&self) -> bool {
         self.path.join(STATE).exists()
-    }
-
-    /// Creates the marker for a change in place: if this process ends before
-    /// [`StateDir::changed`], the next load is a full reload, unless only `settings` are
-    /// changed, which can be repeated.
-    pub fn changing(&self, _lock: &WriterLock, settings: bool) -> Result<(), StateError> {
-        let path = self.path.join(CHANGING);
-        let text = if settings { SETTINGS } else { "" };
-        private::replace(&path, text.as_bytes()).map_err(file_error("write", &path))
-    }
-
-    /// Whether an interrupted change in place can be repeated, because it adds and removes no
-    /// vnode.
-    pub fn can_change_again(&self) -> bool {
-        fs::read_to_string(self.path.join(CHANGING)).is_ok_and(|text| text == SETTINGS)
-    }
-
-    /// Removes the marker of [`StateDir::changing`].
-    pub fn changed(&self, _lock: &WriterLock) -> Result<(), StateError> {
-        let path = self.path.join(CHANGING);
-        fs::remove_file(&path).map_err(file_error("remove", &path))
-    }
-
-    /// Whether the marker of [`StateDir::changing`] exists.
-    pub fn is_half_changed(&self) -> bool {
-        self.path.join(CHANGING).exists()
-    }
-
-    /// Age of the marker.
-    pub fn changing_since(&self) -> Option<Duration> {
-        let made = fs::metadata(self.path.join(CHANGING)).and_then(|m| m.modified());
-        made.ok()?.elapsed().ok()
     }
 
     /// The finished load and its topology, if there is one.

@@ -4,19 +4,20 @@ mod capacity;
 mod courses;
 mod diff;
 mod entries;
+mod error;
 mod fq;
 mod impair;
 mod lookup;
 mod ranges;
 mod schedules;
 mod tables;
+mod text;
 
-use std::{collections::BTreeSet, fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use emu_common::{
     layout::{MAX_GROUPS, MAX_VNODES, Pipe, Stage},
     model::random,
-    names::IFB,
 };
 use ipnet::IpNet;
 use serde::Serialize;
@@ -29,6 +30,7 @@ pub use diff::{Current, Loaded, MapWrite, PlanDiff, ReloadReason};
 pub use diff::{next_generation, stage_at, stage_settings};
 pub use entries::{Entries, Way};
 pub use entries::{LIMIT_IN_BYTES, Service, serve};
+pub use error::PlanError;
 pub use fq::{FqPlan, TooLate};
 pub use impair::put as put_impairments;
 pub use ranges::{address_ranges, covering_prefixes};
@@ -42,66 +44,6 @@ pub use crate::topology::{Addressing, Kind, Loopback, addresses};
 /// Most vnodes of a host that get aliases where the file does not say how: for each new one
 /// the kernel walks the list of those that are there.
 const MOST_ALIASES: usize = 4_096;
-
-/// A topology that this host cannot carry.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum PlanError {
-    /// The file names hosts, and which one this is was not said.
-    #[error("the topology names hosts ({}); say which one this is with --host NAME", names.join(", "))]
-    WhichHost {
-        /// The names to choose from.
-        names: Vec<String>,
-    },
-    /// No host has that name.
-    #[error("the topology has no host {name:?}; it names {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") })]
-    UnknownHost {
-        /// The name asked for.
-        name: String,
-        /// The names to choose from.
-        names: Vec<String>,
-    },
-    /// More vnodes than a host can carry.
-    #[error(
-        "{count} vnodes on this host, and a host carries {MAX_VNODES}; spread them over more hosts"
-    )]
-    TooManyVnodes {
-        /// Vnodes on this host.
-        count: usize,
-    },
-    /// The topology cannot have this number of hosts.
-    #[error(transparent)]
-    Size(#[from] topology::SizeError),
-    /// It could not be found out which host this is.
-    #[error(
-        "which of the topology's hosts ({}) is this? Looked for {tried}; say --host NAME, or --rank R --size N", names.join(", ")
-    )]
-    Unknown {
-        /// What was looked for.
-        tried: String,
-        /// The names to choose from.
-        names: Vec<String>,
-    },
-    /// No such rank.
-    #[error("rank {rank} of {size} hosts; ranks go from 0 to {}", size.saturating_sub(1))]
-    Rank {
-        /// What was asked for.
-        rank: usize,
-        /// Hosts.
-        size: usize,
-    },
-    /// `EMU_HOST_LATENCY` is not a time.
-    #[error("EMU_HOST_LATENCY: {}; expected {}", .0.message, .0.expected)]
-    HostLatency(topology::UnitError),
-    /// Packets would wait longer than fq holds them.
-    #[error(transparent)]
-    TooLate(#[from] TooLate),
-    /// More groups than the tables hold.
-    #[error("{count} groups, and a topology has {MAX_GROUPS} at most")]
-    TooManyGroups {
-        /// Groups in the file.
-        count: usize,
-    },
-}
 
 /// A local vnode. Its index in [`Plan::vnodes`] is its index in the maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -335,59 +277,6 @@ impl Plan {
         };
         plan.late_pair = plan.late_pair_to(&remote);
         Ok(plan)
-    }
-}
-
-impl fmt::Display for Plan {
-    /// What a load would do, as steps that a user of `ip` and `tc` knows.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = self.host.as_deref().unwrap_or("this host");
-        writeln!(f, "{} on {host}: {} vnodes", self.name, self.vnodes.len())?;
-        for group in self.groups.iter().filter(|g| g.local_vnodes > 0) {
-            writeln!(f, "  group {}: {} vnodes", group.name, group.local_vnodes)?;
-        }
-        let fq = &self.fq;
-        writeln!(
-            f,
-            "  device {IFB}, mtu {}; on it and on {}: fq limit {} flow_limit {} buckets {} \
-             orphan_mask {} horizon {}us",
-            self.mtu_bytes,
-            self.interfaces.join(", "),
-            fq.limit_packets,
-            fq.flow_limit_packets,
-            fq.buckets,
-            fq.orphan_mask,
-            fq.horizon_us
-        )?;
-        for interface in &self.interfaces {
-            writeln!(
-                f,
-                "  {interface}: mtu {}, gso_max_segs 1, segmentation offloads off, clsact, filters emu_egress and \
-                 emu_ingress",
-                self.mtu_bytes
-            )?;
-        }
-        let how = match self.addressing {
-            Addressing::Alias => "aliases on lo",
-            Addressing::AnyIp => "local routes for",
-        };
-        for (first, last) in &self.address_ranges {
-            writeln!(f, "  {how} {first} to {last}")?;
-        }
-        let machines = self.machines().count();
-        if machines > 0 {
-            writeln!(
-                f,
-                "  {machines} network namespaces, each with eth0 at a port of this one"
-            )?;
-        }
-        for routes in &self.routes {
-            for prefix in &routes.prefixes {
-                let (gateway, interface) = (routes.gateway, &routes.interface);
-                writeln!(f, "  route {prefix} via {gateway} dev {interface}")?;
-            }
-        }
-        Ok(())
     }
 }
 
