@@ -62,7 +62,7 @@ pub(super) enum Comparison {
     InPlace(Box<Change>),
 }
 
-/// What [`Session::load`] would do with a plan; changes nothing.
+/// What [`Session::load`](super::Session::load) would do with a plan; changes nothing.
 ///
 /// # Errors
 /// [`SessionError`] if the state or the maps cannot be read.

@@ -221,8 +221,8 @@ impl Session {
     /// Undoes everything; returns whether there was anything.
     ///
     /// # Errors
-    /// [`UndoError`]; [`UndoError::Busy`], with nothing changed, if processes of vnodes are
-    /// running and are not to be killed.
+    /// [`UndoError`](undo::UndoError); its variant `Busy`, with nothing changed, if processes of
+    /// vnodes are running and are not to be killed.
     pub fn unload(&self, processes: Processes) -> Result<bool, SessionError> {
         Ok(undo::unload(&self.dir, &self.lock, processes)? > 0)
     }
@@ -231,7 +231,7 @@ impl Session {
     /// can be recognised; returns what was removed.
     ///
     /// # Errors
-    /// [`UndoError`].
+    /// [`UndoError`](undo::UndoError).
     pub fn sweep(&self) -> Result<Vec<String>, SessionError> {
         Ok(undo::sweep_unknown(&self.dir, &self.lock)?)
     }
