@@ -12,6 +12,7 @@ pub mod languages;
 pub mod netns;
 pub mod openmetrics;
 pub mod packet;
+pub mod packet_fuzz;
 pub mod probe;
 pub mod udp;
 

@@ -158,13 +158,15 @@ impl Line {
 
 /// The content of a journal.
 #[derive(Debug, Default)]
-struct Content {
-    steps: Vec<Undo>,
+pub struct Content {
+    /// The steps that could be read, in the order in which they were recorded.
+    pub steps: Vec<Undo>,
     /// Whether lines could not be read.
-    damaged: bool,
+    pub damaged: bool,
 }
 
-fn parse(bytes: &[u8]) -> Content {
+/// Parses a journal. A step follows its interface to the name that this has now.
+pub fn parse(bytes: &[u8]) -> Content {
     let mut content = Content::default();
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         match serde_json::from_slice::<Line>(line) {

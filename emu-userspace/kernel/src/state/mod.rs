@@ -21,7 +21,7 @@ use emu_model::plan::FqPlan;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-pub use journal::Undo;
+pub use journal::{Content as JournalContent, Undo, parse as parse_journal};
 pub use lock::{Holder, SharedLock, WriterLock};
 pub(crate) use namespace::NamespaceRecords;
 pub use record::Record;
