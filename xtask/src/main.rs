@@ -5,6 +5,7 @@
 mod bpf;
 mod build;
 mod check;
+mod fuzz;
 mod install;
 mod joined;
 mod packaging;
@@ -12,6 +13,7 @@ mod repeat;
 mod run;
 mod seeds;
 mod slurm;
+mod soak;
 mod ssh;
 mod suite;
 mod tally;
@@ -72,6 +74,10 @@ enum Verb {
     TestSlurm(slurm::TestSlurm),
     /// Compare the verifier's work for each program with the table, or update it.
     Verifier(verifier::Verifier),
+    /// Run a fuzz target under libFuzzer.
+    Fuzz(fuzz::Fuzz),
+    /// Do everything at once for a long time in the VM, and see what grows or is lost.
+    Soak(soak::Soak),
     /// Check the style only: fmt, clippy, documentation, licences.
     Check,
     /// Compile the eBPF programs and update the committed object.
@@ -91,6 +97,8 @@ fn main() -> ExitCode {
         Verb::TestVm(test) => test.run(),
         Verb::TestSlurm(test) => test.run(),
         Verb::Verifier(verifier) => verifier.run(),
+        Verb::Fuzz(fuzz) => fuzz.run(),
+        Verb::Soak(soak) => soak.run(),
         Verb::Check => check::run(),
         Verb::BuildEbpf(build) => build.run(),
     };

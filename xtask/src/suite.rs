@@ -243,8 +243,14 @@ pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
 
 /// The program that prints the verifier's work.
 pub fn verified_insns(object: &Path) -> anyhow::Result<Vec<String>> {
+    tool(object, "verified-insns")
+}
+
+/// A program of the integration crate, with `emu` next to it.
+pub fn tool(object: &Path, name: &str) -> anyhow::Result<Vec<String>> {
+    build_with(object, "emu-cli")?;
     build_with(object, "integration")?;
-    let binary = build::target().join("debug/verified-insns");
+    let binary = build::target().join("debug").join(name);
     Ok(vec![binary.display().to_string()])
 }
 

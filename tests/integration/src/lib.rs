@@ -14,6 +14,7 @@ pub mod openmetrics;
 pub mod packet;
 pub mod packet_fuzz;
 pub mod probe;
+pub mod soak;
 pub mod udp;
 
 /// A topology, validated and planned for this host.

@@ -42,6 +42,7 @@ mod run_churn;
 mod run_end;
 mod run_results;
 mod safety;
+mod soak;
 mod systemd;
 mod tcp;
 mod traces;
