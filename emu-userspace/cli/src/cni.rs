@@ -247,9 +247,7 @@ fn check(to: &Attachment) -> Result<(), Failure> {
         let text = format!("{} has no vnode by {}", to.holder, to.interface);
         return Err(failure(FAILED, text));
     };
-    let loaded = Loaded::find().map_err(|e| failure(FAILED, e))?;
-    let missing = emu_kernel::drift::find(&loaded.plan, &loaded.state);
-    let missing = missing.map_err(|e| failure(FAILED, e))?;
+    let (_, missing) = Loaded::find_settled().map_err(|e| failure(FAILED, e))?;
     let own = format!("the machine {vnode}");
     match missing.into_iter().find(|what| what.contains(&own)) {
         Some(what) => Err(failure(FAILED, format!("{what} is missing"))),

@@ -62,6 +62,7 @@ mod repair;
 )]
 pub mod run_cgroup;
 pub mod session;
+mod settled;
 pub mod sockets;
 #[expect(
     unsafe_code,
