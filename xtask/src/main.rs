@@ -5,6 +5,7 @@
 mod bpf;
 mod build;
 mod check;
+mod faults;
 mod fuzz;
 mod install;
 mod joined;
@@ -74,6 +75,8 @@ enum Verb {
     TestSlurm(slurm::TestSlurm),
     /// Compare the verifier's work for each program with the table, or update it.
     Verifier(verifier::Verifier),
+    /// Inject faults into every command that changes the kernel, in the VM.
+    Faults(faults::Faults),
     /// Run a fuzz target under libFuzzer.
     Fuzz(fuzz::Fuzz),
     /// Do everything at once for a long time in the VM, and see what grows or is lost.
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Verb::TestVm(test) => test.run(),
         Verb::TestSlurm(test) => test.run(),
         Verb::Verifier(verifier) => verifier.run(),
+        Verb::Faults(faults) => faults.run(),
         Verb::Fuzz(fuzz) => fuzz.run(),
         Verb::Soak(soak) => soak.run(),
         Verb::Check => check::run(),

@@ -23,6 +23,7 @@ mod exec_process;
 mod exec_servers;
 mod experiments;
 mod fairness;
+mod faults;
 mod held_addresses;
 mod hostile;
 mod hosts;
