@@ -36,7 +36,7 @@ pub fn state(data: &[u8]) {
     let parts = parts(data);
     let part = |name: &str| parts.get(name).map_or(&[][..], Vec::as_slice);
     let journal = state::parse_journal(part("journal.jsonl"));
-    for step in &journal.steps {
+    for step in &journal.expect("names of interfaces").steps {
         assert!(serde_json::to_vec(step).is_ok());
     }
     let _ = serde_json::from_slice::<Record>(part("identity.json"));

@@ -212,6 +212,12 @@ fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     }
 }
 
+/// Whether a file exists. One that cannot be looked up is taken to be there, so that nothing is
+/// called unloaded because of an error.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
 /// The number of the calling thread's network namespace, unique until the next boot.
 fn netns_cookie() -> io::Result<u64> {
     // Not bound: a process of a vnode may not bind to every wildcard.
@@ -263,7 +269,7 @@ impl StateDir {
 
     /// Whether anything was recorded and not yet cleared.
     pub fn exists(&self) -> bool {
-        self.path.join(JOURNAL).exists() || self.path.join(STATE).exists()
+        is_there(&self.path.join(JOURNAL)) || is_there(&self.path.join(STATE))
     }
 
     /// Stores the finished load and a copy of its topology.
@@ -399,8 +405,12 @@ impl StateDir {
     }
 
     /// Whether there is a finished load.
-    pub fn is_loaded(&self) -> bool {
-        self.path.join(STATE).exists()
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn is_loaded(&self) -> Result<bool, StateError> {
+        let path = self.path.join(STATE);
+        path.try_exists().map_err(file_error("look for", &path))
     }
 
     /// Creates the marker for a change in place: if this process ends before
@@ -426,7 +436,7 @@ impl StateDir {
 
     /// Whether the marker of [`StateDir::changing`] exists.
     pub fn is_half_changed(&self) -> bool {
-        self.path.join(CHANGING).exists()
+        is_there(&self.path.join(CHANGING))
     }
 
     /// Age of the marker.
