@@ -92,6 +92,8 @@ fn answer(value: &Value, code: ExitCode) -> ExitCode {
 pub fn version(text: &str) -> String {
     let config: Option<Value> = serde_json::from_str(text).ok();
     let version = config.as_ref().and_then(|c| c["cniVersion"].as_str());
+    // An engine gets an answer of a version that there is.
+    let version = version.filter(|version| !version.is_empty());
     version.unwrap_or("1.0.0").to_owned()
 }
 

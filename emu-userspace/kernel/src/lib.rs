@@ -76,6 +76,7 @@ pub mod stale;
 )]
 pub mod state;
 mod tc;
+mod threads;
 pub mod undo;
 #[expect(
     unsafe_code,

@@ -143,7 +143,8 @@ pub fn selector(data: &[u8]) {
         assert!((1..=63).contains(&name.as_str().len()) && !text.contains('/'));
     }
     let _ = text.parse::<emu_kernel::netns::Netns>();
-    assert!(!printable(text).contains(char::is_control));
+    let controls = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    assert!(!printable(text).contains(controls));
     let look_up = |_: &str| Some(text.to_owned());
     let hints = HostHints::from_lookup(look_up, Some(text.to_owned()));
     let _ = hints.give_host_latency(&mut topology.clone());

@@ -105,6 +105,10 @@ pub fn walk(
         }
         let named = |finding: &String| format!("{}, {hit}: {finding}", scenario.name);
         outcome.findings.extend(attempt.findings.iter().map(named));
+        if attempt.left_something {
+            // What is left would be seen again and again.
+            break;
+        }
     }
     outcome
 }

@@ -116,6 +116,8 @@ pub(super) struct Lab {
 pub(super) struct Attempt {
     pub traced: Traced,
     pub findings: Vec<String>,
+    /// Whether the unload left something.
+    pub left_something: bool,
 }
 
 impl Lab {
@@ -183,7 +185,11 @@ impl Lab {
         if outside != self.outside {
             findings.push(format!("residue: {outside:?}"));
         }
-        Attempt { traced, findings }
+        Attempt {
+            left_something: network != self.network || outside != self.outside,
+            traced,
+            findings,
+        }
     }
 }
 

@@ -144,6 +144,10 @@ struct Tracer {
 ///
 /// # Panics
 /// If the command cannot be traced.
+#[expect(
+    clippy::zombie_processes,
+    reason = "the tracer waits for the process and its threads at once"
+)]
 pub fn run(arguments: &str, fault: Fault) -> Traced {
     let output = tempfile::NamedTempFile::new().unwrap();
     // The shell waits until it is traced, and then becomes emu.
@@ -293,8 +297,8 @@ impl Tracer {
         /// Length of a header, and its field of the type.
         const HEADER: usize = 16;
         const TYPE: u64 = 4;
-        /// The types of route-netlink begin here, and this one is not used.
-        const FIRST: u16 = 16;
+        /// The types of route-netlink (linux/rtnetlink.h), and one that is not used.
+        const KINDS: std::ops::Range<u16> = 16..200;
         const UNKNOWN: u16 = 0xfff0;
         let memory = OpenOptions::new()
             .read(true)
@@ -309,7 +313,7 @@ impl Tracer {
             let size = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
             let kind = u16::from_ne_bytes([header[4], header[5]]);
             // Data of other sockets.
-            if size < HEADER || at + size > bytes.len() || kind < FIRST || kind > 200 {
+            if size < HEADER || at + size > bytes.len() || !KINDS.contains(&kind) {
                 return;
             }
             self.requests += 1;

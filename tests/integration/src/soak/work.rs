@@ -14,7 +14,7 @@ use std::{
 use super::{Options, Report};
 use crate::{
     agent::Agent,
-    command::{TopologyFile, emu_command, run, try_emu},
+    command::{TopologyFile, emu_command, run, try_emu, try_run},
     netns::Host,
     udp,
 };
@@ -169,19 +169,22 @@ impl Work<'_> {
             fs::write(&new, followed(round)).unwrap();
             fs::rename(&new, self.followed).unwrap();
             let name = format!("n{round}");
-            self.until(|| {
+            let follows = self.until(|| {
                 let ready = self.agent.readiness();
                 ready.is_some_and(|(code, answer)| code == 200 && answer["topology"] == *name)
-            })
-            .then(|| self.count("change of the agent's file"))
-            .unwrap_or_else(|| {
-                self.fail(format!("the agent does not follow: {}", self.agent.log()))
             });
+            if follows {
+                self.count("change of the agent's file");
+            } else {
+                self.fail(format!("the agent does not follow: {}", self.agent.log()));
+            }
             let (take, look) = PARTS[round as usize % PARTS.len()];
             run(take);
-            self.until(|| !crate::command::try_run(look).stdout.is_empty())
-                .then(|| self.count("part taken away from the agent"))
-                .unwrap_or_else(|| self.fail(format!("the agent does not restore: {take}")));
+            if self.until(|| !try_run(look).stdout.is_empty()) {
+                self.count("part taken away from the agent");
+            } else {
+                self.fail(format!("the agent does not restore: {take}"));
+            }
         }
     }
 
