@@ -1,6 +1,7 @@
 //! The journal: one line for each step of `unload`, written before the change that it
 //! undoes.
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
     net::IpAddr,
@@ -10,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 use nix::{
     errno::Errno,
-    net::if_::{if_indextoname, if_nametoindex},
+    net::if_::{Interface, if_nameindex, if_nametoindex},
 };
 use serde::{Deserialize, Serialize};
 
@@ -145,27 +146,27 @@ impl Line {
 
     /// The step, with the name that its interface has now. No interface can have the name
     /// that stands for one that is gone.
-    ///
-    /// # Errors
-    /// The kernel's error: an interface that could not be looked up is not one that is gone.
-    fn into_step(self) -> Result<Undo, Errno> {
+    fn into_step(self, now: &BTreeMap<u32, String>) -> Undo {
         let Self { mut step, index } = self;
         if let (Some(index), Some(name)) = (index, step.interface()) {
-            let now = match if_indextoname(index) {
-                Err(Errno::ENXIO | Errno::ENODEV) => None,
-                now => Some(now?),
-            };
-            // An index without an interface may have an empty name.
-            match now
-                .filter(|now| !now.is_empty())
-                .and_then(|now| now.into_string().ok())
-            {
-                Some(now) => *name = now,
+            match now.get(&index) {
+                Some(now) => name.clone_from(now),
                 None => *name = format!("{name} (which was removed)"),
             }
         }
-        Ok(step)
+        step
     }
+}
+
+/// The names of all interfaces by their index.
+///
+/// # Errors
+/// The kernel's error. (`if_indextoname` of nix returns an empty name after an error, as if the
+/// interface were gone.)
+fn interfaces() -> Result<BTreeMap<u32, String>, Errno> {
+    let all = if_nameindex()?;
+    let name = |i: &Interface| (i.index(), i.name().to_string_lossy().into_owned());
+    Ok(all.iter().map(name).collect())
 }
 
 /// The content of a journal.
@@ -180,12 +181,13 @@ pub struct Content {
 /// Parses a journal. A step follows its interface to the name that this has now.
 ///
 /// # Errors
-/// The kernel's error if it does not name an interface.
+/// The kernel's error if it does not list the interfaces.
 pub fn parse(bytes: &[u8]) -> Result<Content, Errno> {
     let mut content = Content::default();
+    let now = interfaces()?;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         match serde_json::from_slice::<Line>(line) {
-            Ok(line) => content.steps.push(line.into_step()?),
+            Ok(line) => content.steps.push(line.into_step(&now)),
             // A line cut off by a kill belongs to a change that was not made.
             Err(_) if !line.ends_with(b"\n") => {}
             Err(_) => content.damaged |= !line.trim_ascii().is_empty(),
