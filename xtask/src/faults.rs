@@ -26,6 +26,9 @@ pub struct Faults {
     /// Only the commands with this in their name.
     #[arg(long, value_name = "COMMAND")]
     only: Option<String>,
+    /// Moves each fault by this number of places: turns 0, 1, 2 and so on cover all places.
+    #[arg(long, default_value_t = 0)]
+    turn: u32,
     /// The kernel.
     #[arg(long)]
     kernel: Option<Kernel>,
@@ -36,7 +39,7 @@ impl Faults {
         let object = suite::object(false)?;
         let mut argv = suite::tool(&object, "faults")?;
         argv.push(self.each.to_string());
-        argv.extend(self.only);
+        argv.extend([self.only.unwrap_or_default(), self.turn.to_string()]);
         let kernel = self.kernel.unwrap_or_else(Kernel::quick);
         kernel.run(&Request {
             clock: (!kernel.is_emulated()).then(VirtualTime::default),
