@@ -329,7 +329,7 @@ impl StateDir {
     /// [`StateError::File`].
     pub fn check_room(&self, _lock: &WriterLock, topology_bytes: usize) -> Result<(), StateError> {
         private::root()?;
-        let path = Path::new(ROOT).join(format!("{}.room", self.name()));
+        let path = self.room();
         let size = |name: &str| fs::metadata(self.path.join(name)).map_or(0, |m| m.len());
         let bytes = topology_bytes as u64 + size(JOURNAL) + size(STATE) + LEAST_ROOM_BYTES;
         let written = private::write(&path, &vec![0; usize::try_from(bytes).unwrap_or(0)]);
@@ -337,6 +337,11 @@ impl StateDir {
         written
             .and(removed)
             .map_err(file_error("make room at", &path))
+    }
+
+    /// The file that shows whether there is room on the disk.
+    fn room(&self) -> PathBuf {
+        Path::new(ROOT).join(format!("{}.room", self.name()))
     }
 
     /// Stores a state without its topology.
@@ -474,6 +479,8 @@ impl StateDir {
 
     /// Removes the folder once everything is undone.
     pub fn clear(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        // It is left if a load could not remove it.
+        let _ = fs::remove_file(self.room());
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(file_error("remove", &self.path)(e))
