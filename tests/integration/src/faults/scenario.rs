@@ -12,7 +12,7 @@ use crate::{
 pub struct Scenario {
     /// Name, for reports.
     pub name: &'static str,
-    /// Commands before, with the words of [`Lab::line`].
+    /// Commands before, in the notation of [`Lab::line`].
     before: &'static [&'static str],
     /// The command.
     command: &'static str,

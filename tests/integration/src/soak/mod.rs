@@ -1,5 +1,5 @@
 //! Everything at once for a long time: traffic, changes by hand, loads in place, programs of
-//! vnodes, an agent whose file changes, kills, and somebody who takes parts away. Afterwards
+//! vnodes, an agent whose file changes, kills, and parts that are taken away. Afterwards
 //! nothing may have grown, and no packet may be lost that the model does not lose.
 mod usage;
 mod work;

@@ -85,7 +85,7 @@ impl Usage {
     }
 }
 
-/// The first number behind a word.
+/// The first number behind a name.
 fn number_after(text: &str, word: &str) -> u64 {
     let found = text.split_once(word).map_or("", |(_, rest)| rest);
     let digits = found.trim_start_matches(|c: char| !c.is_ascii_digit());
