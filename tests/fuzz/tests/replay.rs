@@ -1,4 +1,5 @@
 //! Every input of the corpus through its target, with stable Rust.
+#![expect(clippy::print_stdout, reason = "the input that a panic does not name")]
 use fuzzing::{TARGETS, inputs};
 
 /// Replays a target; the number of its inputs is at least one.
