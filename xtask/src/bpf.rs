@@ -216,6 +216,25 @@ fn is_debian() -> bool {
     Path::new("/etc/debian_version").exists()
 }
 
+/// Name of the pinned nightly toolchain, installed where it is missing.
+pub fn nightly() -> anyhow::Result<&'static str> {
+    if let Some(name) = pinned_nightly() {
+        return Ok(name);
+    }
+    install_nightly()?;
+    pinned_nightly().context("rustup has not installed the nightly toolchain")
+}
+
+fn install_nightly() -> anyhow::Result<()> {
+    if !on_path("rustup") {
+        bail!("this needs rustup: rustup toolchain install {NIGHTLY} --component rust-src");
+    }
+    eprintln!("xtask: installing the toolchain {NIGHTLY} with rust-src (rustup)");
+    let mut install = Command::new("rustup");
+    install.args(["toolchain", "install", NIGHTLY]);
+    succeed(install.args(["--profile", "minimal", "--component", "rust-src"]))
+}
+
 /// A cargo that can build the core library for the BPF target.
 fn toolchain() -> anyhow::Result<Command> {
     if let Some(name) = pinned_nightly() {
@@ -227,16 +246,8 @@ fn toolchain() -> anyhow::Result<Command> {
         return Ok(command);
     }
     if !is_debian() {
-        if on_path("rustup") {
-            eprintln!("xtask: installing the toolchain {NIGHTLY} with rust-src (rustup)");
-            let mut install = Command::new("rustup");
-            install.args(["toolchain", "install", NIGHTLY]);
-            succeed(install.args(["--profile", "minimal", "--component", "rust-src"]))?;
-            return toolchain();
-        }
-        bail!(
-            "building the eBPF programs needs rustup: rustup toolchain install {NIGHTLY} --component rust-src"
-        );
+        install_nightly()?;
+        return toolchain();
     }
     debian("building the eBPF programs", &DEBIAN_RUST)?;
     let mut command = Command::new("/usr/bin/cargo");

@@ -5,6 +5,8 @@
 mod bpf;
 mod build;
 mod check;
+mod faults;
+mod fuzz;
 mod install;
 mod joined;
 mod packaging;
@@ -12,6 +14,7 @@ mod repeat;
 mod run;
 mod seeds;
 mod slurm;
+mod soak;
 mod ssh;
 mod suite;
 mod tally;
@@ -73,6 +76,12 @@ enum Verb {
     TestSlurm(slurm::TestSlurm),
     /// Compare the verifier's work for each program with the table, or update it.
     Verifier(verifier::Verifier),
+    /// Inject faults into every command that changes the kernel, in the VM.
+    Faults(faults::Faults),
+    /// Run a fuzz target under libFuzzer.
+    Fuzz(fuzz::Fuzz),
+    /// Do everything at once for a long time in the VM, and see what grows or is lost.
+    Soak(soak::Soak),
     /// Check the style only: fmt, clippy, documentation, licences.
     Check,
     /// Compile the eBPF programs and update the committed object.
@@ -92,6 +101,9 @@ fn main() -> ExitCode {
         Verb::TestVm(test) => test.run(),
         Verb::TestSlurm(test) => test.run(),
         Verb::Verifier(verifier) => verifier.run(),
+        Verb::Faults(faults) => faults.run(),
+        Verb::Fuzz(fuzz) => fuzz.run(),
+        Verb::Soak(soak) => soak.run(),
         Verb::Check => check::run(),
         Verb::BuildEbpf(build) => build.run(),
     };

@@ -237,8 +237,13 @@ pub fn measurements(object: &Path) -> anyhow::Result<Vec<String>> {
 
 /// The program that prints the verifier's work.
 pub fn verified_insns(object: &Path) -> anyhow::Result<Vec<String>> {
-    build_with(object, &["verified-insns"])?;
-    let binary = build::target().join("debug/verified-insns");
+    tool(object, "verified-insns")
+}
+
+/// A program of the integration crate, with `emu` next to it.
+pub fn tool(object: &Path, name: &str) -> anyhow::Result<Vec<String>> {
+    build_with(object, &["emu", "emu-cni", name])?;
+    let binary = build::target().join("debug").join(name);
     Ok(vec![binary.display().to_string()])
 }
 

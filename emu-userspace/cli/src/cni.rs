@@ -27,7 +27,7 @@ const MOST_BYTES: u64 = 1 << 20;
 /// The network configuration.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Config {
+pub struct Config {
     #[serde(default)]
     cni_version: String,
     /// Network namespace in which the topology is loaded; default: where commands find it.
@@ -40,9 +40,11 @@ struct Config {
 
 /// An error with its code, as the specification numbers them.
 #[derive(Debug)]
-struct Failure {
-    code: u32,
-    text: String,
+pub struct Failure {
+    /// From 1.
+    pub code: u32,
+    /// For people.
+    pub text: String,
 }
 
 fn failure(code: u32, text: impl ToString) -> Failure {
@@ -87,9 +89,11 @@ fn answer(value: &Value, code: ExitCode) -> ExitCode {
 }
 
 /// The version of the configuration, for errors.
-fn version(text: &str) -> String {
+pub fn version(text: &str) -> String {
     let config: Option<Value> = serde_json::from_str(text).ok();
     let version = config.as_ref().and_then(|c| c["cniVersion"].as_str());
+    // An engine gets an answer of a version that there is.
+    let version = version.filter(|version| !version.is_empty());
     version.unwrap_or("1.0.0").to_owned()
 }
 
@@ -105,18 +109,7 @@ fn run(text: &str) -> Result<Option<Value>, Failure> {
             json!({"cniVersion": version, "supportedVersions": VERSIONS}),
         ));
     }
-    let mut config: Config = serde_json::from_str(text).map_err(|e| failure(BAD_INPUT, e))?;
-    if !VERSIONS.contains(&config.cni_version.as_str()) {
-        return Err(failure(
-            INCOMPATIBLE,
-            format!(
-                "cniVersion {:?}; this plugin has {}",
-                config.cni_version,
-                VERSIONS.join(", ")
-            ),
-        ));
-    }
-    override_by_arguments(&mut config);
+    let config = configuration(text, &env::var("CNI_ARGS").unwrap_or_default())?;
     let container = variable("CNI_CONTAINERID")?;
     let interface = variable("CNI_IFNAME")?;
     // Of the namespace that holds the topology, not of the container.
@@ -139,9 +132,28 @@ fn run(text: &str) -> Result<Option<Value>, Failure> {
     }
 }
 
+/// Reads a configuration; `arguments` is `CNI_ARGS`.
+///
+/// # Errors
+/// [`Failure`] if it is no configuration, or one of another version.
+pub fn configuration(text: &str, arguments: &str) -> Result<Config, Failure> {
+    let mut config: Config = serde_json::from_str(text).map_err(|e| failure(BAD_INPUT, e))?;
+    if !VERSIONS.contains(&config.cni_version.as_str()) {
+        return Err(failure(
+            INCOMPATIBLE,
+            format!(
+                "cniVersion {:?}; this plugin has {}",
+                config.cni_version,
+                VERSIONS.join(", ")
+            ),
+        ));
+    }
+    override_by_arguments(&mut config, arguments);
+    Ok(config)
+}
+
 /// `CNI_ARGS` may name the vnode or the group of one container: `EMU_VNODE=cable/0`.
-fn override_by_arguments(config: &mut Config) {
-    let arguments = env::var("CNI_ARGS").unwrap_or_default();
+fn override_by_arguments(config: &mut Config, arguments: &str) {
     for (key, value) in arguments.split(';').filter_map(|pair| pair.split_once('=')) {
         match key {
             "EMU_VNODE" => config.vnode = Some(value.to_owned()),
@@ -237,9 +249,7 @@ fn check(to: &Attachment) -> Result<(), Failure> {
         let text = format!("{} has no vnode by {}", to.holder, to.interface);
         return Err(failure(FAILED, text));
     };
-    let loaded = Loaded::find().map_err(|e| failure(FAILED, e))?;
-    let missing = emu_kernel::drift::find(&loaded.plan, &loaded.state);
-    let missing = missing.map_err(|e| failure(FAILED, e))?;
+    let (_, missing) = Loaded::find_settled().map_err(|e| failure(FAILED, e))?;
     let own = format!("the machine {vnode}");
     match missing.into_iter().find(|what| what.contains(&own)) {
         Some(what) => Err(failure(FAILED, format!("{what} is missing"))),

@@ -62,6 +62,7 @@ mod repair;
 )]
 pub mod run_cgroup;
 pub mod session;
+mod settled;
 pub mod sockets;
 #[expect(
     unsafe_code,
@@ -75,6 +76,7 @@ pub mod stale;
 )]
 pub mod state;
 mod tc;
+mod threads;
 pub mod undo;
 #[expect(
     unsafe_code,

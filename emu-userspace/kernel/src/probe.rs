@@ -1,6 +1,6 @@
 //! Features of this kernel and rights of this user, determined by trying them in a scratch
 //! network namespace that disappears with its thread.
-use std::{path::Path, thread};
+use std::path::Path;
 
 use emu_common::names;
 use emu_model::{plan::Plan, topology};
@@ -11,6 +11,7 @@ use super::{
     bpf, cgroup, identity, link,
     netlink::{Netlink, NetlinkError},
     tc::{self, Hook, Place, Preference},
+    threads,
 };
 
 /// One ability of the kernel or the user.
@@ -73,9 +74,12 @@ impl Prober {
 
 /// Tries everything that a load does, and what comparisons need.
 pub fn run() -> Vec<Check> {
-    thread::spawn(in_scratch_namespace)
-        .join()
-        .unwrap_or_default()
+    threads::apart(in_scratch_namespace).unwrap_or_else(|error| {
+        let mut prober = Prober { checks: Vec::new() };
+        let remedy = "raise the limit of processes (ulimit -u)";
+        prober.add("threads", true, remedy, Err(error.to_string()));
+        prober.checks
+    })
 }
 
 /// Whether a load would work here.

@@ -18,7 +18,7 @@ use super::{
     link::{self, Link},
     netlink::Netlink,
     state::{StateDir, Undo, WriterLock},
-    tc,
+    tc, undo,
 };
 
 /// `CLOCK_MONOTONIC` in nanoseconds, the clock of the kernel programs.
@@ -217,17 +217,13 @@ impl Reload<'_> {
         match self.new.addressing {
             Addressing::Alias if !self.diff.added.is_empty() => {
                 let added: BTreeSet<IpAddr> = self.diff.added.iter().map(|(a, _)| *a).collect();
-                let keep = addr::addresses(netlink)?
+                let keep: Vec<IpAddr> = addr::addresses(netlink)?
                     .into_iter()
                     .filter(|a| a.index == lo.index)
                     .map(|a| a.net.addr())
                     .filter(|a| added.contains(a))
                     .collect();
-                self.record(Undo::Aliases {
-                    interface: lo.name.clone(),
-                    runs: plan::address_ranges(added.iter().copied()),
-                    keep,
-                })?;
+                self.record_aliases(lo, &added, keep)?;
                 let requests = added
                     .iter()
                     .map(|address| addr::add_alias(lo.index, &lo.name, *address))
@@ -248,7 +244,12 @@ impl Reload<'_> {
                 .collect()
         };
         let (before, after) = (prefixes(self.old), prefixes(self.new));
-        let come: Vec<IpNet> = after.difference(&before).copied().collect();
+        let recorded = self.recorded_prefixes()?;
+        let come: Vec<IpNet> = after
+            .difference(&before)
+            .filter(|prefix| !recorded.contains(prefix))
+            .copied()
+            .collect();
         if !come.is_empty() {
             self.record(Undo::LocalRoutes { prefixes: come })?;
         }
@@ -263,6 +264,38 @@ impl Reload<'_> {
             .map(|prefix| addr::delete_local_route(lo.index, *prefix))
             .collect();
         Ok(netlink.batch(requests)?)
+    }
+
+    /// Records new aliases, except those that an earlier step removes anyway: vnodes that come
+    /// and go must not make the journal longer each time.
+    fn record_aliases(
+        &self,
+        lo: &Link,
+        added: &BTreeSet<IpAddr>,
+        keep: Vec<IpAddr>,
+    ) -> Result<(), ApplyError> {
+        let journal = self.dir.journal()?;
+        let is_new =
+            |address: &&IpAddr| keep.contains(address) || !undo::takes_away(&journal, **address);
+        let new: Vec<IpAddr> = added.iter().filter(is_new).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.record(Undo::Aliases {
+            interface: lo.name.clone(),
+            runs: plan::address_ranges(new.into_iter()),
+            keep,
+        })
+    }
+
+    /// Prefixes whose routes a step of the journal removes.
+    fn recorded_prefixes(&self) -> Result<BTreeSet<IpNet>, ApplyError> {
+        let journal = self.dir.journal()?;
+        let prefixes = journal.into_iter().filter_map(|step| match step {
+            Undo::LocalRoutes { prefixes } => Some(prefixes),
+            _ => None,
+        });
+        Ok(prefixes.flatten().collect())
     }
 
     fn record(&self, undo: Undo) -> Result<(), ApplyError> {

@@ -5,7 +5,6 @@ use std::{
     fs::{self, File},
     os::{fd::AsFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    thread,
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -15,6 +14,7 @@ use crate::{
     cgroup::{self, Tree},
     machines,
     state::{self, StateError},
+    threads,
 };
 
 /// Leftovers of one namespace.
@@ -83,7 +83,8 @@ fn alive() -> Result<BTreeSet<String>, StateError> {
         names
     };
     // A thread of its own: it does not come back from the namespaces.
-    Ok(thread::spawn(find).join().unwrap_or_default())
+    // Without the list, namespaces that are alive would seem to be gone.
+    threads::apart(find).map_err(StateError::Cookie)
 }
 
 /// Leftovers of namespaces that no longer exist.

@@ -246,8 +246,12 @@ fn undo(netlink: &mut Netlink, step: &Undo) -> Result<(), String> {
         Undo::Clsact { interface } => on_interface(netlink, interface, |netlink, index| {
             // Emu's filters are gone by now; others may have been added meanwhile. Without a
             // clsact the listing fails, and there is nothing to delete.
-            if tc::has_filters(netlink, index).unwrap_or(false) {
-                return Ok(());
+            match tc::has_filters(netlink, index) {
+                Ok(false) => {}
+                Ok(true) => return Ok(()),
+                Err(error) if [Some(libc::EINVAL), Some(libc::ENOENT)].contains(&error.errno()) => {
+                }
+                Err(error) => return Err(error.to_string()),
             }
             text(netlink.request(tc::delete_clsact(index, interface)))
         }),

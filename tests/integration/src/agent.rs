@@ -92,6 +92,11 @@ impl Agent {
         (code, self.log())
     }
 
+    /// Identifier of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Status code and body of a response; `None` without a response.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(&self.address).ok()?;

@@ -51,11 +51,12 @@ pub fn python() -> Option<&'static str> {
     ["/usr/bin/python3", "python3"].into_iter().find(works)
 }
 
-/// Path of the `emu` binary, next to the test's own binary.
+/// Path of the `emu` binary: next to this program, or, for a test, in the folder above.
 pub fn emu_path() -> PathBuf {
     let here = std::env::current_exe().unwrap();
-    let debug = here.parent().and_then(std::path::Path::parent).unwrap();
-    debug.join("emu")
+    let folders = here.ancestors().skip(1).take(2);
+    let mut paths = folders.map(|folder| folder.join("emu"));
+    paths.find(|path| path.is_file()).unwrap()
 }
 
 /// An `emu` command that has not been started.

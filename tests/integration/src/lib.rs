@@ -8,11 +8,15 @@ pub mod bench;
 pub mod clock;
 pub mod command;
 pub mod experiment;
+pub mod faults;
 pub mod languages;
 pub mod netns;
 pub mod openmetrics;
 pub mod packet;
+pub mod packet_fuzz;
 pub mod probe;
+pub mod snapshot;
+pub mod soak;
 pub mod udp;
 
 /// A topology, validated and planned for this host.

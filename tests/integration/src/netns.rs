@@ -15,7 +15,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::command::{TopologyFile, emu, run};
 
 /// Timeout of one test; a test that takes longer is stuck.
-const TEST_TIMEOUT: Duration = Duration::from_secs(600);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Runs a test in a network namespace of its own with `lo` up. Child processes inherit the
 /// namespace. A test that hangs aborts the whole test run, after a list of what every
@@ -25,9 +25,20 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(600);
 /// With the test's own message, if the test left cgroups, which would disturb later ones, or if
 /// the user may not create namespaces.
 pub fn isolated<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> T {
+    isolated_within(TEST_TIMEOUT, test)
+}
+
+/// Like [`isolated`], with another timeout.
+///
+/// # Panics
+/// As [`isolated`].
+pub fn isolated_within<T: Send + 'static>(
+    timeout: Duration,
+    test: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, watched) = mpsc::channel::<()>();
     thread::spawn(move || {
-        if watched.recv_timeout(TEST_TIMEOUT) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if watched.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Timeout) {
             // Written directly, because libtest keeps the output of eprintln until the test
             // ends.
             let message = format!("a test hangs; what the processes wait for:\n{}", waits());
@@ -114,14 +125,25 @@ impl Host {
 
     /// Runs a closure on a thread in the namespace.
     pub fn enter<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let path = format!("/run/netns/{}", self.name);
+        let name = self.name.clone();
         let thread = thread::spawn(move || {
-            let file = File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}"));
-            setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+            join(&name);
             work()
         });
         thread.join().unwrap_or_else(|e| panic::resume_unwind(e))
     }
+
+    /// Moves the calling thread into the namespace.
+    pub fn join(&self) {
+        join(&self.name);
+    }
+}
+
+/// Moves the calling thread into a namespace with a name.
+fn join(name: &str) {
+    let path = format!("/run/netns/{name}");
+    let file = File::open(&path).unwrap_or_else(|e| panic!("open {path}: {e}"));
+    setns(file.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
 }
 
 impl Drop for Host {

@@ -98,6 +98,8 @@ pub fn receive(socket: &UdpSocket, most: usize, quiet: Duration) -> Vec<Arrival>
                 (message.bytes, stamp)
             }
             Err(nix::errno::Errno::EAGAIN) => break,
+            // A call with a timeout is not resumed after a signal (signal(7)).
+            Err(nix::errno::Errno::EINTR) => continue,
             Err(errno) => panic!("receive: {errno}"),
         };
         let number = |range: std::ops::Range<usize>| {

@@ -9,7 +9,6 @@ use emu_common::{
 use emu_kernel::{
     bpf::Maps,
     counters::{self, Counters, pipe},
-    drift,
     identity::Summary,
     session::Loaded,
 };
@@ -38,31 +37,29 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self) -> Outcome {
+        let Some(what) = &self.what else {
+            let (loaded, missing) = Loaded::find_settled()?;
+            return overview(&loaded, &loaded.maps()?, missing, self.json);
+        };
         let loaded = Loaded::find()?;
         let maps = loaded.maps()?;
-        match &self.what {
-            None => overview(&loaded, &maps, self.json),
-            Some(what) => {
-                if let Ok(address) = what.parse::<IpAddr>() {
-                    return vnode(&loaded, &maps, address, self.json);
-                }
-                let group = loaded.topology.group_named(what);
-                let group = group.ok_or_else(|| {
-                    let names: Vec<_> = loaded.plan.groups.iter().map(|g| &*g.name).collect();
-                    failure!("no vnode or group {what:?}; groups: {}", names.join(", "))
-                })?;
-                members(&loaded, &maps, group, self.json)
-            }
+        if let Ok(address) = what.parse::<IpAddr>() {
+            return vnode(&loaded, &maps, address, self.json);
         }
+        let group = loaded.topology.group_named(what);
+        let group = group.ok_or_else(|| {
+            let names: Vec<_> = loaded.plan.groups.iter().map(|g| &*g.name).collect();
+            failure!("no vnode or group {what:?}; groups: {}", names.join(", "))
+        })?;
+        members(&loaded, &maps, group, self.json)
     }
 }
 
-fn overview(loaded: &Loaded, maps: &Maps, as_json: bool) -> Outcome {
+fn overview(loaded: &Loaded, maps: &Maps, mut missing: Vec<String>, as_json: bool) -> Outcome {
     let plan = &loaded.plan;
     let totals = counters::by_group(loaded, maps);
     let waits = counters::waits_by_group(loaded, maps)?;
     let reasons = maps.reasons()?;
-    let mut missing = drift::find(plan, &loaded.state)?;
     if loaded.is_half_changed() {
         missing.push("the rest of an interrupted change".to_owned());
     }

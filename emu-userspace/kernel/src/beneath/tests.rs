@@ -1,4 +1,8 @@
 //! Every operation on every entry that a hostile owner of a folder can create.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot start a thread must fail"
+)]
 use std::{
     fs::{self, Permissions},
     io::Write,

@@ -145,7 +145,12 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
     let ProgramError::LoadError { verifier_log, .. } = error else {
         return String::new();
     };
-    match state::store_verifier_log(program, &verifier_log.to_string()) {
+    let text = verifier_log.to_string();
+    // Not every failure is the verifier's.
+    if text.trim().is_empty() {
+        return String::new();
+    }
+    match state::store_verifier_log(program, &text) {
         Ok(path) => format!(" (verifier log: {})", path.display()),
         Err(_) => String::new(),
     }

@@ -343,7 +343,7 @@ pub(super) fn prepare(
     if ready(dir, &tree).is_none() {
         drop(shared);
         let lock = dir.wait()?;
-        if !dir.is_loaded() {
+        if !dir.is_loaded()? {
             return Err(IdentityError::Gone);
         }
         if ready(dir, &tree).is_none() {
@@ -353,7 +353,8 @@ pub(super) fn prepare(
         shared = dir.share()?;
     }
     // An unload ran between the two locks.
-    let record = ready(dir, &tree).filter(|_| dir.is_loaded());
+    let is_loaded = dir.is_loaded()?;
+    let record = ready(dir, &tree).filter(|_| is_loaded);
     let record = record.ok_or(IdentityError::Gone)?;
     Ok(Ready {
         tree,

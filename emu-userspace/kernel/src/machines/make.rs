@@ -63,7 +63,7 @@ pub(crate) fn make(plan: &Plan, state: &Path) -> Result<(), ApplyError> {
     let (kept, keep) = mpsc::channel::<()>();
     // A thread of its own, which does not come back from the last namespace.
     thread::scope(|scope| {
-        let worker = scope.spawn(move || {
+        let worker = thread::Builder::new().spawn_scoped(scope, move || {
             let all = make_all(plan, state, hub.as_fd());
             // The namespace lasts until it is mounted, or else ends with this thread.
             if all.is_ok()
@@ -75,6 +75,7 @@ pub(crate) fn make(plan: &Plan, state: &Path) -> Result<(), ApplyError> {
             }
             all
         });
+        let worker = worker.map_err(failed("start a thread".to_owned()))?;
         let mounted = mounts.recv().map(|path| {
             bind(Path::new(&path), &keeper, MsFlags::MS_BIND)
                 .map_err(failed(format!("mount {}", keeper.display())))

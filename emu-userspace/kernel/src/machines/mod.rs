@@ -23,7 +23,6 @@ use std::{
     net::IpAddr,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    thread,
 };
 
 use emu_common::{model::port, names};
@@ -38,6 +37,7 @@ use nix::{
 use crate::{
     state::StateDir,
     tc::{Hook, Preference},
+    threads,
 };
 
 pub(crate) use attach::give_back;
@@ -158,8 +158,7 @@ impl Machines {
             setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)?;
             Ok(File::open(self.folder.join(address.to_string()))?.into())
         };
-        let opened = thread::scope(|scope| scope.spawn(open).join());
-        let opened = opened.unwrap_or_else(|_| Err(io::Error::other("the thread panicked")));
+        let opened = threads::apart(open).flatten();
         opened.map(Some).map_err(|source| MachineError::Gone {
             address,
             path,
@@ -214,15 +213,10 @@ fn inside<T: Send, E: From<io::Error> + Send>(
     namespace: BorrowedFd<'_>,
     work: impl FnOnce() -> Result<T, E> + Send,
 ) -> Result<T, E> {
-    thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
-            work()
-        });
-        inside
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the thread panicked").into()))
-    })
+    threads::apart(|| {
+        setns(namespace, CloneFlags::CLONE_NEWNET).map_err(io::Error::from)?;
+        work()
+    })?
 }
 
 /// Removes the machines of a state folder; processes inside keep their namespaces. It is no

@@ -51,7 +51,11 @@ impl Loaded {
         Self::from_state(state, &text)
     }
 
-    pub(super) fn from_state(state: State, text: &str) -> Result<Self, SessionError> {
+    /// As [`Loaded::find`], from a state and the text of its topology.
+    ///
+    /// # Errors
+    /// [`SessionError`] if they do not fit each other.
+    pub fn from_state(state: State, text: &str) -> Result<Self, SessionError> {
         let (topology, mut plan) = plan_text(text, &state)?;
         plan.seed = state.seed;
         let slots = slots(&state, &plan)?;

@@ -1,6 +1,7 @@
 //! The journal: one line for each step of `unload`, written before the change that it
 //! undoes.
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Read, Seek, SeekFrom, Write},
     net::IpAddr,
@@ -8,7 +9,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::{
+    errno::Errno,
+    net::if_::{Interface, if_nameindex, if_nametoindex},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{JOURNAL, ROOT, StateDir, StateError, WriterLock, file_error, private};
@@ -130,25 +134,23 @@ struct Line {
 }
 
 impl Line {
-    fn new(mut step: Undo) -> Self {
-        let index = step
-            .interface()
-            .and_then(|name| if_nametoindex(name.as_str()).ok());
-        Self { step, index }
+    /// # Errors
+    /// The kernel's error, except that there is no such interface.
+    fn new(mut step: Undo) -> Result<Self, Errno> {
+        let index = match step.interface().map(|name| if_nametoindex(name.as_str())) {
+            None | Some(Err(Errno::ENODEV | Errno::ENXIO)) => None,
+            Some(found) => Some(found?),
+        };
+        Ok(Self { step, index })
     }
 
     /// The step, with the name that its interface has now. No interface can have the name
     /// that stands for one that is gone.
-    fn into_step(self) -> Undo {
+    fn into_step(self, now: &BTreeMap<u32, String>) -> Undo {
         let Self { mut step, index } = self;
         if let (Some(index), Some(name)) = (index, step.interface()) {
-            // An index without an interface has an empty name.
-            let now = if_indextoname(index).ok();
-            match now
-                .filter(|now| !now.is_empty())
-                .and_then(|now| now.into_string().ok())
-            {
-                Some(now) => *name = now,
+            match now.get(&index) {
+                Some(now) => name.clone_from(now),
                 None => *name = format!("{name} (which was removed)"),
             }
         }
@@ -156,25 +158,42 @@ impl Line {
     }
 }
 
-/// The content of a journal.
-#[derive(Debug, Default)]
-struct Content {
-    steps: Vec<Undo>,
-    /// Whether lines could not be read.
-    damaged: bool,
+/// The names of all interfaces by their index.
+///
+/// # Errors
+/// The kernel's error. (`if_indextoname` of nix returns an empty name after an error, as if the
+/// interface were gone.)
+fn interfaces() -> Result<BTreeMap<u32, String>, Errno> {
+    let all = if_nameindex()?;
+    let name = |i: &Interface| (i.index(), i.name().to_string_lossy().into_owned());
+    Ok(all.iter().map(name).collect())
 }
 
-fn parse(bytes: &[u8]) -> Content {
+/// The content of a journal.
+#[derive(Debug, Default)]
+pub struct Content {
+    /// The steps that could be read, in the order in which they were recorded.
+    pub steps: Vec<Undo>,
+    /// Whether lines could not be read.
+    pub damaged: bool,
+}
+
+/// Parses a journal. A step follows its interface to the name that this has now.
+///
+/// # Errors
+/// The kernel's error if it does not list the interfaces.
+pub fn parse(bytes: &[u8]) -> Result<Content, Errno> {
     let mut content = Content::default();
+    let now = interfaces()?;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         match serde_json::from_slice::<Line>(line) {
-            Ok(line) => content.steps.push(line.into_step()),
+            Ok(line) => content.steps.push(line.into_step(&now)),
             // A line cut off by a kill belongs to a change that was not made.
             Err(_) if !line.ends_with(b"\n") => {}
             Err(_) => content.damaged |= !line.trim_ascii().is_empty(),
         }
     }
-    content
+    Ok(content)
 }
 
 impl StateDir {
@@ -186,7 +205,8 @@ impl StateDir {
         tracing::debug!(?undo, "journal");
         self.make()?;
         let path = self.path.join(JOURNAL);
-        let line = Line::new(undo.clone());
+        let index = file_error("look up an interface for", &path);
+        let line = Line::new(undo.clone()).map_err(|errno| index(errno.into()))?;
         let mut line = serde_json::to_vec(&line).map_err(|e| StateError::Damaged {
             path: path.clone(),
             detail: e.to_string(),
@@ -221,7 +241,8 @@ impl StateDir {
     fn journal_content(&self) -> Result<Content, StateError> {
         let path = self.path.join(JOURNAL);
         match fs::read(&path) {
-            Ok(bytes) => Ok(parse(&bytes)),
+            Ok(bytes) => parse(&bytes)
+                .map_err(|errno| file_error("look up the interfaces of", &path)(errno.into())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Content::default()),
             // A folder, for example: there is no journal, and what stands there is kept.
             Err(e) if e.kind() == io::ErrorKind::IsADirectory => Ok(Content {
@@ -260,6 +281,10 @@ impl StateDir {
 mod tests {
     use super::*;
 
+    fn read(bytes: &[u8]) -> Content {
+        parse(bytes).expect("names of interfaces")
+    }
+
     #[test]
     fn the_readable_part_of_a_journal_is_used() {
         let step = |interface: &str| {
@@ -271,15 +296,12 @@ mod tests {
         let lo = |content: &Content| content.steps.len();
         let whole = format!("{}\n{}\n", step("lo"), step("a"));
         assert_eq!(
-            (
-                lo(&parse(whole.as_bytes())),
-                parse(whole.as_bytes()).damaged
-            ),
+            (lo(&read(whole.as_bytes())), read(whole.as_bytes()).damaged),
             (2, false)
         );
         let cut = format!("{whole}{{\"undo\":\"li");
         assert_eq!(
-            (lo(&parse(cut.as_bytes())), parse(cut.as_bytes()).damaged),
+            (lo(&read(cut.as_bytes())), read(cut.as_bytes()).damaged),
             (2, false)
         );
         for bad in [
@@ -289,7 +311,7 @@ mod tests {
             b"\0\0\0\n",
         ] {
             let text = [step("lo").as_bytes(), b"\n", bad, whole.as_bytes()].concat();
-            let content = parse(&text);
+            let content = read(&text);
             assert_eq!((lo(&content), content.damaged), (3, true), "{bad:?}");
         }
     }
@@ -299,14 +321,14 @@ mod tests {
         let step = |index: u32| {
             let text =
                 format!("{{\"undo\":\"link-down\",\"interface\":\"old0\",\"index\":{index}}}\n");
-            parse(text.as_bytes()).steps.remove(0)
+            read(text.as_bytes()).steps.remove(0)
         };
         let named = |interface: &str| Undo::LinkDown {
             interface: interface.to_owned(),
         };
         assert_eq!(step(1), named("lo"));
         assert_eq!(step(0x7fff_fff0), named("old0 (which was removed)"));
-        let line = serde_json::to_string(&Line::new(named("lo"))).expect("JSON");
+        let line = serde_json::to_string(&Line::new(named("lo")).expect("lo")).expect("JSON");
         assert!(line.contains("\"index\":1"), "{line}");
     }
 }

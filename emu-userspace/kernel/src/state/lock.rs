@@ -74,6 +74,18 @@ pub(super) fn is_held(path: &Path) -> bool {
 }
 
 impl StateDir {
+    /// Whether another process is changing this namespace, as far as the lock is accessible.
+    pub(crate) fn is_being_changed(&self) -> bool {
+        let Ok(file) = File::open(self.lock_path()) else {
+            return false;
+        };
+        // The attempt keeps nobody out but for its own moment, and writers try again.
+        matches!(
+            Flock::lock(file, FlockArg::LockSharedNonblock),
+            Err((_, Errno::EWOULDBLOCK))
+        )
+    }
+
     /// Takes the lock of this namespace; waits two seconds for another process.
     ///
     /// # Errors

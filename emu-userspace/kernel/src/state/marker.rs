@@ -1,7 +1,7 @@
 //! The marker of a change in place, by which the next load recognises an interrupted one.
 use std::{fs, time::Duration};
 
-use super::{StateDir, StateError, WriterLock, file_error, private};
+use super::{StateDir, StateError, WriterLock, file_error, is_there, private};
 
 /// Name of the marker file that exists while the maps are changed in place.
 const CHANGING: &str = "changing";
@@ -32,7 +32,7 @@ impl StateDir {
 
     /// Whether the marker of [`StateDir::changing`] exists.
     pub fn is_half_changed(&self) -> bool {
-        self.path.join(CHANGING).exists()
+        is_there(&self.path.join(CHANGING))
     }
 
     /// Age of the marker.

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 pub use error::StateError;
-pub use journal::Undo;
+pub use journal::{Content as JournalContent, Undo, parse as parse_journal};
 pub use lock::{Holder, SharedLock, WriterLock};
 pub(crate) use namespace::NamespaceRecords;
 pub use record::Record;
@@ -177,6 +177,12 @@ fn file_error(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) ->
     }
 }
 
+/// Whether a file exists. One that cannot be looked up is taken to be there, so that nothing is
+/// called unloaded because of an error.
+fn is_there(path: &Path) -> bool {
+    path.try_exists().unwrap_or(true)
+}
+
 /// The number of the calling thread's network namespace, unique until the next boot.
 fn netns_cookie() -> io::Result<u64> {
     // Not bound: a process of a vnode may not bind to every wildcard.
@@ -228,7 +234,7 @@ impl StateDir {
 
     /// Whether anything was recorded and not yet cleared.
     pub fn exists(&self) -> bool {
-        self.path.join(JOURNAL).exists() || self.path.join(STATE).exists()
+        is_there(&self.path.join(JOURNAL)) || is_there(&self.path.join(STATE))
     }
 
     /// Stores the finished load and a copy of its topology.
@@ -288,7 +294,7 @@ impl StateDir {
     /// [`StateError::File`].
     pub fn check_room(&self, _lock: &WriterLock, topology_bytes: usize) -> Result<(), StateError> {
         private::root()?;
-        let path = Path::new(ROOT).join(format!("{}.room", self.name()));
+        let path = self.room();
         let size = |name: &str| fs::metadata(self.path.join(name)).map_or(0, |m| m.len());
         let bytes = topology_bytes as u64 + size(JOURNAL) + size(STATE) + LEAST_ROOM_BYTES;
         let written = private::write(&path, &vec![0; usize::try_from(bytes).unwrap_or(0)]);
@@ -296,6 +302,11 @@ impl StateDir {
         written
             .and(removed)
             .map_err(file_error("make room at", &path))
+    }
+
+    /// The file that shows whether there is room on the disk.
+    fn room(&self) -> PathBuf {
+        Path::new(ROOT).join(format!("{}.room", self.name()))
     }
 
     /// Stores a state without its topology.
@@ -364,8 +375,12 @@ impl StateDir {
     }
 
     /// Whether there is a finished load.
-    pub fn is_loaded(&self) -> bool {
-        self.path.join(STATE).exists()
+    ///
+    /// # Errors
+    /// [`StateError::File`].
+    pub fn is_loaded(&self) -> Result<bool, StateError> {
+        let path = self.path.join(STATE);
+        path.try_exists().map_err(file_error("look for", &path))
     }
 
     /// The finished load and its topology, if there is one.
@@ -397,6 +412,8 @@ impl StateDir {
 
     /// Removes the folder once everything is undone.
     pub fn clear(&self, _lock: &WriterLock) -> Result<(), StateError> {
+        // It is left if a load could not remove it.
+        let _ = fs::remove_file(self.room());
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 Err(file_error("remove", &self.path)(e))

@@ -187,7 +187,7 @@ impl Sample {
             (UDP_PAYLOAD as f64 + f64::from(self.headers(UDP_HEADER))) * 8.0
                 / (2.0 * self.rate_bits_per_sec as f64),
         );
-        let sending = thread::spawn(move || -> io::Result<()> {
+        let sending = thread::Builder::new().spawn(move || -> io::Result<()> {
             let (start, payload) = (Instant::now(), [0u8; UDP_PAYLOAD]);
             let mut sent = 0u32;
             while start.elapsed() < duration {
@@ -197,7 +197,7 @@ impl Sample {
                 thread::sleep(due.saturating_sub(start.elapsed()));
             }
             Ok(())
-        });
+        })?;
         // First and last timestamp.
         let (mut span, mut packets) = (None, 0u64);
         let start = Instant::now();
@@ -237,7 +237,7 @@ impl Sample {
         let listener: TcpListener = listener.into();
         let to = listener.local_addr()?;
         let (socket, duration) = (stream(self.src)?, self.duration(SHORTEST_TCP));
-        let sending = thread::spawn(move || -> io::Result<()> {
+        let sending = thread::Builder::new().spawn(move || -> io::Result<()> {
             socket.connect(&to.into())?;
             socket.set_write_timeout(Some(duration * 3))?;
             let mut stream: std::net::TcpStream = socket.into();
@@ -248,7 +248,7 @@ impl Sample {
                 }
             }
             Ok(())
-        });
+        })?;
         let (mut stream, _) = listener.accept()?;
         stream.set_read_timeout(Some(duration * 3))?;
         let start = Instant::now();
@@ -295,12 +295,15 @@ pub fn measure(plan: &Plan) -> io::Result<Vec<RateReport>> {
         let results: Vec<io::Result<RateReport>> = thread::scope(|scope| {
             let threads: Vec<_> = samples
                 .iter()
-                .map(|sample| scope.spawn(move || sample.measure(machines, udp, plan.mtu_bytes)))
+                .map(|sample| {
+                    let measure = move || sample.measure(machines, udp, plan.mtu_bytes);
+                    thread::Builder::new().spawn_scoped(scope, measure)
+                })
                 .collect();
             threads
                 .into_iter()
                 .map(|t| {
-                    t.join()
+                    t?.join()
                         .unwrap_or_else(|_| Err(io::Error::other("a measuring thread panicked")))
                 })
                 .collect()

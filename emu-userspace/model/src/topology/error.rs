@@ -52,7 +52,7 @@ impl fmt::Display for TopologyErrors {
         let file = self.file.display().to_string();
         let file = printable(&file);
         let shown = self.problems.iter().take(SHOWN_PROBLEMS);
-        let mut lines = self.source.lines();
+        let mut lines = lines(&self.source);
         let mut passed = 0;
         let mut line: Option<(u32, &str)> = None;
         for problem in shown {
@@ -77,6 +77,22 @@ impl fmt::Display for TopologyErrors {
         let plural = if count == 1 { "" } else { "s" };
         write!(f, "{file}: {least}{count} error{plural}")
     }
+}
+
+/// The lines of a text as YAML counts them (YAML 1.2.2, 5.4): a carriage return alone ends one,
+/// too.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let Some(end) = text.find(['\r', '\n']) else {
+            rest = None;
+            return Some(text);
+        };
+        let (line, after) = text.split_at(end);
+        rest = Some(after.strip_prefix("\r\n").unwrap_or(&after[1..]));
+        Some(line)
+    })
 }
 
 fn write_problem(
@@ -128,4 +144,19 @@ pub(crate) fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> O
         .filter(|(distance, candidate)| *distance <= (candidate.len().min(name.len()) + 1) / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lines;
+
+    #[test]
+    fn lines_are_counted_as_the_parser_counts_them() {
+        let counted = |text| lines(text).collect::<Vec<_>>();
+        assert_eq!(counted("a\nb\r\nc\rd"), ["a", "b", "c", "d"]);
+        assert_eq!(counted("\r\r\n\n"), ["", "", "", ""]);
+        let error = crate::topology::parse("version: 1\r\rgroups: [\rx: 'y' z\r", "t.yaml");
+        let text = error.expect_err("no YAML").to_string();
+        assert!(text.contains("x: 'y' z"), "{text}");
+    }
 }

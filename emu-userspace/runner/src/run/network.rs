@@ -90,23 +90,27 @@ impl Network {
     }
 
     /// Starts the clock of the topology's timed events.
-    pub fn start_clock(&self) -> Option<Events> {
+    ///
+    /// # Errors
+    /// [`RunError::System`] if its thread cannot be started.
+    pub fn start_clock(&self) -> Result<Option<Events>, RunError> {
         let topology = &self.loaded.topology;
         if topology.events.is_empty() && topology.traces.is_empty() {
-            return None;
+            return Ok(None);
         }
         let stop = Arc::new(AtomicBool::new(false));
         let happened = Arc::new(Mutex::new(Vec::new()));
         let thread = {
             let (stop, happened) = (Arc::clone(&stop), Arc::clone(&happened));
             // A thread inherits the network namespace.
-            thread::spawn(move || follow(&stop, &happened))
+            let started = thread::Builder::new().spawn(move || follow(&stop, &happened));
+            started.map_err(RunError::system("start a thread for the events"))?
         };
-        Some(Events {
+        Ok(Some(Events {
             stop,
             happened,
             thread: Some(thread),
-        })
+        }))
     }
 
     /// Disconnects a vnode for one more program, or for one fewer.

@@ -162,11 +162,10 @@ impl<'a> Supervisor<'a> {
         summary.start();
         self.start = Instant::now();
         self.monitor = Monitor::new();
-        let events = self.parts.network.start_clock();
-        let why = if interrupted {
-            Ok(EndReason::Interrupted)
-        } else {
-            self.follow(&mut signals, summary).await
+        let (events, why) = match self.parts.network.start_clock() {
+            Err(error) => (None, Err(error)),
+            Ok(events) if interrupted => (events, Ok(EndReason::Interrupted)),
+            Ok(events) => (events, self.follow(&mut signals, summary).await),
         };
         summary.run_s = self.start.elapsed().as_secs_f64();
         if let (Some(membership), Ok(why)) = (self.parts.membership, &why) {

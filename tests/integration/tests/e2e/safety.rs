@@ -8,23 +8,9 @@ use integration::{
     udp,
 };
 
-use crate::latency::TOPOLOGIES;
+pub use integration::snapshot::snapshot;
 
-/// Text of all state that a load changes, as a user would list it.
-pub fn snapshot() -> String {
-    [
-        "ip -d addr",
-        "ip -d link",
-        "ip -d route show table all",
-        "ip -6 -d route show table all",
-        "tc qdisc",
-        "tc filter show dev lo ingress",
-        "tc filter show dev lo egress",
-        "ethtool -k lo",
-    ]
-    .map(|line| format!("# {line}\n{}", run(line)))
-    .concat()
-}
+use crate::latency::TOPOLOGIES;
 
 /// Sends 2,000 datagrams between addresses that are not vnodes; returns delays in ms.
 fn foreign_delays() -> Vec<f64> {

@@ -26,6 +26,7 @@ const CLASS_NO_MATCH: i32 = 0;
 /// The programs of a topology without machines.
 const BASIC: [&str; 3] = [PROG_EGRESS, PROG_INGRESS, PROG_IFB];
 
+mod corpus;
 mod impair;
 mod ports;
 mod schedule;

@@ -1,4 +1,8 @@
 //! Each host is a thread; the folder between them is real.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot start a thread must fail"
+)]
 use super::{heartbeat::START_DELAY, *};
 use crate::rendezvous::OnLoss;
 

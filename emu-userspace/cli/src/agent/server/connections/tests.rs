@@ -1,3 +1,7 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that cannot start a thread must fail"
+)]
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
