@@ -1,7 +1,7 @@
 //! The form of events and traces.
 use schemars::JsonSchema;
 
-use super::{Aqm, Chance, Jitter, Loss, PipeRecord, Queue, Rate, Reorder, Size, Time};
+use super::{Impairments, PipeRecord, Queue, Rate, Size, Time};
 
 /// A change at a time; exactly one of set, ramp, partition, heal, down, up and flap.
 #[derive(JsonSchema)]
@@ -108,10 +108,6 @@ struct Set {
     rate: Option<Rate>,
     queue: Option<Queue>,
     burst: Option<Size>,
-    jitter: Option<Jitter>,
-    loss: Option<Loss>,
-    duplicate: Option<Chance>,
-    corrupt: Option<Chance>,
-    reorder: Option<Reorder>,
-    aqm: Option<Aqm>,
+    #[serde(flatten)]
+    impairments: Impairments,
 }

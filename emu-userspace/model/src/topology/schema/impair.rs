@@ -3,6 +3,17 @@ use schemars::JsonSchema;
 
 use super::Time;
 
+/// The impairments of a pipe or a link.
+#[derive(JsonSchema)]
+pub(super) struct Impairments {
+    jitter: Option<Jitter>,
+    loss: Option<Loss>,
+    duplicate: Option<Chance>,
+    corrupt: Option<Chance>,
+    reorder: Option<Reorder>,
+    aqm: Option<Aqm>,
+}
+
 /// A time (uniform jitter), or jitter in its long form.
 #[derive(JsonSchema)]
 #[serde(untagged)]

@@ -18,7 +18,7 @@ use schemars::{JsonSchema, schema_for};
 use self::{
     changes::{Event, Trace},
     hosts::{Hosts, Placement},
-    impair::{Aqm, Chance, Filtering, Jitter, Loss, Reorder},
+    impair::{Filtering, Impairments},
 };
 
 /// A name of a host, a group, a program, a topology or a run.
@@ -175,6 +175,7 @@ enum Pipe {
     Long(PipeRecord),
 }
 
+/// One direction of an access link.
 #[derive(JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PipeRecord {
@@ -182,12 +183,8 @@ struct PipeRecord {
     latency: Option<Time>,
     queue: Option<Queue>,
     burst: Option<Size>,
-    jitter: Option<Jitter>,
-    loss: Option<Loss>,
-    duplicate: Option<Chance>,
-    corrupt: Option<Chance>,
-    reorder: Option<Reorder>,
-    aqm: Option<Aqm>,
+    #[serde(flatten)]
+    impairments: Impairments,
 }
 
 /// An access link.
@@ -204,12 +201,8 @@ struct Profile {
     queue: Option<Queue>,
     /// Bytes that may pass at once after the pipe was idle.
     burst: Option<Size>,
-    jitter: Option<Jitter>,
-    loss: Option<Loss>,
-    duplicate: Option<Chance>,
-    corrupt: Option<Chance>,
-    reorder: Option<Reorder>,
-    aqm: Option<Aqm>,
+    #[serde(flatten)]
+    impairments: Impairments,
     /// Which unsolicited packets the filter lets in.
     filtering: Option<Filtering>,
 }
@@ -241,12 +234,8 @@ struct Group {
     latency: Option<Time>,
     queue: Option<Queue>,
     burst: Option<Size>,
-    jitter: Option<Jitter>,
-    loss: Option<Loss>,
-    duplicate: Option<Chance>,
-    corrupt: Option<Chance>,
-    reorder: Option<Reorder>,
-    aqm: Option<Aqm>,
+    #[serde(flatten)]
+    impairments: Impairments,
     filtering: Option<Filtering>,
     /// Nested groups, with longer prefixes inside this one's.
     groups: Option<BTreeMap<String, Group>>,
@@ -268,12 +257,8 @@ struct Link {
     rate: Option<Rate>,
     /// Limit of the queue in front of it.
     queue: Option<Queue>,
-    jitter: Option<Jitter>,
-    loss: Option<Loss>,
-    duplicate: Option<Chance>,
-    corrupt: Option<Chance>,
-    reorder: Option<Reorder>,
-    aqm: Option<Aqm>,
+    #[serde(flatten)]
+    impairments: Impairments,
 }
 
 #[derive(JsonSchema)]
