@@ -23,22 +23,22 @@ pub const MAP_PAIRS: &str = "EMU_PAIRS";
 /// Array: [`crate::layout::Pipe`], two for each vnode.
 pub const MAP_PIPES: &str = "EMU_PIPES";
 /// Array: departure times of the last packets of each pipe.
-pub const MAP_RING: &str = "EMU_RING";
-/// Array: [`crate::layout::Stage`], one for each pipe or link with impairments.
-pub const MAP_STAGES: &str = "EMU_STAGES";
+pub const MAP_DEPARTURES: &str = "EMU_DEPARTURES";
+/// Array: [`crate::layout::ImpairmentState`], one for each pipe or link with impairments.
+pub const MAP_IMPAIRMENTS: &str = "EMU_IMPAIRMENTS";
 /// Array: quantiles of the jitter distributions; see
 /// [`crate::model::jitter::table_slot`].
 pub const MAP_TABLES: &str = "EMU_TABLES";
-/// Least-recently-used hash: key of a [`crate::layout::Opening`] to when it was
+/// Least-recently-used hash: key of a [`crate::layout::FilterEntry`] to when it was
 /// made.
-pub const MAP_OPENINGS: &str = "EMU_OPENINGS";
+pub const MAP_FILTERS: &str = "EMU_FILTERS";
 /// Array: latest due time of flows with jitter, see [`crate::model::order`].
 pub const MAP_LATEST: &str = "EMU_LATEST";
 /// Per-CPU array: one counter for each [`crate::Reason`].
 pub const MAP_REASONS: &str = "EMU_REASONS";
 
-/// Per-CPU array: [`crate::layout::Waits`], two for each group.
-pub const MAP_WAITS: &str = "EMU_WAITS";
+/// Per-CPU array: [`crate::layout::QueueDelayHistogram`], two for each group.
+pub const MAP_QUEUE_DELAYS: &str = "EMU_DELAYS";
 
 /// Array: [`crate::layout::Port`] of each vnode that is a machine.
 pub const MAP_PORTS: &str = "EMU_PORTS";
@@ -55,13 +55,13 @@ pub const MAPS: [&str; 14] = [
     MAP_GROUPS,
     MAP_PAIRS,
     MAP_PIPES,
-    MAP_RING,
-    MAP_STAGES,
+    MAP_DEPARTURES,
+    MAP_IMPAIRMENTS,
     MAP_TABLES,
-    MAP_OPENINGS,
+    MAP_FILTERS,
     MAP_LATEST,
     MAP_REASONS,
-    MAP_WAITS,
+    MAP_QUEUE_DELAYS,
     MAP_PORTS,
     MAP_ROWS,
     MAP_SCHEDULES,

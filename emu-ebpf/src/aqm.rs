@@ -1,7 +1,7 @@
 //! Active management of a pipe's queue: the state of CoDel and RED in its stage.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{Stage, feature, stage_flag},
+    layout::{ImpairmentState, feature, stage_flag},
     model::{
         aqm::{self, Codel, Red},
         random::{self, Purpose},
@@ -79,7 +79,7 @@ extern "C" fn emu_aqm(stage_plus_one: u32, wait_ns: u64, departure_ns: u64) -> u
 }
 
 #[inline(always)]
-fn codel(stage: *mut Stage, departure_ns: u64, wait_ns: u64) -> bool {
+fn codel(stage: *mut ImpairmentState, departure_ns: u64, wait_ns: u64) -> bool {
     // SAFETY: `stage` points to a live map value; two CPUs at once may lose one
     // step of the control law.
     unsafe {
@@ -104,7 +104,7 @@ fn codel(stage: *mut Stage, departure_ns: u64, wait_ns: u64) -> bool {
 }
 
 #[inline(always)]
-fn red(stage: *mut Stage, wait_ns: u64) -> bool {
+fn red(stage: *mut ImpairmentState, wait_ns: u64) -> bool {
     // SAFETY: as for `codel`.
     unsafe {
         let settings = Red {

@@ -1,7 +1,7 @@
 //! What a vnode's filter lets in: answers to what the vnode has sent.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{AddrKey, Direction, Opening, feature, pipe_flag},
+    layout::{AddrKey, Direction, FilterEntry, feature, pipe_flag},
     model::filter,
 };
 
@@ -30,7 +30,7 @@ fn opening(
     vnode: u32,
     class: u32,
     direction: Direction,
-) -> Option<Opening> {
+) -> Option<FilterEntry> {
     let Ends {
         protocol,
         source_port,
@@ -40,7 +40,7 @@ fn opening(
         Direction::Up => (source_port, &packet.destination, destination_port),
         Direction::Down => (destination_port, &packet.source, source_port),
     };
-    Some(Opening {
+    Some(FilterEntry {
         remote: if filter::keeps_address(class) {
             *remote
         } else {

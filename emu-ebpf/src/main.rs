@@ -33,6 +33,8 @@ mod filter;
 #[cfg(target_arch = "bpf")]
 mod identity;
 #[cfg(target_arch = "bpf")]
+mod impair;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod option;
@@ -46,8 +48,6 @@ mod programs;
 mod schedule;
 #[cfg(target_arch = "bpf")]
 mod sockaddr;
-#[cfg(target_arch = "bpf")]
-mod stage;
 
 /// The kernel checks this before it gives a program the GPL helpers.
 #[cfg(target_arch = "bpf")]

@@ -7,10 +7,10 @@ use aya_ebpf::{
 };
 use emu_common::{
     layout::{
-        AddrKey, Identity, Opening, PairLink, Pipe, Port, Row, Schedule, Stage, V4_MAPPED_BITS,
-        VnodeRef, Waits, feature,
+        AddrKey, FilterEntry, Identity, ImpairmentState, PairLink, Pipe, Port, QueueDelayHistogram,
+        Row, Schedule, V4_MAPPED_BITS, VnodeRef, feature,
     },
-    model::{identity::Event, jitter, order, waits},
+    model::{identity::Event, jitter, order, queue_delay},
     reason::Reason,
 };
 
@@ -28,17 +28,17 @@ static PAIRS: Array<PairLink> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 #[map(name = "EMU_PIPES")]
 static PIPES: Array<Pipe> = Array::with_max_entries(2, BPF_F_MMAPABLE);
 
-#[map(name = "EMU_RING")]
-static RING: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "EMU_DEPARTURES")]
+static DEPARTURES: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-#[map(name = "EMU_STAGES")]
-static STAGES: Array<Stage> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map(name = "EMU_IMPAIRMENTS")]
+static IMPAIRMENTS: Array<ImpairmentState> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 #[map(name = "EMU_TABLES")]
 static TABLES: Array<i32> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
-#[map(name = "EMU_OPENINGS")]
-static OPENINGS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
+#[map(name = "EMU_FILTERS")]
+static FILTERS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
 #[map(name = "EMU_LATEST")]
 static LATEST: Array<u64> = Array::with_max_entries(1, 0);
@@ -46,8 +46,8 @@ static LATEST: Array<u64> = Array::with_max_entries(1, 0);
 #[map(name = "EMU_REASONS")]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::COUNT, 0);
 
-#[map(name = "EMU_WAITS")]
-static WAITS: PerCpuArray<Waits> = PerCpuArray::with_max_entries(2, 0);
+#[map(name = "EMU_DELAYS")]
+static QUEUE_DELAYS: PerCpuArray<QueueDelayHistogram> = PerCpuArray::with_max_entries(2, 0);
 
 #[map(name = "EMU_PORTS")]
 static PORTS: Array<Port> = Array::with_max_entries(1, BPF_F_MMAPABLE);
@@ -160,10 +160,10 @@ pub fn pair(row: u32, group: u32) -> PairLink {
         .unwrap_or_default()
 }
 
-/// A stage, shared with all CPUs: see [`Stage`].
+/// A stage, shared with all CPUs: see [`ImpairmentState`].
 #[inline(always)]
-pub fn stage(index: u32) -> Option<*mut Stage> {
-    STAGES.get_ptr_mut(index)
+pub fn stage(index: u32) -> Option<*mut ImpairmentState> {
+    IMPAIRMENTS.get_ptr_mut(index)
 }
 
 /// The entry of a jitter distribution that a random number picks.
@@ -177,20 +177,20 @@ pub fn table_entry(table: u32, random: u32) -> i32 {
 
 /// When an opening of a filter was made.
 #[inline(always)]
-pub fn opening(opening: &Opening) -> Option<u64> {
-    let found = OPENINGS.get_ptr(opening.key())?;
+pub fn opening(opening: &FilterEntry) -> Option<u64> {
+    let found = FILTERS.get_ptr(opening.key())?;
     Some(atomic::read(found))
 }
 
 /// Makes or renews an opening.
 #[inline(always)]
-pub fn set_opening(opening: &Opening, now_ns: u64) {
+pub fn set_opening(opening: &FilterEntry, now_ns: u64) {
     let key = opening.key();
-    match OPENINGS.get_ptr_mut(key) {
+    match FILTERS.get_ptr_mut(key) {
         // SAFETY: a live, aligned map value; a plain aligned store.
         Some(opened) => unsafe { opened.write_volatile(now_ns) },
         // Full: the least recently used opening is closed instead.
-        None => drop(OPENINGS.insert(key, now_ns, 0)),
+        None => drop(FILTERS.insert(key, now_ns, 0)),
     }
 }
 
@@ -211,7 +211,7 @@ pub fn pipe(index: u32) -> Option<*mut Pipe> {
 /// A slot of the departure ring.
 #[inline(always)]
 pub fn ring_slot(index: u32) -> Option<*mut u64> {
-    RING.get_ptr_mut(index)
+    DEPARTURES.get_ptr_mut(index)
 }
 
 /// The schedule of a pipe, by the pipe's index.
@@ -235,7 +235,7 @@ pub fn count(reason: Reason) {
     }
 }
 
-/// Counts how long a packet is in its pipe; `index` is that of [`Waits`].
+/// Counts how long a packet is in its pipe; `index` is that of [`QueueDelayHistogram`].
 #[inline(always)]
 pub fn count_wait(index: u32, time_ns: u64) {
     emu_wait(index, time_ns);
@@ -245,19 +245,19 @@ pub fn count_wait(index: u32, time_ns: u64) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn emu_wait(index: u32, time_ns: u64) -> u64 {
-    let Some(waits) = WAITS.get_ptr_mut(index) else {
+    let Some(histogram) = QUEUE_DELAYS.get_ptr_mut(index) else {
         return 0;
     };
-    let class = waits::class(time_ns);
-    if class >= waits::CLASSES {
+    let bucket = queue_delay::bucket(time_ns);
+    if bucket >= queue_delay::BUCKETS {
         return 0;
     }
-    // SAFETY: `waits` is a live map value of this CPU, and `class` was compared with the
+    // SAFETY: `histogram` is a live map value of this CPU, and `bucket` was compared with the
     // length of its array. Plain additions do: both programs run with softirqs off, so
     // none of them interrupts another one on the same CPU.
     unsafe {
-        (*waits).classes[class as usize] += 1;
-        (*waits).sum_ns += time_ns;
+        (*histogram).buckets[bucket as usize] += 1;
+        (*histogram).sum_ns += time_ns;
     }
     1
 }

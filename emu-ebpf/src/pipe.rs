@@ -25,7 +25,7 @@ pub struct Line {
     pipe: *mut Pipe,
     /// [`pipe_flag`] bits.
     pub flags: u32,
-    /// Stage plus one.
+    /// ImpairmentState plus one.
     pub stage: u32,
     /// Generation for the flow identifier. It is read before any latency, because user
     /// space writes it after them: a packet of a new generation never has an old, longer

@@ -6,7 +6,7 @@ mod socket;
 
 use core::mem::{align_of, offset_of, size_of};
 
-use crate::model::{random::mix, waits};
+use crate::model::{queue_delay, random::mix};
 pub use socket::{Identity, SocketAddress, socket_flag};
 
 mod schedule;
@@ -93,7 +93,7 @@ pub struct Port {
 pub struct PairLink {
     /// One-way latency in nanoseconds.
     pub latency_ns: u64,
-    /// Its [`Stage`] plus one, 0 for none; [`PairLink::CUT`] on top.
+    /// Its [`ImpairmentState`] plus one, 0 for none; [`PairLink::CUT`] on top.
     pub stage: u32,
     /// Index of the pipe that all its flows share, 0 for none (pipe 0 is a
     /// vnode's).
@@ -108,7 +108,7 @@ impl PairLink {
 /// Bits of the read-only global that names the features in use.
 pub mod feature {
     /// Some pipe or link has a stage.
-    pub const STAGES: u32 = 1 << 0;
+    pub const IMPAIRMENTS: u32 = 1 << 0;
     /// Some queue is actively managed.
     pub const AQM: u32 = 1 << 1;
     /// Some stage duplicates or corrupts.
@@ -122,7 +122,7 @@ pub mod feature {
     /// Some pipe has a [`super::Schedule`].
     pub const SCHEDULES: u32 = 1 << 6;
     /// Every feature.
-    pub const ALL: u32 = STAGES | AQM | COPIES | CAPACITY | FILTERS | MACHINES | SCHEDULES;
+    pub const ALL: u32 = IMPAIRMENTS | AQM | COPIES | CAPACITY | FILTERS | MACHINES | SCHEDULES;
 }
 
 /// Bits of [`Pipe::flags`].
@@ -137,13 +137,13 @@ pub mod pipe_flag {
     pub const FILTER_MASK: u32 = 3;
     /// The pipe has a [`super::Schedule`].
     pub const SCHEDULED: u32 = 1 << 4;
-    /// Where the vnode's group stands, whose [`super::Waits`] count its packets.
+    /// Where the vnode's group stands, whose [`super::QueueDelayHistogram`] count its packets.
     pub const GROUP_SHIFT: u32 = 16;
     /// Its mask, shifted: [`super::MAX_GROUPS`] fit.
     pub const GROUP_MASK: u32 = 0x7ff;
 }
 
-/// Bits of [`Stage::flags`].
+/// Bits of [`ImpairmentState::flags`].
 pub mod stage_flag {
     /// Jittered packets may overtake each other.
     pub const OVERTAKE: u32 = 1 << 0;
@@ -160,7 +160,7 @@ pub mod stage_flag {
 /// same moment may lose one step of a chain, never break it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
-pub struct Stage {
+pub struct ImpairmentState {
     /// Seed of all its random decisions.
     pub seed: u64,
     /// Spread of the jitter in nanoseconds, 0 for none.
@@ -237,7 +237,7 @@ pub struct Stage {
 /// An opening in a vnode's filter: what the vnode has sent to. Parts that its
 /// class does not keep are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opening {
+pub struct FilterEntry {
     /// Remote address.
     pub remote: AddrKey,
     /// Index of the vnode.
@@ -250,7 +250,7 @@ pub struct Opening {
     pub protocol: u8,
 }
 
-impl Opening {
+impl FilterEntry {
     /// Its key in the map: 64 bits of hash, of which two openings in millions are
     /// alike once in 2^20 topologies. Found in a third of the time of the whole.
     #[inline(always)]
@@ -290,7 +290,7 @@ pub struct Pipe {
     pub overhead_bytes: i32,
     /// Distinguishes fq flows before and after a latency decrease (5 bits used).
     pub generation: u32,
-    /// Its [`Stage`] plus one, 0 for none.
+    /// Its [`ImpairmentState`] plus one, 0 for none.
     pub stage: u32,
     /// [`pipe_flag`] bits.
     pub flags: u32,
@@ -320,9 +320,9 @@ pub struct Pipe {
 /// CPU has its own; index: `2 * group + direction`. Written by the kernel only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
-pub struct Waits {
-    /// Packets in each class, [`crate::model::waits`].
-    pub classes: [u64; waits::CLASSES as usize],
+pub struct QueueDelayHistogram {
+    /// Packets in each bucket, [`crate::model::queue_delay`].
+    pub buckets: [u64; queue_delay::BUCKETS as usize],
     /// Sum of all times in nanoseconds.
     pub sum_ns: u64,
 }
@@ -332,10 +332,17 @@ const _: () = {
     assert!(size_of::<VnodeRef>() == 8 && offset_of!(VnodeRef, pair_row) == 4);
     assert!(size_of::<Port>() == 8 && offset_of!(Port, mtu_bytes) == 4);
     assert!(size_of::<PairLink>() == 16 && offset_of!(PairLink, pipe) == 12);
-    assert!(size_of::<Stage>() == 256 && align_of::<Stage>() == 8);
-    assert!(offset_of!(Stage, loss) == 48 && offset_of!(Stage, aqm_low_ns) == 88);
-    assert!(offset_of!(Stage, sequence) == 128 && offset_of!(Stage, reserved_state) == 252);
-    assert!(size_of::<Waits>() == 192 && offset_of!(Waits, sum_ns) == 184);
+    assert!(size_of::<ImpairmentState>() == 256 && align_of::<ImpairmentState>() == 8);
+    assert!(
+        offset_of!(ImpairmentState, loss) == 48 && offset_of!(ImpairmentState, aqm_low_ns) == 88
+    );
+    assert!(
+        offset_of!(ImpairmentState, sequence) == 128
+            && offset_of!(ImpairmentState, reserved_state) == 252
+    );
+    assert!(
+        size_of::<QueueDelayHistogram>() == 192 && offset_of!(QueueDelayHistogram, sum_ns) == 184
+    );
     assert!(MAX_GROUPS <= pipe_flag::GROUP_MASK + 1);
     assert!(size_of::<Pipe>() == 128 && align_of::<Pipe>() == 8);
     assert!(offset_of!(Pipe, ring_base) == 32);
@@ -347,7 +354,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod pod {
-    use super::{AddrKey, PairLink, Pipe, Port, Stage, VnodeRef, Waits};
+    use super::{AddrKey, ImpairmentState, PairLink, Pipe, Port, QueueDelayHistogram, VnodeRef};
 
     // SAFETY: repr(C), a byte array alone: no padding, every bit pattern valid.
     unsafe impl aya::Pod for AddrKey {}
@@ -357,12 +364,12 @@ mod pod {
     unsafe impl aya::Pod for Port {}
     // SAFETY: repr(C), integers whose sizes add up to the asserted 256 bytes: no
     // padding, every bit pattern valid.
-    unsafe impl aya::Pod for Stage {}
+    unsafe impl aya::Pod for ImpairmentState {}
     // SAFETY: repr(C), a u64 and two u32: no padding, every bit pattern valid.
     unsafe impl aya::Pod for PairLink {}
     // SAFETY: repr(C), u64 alone, 192 bytes as asserted: no padding, every bit pattern
     // valid.
-    unsafe impl aya::Pod for Waits {}
+    unsafe impl aya::Pod for QueueDelayHistogram {}
     // SAFETY: repr(C), integers whose sizes add up to the asserted 128 bytes:
     // no padding, every bit pattern valid.
     unsafe impl aya::Pod for Pipe {}
@@ -374,7 +381,7 @@ mod tests {
 
     #[test]
     fn every_part_of_an_opening_is_in_its_key() {
-        let base = Opening {
+        let base = FilterEntry {
             remote: AddrKey::from_v4([10, 0, 0, 1]),
             vnode: 3,
             local_port: 5,
@@ -382,14 +389,14 @@ mod tests {
             protocol: 17,
         };
         let remote = AddrKey::from_v4([10, 0, 0, 2]);
-        let other = |change: fn(&mut Opening)| {
+        let other = |change: fn(&mut FilterEntry)| {
             let mut opening = base;
             change(&mut opening);
             opening.key()
         };
         let keys = [
             base.key(),
-            Opening { remote, ..base }.key(),
+            FilterEntry { remote, ..base }.key(),
             other(|o| o.remote.octets[0] = 1),
             other(|o| o.vnode = 4),
             other(|o| o.local_port = 6),

@@ -23,7 +23,7 @@ pub const GENERATIONS: u32 = 31;
 /// A flow of its own for a packet that may overtake others of its vnode. Two such
 /// packets share one flow once in 2^27.
 #[inline(always)]
-pub const fn alone(random: u32) -> u32 {
+pub const fn unique_flow(random: u32) -> u32 {
     (GENERATIONS << (VNODE_BITS + GROUP_BITS)) | (random >> 5)
 }
 
@@ -44,7 +44,7 @@ pub const fn to_peer(vnode_index: u32, peer: &AddrKey, generation: u32) -> u32 {
         .wrapping_mul(0x87c3_7b91_1142_53d5)
         .wrapping_add(high.wrapping_mul(0x4cf5_ad43_2745_937f))
         .wrapping_add(own.wrapping_mul(0xff51_afd7_ed55_8ccd));
-    alone((mix(sum) >> 32) as u32)
+    unique_flow((mix(sum) >> 32) as u32)
 }
 
 /// Flow of a packet in an up pipe; `group_plus_one` is 0 for a destination
@@ -90,8 +90,8 @@ mod tests {
             up(0, 1_024, 0),
             up(0, 0, 30),
             up(65_535, 1_024, 30),
-            alone(0),
-            alone(u32::MAX),
+            unique_flow(0),
+            unique_flow(u32::MAX),
         ];
         for (i, a) in all.iter().enumerate() {
             for b in &all[i + 1..] {

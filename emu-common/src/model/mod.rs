@@ -11,7 +11,7 @@ pub mod loss;
 pub mod order;
 pub mod port;
 pub mod queue;
+pub mod queue_delay;
 pub mod random;
 pub mod rate;
 pub mod schedule;
-pub mod waits;

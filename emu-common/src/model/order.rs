@@ -27,7 +27,7 @@ pub const fn index(flow: u32, mask: u32) -> u32 {
 /// What becomes of a flow's slot, and when its packet is due that would be due at
 /// `due_ns` but for those in front of it.
 #[inline(always)]
-pub const fn follow(slot: u64, flow: u32, due_ns: u64) -> (u64, u64) {
+pub const fn clamp_in_order(slot: u64, flow: u32, due_ns: u64) -> (u64, u64) {
     let tag = ((flow & ((1 << HASH_BITS) - 1)) >> (HASH_BITS - (64 - TIME_BITS))) as u64;
     let due_us = due_ns.div_ceil(1_000);
     let ahead_us = (slot & TIME_MASK).wrapping_sub(due_us & TIME_MASK) & TIME_MASK;
@@ -43,37 +43,37 @@ mod tests {
     use crate::model::{flow, random};
     use proptest::prelude::*;
 
-    const FLOW: u32 = flow::alone(0xdead_beef);
+    const FLOW: u32 = flow::unique_flow(0xdead_beef);
 
     #[test]
     fn an_earlier_packet_waits_for_the_one_before() {
-        let (slot, due) = follow(0, FLOW, 5_000_500);
+        let (slot, due) = clamp_in_order(0, FLOW, 5_000_500);
         assert_eq!(due, 5_000_500);
         // The same microsecond, later, and earlier.
-        assert_eq!(follow(slot, FLOW, 5_000_900).1, 5_000_900);
-        assert_eq!(follow(slot, FLOW, 9_000_000).1, 9_000_000);
-        assert_eq!(follow(slot, FLOW, 4_000_000), (slot, 5_001_000));
+        assert_eq!(clamp_in_order(slot, FLOW, 5_000_900).1, 5_000_900);
+        assert_eq!(clamp_in_order(slot, FLOW, 9_000_000).1, 9_000_000);
+        assert_eq!(clamp_in_order(slot, FLOW, 4_000_000), (slot, 5_001_000));
     }
 
     #[test]
     fn strangers_and_the_distant_past_do_not_count() {
-        let (slot, _) = follow(0, FLOW, 5_000_500);
+        let (slot, _) = clamp_in_order(0, FLOW, 5_000_500);
         let other = FLOW ^ 1 << 26;
-        assert_eq!(follow(slot, other, 4_000_000).1, 4_000_000);
-        let (stale, _) = follow(0, FLOW, 15_000_000_000_000);
+        assert_eq!(clamp_in_order(slot, other, 4_000_000).1, 4_000_000);
+        let (stale, _) = clamp_in_order(0, FLOW, 15_000_000_000_000);
         let wrapped = (1 << 44) * 1_000 + 1_000_000;
-        assert_eq!(follow(stale, FLOW, wrapped).1, wrapped);
+        assert_eq!(clamp_in_order(stale, FLOW, wrapped).1, wrapped);
     }
 
     #[test]
     fn index_and_tag_hold_the_whole_hash() {
         assert_eq!(MIN_SLOTS, 128);
         let key = |flow| {
-            let (slot, _) = follow(0, flow, 1);
+            let (slot, _) = clamp_in_order(0, flow, 1);
             (index(flow, MIN_SLOTS - 1), slot)
         };
         for i in 0..1_000u64 {
-            let flow = flow::alone(random::mix(i) as u32);
+            let flow = flow::unique_flow(random::mix(i) as u32);
             assert_ne!(key(flow), key(flow ^ 1 << (i % 27)));
         }
     }
@@ -84,7 +84,7 @@ mod tests {
             let (mut now, mut slot, mut last) = (1_000_000_000u64, 0, 0);
             for (gap, delay) in steps {
                 now += gap;
-                let (next, due) = follow(slot, FLOW, now + delay);
+                let (next, due) = clamp_in_order(slot, FLOW, now + delay);
                 prop_assert!(due >= now + delay && due + 1_000 > last);
                 slot = next;
                 last = due;

@@ -8,7 +8,7 @@ use emu_common::{
 };
 
 use super::{LOOPBACK, egress_verdict};
-use crate::{clock, filter, maps, packet, pipe, schedule, stage};
+use crate::{clock, filter, impair, maps, packet, pipe, schedule};
 
 /// TC egress of every interface that carries vnode traffic.
 ///
@@ -44,11 +44,11 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
         return Err(line.closed(Reason::Partitioned));
     }
     filter::open(ctx, &packet, vnode.index, line.flags, now_ns);
-    let may_copy = !stage::is_copy(ctx);
-    let own = stage::pass(ctx, line.stage, may_copy)?;
+    let may_copy = !impair::is_copy(ctx);
+    let own = impair::pass(ctx, line.stage, may_copy)?;
     let mut departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
     line.count_wait(Direction::Up, now_ns, departure_ns);
-    let between = stage::pass(ctx, link.stage & !PairLink::CUT, may_copy)?;
+    let between = impair::pass(ctx, link.stage & !PairLink::CUT, may_copy)?;
     if maps::features() & feature::CAPACITY != 0 && link.pipe != 0 {
         let core = pipe::line(link.pipe)?;
         // A drop of the core is none of the vnode's queue.
@@ -60,7 +60,7 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
             })?;
         departure_ns = departure_ns.max(core_ns);
     }
-    stage::corrupt(ctx, &packet, [own, between]);
+    impair::corrupt(ctx, &packet, [own, between]);
     let (latency_ns, mut generation) = line.latency_ns(departure_ns);
     if maps::features() & feature::CAPACITY != 0
         && link.pipe != 0
@@ -69,23 +69,20 @@ fn try_egress(ctx: &TcContext) -> Result<Reason, Reason> {
         link.latency_ns = latency_ns;
         generation = generation_after(generation, later);
     }
-    let access = stage::latency(own, latency_ns);
-    let core = stage::latency(between, link.latency_ns);
+    let access = impair::latency(own, latency_ns);
+    let core = impair::latency(between, link.latency_ns);
     let mut due_ns = delay::due_ns(departure_ns, access.ns, core.ns);
     let host_latency_ns = maps::host_latency_ns();
     if host_latency_ns != 0 && packet::interface(ctx) != LOOPBACK {
         due_ns = delay::sent_ns(due_ns, departure_ns, host_latency_ns);
     }
-    let flow = if access.overtakes || core.overtakes {
-        flow::alone(clock::random())
-    } else if access.varies || core.varies {
-        let flow = flow::to_peer(vnode.index, &packet.destination, generation);
-        clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
-        return Ok(Reason::ShapedUp);
-    } else {
-        flow::up(vnode.index, group_plus_one, generation)
-    };
-    clock::release_at(ctx, due_ns, flow);
+    impair::release(
+        ctx,
+        due_ns,
+        [access, core],
+        || flow::to_peer(vnode.index, &packet.destination, generation),
+        || flow::up(vnode.index, group_plus_one, generation),
+    );
     Ok(Reason::ShapedUp)
 }
 

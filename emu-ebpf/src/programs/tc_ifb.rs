@@ -7,7 +7,7 @@ use emu_common::{
 };
 
 use super::egress_verdict;
-use crate::{clock, filter, maps, packet, pipe, stage};
+use crate::{clock, filter, impair, maps, packet, pipe};
 
 /// TC egress of the ifb device.
 ///
@@ -32,24 +32,20 @@ fn try_ifb(ctx: &TcContext) -> Result<Reason, Reason> {
     if !filter::lets_in(ctx, &packet, vnode.index, line.flags, timeout_ns, now_ns) {
         return Err(line.closed(Reason::Filtered));
     }
-    let may_copy = !stage::is_copy(ctx);
-    let own = stage::pass(ctx, line.stage, may_copy)?;
+    let may_copy = !impair::is_copy(ctx);
+    let own = impair::pass(ctx, line.stage, may_copy)?;
     let departure_ns = pipe::pass(ctx, &line, packet.ip_bytes, now_ns)?;
     line.count_wait(Direction::Down, now_ns, departure_ns);
-    stage::corrupt(ctx, &packet, [own, own]);
+    impair::corrupt(ctx, &packet, [own, own]);
     let (latency_ns, generation) = line.latency_ns(departure_ns);
-    let access = stage::latency(own, latency_ns);
+    let access = impair::latency(own, latency_ns);
     let due_ns = delay::due_ns(departure_ns, access.ns, 0);
-    let flow = if access.overtakes {
-        flow::alone(clock::random())
-    } else if access.varies {
-        let generation = generation | flow::FROM_PEER;
-        let flow = flow::to_peer(vnode.index, &packet.source, generation);
-        clock::release_at(ctx, stage::in_order(flow, due_ns), flow);
-        return Ok(Reason::ShapedDown);
-    } else {
-        flow::down(vnode.index, generation)
-    };
-    clock::release_at(ctx, due_ns, flow);
+    impair::release(
+        ctx,
+        due_ns,
+        [access, access],
+        || flow::to_peer(vnode.index, &packet.source, generation | flow::FROM_PEER),
+        || flow::down(vnode.index, generation),
+    );
     Ok(Reason::ShapedDown)
 }

@@ -1,5 +1,5 @@
 //! Counters of the pipes, for `emu status` and the agent's metrics.
-use emu_common::layout::{Direction, Pipe, Stage, Waits};
+use emu_common::layout::{Direction, ImpairmentState, Pipe, QueueDelayHistogram};
 use serde::Serialize;
 
 use crate::{
@@ -39,7 +39,7 @@ pub struct Counters {
 
 impl Counters {
     /// Adds the counters of a pipe and its stage.
-    pub fn add(&mut self, (pipe, stage): &(Pipe, Stage)) {
+    pub fn add(&mut self, (pipe, stage): &(Pipe, ImpairmentState)) {
         self.packets += pipe.packets;
         self.bytes += pipe.bytes;
         self.drops_packets += pipe.drops_packets;
@@ -62,14 +62,19 @@ impl Counters {
 }
 
 /// A pipe of a vnode with its current rate and latency, and its stage.
-pub fn pipe(loaded: &Loaded, maps: &Maps, vnode: usize, direction: Direction) -> (Pipe, Stage) {
+pub fn pipe(
+    loaded: &Loaded,
+    maps: &Maps,
+    vnode: usize,
+    direction: Direction,
+) -> (Pipe, ImpairmentState) {
     let index = loaded.slots[vnode] as usize * 2 + direction as usize;
     let pipe = maps.pipe_at(index, now_ns()).unwrap_or_default();
     (pipe, stage(maps, &pipe))
 }
 
 /// The stage of a pipe; an empty one if the pipe has none.
-pub fn stage(maps: &Maps, pipe: &Pipe) -> Stage {
+pub fn stage(maps: &Maps, pipe: &Pipe) -> ImpairmentState {
     (pipe.stage as usize)
         .checked_sub(1)
         .and_then(|index| maps.stages.get(index))
@@ -88,7 +93,10 @@ pub fn by_group(loaded: &Loaded, maps: &Maps) -> Vec<[Counters; 2]> {
 }
 
 /// The queue-delay histograms of every group's pipes, up and down, in the order of the plan.
-pub fn waits_by_group(loaded: &Loaded, maps: &Maps) -> Result<Vec<[Waits; 2]>, BpfError> {
+pub fn waits_by_group(
+    loaded: &Loaded,
+    maps: &Maps,
+) -> Result<Vec<[QueueDelayHistogram; 2]>, BpfError> {
     (0..loaded.plan.groups.len())
         .map(|group| {
             let of = |direction| maps.waits(group, direction);

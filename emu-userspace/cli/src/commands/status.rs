@@ -3,7 +3,9 @@ use std::net::IpAddr;
 
 use clap::Args;
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, Waits, pipe_flag},
+    layout::{
+        Direction, ImpairmentState, NO_LIMIT_NS, PairLink, Pipe, QueueDelayHistogram, pipe_flag,
+    },
     model::rate,
 };
 use emu_kernel::{
@@ -153,7 +155,7 @@ fn overview(loaded: &Loaded, maps: &Maps, mut missing: Vec<String>, as_json: boo
 }
 
 /// Median and 99th percentile of the time of a group's packets in its pipes.
-fn quantiles(waits: &Waits) -> String {
+fn quantiles(waits: &QueueDelayHistogram) -> String {
     let ms = |share| {
         let ns = waits.quantile_ns(share)?;
         Some(format!("{:.1}", ns / 1e6))
@@ -164,7 +166,7 @@ fn quantiles(waits: &Waits) -> String {
     }
 }
 
-fn waits_json(waits: &Waits) -> Value {
+fn waits_json(waits: &QueueDelayHistogram) -> Value {
     let packets = waits.packets();
     json!({
         "packets": packets,
@@ -211,7 +213,7 @@ fn down(loaded: &Loaded, maps: &Maps) -> Vec<IpAddr> {
 }
 
 /// A pipe's settings and counters.
-fn pipe_json(both: &(Pipe, Stage)) -> Value {
+fn pipe_json(both: &(Pipe, ImpairmentState)) -> Value {
     let (pipe, stage) = both;
     let rate = rate::rate_bits_per_sec(pipe.ns_per_byte_q20);
     let mut counters = Counters::default();

@@ -13,8 +13,8 @@ use aya::{
     programs::{ProgramError, SchedClassifier},
 };
 use emu_common::{
-    layout::{AddrKey, Stage, V4_MAPPED_BITS, VnodeRef, feature},
-    model::{order, random},
+    layout::{AddrKey, ImpairmentState, V4_MAPPED_BITS, VnodeRef, feature},
+    model::random,
     names,
 };
 use emu_model::plan::{Entries, MapCapacity, Plan, Recordings, jitter_tables};
@@ -41,7 +41,7 @@ pub fn load(plan: &Plan) -> Result<Programs, BpfError> {
 pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     let entries = Entries::of(plan);
     let room = MapCapacity::of(plan, &entries);
-    let tables = match plan.features() & feature::STAGES {
+    let tables = match plan.features() & feature::IMPAIRMENTS {
         0 => Vec::new(),
         _ => user::as_caller(|| jitter_tables(plan)).map_err(|e| BpfError::User(Box::new(e)))??,
     };
@@ -72,7 +72,7 @@ pub fn load_with(plan: &Plan, orphan: bool) -> Result<Programs, BpfError> {
     for (index, stage) in entries.stages.into_iter().enumerate() {
         // A correlation needs an initial number.
         let last = [1, 2, 3, 4, 5].map(|what| random::mix(stage.seed ^ what) as u32);
-        maps.stages.set(index, Stage { last, ..stage });
+        maps.stages.set(index, ImpairmentState { last, ..stage });
     }
     for (index, row) in recordings.rows().iter().enumerate() {
         maps.rows.set(index, *row);
@@ -114,20 +114,20 @@ fn open_with(
         .map_max_entries(names::MAP_GROUPS, plan.group_prefixes.len().max(1) as u32)
         .map_max_entries(names::MAP_PAIRS, groups * groups)
         .map_max_entries(names::MAP_PIPES, room.slots * 2)
-        .map_max_entries(names::MAP_STAGES, room.stages)
+        .map_max_entries(names::MAP_IMPAIRMENTS, room.stages)
         .map_max_entries(names::MAP_TABLES, tables.max(1) as u32)
-        .map_max_entries(names::MAP_OPENINGS, openings(plan))
-        .map_max_entries(names::MAP_LATEST, latest(plan))
-        .map_max_entries(names::MAP_RING, room.ring)
-        .map_max_entries(names::MAP_WAITS, groups * 2)
-        .map_max_entries(names::MAP_PORTS, ports(plan))
+        .map_max_entries(names::MAP_FILTERS, room.filters)
+        .map_max_entries(names::MAP_LATEST, room.latest)
+        .map_max_entries(names::MAP_DEPARTURES, room.ring)
+        .map_max_entries(names::MAP_QUEUE_DELAYS, groups * 2)
+        .map_max_entries(names::MAP_PORTS, room.ports)
         .map_max_entries(names::MAP_ROWS, rows.max(1) as u32)
-        .map_max_entries(names::MAP_SCHEDULES, schedules(plan, room))
+        .map_max_entries(names::MAP_SCHEDULES, room.schedules)
         .override_global(names::GLOBAL_ORPHAN, &orphan, true)
         .override_global(names::GLOBAL_FEATURES, &features, true)
         .override_global(names::GLOBAL_UPLINK, &uplink(plan), true)
         .override_global(names::GLOBAL_HOST_LATENCY, &plan.host_latency_ns, true)
-        .override_global(names::GLOBAL_LATEST_MASK, &(latest(plan) - 1), true)
+        .override_global(names::GLOBAL_LATEST_MASK, &(room.latest - 1), true)
         .load(OBJECT)
         .map_err(Box::new)?;
     Ok(ebpf)
@@ -156,45 +156,11 @@ fn verifier_log(program: &str, error: &ProgramError) -> String {
     }
 }
 
-/// Slots for ports: none without machines.
-fn ports(plan: &Plan) -> u32 {
-    plan.machines().last().map_or(1, |(index, _)| index + 1)
-}
-
-/// Slots for schedules: none without traces.
-fn schedules(plan: &Plan, room: &MapCapacity) -> u32 {
-    match plan.features() & feature::SCHEDULES {
-        0 => 1,
-        _ => room.slots * 2,
-    }
-}
-
 /// Index of the interface to the other hosts; 0 if there is none.
 fn uplink(plan: &Plan) -> u32 {
     plan.uplink()
         .and_then(|name| if_nametoindex(name).ok())
         .unwrap_or(0)
-}
-
-/// Capacity for filter entries: 64 peers for each vnode with a filter.
-fn openings(plan: &Plan) -> u32 {
-    if plan.features() & feature::FILTERS == 0 {
-        return 1;
-    }
-    (plan.vnodes.len() as u32)
-        .saturating_mul(64)
-        .clamp(4_096, 4 << 20)
-}
-
-/// Slots for the flows of paths with jitter: 64 peers for each vnode.
-fn latest(plan: &Plan) -> u32 {
-    if plan.features() & feature::STAGES == 0 {
-        return order::MIN_SLOTS;
-    }
-    (plan.vnodes.len() as u32)
-        .saturating_mul(64)
-        .next_power_of_two()
-        .clamp(order::MIN_SLOTS, order::MAX_SLOTS)
 }
 
 fn fill_vnodes(ebpf: &mut Ebpf, plan: &Plan) -> Result<(), BpfError> {

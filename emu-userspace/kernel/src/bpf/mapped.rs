@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::maps::MapData;
-use emu_common::layout::{PairLink, Pipe, Schedule, Stage};
+use emu_common::layout::{ImpairmentState, PairLink, Pipe, Schedule};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::{BpfError, map_error};
@@ -168,9 +168,9 @@ impl Mapped<Schedule> {
     }
 }
 
-impl Mapped<Stage> {
+impl Mapped<ImpairmentState> {
     /// Stores the settings of a stage; state and counters belong to the kernel.
-    pub fn store_settings(&mut self, index: usize, stage: &Stage) {
+    pub fn store_settings(&mut self, index: usize, stage: &ImpairmentState) {
         self.store_words(index, stage, 0..STAGE_SETTINGS / 8);
     }
 }
@@ -184,5 +184,5 @@ impl Mapped<PairLink> {
 
 const _: () = {
     assert!(std::mem::offset_of!(Pipe, next_free_ns) == PIPE_SETTINGS);
-    assert!(std::mem::offset_of!(Stage, sequence) == STAGE_SETTINGS);
+    assert!(std::mem::offset_of!(ImpairmentState, sequence) == STAGE_SETTINGS);
 };

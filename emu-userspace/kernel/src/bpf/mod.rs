@@ -8,6 +8,7 @@ mod load;
 mod mapped;
 #[expect(unsafe_code, reason = "the bpf call has no safe interface")]
 pub mod run;
+mod store;
 
 use std::{
     fs, io,
@@ -24,8 +25,8 @@ use aya::{
 use emu_common::{
     Reason,
     layout::{
-        AddrKey, Direction, PairLink, Pipe, Port, Row, Schedule, Stage, VnodeRef, Waits, pipe_flag,
-        schedule_flag,
+        AddrKey, Direction, ImpairmentState, PairLink, Pipe, Port, QueueDelayHistogram, Row,
+        Schedule, VnodeRef, pipe_flag, schedule_flag,
     },
     model::schedule::{self, Column, Rows},
     names,
@@ -246,7 +247,7 @@ pub struct Maps {
     /// Links between leaf groups, row by row.
     pub pairs: Mapped<PairLink>,
     /// Impairments of pipes and links.
-    pub stages: Mapped<Stage>,
+    pub stages: Mapped<ImpairmentState>,
     /// Departure times of the packets in queues limited in packets.
     pub ring: Mapped<u64>,
     /// Rows of all schedules.
@@ -255,7 +256,7 @@ pub struct Maps {
     pub schedules: Mapped<Schedule>,
     vnodes: HashMap<MapData, AddrKey, VnodeRef>,
     reasons: PerCpuArray<MapData, u64>,
-    waits: PerCpuArray<MapData, Waits>,
+    waits: PerCpuArray<MapData, QueueDelayHistogram>,
 }
 
 impl Maps {
@@ -268,19 +269,20 @@ impl Maps {
         open: impl Fn(&'static str) -> Result<MapData, BpfError>,
     ) -> Result<Self, BpfError> {
         let reasons = Map::PerCpuArray(open(names::MAP_REASONS)?);
-        let waits = Map::PerCpuArray(open(names::MAP_WAITS)?);
+        let waits = Map::PerCpuArray(open(names::MAP_QUEUE_DELAYS)?);
         let vnodes = Map::HashMap(open(names::MAP_VNODES)?);
         Ok(Self {
-            ring: Mapped::new(&open(names::MAP_RING)?, names::MAP_RING)?,
+            ring: Mapped::new(&open(names::MAP_DEPARTURES)?, names::MAP_DEPARTURES)?,
             vnodes: HashMap::try_from(vnodes).map_err(map_error("open", names::MAP_VNODES))?,
             pipes: Mapped::new(&open(names::MAP_PIPES)?, names::MAP_PIPES)?,
             pairs: Mapped::new(&open(names::MAP_PAIRS)?, names::MAP_PAIRS)?,
-            stages: Mapped::new(&open(names::MAP_STAGES)?, names::MAP_STAGES)?,
+            stages: Mapped::new(&open(names::MAP_IMPAIRMENTS)?, names::MAP_IMPAIRMENTS)?,
             rows: Mapped::new(&open(names::MAP_ROWS)?, names::MAP_ROWS)?,
             schedules: Mapped::new(&open(names::MAP_SCHEDULES)?, names::MAP_SCHEDULES)?,
             reasons: PerCpuArray::try_from(reasons)
                 .map_err(map_error("open", names::MAP_REASONS))?,
-            waits: PerCpuArray::try_from(waits).map_err(map_error("open", names::MAP_WAITS))?,
+            waits: PerCpuArray::try_from(waits)
+                .map_err(map_error("open", names::MAP_QUEUE_DELAYS))?,
         })
     }
 
@@ -332,12 +334,16 @@ impl Maps {
     }
 
     /// The queue-delay histogram of a group's pipes, over all CPUs.
-    pub fn waits(&self, group: usize, direction: Direction) -> Result<Waits, BpfError> {
+    pub fn waits(
+        &self,
+        group: usize,
+        direction: Direction,
+    ) -> Result<QueueDelayHistogram, BpfError> {
         let each = self
             .waits
             .get(&(group as u32 * 2 + direction as u32), 0)
-            .map_err(map_error("read", names::MAP_WAITS))?;
-        let mut sum = Waits::default();
+            .map_err(map_error("read", names::MAP_QUEUE_DELAYS))?;
+        let mut sum = QueueDelayHistogram::default();
         each.iter().for_each(|waits| sum.add(waits));
         Ok(sum)
     }

@@ -1,6 +1,6 @@
 //! Changes of access links.
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, Pipe, Stage},
+    layout::{Direction, ImpairmentState, NO_LIMIT_NS, Pipe},
     model::rate,
 };
 use emu_model::{
@@ -184,7 +184,7 @@ impl Live {
     }
 
     /// The stage with this index plus one.
-    pub(super) fn stage(&self, number: u32) -> Stage {
+    pub(super) fn stage(&self, number: u32) -> ImpairmentState {
         let index = number & !emu_common::layout::PairLink::CUT;
         let stage = |i: u32| self.maps.stages.get(i as usize);
         index.checked_sub(1).and_then(stage).unwrap_or_default()
@@ -196,8 +196,8 @@ impl Live {
         stores: &mut Stores,
         number: u32,
         seed: u64,
-        change: impl Fn(&mut Stage),
-    ) -> Result<(u32, Stage), LiveError> {
+        change: impl Fn(&mut ImpairmentState),
+    ) -> Result<(u32, ImpairmentState), LiveError> {
         let is_new = number == 0;
         let (number, mut stage) = if is_new {
             let Some(number) = self.places().stages.pop() else {
@@ -206,7 +206,7 @@ impl Live {
                     file: self.file(),
                 });
             };
-            let stage = Stage {
+            let stage = ImpairmentState {
                 seed,
                 ..stage_at(&[], 0)
             };

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use emu_common::layout::{Direction, PairLink, Pipe, Stage, feature, pipe_flag};
+use emu_common::layout::{Direction, ImpairmentState, PairLink, Pipe, feature, pipe_flag};
 use emu_model::{
     plan::{Current, FqPlan, MapWrite, Plan, SlotAllocator, TooLate},
     topology::{GroupId, Impairments, Target, Topology},
@@ -96,7 +96,7 @@ pub struct Changed {
 
 #[derive(Default)]
 struct Stores {
-    stages: Vec<MapWrite<Stage>>,
+    stages: Vec<MapWrite<ImpairmentState>>,
     pipes: Vec<MapWrite<Pipe>>,
     links: Vec<MapWrite<PairLink>>,
     /// Pipes with another queue or burst, and their settings in the file.
@@ -254,7 +254,7 @@ impl Live {
         let copies = wanted.duplicate.is_some() || wanted.corrupt.is_some();
         let needs = [
             (
-                feature::STAGES,
+                feature::IMPAIRMENTS,
                 !wanted.is_empty(),
                 "impairments",
                 "loss: 0%",

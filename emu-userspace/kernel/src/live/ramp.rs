@@ -2,7 +2,7 @@
 use std::time::Duration;
 
 use emu_common::{
-    layout::{Direction, Pipe, Stage},
+    layout::{Direction, ImpairmentState, Pipe},
     model::rate,
 };
 use emu_model::topology::{
@@ -80,7 +80,12 @@ fn at(from: &PipeChange, to: &PipeChange, part: f64) -> PipeChange {
 }
 
 /// The current values of the settings of a change.
-fn now(rate_q20: Option<u64>, latency_ns: u64, stage: &Stage, change: &PipeChange) -> PipeChange {
+fn now(
+    rate_q20: Option<u64>,
+    latency_ns: u64,
+    stage: &ImpairmentState,
+    change: &PipeChange,
+) -> PipeChange {
     let mut from = PipeChange {
         latency: Some(Duration::from_nanos(latency_ns)),
         // An unlimited pipe has no rate to start from, so the new one applies at once.

@@ -1,7 +1,10 @@
 //! Map capacities with headroom for changes in place, and the allocator of slots in the maps.
 use std::collections::{BTreeMap, BTreeSet};
 
-use emu_common::layout::{MAX_VNODES, PairLink, feature};
+use emu_common::{
+    layout::{MAX_VNODES, PairLink, feature},
+    model::order,
+};
 
 use super::{Current, Entries, Plan, PlanVnode};
 use crate::topology::{EventAction, EventTarget, GroupId, PipeChange, Queue, Target, Topology};
@@ -20,6 +23,14 @@ pub struct MapCapacity {
     pub stages: u32,
     /// Slots of the departure log.
     pub ring: u32,
+    /// Filter entries: 64 peers for each vnode, if there are filters.
+    pub filters: u32,
+    /// Slots for the flows of paths with jitter, a power of two: 64 peers for each vnode.
+    pub latest: u32,
+    /// Ports of machines.
+    pub ports: u32,
+    /// Schedules, if any pipe may have one.
+    pub schedules: u32,
 }
 
 impl MapCapacity {
@@ -30,14 +41,31 @@ impl MapCapacity {
         let slots = entries.pipes.len() as u32 / 2;
         let more = (vnodes / 4).clamp(16, 4_096).min(MAX_VNODES - vnodes);
         let stages = entries.stages.len() as u32;
-        let more_stages = match plan.features() & feature::STAGES {
+        let more_stages = match plan.features() & feature::IMPAIRMENTS {
             0 => 0,
             _ => (slots.saturating_mul(2) + plan.ways() as u32).clamp(64, 8_192),
         };
         let ring = plan.ring_slots();
         let more_ring = ring.max(vnodes.saturating_mul(100)).clamp(1_000, 1_000_000);
+        let slots = (slots + more).max(1);
+        let has = |feature: u32| plan.features() & feature != 0;
+        let peers = vnodes.saturating_mul(64);
         Self {
-            slots: (slots + more).max(1),
+            slots,
+            filters: match has(feature::FILTERS) {
+                true => peers.clamp(4_096, 4 << 20),
+                false => 1,
+            },
+            latest: match has(feature::IMPAIRMENTS) {
+                true => peers.next_power_of_two(),
+                false => order::MIN_SLOTS,
+            }
+            .clamp(order::MIN_SLOTS, order::MAX_SLOTS),
+            ports: plan.machines().last().map_or(1, |(index, _)| index + 1),
+            schedules: match has(feature::SCHEDULES) {
+                true => slots * 2,
+                false => 1,
+            },
             stages: (stages + more_stages + plan.reserve.stages).max(1),
             ring: ring
                 .saturating_add(more_ring)
@@ -80,7 +108,7 @@ impl Headroom {
         }
         for trace in &topology.traces {
             // A recording is read later; it may contain losses, and rates or latencies.
-            reserve.features |= feature::STAGES | feature::SCHEDULES;
+            reserve.features |= feature::IMPAIRMENTS | feature::SCHEDULES;
             let count = match trace.target {
                 EventTarget::AccessLink(Target::Group(group)) => 2 * count(group),
                 _ => 4,
@@ -99,7 +127,7 @@ impl Headroom {
             self.features |= feature::SCHEDULES;
         }
         if !wanted.is_empty() {
-            self.features |= feature::STAGES;
+            self.features |= feature::IMPAIRMENTS;
             self.stages = self.stages.saturating_add(count);
         }
         if wanted.duplicate.is_some() || wanted.corrupt.is_some() {

@@ -2,7 +2,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use emu_common::{
-    layout::{Direction, NO_LIMIT_NS, PairLink, Pipe, Stage, feature, pipe_flag},
+    layout::{Direction, ImpairmentState, NO_LIMIT_NS, PairLink, Pipe, feature, pipe_flag},
     model::{aqm, filter, queue, random, rate},
 };
 
@@ -18,7 +18,7 @@ pub struct Entries {
     /// Up and down pipe of vnode 0, of vnode 1, …, then the capacities between groups.
     pub pipes: Vec<Pipe>,
     /// Impairments; other entries refer to them by index plus one.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<ImpairmentState>,
     /// The link from each group to each group, row by row.
     pub links: Vec<PairLink>,
 }
@@ -82,7 +82,7 @@ pub(super) struct PlanLink {
     pub latency_ns: u64,
     /// The capacity, equal in both directions.
     pub pipe: Option<Pipe>,
-    pub stage: Option<Stage>,
+    pub stage: Option<ImpairmentState>,
     /// Makes the random decisions differ from those of other links.
     pub salt: u64,
 }
@@ -125,13 +125,13 @@ pub struct Way {
     /// Capacity.
     pub pipe: Option<Pipe>,
     /// Impairments.
-    pub stage: Option<Stage>,
+    pub stage: Option<ImpairmentState>,
 }
 
 impl Plan {
     /// One direction of a vnode's access link and its impairments, without their indexes in
     /// the maps.
-    pub fn line(&self, vnode: usize, direction: Direction) -> (Pipe, Option<Stage>) {
+    pub fn line(&self, vnode: usize, direction: Direction) -> (Pipe, Option<ImpairmentState>) {
         let group = &self.groups[self.vnodes[vnode].group];
         let (pipe, stage) = match direction {
             Direction::Up => (&group.up, &group.up_stage),
@@ -140,7 +140,7 @@ impl Plan {
         let seed = self.line_seed(self.vnodes[vnode].address, direction);
         let mut pipe = *pipe;
         pipe.flags |= (self.vnodes[vnode].group as u32) << pipe_flag::GROUP_SHIFT;
-        (pipe, stage.map(|stage| Stage { seed, ..stage }))
+        (pipe, stage.map(|stage| ImpairmentState { seed, ..stage }))
     }
 
     /// Seed of the stage of a vnode's pipe.
@@ -155,7 +155,7 @@ impl Plan {
         Way {
             latency_ns: link.latency_ns,
             pipe: link.pipe,
-            stage: link.stage.map(|stage| Stage { seed, ..stage }),
+            stage: link.stage.map(|stage| ImpairmentState { seed, ..stage }),
         }
     }
 
@@ -174,12 +174,12 @@ impl Plan {
 #[derive(Default)]
 struct Numbering {
     ring_base: u32,
-    stages: Vec<Stage>,
+    stages: Vec<ImpairmentState>,
 }
 
 impl Numbering {
     /// Index plus one of a new stage, 0 for none.
-    fn stage(&mut self, stage: Option<Stage>) -> u32 {
+    fn stage(&mut self, stage: Option<ImpairmentState>) -> u32 {
         let Some(stage) = stage else { return 0 };
         self.stages.push(stage);
         self.stages.len() as u32
@@ -232,7 +232,7 @@ impl Entries {
 }
 
 /// All stages that packets on this host may pass.
-fn stages(plan: &Plan) -> impl Iterator<Item = Stage> {
+fn stages(plan: &Plan) -> impl Iterator<Item = ImpairmentState> {
     let vnodes = plan.groups.iter().filter(|g| g.local_vnodes > 0);
     vnodes
         .flat_map(|g| [g.up_stage, g.down_stage])
@@ -248,7 +248,7 @@ pub(super) fn features(plan: &Plan) -> u32 {
         .iter()
         .any(|g| g.up.flags >> pipe_flag::FILTER_SHIFT & pipe_flag::FILTER_MASK != filter::OPEN);
     [
-        (feature::STAGES, stages().next().is_some()),
+        (feature::IMPAIRMENTS, stages().next().is_some()),
         (feature::AQM, stages().any(|s| s.aqm_kind != aqm::NONE)),
         (
             feature::COPIES,

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use emu_common::{
-    layout::{NO_LIMIT_NS, Pipe, Stage},
+    layout::{ImpairmentState, NO_LIMIT_NS, Pipe},
     model::{jitter, rate},
 };
 use serde::{Deserialize, Serialize};
@@ -75,7 +75,7 @@ const FARTHEST: u64 = tables::FARTHEST as u64;
 
 /// Largest displacement of a packet by a stage's jitter: the spread of the uniform
 /// distribution, `deviations` times that of the others.
-pub(super) fn jitter_reach_ns(stage: &Stage, deviations: u64) -> u64 {
+pub(super) fn jitter_reach_ns(stage: &ImpairmentState, deviations: u64) -> u64 {
     if stage.jitter_table == jitter::UNIFORM {
         stage.jitter_ns
     } else {
@@ -258,7 +258,7 @@ impl Need {
     }
 
     /// Adds `count` equal pipes, whose packets wait another `pair_ns` at most.
-    fn add(&mut self, pipe: &Pipe, stage: Option<Stage>, pair_ns: u64, count: usize) {
+    fn add(&mut self, pipe: &Pipe, stage: Option<ImpairmentState>, pair_ns: u64, count: usize) {
         let jitter_ns = stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
         let pair_ns = pair_ns.saturating_add(jitter_ns);
         let held = held_packets(pipe, self.mtu_bytes, pair_ns);

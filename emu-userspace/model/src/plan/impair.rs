@@ -1,6 +1,6 @@
-//! Impairments as the settings half of a [`Stage`].
+//! Impairments as the settings half of a [`ImpairmentState`].
 use emu_common::{
-    layout::{Stage, stage_flag},
+    layout::{ImpairmentState, stage_flag},
     model::{aqm, loss},
 };
 
@@ -8,17 +8,17 @@ use super::nanoseconds;
 use crate::topology::{Aqm, Impairments, Loss};
 
 /// The map entry of impairments, without its seed; `None` if there are none.
-pub(super) fn stage(impairments: &Impairments) -> Option<Stage> {
+pub(super) fn stage(impairments: &Impairments) -> Option<ImpairmentState> {
     if impairments.is_empty() {
         return None;
     }
-    let mut stage = Stage::default();
+    let mut stage = ImpairmentState::default();
     put(&mut stage, impairments);
     Some(stage)
 }
 
 /// Overwrites a stage with the impairments that are given.
-pub fn put(stage: &mut Stage, impairments: &Impairments) {
+pub fn put(stage: &mut ImpairmentState, impairments: &Impairments) {
     let [
         jitter_rho,
         loss_rho,
@@ -71,7 +71,7 @@ pub fn put(stage: &mut Stage, impairments: &Impairments) {
     }
 }
 
-fn manage(stage: &mut Stage, management: &Aqm) {
+fn manage(stage: &mut ImpairmentState, management: &Aqm) {
     let ecn = match management {
         Aqm::Codel {
             target,

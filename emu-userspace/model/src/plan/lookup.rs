@@ -2,7 +2,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use emu_common::{
-    layout::{Direction, Pipe, Stage, pipe_flag},
+    layout::{Direction, ImpairmentState, Pipe, pipe_flag},
     model::{delay, filter, loss, rate},
 };
 use ipnet::IpNet;
@@ -112,7 +112,7 @@ impl Plan {
     }
 
     /// Stages that a packet passes from one group to another.
-    fn stages(&self, from: GroupId, to: GroupId) -> impl Iterator<Item = Stage> {
+    fn stages(&self, from: GroupId, to: GroupId) -> impl Iterator<Item = ImpairmentState> {
         let between = self.pair_ways[from * self.groups.len() + to]
             .and_then(|way| self.links[way.link].stage);
         let ends = [self.groups[from].up_stage, self.groups[to].down_stage];

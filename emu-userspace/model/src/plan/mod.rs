@@ -16,7 +16,7 @@ mod text;
 use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
 use emu_common::{
-    layout::{MAX_GROUPS, MAX_VNODES, Pipe, Stage},
+    layout::{ImpairmentState, MAX_GROUPS, MAX_VNODES, Pipe},
     model::random,
 };
 use ipnet::IpNet;
@@ -68,9 +68,9 @@ pub struct PlanGroup {
     #[serde(skip)]
     down: Pipe,
     #[serde(skip)]
-    up_stage: Option<Stage>,
+    up_stage: Option<ImpairmentState>,
     #[serde(skip)]
-    down_stage: Option<Stage>,
+    down_stage: Option<ImpairmentState>,
 }
 
 impl PlanGroup {

@@ -200,7 +200,7 @@ groups: {a: {prefix: 10.1.0.0/24, nodes: 100, up: 1mbit}, b: {prefix: 10.2.0.0/2
 "
     );
     let loud = plan(&events, None);
-    assert_eq!(loud.features(), feature::STAGES | feature::COPIES);
+    assert_eq!(loud.features(), feature::IMPAIRMENTS | feature::COPIES);
     assert!(!loud.corrupts());
     let room = MapCapacity::of(&loud, &Entries::of(&loud));
     assert!(room.stages >= 200, "{room:?}");

@@ -84,7 +84,7 @@ impl fmt::Display for TopologyErrors {
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(text);
     std::iter::from_fn(move || {
-        let text = rest?;
+        let text = rest.filter(|text| !text.is_empty())?;
         let Some(end) = text.find(['\r', '\n']) else {
             rest = None;
             return Some(text);
@@ -154,7 +154,7 @@ mod tests {
     fn lines_are_counted_as_the_parser_counts_them() {
         let counted = |text| lines(text).collect::<Vec<_>>();
         assert_eq!(counted("a\nb\r\nc\rd"), ["a", "b", "c", "d"]);
-        assert_eq!(counted("\r\r\n\n"), ["", "", "", ""]);
+        assert_eq!(counted("\r\r\n\n"), ["", "", ""]);
         let error = crate::topology::parse("version: 1\r\rgroups: [\rx: 'y' z\r", "t.yaml");
         let text = error.expect_err("no YAML").to_string();
         assert!(text.contains("x: 'y' z"), "{text}");

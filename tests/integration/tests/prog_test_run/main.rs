@@ -5,8 +5,8 @@
 use aya::{TestRunOptions, programs::TestRun};
 use emu_common::{
     Reason,
-    layout::{Direction, PairLink, Pipe, Row, Schedule, Stage, Waits},
-    model::{rate, waits},
+    layout::{Direction, ImpairmentState, PairLink, Pipe, QueueDelayHistogram, Row, Schedule},
+    model::{queue_delay, rate},
     names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS},
 };
 use emu_kernel::bpf::{self, Maps, Programs};
@@ -231,11 +231,11 @@ fn queue_delays_are_counted_in_their_group_and_bucket() {
             let (low, high) = (departure.saturating_sub(monotonic_ns()), departure - before);
             (low_sum, high_sum) = (low_sum + low, high_sum + high);
             let now = of(0, Direction::Up);
-            let changed: Vec<u32> = (0..waits::CLASSES)
-                .filter(|c| now.classes[*c as usize] != counted.classes[*c as usize])
+            let changed: Vec<u32> = (0..queue_delay::BUCKETS)
+                .filter(|c| now.buckets[*c as usize] != counted.buckets[*c as usize])
                 .collect();
             assert_eq!(now.packets(), counted.packets() + 1);
-            let right = waits::class(low)..=waits::class(high);
+            let right = queue_delay::bucket(low)..=queue_delay::bucket(high);
             assert!(
                 changed.len() == 1 && right.contains(&changed[0]),
                 "{changed:?}"
@@ -248,8 +248,8 @@ fn queue_delays_are_counted_in_their_group_and_bucket() {
         let _ = run(&programs, PROG_IFB, &ipv4("10.1.0.1", "10.2.0.2", 125));
         assert_eq!(of(0, Direction::Up).packets(), 5);
         assert_eq!(of(1, Direction::Down).sum_ns, 100_000);
-        assert_eq!(of(1, Direction::Down).classes[1], 1);
-        assert_eq!(of(2, Direction::Up), Waits::default());
+        assert_eq!(of(1, Direction::Down).buckets[1], 1);
+        assert_eq!(of(2, Direction::Up), QueueDelayHistogram::default());
     });
 }
 
@@ -524,8 +524,8 @@ fn map_values_have_the_layout_of_the_library() {
             let value = match name.as_str() {
                 "EMU_PIPES" => size_of::<Pipe>(),
                 "EMU_PAIRS" => size_of::<PairLink>(),
-                "EMU_STAGES" => size_of::<Stage>(),
-                "EMU_WAITS" => size_of::<Waits>(),
+                "EMU_IMPAIRMENTS" => size_of::<ImpairmentState>(),
+                "EMU_DELAYS" => size_of::<QueueDelayHistogram>(),
                 "EMU_ROWS" => size_of::<Row>(),
                 "EMU_SCHEDULES" => size_of::<Schedule>(),
                 "EMU_GROUPS" | "EMU_TABLES" => 4,

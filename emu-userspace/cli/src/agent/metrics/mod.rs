@@ -5,7 +5,7 @@ mod writer;
 use std::{fmt, sync::Arc};
 
 use emu_common::{
-    layout::{Direction, Pipe, Waits},
+    layout::{Direction, Pipe, QueueDelayHistogram},
     reason::Reason,
 };
 use emu_kernel::{
@@ -78,7 +78,7 @@ struct Figures {
     groups: Vec<(String, usize, [Counters; 2])>,
     /// Largest current delay in a group's pipes, in seconds.
     waits: Vec<[f64; 2]>,
-    delays: Vec<[Waits; 2]>,
+    delays: Vec<[QueueDelayHistogram; 2]>,
     vnodes: Vec<VnodeFigures>,
     reasons: Vec<(Reason, u64)>,
     fq: Vec<FqStats>,
@@ -252,7 +252,7 @@ impl Figures {
         local.map(|group| (vec![("group", group.0.clone())], group))
     }
 
-    fn local_delays(&self) -> impl Iterator<Item = (Labels, Waits)> {
+    fn local_delays(&self) -> impl Iterator<Item = (Labels, QueueDelayHistogram)> {
         let groups = self.groups.iter().zip(&self.delays);
         let local = groups.filter(|((_, vnodes, _), _)| *vnodes > 0);
         local.flat_map(|((name, _, _), sides)| {

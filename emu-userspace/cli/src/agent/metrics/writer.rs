@@ -1,7 +1,7 @@
 //! Families of samples, written as OpenMetrics text.
 use std::fmt;
 
-use emu_common::{layout::Waits, model::waits};
+use emu_common::{layout::QueueDelayHistogram, model::queue_delay};
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
@@ -38,7 +38,7 @@ impl Writer<'_, '_> {
         &mut self,
         name: &str,
         help: &str,
-        samples: impl IntoIterator<Item = (Labels, Waits)>,
+        samples: impl IntoIterator<Item = (Labels, QueueDelayHistogram)>,
     ) -> fmt::Result {
         let mut family = self
             .0
@@ -78,10 +78,10 @@ impl Writer<'_, '_> {
 }
 
 /// Buckets of a queue-delay histogram: upper bounds in seconds, with their cumulative counts.
-fn buckets(waits: &Waits) -> Vec<(f64, u64)> {
-    let bound = |class| waits::bound_ns(class).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
-    let classes = (0..).zip(waits.classes);
-    classes
-        .map(|(class, count)| (bound(class), count))
+fn buckets(waits: &QueueDelayHistogram) -> Vec<(f64, u64)> {
+    let bound = |bucket| queue_delay::bound_ns(bucket).map_or(f64::INFINITY, |ns| ns as f64 / 1e9);
+    let buckets = (0..).zip(waits.buckets);
+    buckets
+        .map(|(bucket, count)| (bound(bucket), count))
         .collect()
 }

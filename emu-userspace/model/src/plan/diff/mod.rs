@@ -11,7 +11,7 @@ use std::{
 };
 
 use emu_common::{
-    layout::{Direction, MAX_VNODES, PairLink, Pipe, Stage, VnodeRef, pipe_flag},
+    layout::{Direction, ImpairmentState, MAX_VNODES, PairLink, Pipe, VnodeRef, pipe_flag},
     model::flow,
 };
 
@@ -40,7 +40,7 @@ pub struct Current {
     /// Pipes, two for each slot.
     pub pipes: Vec<Pipe>,
     /// Stages.
-    pub stages: Vec<Stage>,
+    pub stages: Vec<ImpairmentState>,
     /// Links between groups, row by row.
     pub links: Vec<PairLink>,
     /// Slots of the departure ring.
@@ -64,7 +64,7 @@ pub struct PlanDiff {
     /// Slot of each vnode of the new plan.
     pub slots: Vec<u32>,
     /// Stages.
-    pub stages: Vec<MapWrite<Stage>>,
+    pub stages: Vec<MapWrite<ImpairmentState>>,
     /// Pipes.
     pub pipes: Vec<MapWrite<Pipe>>,
     /// Entries of the pair table.
@@ -125,8 +125,8 @@ pub(crate) fn pipe_settings(pipe: &Pipe) -> Pipe {
 }
 
 /// A stage's settings without its state.
-pub fn stage_settings(stage: &Stage) -> Stage {
-    Stage {
+pub fn stage_settings(stage: &ImpairmentState) -> ImpairmentState {
+    ImpairmentState {
         seed: stage.seed,
         jitter_ns: stage.jitter_ns,
         jitter_table: stage.jitter_table,
@@ -144,7 +144,7 @@ pub fn stage_settings(stage: &Stage) -> Stage {
         red_probability: stage.red_probability,
         red_weight_bits: stage.red_weight_bits,
         reserved: stage.reserved,
-        ..Stage::default()
+        ..ImpairmentState::default()
     }
 }
 
@@ -154,7 +154,7 @@ pub const fn next_generation(generation: u32) -> u32 {
 }
 
 /// The stage that a number plus one means.
-pub fn stage_at(stages: &[Stage], number: u32) -> Stage {
+pub fn stage_at(stages: &[ImpairmentState], number: u32) -> ImpairmentState {
     let index = (number & !PairLink::CUT) as usize;
     index
         .checked_sub(1)
@@ -302,7 +302,12 @@ impl<'a> Work<'a> {
     }
 
     /// Whether packets on a link may be due before packets that were sent earlier.
-    fn is_shorter(&self, before: &PairLink, after: &PairLink, stage: Option<Stage>) -> bool {
+    fn is_shorter(
+        &self,
+        before: &PairLink,
+        after: &PairLink,
+        stage: Option<ImpairmentState>,
+    ) -> bool {
         let jitter_ns = stage_at(&self.current.stages, before.stage).jitter_ns;
         after.latency_ns < before.latency_ns || stage.map_or(0, |s| s.jitter_ns) < jitter_ns
     }
@@ -331,7 +336,11 @@ impl<'a> Work<'a> {
     }
 
     /// Index plus one of the stage for these settings; reuses the one before.
-    fn stage(&mut self, before: u32, wanted: Option<&Stage>) -> Result<u32, ReloadReason> {
+    fn stage(
+        &mut self,
+        before: u32,
+        wanted: Option<&ImpairmentState>,
+    ) -> Result<u32, ReloadReason> {
         let Some(wanted) = wanted else { return Ok(0) };
         if before != 0 && self.kept_stages.insert(before) {
             let now = stage_at(&self.current.stages, before);

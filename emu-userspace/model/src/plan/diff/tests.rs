@@ -37,7 +37,7 @@ impl System {
             .resize(room.slots as usize * 2, Pipe::default());
         current
             .stages
-            .resize(room.stages as usize, Stage::default());
+            .resize(room.stages as usize, ImpairmentState::default());
         Self {
             slots: (0..plan.vnodes.len() as u32).collect(),
             features: plan.features(),

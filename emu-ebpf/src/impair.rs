@@ -1,16 +1,16 @@
 //! Impairments of a pipe or a link: loss, jitter, copies, overtaking.
 use aya_ebpf::programs::TcContext;
 use emu_common::{
-    layout::{Stage, feature, stage_flag},
+    layout::{ImpairmentState, feature, stage_flag},
     model::{
-        jitter, loss, order,
+        flow, jitter, loss, order,
         random::{self, Purpose},
     },
     reason::Reason,
 };
 
 use crate::{
-    atomic, maps,
+    atomic, clock, maps,
     packet::{self, Packet},
 };
 
@@ -20,7 +20,7 @@ const COPY: u32 = 0xe307;
 /// Attempts at a flow's latest due time before a packet may overtake after all.
 const ATTEMPTS: u32 = 4;
 
-/// Correlated quantities, in the order of [`Stage::rho`].
+/// Correlated quantities, in the order of [`ImpairmentState::rho`].
 #[derive(Clone, Copy)]
 enum Correlated {
     Jitter = 0,
@@ -53,7 +53,7 @@ pub struct Passage {
 
 /// One packet at a stage.
 struct Passing {
-    stage: *mut Stage,
+    stage: *mut ImpairmentState,
     seed: u64,
     packet: u64,
 }
@@ -85,7 +85,7 @@ impl Latency {
 /// second copy is sent from here, a loss ends it.
 #[inline(always)]
 pub fn pass(ctx: &TcContext, stage_plus_one: u32, may_copy: bool) -> Result<Passage, Reason> {
-    if maps::features() & feature::STAGES == 0 || stage_plus_one == 0 {
+    if maps::features() & feature::IMPAIRMENTS == 0 || stage_plus_one == 0 {
         return Ok(Passage {
             stage_plus_one: 0,
             packet: 0,
@@ -161,7 +161,7 @@ extern "C" fn emu_bit(stage_plus_one: u32, packet: u64) -> u64 {
 /// The latency of a packet at a stage, or of all packets where there is none.
 #[inline(always)]
 pub fn latency(passage: Passage, latency_ns: u64) -> Latency {
-    if maps::features() & feature::STAGES == 0 || passage.packet & DELAYS == 0 {
+    if maps::features() & feature::IMPAIRMENTS == 0 || passage.packet & DELAYS == 0 {
         return Latency::fixed(latency_ns);
     }
     let packet = passage.packet & !FLAGS;
@@ -197,8 +197,8 @@ extern "C" fn emu_latency(stage_plus_one: u32, packet: u64, latency_ns: u64) -> 
 /// The due time of a packet of a flow that keeps its order: not before any packet
 /// in front of it.
 #[inline(always)]
-pub fn in_order(flow: u32, due_ns: u64) -> u64 {
-    if maps::features() & feature::STAGES == 0 {
+fn in_order(flow: u32, due_ns: u64) -> u64 {
+    if maps::features() & feature::IMPAIRMENTS == 0 {
         return due_ns;
     }
     let Some(slot) = maps::latest(flow) else {
@@ -206,12 +206,33 @@ pub fn in_order(flow: u32, due_ns: u64) -> u64 {
     };
     for _ in 0..ATTEMPTS {
         let before = atomic::read(slot);
-        let (after, due_ns) = order::follow(before, flow, due_ns);
+        let (after, due_ns) = order::clamp_in_order(before, flow, due_ns);
         if after == before || atomic::compare_and_swap(slot, before, after) {
             return due_ns;
         }
     }
     due_ns
+}
+
+/// Releases a packet at its due time in its flow of fq: `own` if its path has the same latency
+/// for every packet, the flow `to_peer` in order if the latency varies, and a flow for itself if it
+/// may overtake.
+#[inline(always)]
+pub fn release(
+    ctx: &TcContext,
+    due_ns: u64,
+    [access, between]: [Latency; 2],
+    to_peer: impl FnOnce() -> u32,
+    own: impl FnOnce() -> u32,
+) {
+    if access.overtakes || between.overtakes {
+        clock::release_at(ctx, due_ns, flow::unique_flow(clock::random()));
+    } else if access.varies || between.varies {
+        let flow = to_peer();
+        clock::release_at(ctx, in_order(flow, due_ns), flow);
+    } else {
+        clock::release_at(ctx, due_ns, own());
+    }
 }
 
 impl Passing {
