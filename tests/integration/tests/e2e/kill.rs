@@ -9,7 +9,7 @@ use integration::{
 use crate::{latency::TOPOLOGIES, safety::snapshot};
 
 /// Number of kills, spread evenly over the time of the command.
-const KILLS: u32 = 12;
+const KILLS: u32 = 8;
 
 /// The commands that load a topology of processes and one of machines.
 fn loads() -> [String; 2] {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use integration::{
-    command::run,
+    command::{emu, run},
     netns::{Host, isolated},
 };
 use nix::{
@@ -43,6 +43,9 @@ pub fn with_cluster(test: &str, nodes: usize, work: impl FnOnce(&mut Cluster) + 
             start.elapsed().as_secs_f64()
         );
         work(&mut cluster);
+        // A node without power leaves what it had loaded.
+        drop(cluster);
+        emu("unload --stale");
     });
 }
 
