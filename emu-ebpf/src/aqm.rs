@@ -36,7 +36,7 @@ pub fn manage(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Resul
         return Ok(());
     }
     let marked = hit == HIT_ECN && packet::mark_congestion(ctx);
-    // SAFETY: as above.
+    // SAFETY: `stage` points to a live map value.
     let counter = unsafe {
         if marked {
             &raw mut (*stage).marks

@@ -5,7 +5,7 @@
 //! through the compiler intrinsics.
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
-/// Reads a word that other CPUs write. Aligned 64-bit loads do not tear.
+/// Reads a 64-bit word that other CPUs write. Aligned 64-bit loads do not tear.
 #[inline(always)]
 pub fn read(word: *const u64) -> u64 {
     // SAFETY: callers pass a pointer to a u64 field of a live map value, which
@@ -13,7 +13,7 @@ pub fn read(word: *const u64) -> u64 {
     unsafe { word.read_volatile() }
 }
 
-/// Stores `new` if the word still holds `old`; returns whether it did.
+/// Stores `new` if the 64-bit word still holds `old`; returns whether it did.
 #[inline(always)]
 pub fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {
     // SAFETY: as for `read`; the instruction is one BPF_CMPXCHG.
@@ -23,7 +23,7 @@ pub fn compare_and_swap(word: *mut u64, old: u64, new: u64) -> bool {
     swapped
 }
 
-/// Adds to a word and returns what it held before.
+/// Adds to a 64-bit word and returns what it held before.
 #[inline(always)]
 pub fn fetch_add(word: *mut u64, by: u64) -> u64 {
     // SAFETY: as for `read`; the instruction is one BPF_XADD or fetch form of it.

@@ -61,7 +61,7 @@ pub fn of_packet(ctx: &SkBuffContext) -> Option<Identity> {
     // SAFETY: `skb` is the live context of this program run.
     let own = unsafe { bpf_skb_cgroup_id(skb) };
     maps::identity(own).or_else(|| {
-        // SAFETY: as above; 0 for a level too deep.
+        // SAFETY: `skb` is the live context of this program run; 0 for a level too deep.
         ancestor(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
     })
 }

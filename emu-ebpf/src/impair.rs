@@ -120,7 +120,7 @@ extern "C" fn emu_stage(stage_plus_one: u32, may_copy: u32) -> u64 {
         packet: atomic::fetch_add(sequence, 1) & !FLAGS,
     };
     let lost = if passing.loses() { LOST } else { 0 };
-    // SAFETY: as above.
+    // SAFETY: `stage` points to a live map value.
     let delays = unsafe { (*stage).jitter_ns | u64::from((*stage).reorder) };
     let delays = if delays != 0 { DELAYS } else { 0 };
     passing.packet | passing.copies(may_copy != 0) | lost | delays
@@ -279,7 +279,7 @@ impl Passing {
                 random::happens(p[0], self.correlate(Correlated::Loss, first)),
             ),
         };
-        // SAFETY: as above; two CPUs at once may lose a step of the chain.
+        // SAFETY: `stage` points to a live map value; two CPUs at once may lose a step of the chain.
         unsafe {
             if next != state {
                 (*self.stage).loss_state = next;
@@ -307,12 +307,12 @@ impl Passing {
             && random::happens(duplicate, self.correlate(Correlated::Duplicate, first))
         {
             flags |= DUPLICATE;
-            // SAFETY: as above.
+            // SAFETY: `stage` points to a live map value.
             atomic::fetch_add(unsafe { &raw mut (*self.stage).duplicates }, 1);
         }
         if corrupt != 0 && random::happens(corrupt, self.correlate(Correlated::Corrupt, second)) {
             flags |= CORRUPT;
-            // SAFETY: as above.
+            // SAFETY: `stage` points to a live map value.
             atomic::fetch_add(unsafe { &raw mut (*self.stage).corruptions }, 1);
         }
         flags
@@ -329,7 +329,7 @@ impl Passing {
             )
         };
         if self.overtakes() {
-            // SAFETY: as above.
+            // SAFETY: `stage` points to a live map value.
             atomic::fetch_add(unsafe { &raw mut (*self.stage).overtakes }, 1);
             return Latency {
                 ns: 0,

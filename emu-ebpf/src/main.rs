@@ -5,7 +5,7 @@
 //! `emu_common::model` and store; they hold no arithmetic of their own. The only
 //! bytes of a packet that they change are those of a corruption or an ECN mark.
 //!
-//! `emu_bind4` and its like give the sockets of a vnode's processes its address;
+//! `emu_bind4` and the other hooks of cgroups give the sockets of a vnode's processes its address;
 //! `emu_guard` drops what would leave from another, `emu_guard_in` what would arrive for another;
 //! `emu_socket` records the vnode that made a socket; `emu_sockname4`
 //! and similar programs tell a vnode's own loopback as 127.0.0.1; `emu_setsockopt` answers socket options

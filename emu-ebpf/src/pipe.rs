@@ -83,7 +83,7 @@ impl Line {
         unsafe { (*self.pipe).filter_timeout_ns }
     }
 
-    /// Latency of the access line for a packet that leaves the pipe at a time, and the
+    /// Latency of the access link for a packet that leaves the pipe at a time, and the
     /// generation of the packet's flow.
     #[inline(always)]
     pub fn latency_ns(&self, departure_ns: u64) -> (u64, u32) {

@@ -191,7 +191,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn give(ctx: &SockAddrContext, address: &SocketAddress) {
-        // SAFETY: as above.
+        // SAFETY: taking the address of a field of the live context.
         write(
             unsafe { &raw mut (*ctx.sock_addr).user_ip4 },
             address.words[3],
@@ -200,7 +200,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn bound(ctx: &SockAddrContext) -> Option<SocketAddress> {
-        // SAFETY: as above; the verifier turns `sk` into a checked pointer.
+        // SAFETY: the context is live; the verifier turns `sk` into a checked pointer.
         let sk = unsafe { (*ctx.sock_addr).__bindgen_anon_1.sk };
         if sk.is_null() {
             return None;
@@ -219,7 +219,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn set_source(ctx: &SockAddrContext, address: &SocketAddress) {
-        // SAFETY: as above.
+        // SAFETY: taking the address of a field of the live context.
         write(
             unsafe { &raw mut (*ctx.sock_addr).msg_src_ip4 },
             address.words[3],

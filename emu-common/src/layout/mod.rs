@@ -151,7 +151,7 @@ pub mod stage_flag {
     pub const ECN: u32 = 1 << 1;
 }
 
-/// What happens to packets on a pipe or a link beside delay and rate.
+/// What happens to packets on a pipe or a link besides delay and rate.
 ///
 /// The first 128 bytes are settings and written by user space only, the others
 /// state and counters, written by the kernel only. Probabilities are fractions of
@@ -206,13 +206,13 @@ pub struct ImpairmentState {
     pub reorder_count: u32,
     /// State of CoDel, [`crate::model::aqm::Codel`].
     pub codel_dropping: u32,
-    /// As above.
+    /// State of CoDel.
     pub codel_first_above_ns: u64,
-    /// As above.
+    /// State of CoDel.
     pub codel_drop_next_ns: u64,
-    /// As above.
+    /// State of CoDel.
     pub codel_count: u32,
-    /// As above.
+    /// State of CoDel.
     pub codel_last_count: u32,
     /// RED's average wait in 1/256 ns.
     pub red_average_q8: u64,
@@ -265,7 +265,7 @@ impl FilterEntry {
     }
 }
 
-/// One direction of a vnode's access line: settings, state and counters.
+/// One direction of a vnode's access link: settings, state and counters.
 ///
 /// The first 64 bytes are written by user space only, the second 64 by the
 /// kernel only, each a cache line. `next_free_ns` is changed by
@@ -275,7 +275,7 @@ impl FilterEntry {
 pub struct Pipe {
     /// Nanoseconds for a byte, times 2^20; 0 for an unlimited rate.
     pub ns_per_byte_q20: u64,
-    /// Propagation delay of the access line, one way, in nanoseconds.
+    /// Propagation delay of the access link, one way, in nanoseconds.
     pub latency_ns: u64,
     /// Longest wait in the queue including the packet's own serialisation;
     /// [`NO_LIMIT_NS`] for none.

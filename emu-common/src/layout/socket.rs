@@ -3,20 +3,20 @@ use core::mem::{align_of, offset_of, size_of};
 
 use super::AddrKey;
 
-/// An address as socket hooks have it: four words in network order, IPv4 in
+/// An address as socket hooks have it: four 32-bit words in network order, IPv4 in
 /// mapped form.
 ///
-/// Words instead of the octets of [`AddrKey`], because the fields of a socket
-/// are read and written as words.
+/// 32-bit words instead of the octets of [`AddrKey`], because the fields of a socket
+/// are read and written as 32-bit words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct SocketAddress {
-    /// Words in network byte order.
+    /// 32-bit words in network byte order.
     pub words: [u32; 4],
 }
 
 impl SocketAddress {
-    /// An IPv4 address, given as the word in network byte order.
+    /// An IPv4 address, given as the 32-bit word in network byte order.
     #[inline(always)]
     pub const fn from_v4(word: u32) -> Self {
         Self {
@@ -24,7 +24,7 @@ impl SocketAddress {
         }
     }
 
-    /// An IPv6 address, given as words in network byte order.
+    /// An IPv6 address, given as 32-bit words in network byte order.
     #[inline(always)]
     pub const fn from_v6(words: [u32; 4]) -> Self {
         Self { words }

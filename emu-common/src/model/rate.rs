@@ -69,7 +69,7 @@ pub const fn charged_bytes(ip_bytes: u32, overhead_bytes: i32) -> u32 {
 /// Payload bytes of an ATM cell, and the bytes it takes on the line.
 const CELL: (u32, u32) = (48, 53);
 
-/// Bytes that so many take on a line that carries them in ATM cells (AAL5): whole
+/// Bytes that a number of bytes takes on a line that carries them in ATM cells (AAL5): whole
 /// cells of 53 bytes for 48 each.
 #[inline(always)]
 pub const fn in_cells(bytes: u32) -> u32 {

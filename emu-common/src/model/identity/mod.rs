@@ -138,7 +138,7 @@ pub const fn is_broadcast(a: &SocketAddress) -> bool {
     is_v4(a) && a.words[3] == u32::MAX
 }
 
-/// Whether two addresses are the same; word by word, for the kernel has no
+/// Whether two addresses are the same; one 32-bit word after another, for the kernel has no
 /// `memcmp`.
 #[inline(always)]
 pub const fn same(a: &SocketAddress, b: &SocketAddress) -> bool {

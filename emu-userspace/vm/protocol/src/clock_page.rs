@@ -1,15 +1,15 @@
 //! The page with the emulated clock and what drove it: a file of 64-bit little-endian
-//! words that the kernel's process maps, the launcher watches, and a program in the VM
+//! 64-bit words that the kernel's process maps, the launcher watches, and a program in the VM
 //! reads.
 
-/// Number of words of the page.
+/// Number of 64-bit words of the page.
 pub const WORDS: usize = 16;
 /// Length of the file in bytes.
 pub const BYTES: usize = WORDS * 8;
-/// First word of a page that is in use; its last byte counts versions of the layout.
+/// First 64-bit word of a page that is in use; its last byte counts versions of the layout.
 pub const MAGIC: u64 = 0x656d_7563_6c6b_0001;
 
-/// A word of the page.
+/// A field of the page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Word {

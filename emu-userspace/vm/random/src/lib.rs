@@ -1,7 +1,7 @@
 //! Random numbers of C++ programs in a VM whose randomness follows from a seed.
 //!
 //! `std::random_device` of GCC's library takes its numbers from the processor's `RDRAND`
-//! or `RDSEED`, which no kernel can seed. Preloaded into the programs of such a VM, this
+//! or `RDSEED`, which no kernel can seed. Preloaded into the programs of a VM with one of these, this
 //! takes them from `getrandom(2)`, which follows from the VM's seed. OpenSSL, which has
 //! the same instructions, is told by its variable `OPENSSL_ia32cap`.
 //!

@@ -1,4 +1,4 @@
-//! The emulated clock and its one timer: pure arithmetic over the words of the clock page.
+//! The emulated clock and its one timer: pure arithmetic over the fields of the clock page.
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use vm_protocol::clock_page::{WORDS, Word};
@@ -12,7 +12,7 @@ pub const FIRST_ENTRY_NS: u64 = 2_000_000_000;
 /// a timer that fires earlier within one of these is too early for the guest.
 const GRAIN_NS: u64 = 256;
 
-/// The words of the clock page.
+/// The fields of the clock page.
 pub type Words = [AtomicU64; WORDS];
 
 /// The clock of a VM's kernel.
@@ -36,12 +36,12 @@ impl Clock {
         clock
     }
 
-    /// A word of the page.
+    /// A field of the page.
     pub fn get(&self, word: Word) -> u64 {
         self.words[word as usize].load(Relaxed)
     }
 
-    /// Sets a word of the page. Only one thread writes, so no addition is lost.
+    /// Sets a field of the page. Only one thread writes, so no addition is lost.
     pub fn set(&self, word: Word, value: u64) {
         self.words[word as usize].store(value, Relaxed);
     }
@@ -106,7 +106,7 @@ impl Clock {
 pub mod tests {
     use super::*;
 
-    /// Words of a test's own.
+    /// A page of a test's own.
     pub fn words() -> &'static Words {
         Box::leak(Box::new([const { AtomicU64::new(0) }; WORDS]))
     }

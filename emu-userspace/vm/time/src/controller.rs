@@ -187,7 +187,7 @@ impl Controller {
             let taken = self.taken.load(Relaxed);
             // SAFETY: see `Waiting`; the reference ends with this block.
             let frame = unsafe { &(&(*WAITING.0.get()))[taken % PLACES] };
-            // SAFETY: the buffer lives across the call and has that many bytes.
+            // SAFETY: the buffer lives across the call and has the length given.
             let sent = unsafe {
                 host::raw(
                     libc::SYS_sendto,
@@ -230,7 +230,7 @@ impl Controller {
 
     fn send(&self, message: &[u8]) {
         loop {
-            // SAFETY: the buffer lives across the call and has that many bytes.
+            // SAFETY: the buffer lives across the call and has the length given.
             let sent = unsafe {
                 host::raw(
                     libc::SYS_sendto,
@@ -252,7 +252,7 @@ impl Controller {
 
     fn receive(&self, message: &mut [u8]) -> usize {
         loop {
-            // SAFETY: the buffer lives across the call and has that many bytes.
+            // SAFETY: the buffer lives across the call and has the length given.
             let length = unsafe {
                 host::raw(
                     libc::SYS_recvfrom,

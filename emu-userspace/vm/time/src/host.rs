@@ -48,7 +48,7 @@ pub fn set_errno(number: c_int) {
 
 /// This thread's `errno`.
 pub fn errno() -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the C library gives a place that lives as long as the thread.
     unsafe { *libc::__errno_location() }
 }
 

@@ -173,7 +173,7 @@ pub unsafe extern "C" fn poll(
     let is_idle = count == 1 && timeout == -1 && idle_fd >= 0 && unsafe { (*polled).fd } == idle_fd;
     match state::running() {
         Some(state) if is_idle => {
-            // SAFETY: as above.
+            // SAFETY: the caller gives one of them.
             let one = unsafe { &mut *polled };
             idle_poll(state, one)
         }
@@ -502,7 +502,7 @@ pub unsafe extern "C" fn sendmmsg(
     let messages = unsafe { slice::from_raw_parts_mut(messages, count as usize) };
     for message in messages {
         let header = &message.msg_hdr;
-        // SAFETY: as above.
+        // SAFETY: the caller gives each message with its iovecs.
         let parts = unsafe { slice::from_raw_parts(header.msg_iov, header.msg_iovlen) };
         let sent = controller.frame(&state.clock, parts);
         message.msg_len = u32::try_from(sent).unwrap_or(0);

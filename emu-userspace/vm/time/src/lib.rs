@@ -10,7 +10,7 @@
 //!
 //! `clock` is the arithmetic, `state` lets it go on, `interpose` has the functions that
 //! the kernel calls, `spin` looks after programs that compute without a call, `children`
-//! holds back the host's word of dead processes, `controller` keeps several VMs in one
+//! holds back the host's signals of dead processes, `controller` keeps several VMs in one
 //! time. It must not allocate after its start, nor print: it runs inside another kernel's
 //! signal handlers and small stacks.
 mod children;

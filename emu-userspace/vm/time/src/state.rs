@@ -38,7 +38,7 @@ pub struct State {
     pub cpu: crate::cpu::Charged,
     trace: Option<Trace>,
     host_start_ns: u64,
-    /// Changes with each sign that the VM gets on.
+    /// Changes with each sign that the VM makes progress.
     progress: AtomicU64,
     reads_since: AtomicU64,
     reads_progress: AtomicU64,
@@ -117,7 +117,7 @@ impl State {
         self.settings.start_ns + (self.clock.now_ns() - START_NS)
     }
 
-    /// Notes a sign that the VM gets on.
+    /// Notes a sign that the VM makes progress.
     pub fn progressed(&self) {
         self.progress
             .store(self.progress.load(Relaxed) + 1, Relaxed);
@@ -252,7 +252,7 @@ impl State {
         true
     }
 
-    /// A program, or the kernel, computes and nothing gets on: time jumps to the next
+    /// A program, or the kernel, computes and nothing makes progress: time jumps to the next
     /// timer, which interrupts it.
     pub fn spin(&self) {
         const STEP_NS: u64 = 1_000_000;
@@ -300,7 +300,7 @@ fn map_page(settings: &Settings) -> &'static Words {
         std::process::abort();
     }
     let words: *const Words = ptr::with_exposed_provenance(memory as usize);
-    // SAFETY: the mapping has at least this size, is page-aligned, holds words that may
+    // SAFETY: the mapping has at least this size, is page-aligned, holds 64-bit words that may
     // have any value, and is never unmapped; all access is atomic.
     unsafe { &*words }
 }

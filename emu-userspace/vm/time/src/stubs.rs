@@ -1,6 +1,6 @@
 //! Which host process runs a guest's address space.
 //!
-//! A kernel that catches system calls with seccomp waits on a word of memory that it
+//! A kernel that catches system calls with seccomp waits on a 32-bit word of memory that it
 //! shares with that process, and nothing tells whose it is; but it waits for the first
 //! time right after it has made the process.
 use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
@@ -13,7 +13,7 @@ struct Place {
     pid: AtomicI32,
 }
 
-/// Words that are waited on, and the processes behind them.
+/// 32-bit words that are waited on, and the processes behind them.
 pub struct Stubs {
     places: [Place; PLACES],
     /// A process that was made and not waited for yet.
@@ -39,7 +39,7 @@ impl Stubs {
         self.made.store(pid, Relaxed);
     }
 
-    /// The process behind a word that is waited on now; 0 if it is not known.
+    /// The process behind a 32-bit word that is waited on now; 0 if it is not known.
     pub fn behind(&self, word: usize) -> i32 {
         let first = (word >> 12).wrapping_mul(2_654_435_761) % PLACES;
         let made = self.made.swap(0, Relaxed);
@@ -75,7 +75,7 @@ mod tests {
         // Memory that was let go of is used by another process later.
         STUBS.made(9);
         assert_eq!(STUBS.behind(0x5000), 9);
-        // Words that fall on one place are told apart.
+        // 32-bit words that fall on one place are told apart.
         STUBS.made(10);
         assert_eq!(STUBS.behind(0x5000 + (1 << 28)), 10);
         assert_eq!(STUBS.behind(0x5000), 9);

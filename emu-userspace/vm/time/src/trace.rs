@@ -69,7 +69,7 @@ impl Trace {
             length: 0,
         };
         let _ = writeln!(line, "{now_ns} {entries} {step:?} {detail}");
-        // SAFETY: the buffer lives across the call and has that many bytes.
+        // SAFETY: the buffer lives across the call and has the length given.
         unsafe {
             host::raw(
                 libc::SYS_write,

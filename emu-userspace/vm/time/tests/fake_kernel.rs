@@ -139,11 +139,11 @@ fn alarm_mask() -> libc::sigset_t {
     }
 }
 
-/// Waits for a word to change, as a kernel with seccomp waits for a guest process: one
+/// Waits for a 32-bit word to change, as a kernel with seccomp waits for a guest process: one
 /// entry of a program.
 fn wait_for(word: &AtomicI32, value: i32) -> c_long {
     let none: *const c_void = ptr::null();
-    // SAFETY: the word lives across the call.
+    // SAFETY: the 32-bit word lives across the call.
     unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -157,7 +157,7 @@ fn wait_for(word: &AtomicI32, value: i32) -> c_long {
     }
 }
 
-/// An entry that is over at once: the word has changed already.
+/// An entry that is over at once: the 32-bit word has changed already.
 fn enter() {
     assert_eq!(wait_for(&AtomicI32::new(1), 0), -1);
 }
