@@ -114,7 +114,7 @@ pub const MAP_IDENTITY: &str = "EMU_IDENTITY";
 pub const MAP_SOCKETS: &str = "EMU_SOCKETS";
 /// Least-recently-used hash: address in the kernel of each socket with `IPV6_V6ONLY`.
 pub const MAP_V6_ONLY: &str = "EMU_V6_ONLY";
-/// Per-CPU array: one counter for each [`crate::model::identity::Event`].
+/// Per-CPU array: one counter for each [`crate::model::identity::SocketEvent`].
 pub const MAP_EVENTS: &str = "EMU_EVENTS";
 
 /// Read-only global of the object: 0 makes the egress program treat every

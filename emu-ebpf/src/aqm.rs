@@ -11,14 +11,19 @@ use emu_common::{
 
 use crate::{
     atomic, maps, packet,
-    pipe::{self, Line},
+    pipe::{self, AccessLink},
 };
 
 /// Drops the packet that would join the line's queue now, if the queue's active
 /// management says so. One that allows it is marked instead where the stage says
 /// so.
 #[inline(always)]
-pub fn manage(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<(), Reason> {
+pub fn manage(
+    ctx: &TcContext,
+    line: &AccessLink,
+    ip_bytes: u32,
+    now_ns: u64,
+) -> Result<(), Reason> {
     if maps::features() & feature::AQM == 0 || line.stage == 0 {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use emu_common::{
         AddrKey, FilterEntry, Identity, ImpairmentState, PairLink, Pipe, Port, QueueDelayHistogram,
         Row, Schedule, V4_MAPPED_BITS, VnodeRef, feature,
     },
-    model::{identity::Event, jitter, order, queue_delay},
+    model::{identity::SocketEvent, jitter, order, queue_delay},
     reason::Reason,
 };
 
@@ -68,7 +68,7 @@ static SOCKETS: LruHashMap<u64, Identity> = LruHashMap::with_max_entries(1, 0);
 static V6_ONLY: LruHashMap<u64, u32> = LruHashMap::with_max_entries(1, 0);
 
 #[map(name = "EMU_EVENTS")]
-static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Event::COUNT, 0);
+static EVENTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(SocketEvent::COUNT, 0);
 
 /// Whether packets with a socket are replaced by a clone; see
 /// [`emu_common::names::GLOBAL_ORPHAN`].
@@ -306,7 +306,7 @@ pub fn set_v6_only(socket: u64, is_on: bool) {
 
 /// Counts what a hook did.
 #[inline(always)]
-pub fn count_event(event: Event) {
+pub fn count_event(event: SocketEvent) {
     if let Some(counter) = EVENTS.get_ptr_mut(event as u32) {
         atomic::fetch_add(counter, 1);
     }

@@ -20,7 +20,7 @@ const UNSCHEDULED: u64 = u64::MAX;
 const CONTENDED: u64 = u64::MAX - 1;
 
 /// A pipe of a local vnode, or the capacity between two groups.
-pub struct Line {
+pub struct AccessLink {
     index: u32,
     pipe: *mut Pipe,
     /// [`pipe_flag`] bits.
@@ -35,11 +35,11 @@ pub struct Line {
 
 /// A pipe by its index.
 #[inline(always)]
-pub fn line(index: u32) -> Result<Line, Reason> {
+pub fn line(index: u32) -> Result<AccessLink, Reason> {
     let pipe: *mut Pipe = maps::pipe(index).ok_or(Reason::NoPipe)?;
     // SAFETY: `pipe` points to a live map value.
     let (flags, stage, generation) = unsafe { ((*pipe).flags, (*pipe).stage, (*pipe).generation) };
-    Ok(Line {
+    Ok(AccessLink {
         index,
         pipe,
         flags,
@@ -48,7 +48,7 @@ pub fn line(index: u32) -> Result<Line, Reason> {
     })
 }
 
-impl Line {
+impl AccessLink {
     /// Drops what a vnode that is down would send or receive.
     #[inline(always)]
     pub fn check_up(&self) -> Result<(), Reason> {
@@ -102,7 +102,7 @@ impl Line {
 /// take the last place of a queue; the rate is exact all the same. Returns when
 /// the packet's last bit leaves the line.
 #[inline(always)]
-pub fn pass(ctx: &TcContext, line: &Line, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
+pub fn pass(ctx: &TcContext, line: &AccessLink, ip_bytes: u32, now_ns: u64) -> Result<u64, Reason> {
     aqm::manage(ctx, line, ip_bytes, now_ns)?;
     let mut result = UNSCHEDULED;
     if is_scheduled(line.flags) {
@@ -321,7 +321,7 @@ fn charged_bytes(ip_bytes: u32, overhead_bytes: i32, flags: u32) -> u32 {
 /// How long a packet that arrives now would wait, and how long it would then take,
 /// in nanoseconds.
 #[inline(always)]
-pub fn outlook(line: &Line, ip_bytes: u32, now_ns: u64) -> (u64, u64) {
+pub fn outlook(line: &AccessLink, ip_bytes: u32, now_ns: u64) -> (u64, u64) {
     // SAFETY: `pipe` points to a live map value.
     let (ns_per_byte, overhead_bytes, free_ns) = unsafe {
         (

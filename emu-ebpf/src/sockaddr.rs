@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use emu_common::{
     layout::{SocketAddress, socket_flag},
-    model::identity::{self, Event, Refusal},
+    model::identity::{self, Refusal, SocketEvent},
 };
 
 use crate::maps;
@@ -69,7 +69,7 @@ pub fn go_on() -> i32 {
 /// 6.1, for `bpf_set_retval` in socket hooks (kernel commit b44123b4a3dc).
 #[inline(always)]
 pub fn refuse(why: Refusal) -> i32 {
-    maps::count_event(Event::Refused);
+    maps::count_event(SocketEvent::Refused);
     fail(why.errno())
 }
 
@@ -124,7 +124,7 @@ pub fn flags(ctx: &SockAddrContext) -> u32 {
 
 /// The kind of a packet's socket, as far as the guards need it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum HookKind {
     /// A TCP or UDP socket with this very address, which the hooks of bind and connect allowed.
     Has,
     /// Another TCP or UDP socket, or a request that is no socket yet.
@@ -136,19 +136,19 @@ pub enum Kind {
 
 /// What the socket of a packet is to an address of the packet.
 #[inline(always)]
-pub fn kind(ctx: &SkBuffContext, address: &SocketAddress) -> Kind {
+pub fn kind(ctx: &SkBuffContext, address: &SocketAddress) -> HookKind {
     const SOCK_RAW: u32 = 3;
     const IPPROTO_TCP: u32 = 6;
     const IPPROTO_UDP: u32 = 17;
     // SAFETY: the context is live; the verifier turns `sk` into a checked pointer.
     let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
     if sk.is_null() {
-        return Kind::Other;
+        return HookKind::Other;
     }
     // SAFETY: not null (checked above); null for a request that is no socket yet.
     let sk = unsafe { bpf_sk_fullsock(sk) };
     if sk.is_null() {
-        return Kind::Other;
+        return HookKind::Other;
     }
     // SAFETY: not null (checked above); taking addresses of fields.
     let (kind, protocol, v4, v6) = unsafe {
@@ -166,7 +166,7 @@ pub fn kind(ctx: &SkBuffContext, address: &SocketAddress) -> Kind {
     };
     let protocol = read(protocol);
     if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP) || read(kind) == SOCK_RAW {
-        return Kind::Raw;
+        return HookKind::Raw;
     }
     let has = if identity::is_v4(address) {
         read(v4) == address.words[3]
@@ -174,7 +174,7 @@ pub fn kind(ctx: &SkBuffContext, address: &SocketAddress) -> Kind {
         let own = SocketAddress::from_v6(v6.map(|field| read(field)));
         identity::same(&own, address)
     };
-    if has { Kind::Has } else { Kind::Other }
+    if has { HookKind::Has } else { HookKind::Other }
 }
 
 /// Hooks of IPv4 addresses; the socket itself may be an IPv6 one.

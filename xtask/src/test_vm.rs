@@ -35,7 +35,7 @@ pub struct TestVm {
 
 /// One suite on one kernel.
 #[derive(Serialize)]
-struct Row {
+struct KernelRow {
     kernel: String,
     suite: &'static str,
     #[serde(flatten)]
@@ -69,13 +69,13 @@ impl TestVm {
         for place in &places {
             if filter.is_empty() {
                 let check = || verifier::check(&object, place, print);
-                rows.push(Row::of(place, "verifier", check));
+                rows.push(KernelRow::of(place, "verifier", check));
             }
             let run = |argv: &[String]| match place.unable() {
                 Some(why) => Ok(Tally::skipped(&format!("{place}: {why}"), print)),
                 None => Tally::run(place.command(argv), print),
             };
-            rows.push(Row::of(place, "bytecode", || run(&suites.bytecode)));
+            rows.push(KernelRow::of(place, "bytecode", || run(&suites.bytecode)));
             match place {
                 Place::Host => {}
                 // In virtual time if the kernel supports it, and then the tests that need the
@@ -84,12 +84,14 @@ impl TestVm {
                     let place = &Place::VirtualTime(kernel.clone());
                     let argv = suite::for_place(place, suites.end_to_end.clone());
                     let run = || Tally::run(place.command(&argv), print);
-                    rows.push(Row::of(place, "end to end", run));
+                    rows.push(KernelRow::of(place, "end to end", run));
                 }
-                _ => rows.push(Row::of(place, "end to end", || run(&suites.end_to_end))),
+                _ => rows.push(KernelRow::of(place, "end to end", || {
+                    run(&suites.end_to_end)
+                })),
             }
             if *place != Place::Host && filter.is_empty() {
-                rows.push(Row::of(place, "real time", || run(&suites.real_time)));
+                rows.push(KernelRow::of(place, "real time", || run(&suites.real_time)));
             }
         }
         let ran = rows.iter().any(|row| row.tally.passed > 0);
@@ -112,7 +114,7 @@ fn to_stderr(line: &str) {
     eprintln!("{line}");
 }
 
-impl Row {
+impl KernelRow {
     /// Runs a suite; a suite that could not start has failed.
     fn of(
         place: &Place,
@@ -137,12 +139,12 @@ impl Row {
     }
 }
 
-fn print_table(rows: &[Row]) {
+fn print_table(rows: &[KernelRow]) {
     println!(
         "\n{:<24} {:<12} {:>6} {:>6} {:>7} {:>6}",
         "kernel", "suite", "passed", "failed", "skipped", "time"
     );
-    for Row {
+    for KernelRow {
         kernel,
         suite,
         tally,

@@ -1,11 +1,11 @@
 //! `emu_guard`, `emu_guard_in`: nothing leaves a vnode's socket from another address, and nothing
 //! to another address reaches it.
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
-use emu_common::model::identity::{self, Event};
+use emu_common::model::identity::{self, SocketEvent};
 
 use crate::{
     identity as who, maps, packet,
-    sockaddr::{self, Kind},
+    sockaddr::{self, HookKind},
 };
 
 const PASSES: i32 = 1;
@@ -24,12 +24,12 @@ pub fn emu_guard(ctx: SkBuffContext) -> i32 {
     };
     // Nearly all packets, and cheaper than asking for the vnode.
     let kind = sockaddr::kind(&ctx, &source);
-    if kind == Kind::Has {
+    if kind == HookKind::Has {
         return PASSES;
     }
     match who::of_packet(&ctx) {
-        Some(own) if !identity::may_emit(&own, &source, kind == Kind::Raw) => {
-            maps::count_event(Event::ForeignSource);
+        Some(own) if !identity::may_emit(&own, &source, kind == HookKind::Raw) => {
+            maps::count_event(SocketEvent::ForeignSource);
             IS_DROPPED
         }
         _ => PASSES,
@@ -44,12 +44,12 @@ pub fn emu_guard_in(ctx: SkBuffContext) -> i32 {
         return PASSES;
     };
     let kind = sockaddr::kind(&ctx, &destination);
-    if kind == Kind::Has {
+    if kind == HookKind::Has {
         return PASSES;
     }
     match who::of_packet(&ctx) {
-        Some(own) if !identity::may_receive(&own, &destination, kind == Kind::Raw) => {
-            maps::count_event(Event::ForeignDestination);
+        Some(own) if !identity::may_receive(&own, &destination, kind == HookKind::Raw) => {
+            maps::count_event(SocketEvent::ForeignDestination);
             IS_DROPPED
         }
         _ => PASSES,

@@ -1,6 +1,6 @@
 //! `emu_setsockopt`: socket options of vnodes' processes that assume another network.
 use aya_ebpf::{macros::cgroup_sockopt, programs::SockoptContext};
-use emu_common::model::identity::{self, ENOPROTOOPT, Event, OptionAction};
+use emu_common::model::identity::{self, ENOPROTOOPT, OptionAction, SocketEvent};
 
 use crate::{identity as who, maps, option, sockaddr};
 
@@ -18,11 +18,11 @@ pub fn emu_setsockopt(ctx: SockoptContext) -> i32 {
         }
         _ if who::of_task().is_none() => option::apply(&ctx),
         OptionAction::Ignore => {
-            maps::count_event(Event::DeviceIgnored);
+            maps::count_event(SocketEvent::DeviceIgnored);
             option::ignore(&ctx)
         }
         OptionAction::Refuse => {
-            maps::count_event(Event::SegmentationRefused);
+            maps::count_event(SocketEvent::SegmentationRefused);
             sockaddr::fail(ENOPROTOOPT)
         }
     }

@@ -20,7 +20,7 @@ const TURNS: usize = 5;
 
 /// Load times in seconds for one number of vnodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct FillingRow {
     /// Number of vnodes in the topology.
     pub vnodes: u32,
     /// Parsing the file and planning.
@@ -37,11 +37,11 @@ pub struct Row {
 ///
 /// # Errors
 /// [`BenchError`] if a namespace cannot be created or a load fails.
-pub fn run(sizes: &[u32]) -> Result<Vec<Row>, BenchError> {
+pub fn run(sizes: &[u32]) -> Result<Vec<FillingRow>, BenchError> {
     sizes.iter().filter_map(|v| row(*v).transpose()).collect()
 }
 
-fn row(vnodes: u32) -> Result<Option<Row>, BenchError> {
+fn row(vnodes: u32) -> Result<Option<FillingRow>, BenchError> {
     let mut seen: [Vec<f64>; 4] = Default::default();
     for _ in 0..TURNS {
         let parts = Namespace::new()?.enter(|| once(vnodes))?;
@@ -51,7 +51,7 @@ fn row(vnodes: u32) -> Result<Option<Row>, BenchError> {
     }
     let [plan_s, maps_s, routes_s, all_s] = seen.map(MedianCi::of);
     Ok((|| {
-        Some(Row {
+        Some(FillingRow {
             vnodes,
             plan_s: plan_s?,
             maps_s: maps_s?,
@@ -90,7 +90,7 @@ fn announce(runs: &[(IpAddr, IpAddr)]) -> Result<(), BenchError> {
 }
 
 /// Table with one row per number of vnodes.
-pub fn table(rows: &[Row]) -> Table {
+pub fn table(rows: &[FillingRow]) -> Table {
     let mut table = Table::new([
         "vnodes",
         "plan, s",

@@ -34,12 +34,12 @@ pub fn host_address(index: usize) -> Ipv4Addr {
 
 /// Hosts on one bridge, each with its part of a topology loaded.
 pub struct Fleet {
-    hosts: Vec<Host>,
+    hosts: Vec<FleetHost>,
     _hub: Namespace,
 }
 
 /// One host of a fleet.
-pub struct Host {
+pub struct FleetHost {
     namespace: Namespace,
     maps: Maps,
     /// The host's vnodes, each with its index in the maps.
@@ -64,18 +64,20 @@ impl Fleet {
         let namespaces = join(&hub, topology.hosts.len(), folder)?;
         let mut hosts = Vec::new();
         for (namespace, host) in namespaces.into_iter().zip(&topology.hosts) {
-            hosts.push(Host::load(namespace, &topology, &host.name, text, &file)?);
+            hosts.push(FleetHost::load(
+                namespace, &topology, &host.name, text, &file,
+            )?);
         }
         Ok(Self { hosts, _hub: hub })
     }
 
     /// Host number `index`, from 0.
-    pub fn host(&self, index: usize) -> &Host {
+    pub fn host(&self, index: usize) -> &FleetHost {
         &self.hosts[index]
     }
 
     /// The host that carries a vnode.
-    pub fn host_of(&self, vnode: IpAddr) -> Option<&Host> {
+    pub fn host_of(&self, vnode: IpAddr) -> Option<&FleetHost> {
         self.hosts
             .iter()
             .find(|host| host.vnodes.iter().any(|(address, _)| *address == vnode))
@@ -152,7 +154,7 @@ fn run_batch(namespace: &Namespace, file: &Path, lines: &str) -> Result<(), Benc
 
 /// A program to start as a vnode.
 #[derive(Debug, Clone)]
-pub struct Program<'a> {
+pub struct FleetProgram<'a> {
     /// Address of the vnode that the program runs as.
     pub vnode: IpAddr,
     /// Program and arguments.
@@ -161,7 +163,7 @@ pub struct Program<'a> {
     pub folder: PathBuf,
 }
 
-impl Host {
+impl FleetHost {
     fn load(
         namespace: Namespace,
         topology: &Topology,
@@ -188,7 +190,7 @@ impl Host {
     ///
     /// # Errors
     /// [`BenchError::System`] if the program cannot be started.
-    pub fn start(&self, program: &Program<'_>) -> Result<Child, BenchError> {
+    pub fn start(&self, program: &FleetProgram<'_>) -> Result<Child, BenchError> {
         let log = File::create(program.folder.join("log"))
             .map_err(BenchError::system("make a log file"))?;
         let errors = log
@@ -229,7 +231,7 @@ impl Host {
     }
 }
 
-impl Drop for Host {
+impl Drop for FleetHost {
     fn drop(&mut self) {
         // The kernel removes the namespace in any case; processes, state folder and pins
         // would stay.

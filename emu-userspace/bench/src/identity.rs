@@ -191,7 +191,7 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
     });
     let hooks = Hooks::load(1)?;
     let (map_id, _) = hooks.map_ids()?;
-    let place = Place::enter()?;
+    let place = ServerPlace::enter()?;
     let mut cases = Vec::new();
     for ((name, work, ends), answering) in CASES.into_iter().zip(answering) {
         identity::assign(
@@ -199,7 +199,7 @@ fn in_scratch_namespace(options: Options) -> Result<Vec<Case>, BenchError> {
             place.cgroup_id,
             &identity::with_shared_loopback(ends.0),
         )?;
-        let series = Series {
+        let series = CostSeries {
             name,
             work,
             vnode: ends.0,
@@ -241,7 +241,7 @@ fn answer(work: Work, address: IpAddr) -> io::Result<(Socket, SocketAddr)> {
 }
 
 /// The scratch cgroup of this process; the process leaves it, and it is removed, on drop.
-struct Place {
+struct ServerPlace {
     tree: Tree,
     name: String,
     file: File,
@@ -249,7 +249,7 @@ struct Place {
     before: PathBuf,
 }
 
-impl Place {
+impl ServerPlace {
     fn enter() -> Result<Self, BenchError> {
         let tree = Tree::find()?;
         let before = own_cgroup(&tree);
@@ -269,7 +269,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ServerPlace {
     fn drop(&mut self) {
         // The root cgroup accepts every process; if this fails too, an empty folder
         // remains.
@@ -288,14 +288,14 @@ fn own_cgroup(tree: &Tree) -> PathBuf {
 }
 
 /// State of one case in progress.
-struct Series {
+struct CostSeries {
     name: &'static str,
     work: Work,
     vnode: IpAddr,
     operations: u32,
 }
 
-impl Series {
+impl CostSeries {
     /// Measures blocks with and without hooks alternately; the order changes from pair to
     /// pair.
     fn measure(

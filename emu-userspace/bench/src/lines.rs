@@ -14,7 +14,7 @@ use emu_kernel::{
 use emu_model::{plan::Plan, topology};
 use serde::Serialize;
 
-use super::{BenchError, namespace::Namespace, traffic::Place};
+use super::{BenchError, namespace::Namespace, traffic::Endpoint};
 
 /// A way to shape the traffic of many destinations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -76,9 +76,9 @@ impl Line {
     }
 
     /// Namespace and address of the sender and of the last destination.
-    pub fn places(&self) -> [Place<'_>; 2] {
+    pub fn places(&self) -> [Endpoint<'_>; 2] {
         let to = self.to.as_ref().unwrap_or(&self.from);
-        [(&self.from, self.ends[0]), (to, self.ends[1])].map(|(namespace, address)| Place {
+        [(&self.from, self.ends[0]), (to, self.ends[1])].map(|(namespace, address)| Endpoint {
             namespace,
             address: SocketAddr::from((address, 0)),
         })

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     BenchError,
     probe::{self, Ends, Pace},
-    scene::{Place, Scene},
+    scene::{Scene, SceneSide},
     stats,
 };
 
@@ -80,7 +80,7 @@ fn codel_marks(count: u32, gap_s: f64, target_s: f64, interval_s: f64) -> f64 {
 }
 
 /// Number of CE-marked datagrams that have arrived so far.
-fn marks(scene: &Scene, place: Place) -> Result<f64, BenchError> {
+fn marks(scene: &Scene, place: SceneSide) -> Result<f64, BenchError> {
     let text = scene.at(place).enter(|| {
         fs::read_to_string("/proc/thread-self/net/netstat")
             .map_err(BenchError::system("read counters"))
@@ -120,13 +120,13 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
     let emu_setting = "rate: 1mbit, queue: 1min, aqm: {codel: {ecn: true}}";
     let linux_setting = "codel limit 100000 target 5ms interval 100ms ecn";
     let gap_s = SERIALISATION_S / 1.25;
-    let count_marks = |place: Place| {
+    let count_marks = |place: SceneSide| {
         // The queue is set up again for each attempt, because CoDel remembers its last
         // marking rate.
         let prepare = || {
             let ends = match place {
-                Place::Emu => scene.emu(emu_setting)?,
-                Place::Right => scene.queue(linux_setting)?,
+                SceneSide::Emu => scene.emu(emu_setting)?,
+                SceneSide::Right => scene.queue(linux_setting)?,
             };
             setsockopt(&ends.from, sockopt::Ipv4Tos, &ECN_CAPABLE)
                 .map_err(|e| BenchError::system("set the ECN bits")(e.into()))?;
@@ -143,8 +143,8 @@ fn codel(scene: &Scene, count: u32) -> Result<QueueRow, BenchError> {
         linux_setting,
         quantity: "datagrams marked",
         model: codel_marks(count, gap_s, 0.005, 0.1),
-        emu: count_marks(Place::Emu)?,
-        linux: count_marks(Place::Right)?,
+        emu: count_marks(SceneSide::Emu)?,
+        linux: count_marks(SceneSide::Right)?,
         sent: count,
         as_model: false,
     }))

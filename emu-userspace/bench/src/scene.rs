@@ -26,7 +26,7 @@ pub type End<'a> = (&'a Namespace, SocketAddr);
 
 /// Location of a receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum SceneSide {
     /// A vnode on `lo`.
     Emu,
     /// The right end of the veth pair.
@@ -154,10 +154,10 @@ impl Scene {
     }
 
     /// The namespace of a receiver.
-    pub fn at(&self, place: Place) -> &Namespace {
+    pub fn at(&self, place: SceneSide) -> &Namespace {
         match place {
-            Place::Emu => &self.emu,
-            Place::Right => &self.right,
+            SceneSide::Emu => &self.emu,
+            SceneSide::Right => &self.right,
         }
     }
 

@@ -25,7 +25,7 @@ const EVENTS: usize = 256;
 
 /// An endpoint that sends or answers.
 #[derive(Clone, Copy)]
-pub struct Place<'a> {
+pub struct Endpoint<'a> {
     /// Namespace of the endpoint.
     pub namespace: &'a Namespace,
     /// IP address; the port is not used.
@@ -37,8 +37,8 @@ pub struct Place<'a> {
 ///
 /// # Errors
 /// [`BenchError`] if a socket operation fails.
-pub fn round_trips(from: Place, to: Place, count: u32) -> Result<Vec<f64>, BenchError> {
-    let bind = |place: Place| {
+pub fn round_trips(from: Endpoint, to: Endpoint, count: u32) -> Result<Vec<f64>, BenchError> {
+    let bind = |place: Endpoint| {
         let address = place.address;
         place.namespace.enter(move || {
             let socket = UdpSocket::bind(address).map_err(BenchError::system("bind a socket"))?;
@@ -116,7 +116,7 @@ pub struct Transfer {
 ///
 /// # Errors
 /// [`BenchError`] if a connection cannot be made.
-pub fn transfer(from: Place, to: Place, transfer: &Transfer) -> Result<f64, BenchError> {
+pub fn transfer(from: Endpoint, to: Endpoint, transfer: &Transfer) -> Result<f64, BenchError> {
     let listener = to.namespace.enter(move || {
         let socket = || {
             let socket = Socket::new(Domain::for_address(to.address), Type::STREAM, None)?;

@@ -83,7 +83,7 @@ impl Measurement for Sizes {
 
 /// Measurements of one system at one size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct VnodesRow {
     /// The measured system.
     pub system: System,
     /// Number of destinations.
@@ -106,7 +106,7 @@ pub struct Outcome {
     /// The sizes of the run.
     pub sizes: Sizes,
     /// One row per system and size.
-    pub rows: Vec<Row>,
+    pub rows: Vec<VnodesRow>,
     /// Systems and sizes that were not measured, with the reason.
     pub left_out: Vec<String>,
     /// Load of the machine during the run: CPU, steal time, dropped and late packets.
@@ -187,7 +187,7 @@ fn wanted(sizes: &Sizes, left_out: &mut Vec<String>) -> Vec<(System, u32)> {
     wanted
 }
 
-fn rows(lines: &[Line], seen: &[[Vec<f64>; 2]]) -> Vec<Row> {
+fn rows(lines: &[Line], seen: &[[Vec<f64>; 2]]) -> Vec<VnodesRow> {
     let first = |system| {
         let at = lines.iter().position(|l| l.system == system)?;
         seen.get(at)
@@ -197,7 +197,7 @@ fn rows(lines: &[Line], seen: &[[Vec<f64>; 2]]) -> Vec<Row> {
         let pairs = |a: &[f64], b: &[f64], f: fn(f64, f64) -> f64| {
             MedianCi::of(a.iter().zip(b).map(|(a, b)| f(*a, *b)).collect())
         };
-        Some(Row {
+        Some(VnodesRow {
             system: line.system,
             vnodes: line.vnodes,
             load_s: line.load_s,
@@ -210,7 +210,7 @@ fn rows(lines: &[Line], seen: &[[Vec<f64>; 2]]) -> Vec<Row> {
     lines.iter().zip(seen).filter_map(row).collect()
 }
 
-fn verdicts(rows: &[Row], health: &Health) -> Vec<(Verdict, String)> {
+fn verdicts(rows: &[VnodesRow], health: &Health) -> Vec<(Verdict, String)> {
     let of = |system| rows.iter().filter(move |r| r.system == system);
     let (Some(one), Some(most)) = (of(System::Emu).next(), of(System::Emu).next_back()) else {
         return Vec::new();
@@ -348,7 +348,7 @@ impl Outcome {
         table
     }
 
-    fn curves(&self, chart: Chart, value: impl Fn(&Row) -> (f64, f64, f64)) -> Chart {
+    fn curves(&self, chart: Chart, value: impl Fn(&VnodesRow) -> (f64, f64, f64)) -> Chart {
         let systems = [System::Emu, System::U32, System::Flower, System::None];
         systems.into_iter().fold(chart, |chart, system| {
             let rows = self.rows.iter().filter(|r| r.system == system);

@@ -41,25 +41,26 @@ fn is_checksum(name: &str) -> bool {
 
 /// A set of features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum OffloadKind {
     /// Features that create or merge super-packets.
     Segmentation,
     /// These, and transmit checksums.
     SegmentationAndChecksums,
 }
 
-impl Kind {
+impl OffloadKind {
     /// The features that a plan turns off.
     pub fn of(plan: &Plan) -> Self {
         if plan.corrupts() {
-            Kind::SegmentationAndChecksums
+            OffloadKind::SegmentationAndChecksums
         } else {
-            Kind::Segmentation
+            OffloadKind::Segmentation
         }
     }
 
     fn has(self, name: &str) -> bool {
-        is_segmentation(name) || (self == Kind::SegmentationAndChecksums && is_checksum(name))
+        is_segmentation(name)
+            || (self == OffloadKind::SegmentationAndChecksums && is_checksum(name))
     }
 }
 
@@ -167,7 +168,7 @@ impl Device {
 }
 
 /// The features of a kind that are on and can be changed on an interface.
-pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
+pub fn on(interface: &str, kind: OffloadKind) -> io::Result<Vec<Feature>> {
     let device = Device::open(interface)?;
     let names = device.feature_names()?;
     let blocks = device.blocks(names.len())?;
@@ -184,7 +185,7 @@ pub fn on(interface: &str, kind: Kind) -> io::Result<Vec<Feature>> {
 }
 
 /// Turns all features of a kind off.
-pub fn turn_off(interface: &str, kind: Kind) -> io::Result<()> {
+pub fn turn_off(interface: &str, kind: OffloadKind) -> io::Result<()> {
     let mut features = on(interface, kind)?;
     for feature in &mut features {
         feature.wanted = false;

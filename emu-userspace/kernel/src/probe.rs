@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     bpf, cgroup, identity, link,
     netlink::{Netlink, NetlinkError},
-    tc::{self, Hook, Place, Preference},
+    tc::{self, Hook, HookPlace, Preference},
     threads,
 };
 
@@ -187,7 +187,7 @@ fn network(prober: &mut Prober) -> Result<(), NetlinkError> {
 }
 
 fn attach(prober: &mut Prober, netlink: &mut Netlink, lo: u32, ifb: u32, programs: &bpf::Programs) {
-    let on_lo = |hook| Place::Interface {
+    let on_lo = |hook| HookPlace::Interface {
         index: lo,
         name: "lo",
         hook,

@@ -18,7 +18,7 @@ use crate::{
     netlink::{Netlink, NetlinkError, Request},
     offload,
     state::{State, StateDir, Undo, WriterLock},
-    tc::{self, Hook, Place, Preference},
+    tc::{self, Hook, HookPlace, Preference},
 };
 
 /// A repair in progress.
@@ -230,7 +230,7 @@ impl Repair<'_> {
         preference: Preference,
         name: &'static str,
     ) -> Result<(), NetlinkError> {
-        let place = Place::Interface {
+        let place = HookPlace::Interface {
             index: link.index,
             name: &link.name,
             hook,
@@ -247,7 +247,7 @@ impl Repair<'_> {
             .collect();
         self.netlink.batch(clsact)?;
         for (hook, preference, name) in machines::PORT_PROGRAMS {
-            self.attach(Place::Ports(hook), preference, name)?;
+            self.attach(HookPlace::Ports(hook), preference, name)?;
         }
         // What is missing here is found by the next comparison.
         let _ = machines::start(self.plan, &mut self.netlink);
@@ -262,7 +262,7 @@ impl Repair<'_> {
     /// Attaches the program of this load to a place, unless it is there.
     fn attach(
         &mut self,
-        place: Place<'_>,
+        place: HookPlace<'_>,
         preference: Preference,
         name: &'static str,
     ) -> Result<(), NetlinkError> {

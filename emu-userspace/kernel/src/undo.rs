@@ -15,7 +15,7 @@ use super::{
     netlink::{Netlink, NetlinkError},
     offload,
     state::{StateDir, StateError, Undo, WriterLock},
-    tc::{self, Hook, Place, Preference},
+    tc::{self, Hook, HookPlace, Preference},
 };
 
 /// Why an unload failed; the journal keeps the failed steps.
@@ -306,7 +306,7 @@ fn delete_filter(
     (index, name, hook): (u32, &str, Hook),
     preference: Preference,
 ) -> Result<(), String> {
-    let place = Place::Interface { index, name, hook };
+    let place = HookPlace::Interface { index, name, hook };
     text(netlink.request(tc::delete_filter(place, preference)))
 }
 

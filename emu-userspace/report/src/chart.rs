@@ -30,7 +30,7 @@ pub struct Point {
 
 /// The way in which a series is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ChartKind {
     Line,
     Step,
     Points,
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Series {
     pub name: String,
-    pub kind: Kind,
+    pub kind: ChartKind,
     pub points: Vec<Point>,
 }
 
@@ -141,7 +141,7 @@ impl Chart {
         name: impl Into<String>,
         points: impl IntoIterator<Item = P>,
     ) -> Self {
-        self.with(name, Kind::Line, points)
+        self.with(name, ChartKind::Line, points)
     }
 
     /// Adds a step curve, whose value holds until the next point.
@@ -151,7 +151,7 @@ impl Chart {
         name: impl Into<String>,
         points: impl IntoIterator<Item = P>,
     ) -> Self {
-        self.with(name, Kind::Step, points)
+        self.with(name, ChartKind::Step, points)
     }
 
     /// Adds single points, without lines between them.
@@ -161,7 +161,7 @@ impl Chart {
         name: impl Into<String>,
         points: impl IntoIterator<Item = P>,
     ) -> Self {
-        self.with(name, Kind::Points, points)
+        self.with(name, ChartKind::Points, points)
     }
 
     /// Adds a cumulative distribution: the share of samples at or below each value, 0 to 1.
@@ -185,7 +185,7 @@ impl Chart {
     #[must_use]
     pub fn bars(self, name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
         let points = values.into_iter().enumerate();
-        self.with(name, Kind::Bars, points.map(|(i, y)| (i as f64, y)))
+        self.with(name, ChartKind::Bars, points.map(|(i, y)| (i as f64, y)))
     }
 
     /// Adds a dashed horizontal line with a label: a goal, a bound, the model.
@@ -198,7 +198,7 @@ impl Chart {
     fn with<P: Into<Point>>(
         mut self,
         name: impl Into<String>,
-        kind: Kind,
+        kind: ChartKind,
         points: impl IntoIterator<Item = P>,
     ) -> Self {
         let points = points.into_iter().map(Into::into);

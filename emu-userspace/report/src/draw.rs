@@ -7,7 +7,7 @@ use plotters::{
 
 use super::{
     ReportError,
-    chart::{Chart, Kind, Point, Series},
+    chart::{Chart, ChartKind, Point, Series},
     scale::{Scale, number},
 };
 
@@ -154,7 +154,7 @@ fn mesh(chart: &Chart, plot: &mut Plot) -> Result<(), String> {
 }
 
 /// An entry of the legend: name, colour, marker and kind.
-type Entry = (String, RGBColor, usize, Kind);
+type Entry = (String, RGBColor, usize, ChartKind);
 
 /// Entries of the legend; empty if the chart has only one series.
 fn legend(chart: &Chart) -> Vec<Entry> {
@@ -162,8 +162,8 @@ fn legend(chart: &Chart) -> Vec<Entry> {
     let named = named.filter(|(_, s)| !s.name.is_empty());
     let all: Vec<Entry> = named
         .map(|(i, s)| {
-            let plain = s.kind == Kind::Line && s.points.len() > MARKED_POINTS;
-            let kind = if plain { Kind::Step } else { s.kind };
+            let plain = s.kind == ChartKind::Line && s.points.len() > MARKED_POINTS;
+            let kind = if plain { ChartKind::Step } else { s.kind };
             (s.name.clone(), color(chart, i), group(chart, i), kind)
         })
         .collect();
@@ -174,7 +174,7 @@ fn legend(chart: &Chart) -> Vec<Entry> {
     if n > LEGEND_LINES {
         shown.truncate(LEGEND_LINES - 1);
         let rest = format!("… {} more", n - LEGEND_LINES + 1);
-        shown.push((rest, WHITE, 0, Kind::Step));
+        shown.push((rest, WHITE, 0, ChartKind::Step));
     }
     shown
 }
@@ -184,17 +184,17 @@ fn draw_legend(root: &Area, legend: &[Entry], left: i32) -> Result<(), String> {
         let y = 52 + i as i32 * 19;
         let style = color.filled();
         match kind {
-            Kind::Bars => root.draw(&Rectangle::new(
+            ChartKind::Bars => root.draw(&Rectangle::new(
                 [(left + 6, y - 5), (left + 18, y + 6)],
                 style,
             )),
             _ => {
                 let ends = vec![(left, y), (left + 24, y)];
-                if *kind != Kind::Points {
+                if *kind != ChartKind::Points {
                     root.draw(&PathElement::new(ends, color.stroke_width(2)))
                         .map_err(message)?;
                 }
-                if *kind == Kind::Step {
+                if *kind == ChartKind::Step {
                     Ok(())
                 } else {
                     root.draw(
@@ -314,13 +314,13 @@ impl Frame<'_> {
             canvas.draw(&path).map_err(message)
         };
         match series.kind {
-            Kind::Bars => return self.bars(canvas, number, &places, color),
-            Kind::Line => path(places.clone())?,
-            Kind::Step => path(steps(&places))?,
-            Kind::Points => {}
+            ChartKind::Bars => return self.bars(canvas, number, &places, color),
+            ChartKind::Line => path(places.clone())?,
+            ChartKind::Step => path(steps(&places))?,
+            ChartKind::Points => {}
         }
         let few = places.len() <= MARKED_POINTS && !series.name.is_empty();
-        if series.kind == Kind::Points || (series.kind == Kind::Line && few) {
+        if series.kind == ChartKind::Points || (series.kind == ChartKind::Line && few) {
             let shape = marker(group(self.chart, number));
             for place in places {
                 let polygon = Polygon::new(shape.clone(), color.filled());
@@ -349,7 +349,7 @@ impl Frame<'_> {
         places: &[(f64, f64)],
         color: RGBColor,
     ) -> Result<(), String> {
-        let bars = |s: &&Series| s.kind == Kind::Bars;
+        let bars = |s: &&Series| s.kind == ChartKind::Bars;
         let all = self.chart.series.iter().filter(bars).count() as f64;
         let before = self.chart.series.iter().take(number).filter(bars).count() as f64;
         let (width, base) = (0.8 / all, self.y.base());

@@ -6,7 +6,7 @@ use emu_kernel::{
     beneath::Folder,
     machines::Attachments,
     session::Loaded,
-    state::{self, Record, State},
+    state::{self, IdentityRecord, State},
 };
 use emu_runner::results;
 
@@ -39,7 +39,7 @@ pub fn state(data: &[u8]) {
     for step in &journal.expect("names of interfaces").steps {
         assert!(serde_json::to_vec(step).is_ok());
     }
-    let _ = serde_json::from_slice::<Record>(part("identity.json"));
+    let _ = serde_json::from_slice::<IdentityRecord>(part("identity.json"));
     let _ = serde_json::from_slice::<Attachments>(part("attachments.json"));
     if let Ok(state) = serde_json::from_slice::<State>(part("state.json")) {
         let text = String::from_utf8_lossy(part("topology.yaml"));

@@ -34,7 +34,7 @@ pub struct Table(BTreeMap<String, Counts>);
 
 /// The comparison of one count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
+pub struct ProgramRow {
     /// The program.
     pub program: String,
     /// The count in the table.
@@ -47,13 +47,13 @@ pub struct Row {
 
 impl Table {
     /// Compares a measurement with the table; `None` if the table does not have the kernel.
-    pub fn judge(&self, measured: &Measured) -> Option<Vec<Row>> {
+    pub fn judge(&self, measured: &Measured) -> Option<Vec<ProgramRow>> {
         let known = self.0.get(&measured.family())?;
         let programs = known.keys().chain(measured.programs.keys());
         let programs: std::collections::BTreeSet<&String> = programs.collect();
         let rows = programs.into_iter().map(|program| {
             let (table, now) = (known.get(program), measured.programs.get(program));
-            Row {
+            ProgramRow {
                 program: program.clone(),
                 table: table.copied(),
                 now: now.copied(),

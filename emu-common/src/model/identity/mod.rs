@@ -60,7 +60,7 @@ impl Refusal {
 /// What the hooks count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Event {
+pub enum SocketEvent {
     /// Binds, connects and datagrams that failed with a [`Refusal`].
     Refused = 0,
     /// Packets dropped because their source was not the vnode's address.
@@ -73,26 +73,26 @@ pub enum Event {
     ForeignDestination = 4,
 }
 
-impl Event {
+impl SocketEvent {
     /// Number of events, the size of the counter array.
     pub const COUNT: u32 = 5;
     /// All events in index order.
-    pub const ALL: [Event; Self::COUNT as usize] = [
-        Event::Refused,
-        Event::ForeignSource,
-        Event::DeviceIgnored,
-        Event::SegmentationRefused,
-        Event::ForeignDestination,
+    pub const ALL: [SocketEvent; Self::COUNT as usize] = [
+        SocketEvent::Refused,
+        SocketEvent::ForeignSource,
+        SocketEvent::DeviceIgnored,
+        SocketEvent::SegmentationRefused,
+        SocketEvent::ForeignDestination,
     ];
 
     /// Stable name for tables and JSON.
     pub const fn name(self) -> &'static str {
         match self {
-            Event::Refused => "refused",
-            Event::ForeignSource => "foreign_source",
-            Event::DeviceIgnored => "device_ignored",
-            Event::SegmentationRefused => "segmentation_refused",
-            Event::ForeignDestination => "foreign_destination",
+            SocketEvent::Refused => "refused",
+            SocketEvent::ForeignSource => "foreign_source",
+            SocketEvent::DeviceIgnored => "device_ignored",
+            SocketEvent::SegmentationRefused => "segmentation_refused",
+            SocketEvent::ForeignDestination => "foreign_destination",
         }
     }
 }

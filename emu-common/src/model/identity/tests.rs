@@ -282,7 +282,7 @@ fn packets() {
 
 #[test]
 fn events_are_in_index_order() {
-    for (i, event) in Event::ALL.iter().enumerate() {
+    for (i, event) in SocketEvent::ALL.iter().enumerate() {
         assert_eq!(*event as usize, i);
     }
 }

@@ -12,7 +12,7 @@ use super::{
     BenchError, Measurement, MedianCi, Observer, Preset,
     probe::{self, Ends, Pace},
     scene::Scene,
-    traffic::{self, Place, Transfer},
+    traffic::{self, Endpoint, Transfer},
 };
 
 /// Largest relative error of a rate at which a case passes.
@@ -368,7 +368,7 @@ fn tcp_row(scene: &Scene, case: &TcpCase) -> Result<TcpRow, BenchError> {
     let share = std::thread::scope(|scope| {
         let flows = places.map(|[from, to]| {
             scope.spawn(move || {
-                let place = |(namespace, address)| Place { namespace, address };
+                let place = |(namespace, address)| Endpoint { namespace, address };
                 traffic::transfer(place(from), place(to), &transfer)
             })
         });

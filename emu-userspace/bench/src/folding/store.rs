@@ -15,14 +15,14 @@ pub const TABLE: &str = "received.csv";
 
 /// Contents of [`FILE`].
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct FinishedRun {
     settings: Settings,
     run: Run,
 }
 
 /// Writes a finished run into its folder.
 pub fn write(folder: &Path, settings: &Settings, run: &Run) -> io::Result<()> {
-    let record = Record {
+    let record = FinishedRun {
         settings: settings.clone(),
         run: run.clone(),
     };
@@ -40,7 +40,7 @@ pub fn read(folder: &Path, settings: &Settings) -> Result<Vec<Run>, BenchError> 
         let Ok(text) = fs::read_to_string(own.join(FILE)) else {
             continue;
         };
-        let record: Record = serde_json::from_str(&text)
+        let record: FinishedRun = serde_json::from_str(&text)
             .map_err(io::Error::other)
             .map_err(BenchError::system(&format!("read {}", own.display())))?;
         if record.settings != *settings {

@@ -18,7 +18,7 @@ use super::{Run, Settings, store};
 use crate::{
     BenchError, Observer,
     bittorrent::{CLIENT_PORT, Shared, TRACKER_PORT},
-    fleet::{Fleet, Program},
+    fleet::{Fleet, FleetProgram},
 };
 
 /// Poll interval of the loop that starts programs.
@@ -69,11 +69,11 @@ struct Swarm<'a> {
     /// One row per sample, written at once, so that an interrupted run loses nothing.
     table: File,
     /// The tracker and the seeders first, then the clients.
-    processes: Vec<Process>,
+    processes: Vec<ClientProcess>,
 }
 
 /// A program that was started, and its restarts.
-struct Process {
+struct ClientProcess {
     name: String,
     vnode: IpAddr,
     argv: Vec<String>,
@@ -167,7 +167,7 @@ impl<'a> Swarm<'a> {
 
     fn start(&mut self, name: String, vnode: IpAddr, argv: &[String]) -> Result<(), BenchError> {
         let child = self.spawn(&name, vnode, argv)?;
-        self.processes.push(Process {
+        self.processes.push(ClientProcess {
             name,
             vnode,
             argv: argv.to_vec(),
@@ -179,7 +179,7 @@ impl<'a> Swarm<'a> {
 
     fn spawn(&self, name: &str, vnode: IpAddr, argv: &[String]) -> Result<Child, BenchError> {
         let host = self.fleet.host_of(vnode).unwrap_or(self.fleet.host(0));
-        host.start(&Program {
+        host.start(&FleetProgram {
             vnode,
             argv,
             folder: self.folder_of(name)?,
@@ -270,7 +270,7 @@ impl<'a> Swarm<'a> {
                 continue;
             }
             run.crashed.push(message);
-            let Process {
+            let ClientProcess {
                 name, vnode, argv, ..
             } = &self.processes[index];
             let child = self.spawn(name, *vnode, argv)?;

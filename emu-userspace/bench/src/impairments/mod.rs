@@ -119,7 +119,7 @@ pub struct Side {
 
 /// One setting, measured with both systems.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct ImpairmentRow {
     /// Name of the setting in the report.
     pub name: &'static str,
     /// The setting as YAML keys of a topology.
@@ -152,7 +152,7 @@ pub struct Outcome {
     /// medians of emu and of netem. It is subtracted from the delays with jitter.
     pub path_ms: [f64; 2],
     /// One row per setting.
-    pub rows: Vec<Row>,
+    pub rows: Vec<ImpairmentRow>,
     /// One row per AQM queue.
     pub queues: Vec<QueueRow>,
     /// Whether emu follows the model and is as close to it as netem in all settings.
@@ -207,7 +207,7 @@ fn row(
     setting: &Setting,
     sizes: &Sizes,
     path_ms: [f64; 2],
-) -> Result<Row, BenchError> {
+) -> Result<ImpairmentRow, BenchError> {
     let (all, group, quiet_ms) = match setting.measure {
         Measure::Delays(..) => (sizes.delays, 1, 1_200),
         Measure::Early(_) => (sizes.delays, 2, 600),
@@ -255,7 +255,7 @@ fn row(
         }
         (None, _) => NOISE_DISTANCE * (2.0 / n).sqrt(),
     };
-    Ok(Row {
+    Ok(ImpairmentRow {
         name: setting.name,
         emu_setting: setting.emu,
         netem_setting: setting.netem,

@@ -1,7 +1,7 @@
 //! The report of the impairments, and the texts of its cells.
 use emu_report::{Environment, Report, Table, Verdict};
 
-use super::{Outcome, Row, Side};
+use super::{ImpairmentRow, Outcome, Side};
 
 /// The HTML report with charts, tables and verdicts.
 pub(super) fn page(outcome: &Outcome, environment: &Environment) -> Report {
@@ -52,7 +52,7 @@ pub(super) fn measured(side: &Side) -> String {
     }
 }
 
-pub(super) fn promised(row: &Row) -> String {
+pub(super) fn promised(row: &ImpairmentRow) -> String {
     match (row.model_share, row.model_run, row.model_deviation_ms) {
         (Some(share), Some(run), _) => format!("{:.3} %, runs {run:.2}", share * 100.0),
         (.., Some(deviation)) => format!("300.00 ± {deviation:.2} ms"),
@@ -74,7 +74,7 @@ pub(super) fn verdict(side: &Side) -> &'static str {
     if side.as_model { "ok" } else { "OFF" }
 }
 
-fn cells(row: &Row) -> [String; 9] {
+fn cells(row: &ImpairmentRow) -> [String; 9] {
     [
         row.name.to_owned(),
         promised(row),

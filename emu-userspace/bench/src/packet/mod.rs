@@ -129,7 +129,7 @@ impl Measurement for Sizes {
 
 /// Measurements of one program of one variant.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Row {
+pub struct PacketRow {
     /// `egress`, `ifb`, `ingress`, or the empty program.
     pub program: &'static str,
     /// Name of the enabled feature.
@@ -148,11 +148,11 @@ pub struct Outcome {
     /// The sizes of the run.
     pub sizes: Sizes,
     /// Rows with a growing number of vnodes.
-    pub by_vnodes: Vec<Row>,
+    pub by_vnodes: Vec<PacketRow>,
     /// Rows with one feature at a time.
-    pub by_feature: Vec<Row>,
+    pub by_feature: Vec<PacketRow>,
     /// Times to create the vnodes, in seconds.
-    pub filling: Vec<filling::Row>,
+    pub filling: Vec<filling::FillingRow>,
     /// Load of the machine during the run: CPU, steal time, dropped and late packets.
     pub health: Health,
     /// The verdicts, each with a sentence for the report.
@@ -251,7 +251,7 @@ fn interleaved(
     variants: &[Variant],
     sizes: &Sizes,
     monitor: &mut Monitor,
-) -> Result<Vec<Row>, BenchError> {
+) -> Result<Vec<PacketRow>, BenchError> {
     let nothing = run::empty_classifier().map_err(BenchError::system("load a BPF program"))?;
     let mut seen: Vec<[Vec<f64>; 2]> = vec![Default::default(); variants.len()];
     for turn in 0..sizes.turns {
@@ -278,7 +278,7 @@ fn interleaved(
         monitor.sample();
     }
     let row = |(variant, [repeated, random]): (&Variant, [Vec<f64>; 2])| {
-        Some(Row {
+        Some(PacketRow {
             program: variant.program,
             feature: variant.feature,
             vnodes: variant.vnodes,
@@ -319,8 +319,8 @@ impl Draws {
 }
 
 fn verdicts(
-    by_vnodes: &[Row],
-    by_feature: &[Row],
+    by_vnodes: &[PacketRow],
+    by_feature: &[PacketRow],
     health: &Health,
     compiled: bool,
 ) -> Vec<(Verdict, String)> {

@@ -2,7 +2,7 @@
 use emu_common::names::{PROG_EGRESS, PROG_IFB, PROG_INGRESS};
 use emu_report::{Axis, Chart, Environment, Point, Report, Table};
 
-use super::{FEATURE_VNODES, FEATURES, Outcome, Row};
+use super::{FEATURE_VNODES, FEATURES, Outcome, PacketRow};
 use crate::{MedianCi, filling};
 
 impl Outcome {
@@ -35,7 +35,7 @@ impl Outcome {
         ] {
             let rows = self.by_vnodes.iter();
             let rows = rows.filter(|r| r.program == program && r.feature == feature);
-            let point = |r: &Row| {
+            let point = |r: &PacketRow| {
                 let s = &r.random_ns;
                 Point::new(f64::from(r.vnodes), s.median).between(s.low, s.high)
             };
@@ -73,7 +73,7 @@ impl Outcome {
     }
 }
 
-fn table(rows: &[Row]) -> Table {
+fn table(rows: &[PacketRow]) -> Table {
     let mut table = Table::new([
         "program",
         "on",

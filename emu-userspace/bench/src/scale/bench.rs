@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    EXPERIMENT, Outcome, Place, Settings, TOPOLOGY,
+    EXPERIMENT, HostPlace, Outcome, Settings, TOPOLOGY,
     peer::{Experiment, PEERS, PROBES},
     progress,
 };
@@ -25,7 +25,7 @@ const ERRORS: &str = "errors";
 
 /// Columns of `emu run`'s process table that are read here.
 #[derive(Deserialize)]
-struct Process {
+struct PeerProcess {
     program: String,
     start_s: f64,
     max_memory_bytes: u64,
@@ -42,7 +42,7 @@ pub(super) struct Running {
 /// A loaded part of the topology; unloaded on drop.
 pub(super) struct Bench<'a> {
     settings: &'a Settings,
-    place: Option<&'a Place>,
+    place: Option<&'a HostPlace>,
     namespace: Namespace,
     emu: PathBuf,
     folder: &'a Path,
@@ -52,7 +52,7 @@ impl<'a> Bench<'a> {
     /// In a namespace of its own, or, as one of several hosts, on the machine's network.
     pub fn new(
         settings: &'a Settings,
-        place: Option<&'a Place>,
+        place: Option<&'a HostPlace>,
         folder: &'a Path,
     ) -> Result<Self, BenchError> {
         let namespace = match place {
@@ -70,7 +70,7 @@ impl<'a> Bench<'a> {
     }
 
     fn options(&self) -> String {
-        self.place.map_or(String::new(), Place::options)
+        self.place.map_or(String::new(), HostPlace::options)
     }
 
     /// Path of this host's file with a given name.
@@ -202,7 +202,7 @@ impl<'a> Bench<'a> {
         let summary: Value = serde_json::from_str(&read(SUMMARY)?).unwrap_or_default();
         let (mut starts, mut resident_bytes) = (Vec::new(), 0);
         for row in csv::Reader::from_reader(read("run/processes.csv")?.as_bytes()).deserialize() {
-            let process: Process = row
+            let process: PeerProcess = row
                 .map_err(|e| BenchError::system("read processes.csv")(std::io::Error::other(e)))?;
             resident_bytes += process.max_memory_bytes;
             if process.program == PEERS {

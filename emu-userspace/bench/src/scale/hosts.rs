@@ -15,7 +15,7 @@ const LOST_AFTER: Duration = Duration::from_secs(60);
 
 /// The position of this host among those of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct HostPlace {
     /// Rank of the host, from 0.
     pub rank: usize,
     /// Number of hosts.
@@ -27,7 +27,7 @@ pub struct Place {
     pub address: Ipv4Addr,
 }
 
-impl Place {
+impl HostPlace {
     /// The `hosts` section of the topology. Peers start in the order of their addresses,
     /// and are distributed round-robin, so that the hosts always run equal numbers of
     /// peers.
@@ -51,7 +51,7 @@ impl Hosts {
     /// Joins the other hosts, which must measure the same, and waits until all have joined.
     pub fn join(
         settings: &Settings,
-        place: Option<&Place>,
+        place: Option<&HostPlace>,
         results: &Path,
     ) -> Result<Self, BenchError> {
         let Some(place) = place.filter(|place| place.size > 1) else {
@@ -124,8 +124,8 @@ mod tests {
     use super::*;
     use crate::scale::Peer;
 
-    fn place(rank: usize, size: usize) -> Place {
-        Place {
+    fn place(rank: usize, size: usize) -> HostPlace {
+        HostPlace {
             rank,
             size,
             interface: "eth0".to_owned(),

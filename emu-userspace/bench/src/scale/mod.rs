@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 
 use super::{BenchError, Measurement, Observer};
 use bench::{Bench, available_bytes};
+pub use hosts::HostPlace;
 use hosts::Hosts;
-pub use hosts::Place;
 use peer::Experiment;
 pub use peer::Peer;
 pub use progress::Curve;
@@ -142,7 +142,7 @@ pub struct Scale {
     pub settings: Settings,
     /// The position of this host, if it is one of several that share the folder. Then the
     /// peers are on the machine's own network, and only the first host returns results.
-    pub place: Option<Place>,
+    pub place: Option<HostPlace>,
     /// Folder of the experiment's files.
     pub folder: PathBuf,
 }
@@ -184,7 +184,7 @@ impl Measurement for Scale {
 /// The part of this host, which has joined the others.
 fn measure(
     settings: &Settings,
-    place: Option<&Place>,
+    place: Option<&HostPlace>,
     folder: &Path,
     hosts: &Hosts,
     observer: &mut dyn Observer,
@@ -229,7 +229,7 @@ fn measure(
 /// Writes the topology, the experiment and the files of its programs.
 fn prepare(
     settings: &Settings,
-    place: Option<&Place>,
+    place: Option<&HostPlace>,
     folder: &Path,
 ) -> Result<Experiment, BenchError> {
     let parts = settings.peer.experiment(settings, place, folder)?;

@@ -5,7 +5,7 @@ use std::{fmt, net::Ipv4Addr, path::Path, str::FromStr, time::Duration};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{Place, SAMPLE, Settings};
+use super::{HostPlace, SAMPLE, Settings};
 use crate::{
     BenchError,
     bittorrent::{CLIENT_PORT, Client, Shared, TRACKER_PORT, piece_bytes},
@@ -87,14 +87,14 @@ impl Peer {
     pub(super) fn experiment(
         self,
         settings: &Settings,
-        place: Option<&Place>,
+        place: Option<&HostPlace>,
         folder: &Path,
     ) -> Result<Experiment, BenchError> {
         let mut parts = match self {
             Self::Dht => dht(settings),
             Self::BitTorrent => bittorrent(settings, folder)?,
         };
-        parts.topology += &place.map_or(String::new(), Place::section);
+        parts.topology += &place.map_or(String::new(), HostPlace::section);
         Ok(parts)
     }
 }

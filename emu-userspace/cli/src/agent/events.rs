@@ -8,10 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use emu_kernel::live::{Clock, EventResult, Live, LiveError};
+use emu_kernel::live::{EventClock, EventResult, Live, LiveError};
 
 use super::{
-    record::{LoadMark, Record},
+    record::{AgentRecord, LoadMark},
     shared::Shared,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Events {
 impl Events {
     /// Runs the events of the loaded topology. Events that are due run at once, except those
     /// that an earlier agent has run.
-    pub fn start(shared: Arc<Shared>, zero: SystemTime, record: Record) -> Self {
+    pub fn start(shared: Arc<Shared>, zero: SystemTime, record: AgentRecord) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         // Maps and recordings belong to the thread that opened them.
@@ -63,7 +63,7 @@ impl Drop for Events {
 fn go(
     shared: &Shared,
     zero: SystemTime,
-    mut record: Record,
+    mut record: AgentRecord,
     stop: &AtomicBool,
 ) -> Result<bool, LiveError> {
     let live = Live::open()?;
@@ -71,7 +71,7 @@ fn go(
     let load = LoadMark::of(&live.loaded().state);
     let done = record.done(&load);
     record.load = Some(load);
-    let clock = Clock::joining(live, zero, done)?;
+    let clock = EventClock::joining(live, zero, done)?;
     clock.run(
         || stop.load(Ordering::Relaxed),
         |result: &EventResult| {

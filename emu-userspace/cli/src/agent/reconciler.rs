@@ -24,7 +24,7 @@ use super::{
     AgentError, Config, Message, OnExit, StartAt,
     events::Events,
     notify,
-    record::{LoadMark, Record},
+    record::{AgentRecord, LoadMark},
     shared::{Outcome, Shared},
     watch::{Print, print},
 };
@@ -315,7 +315,7 @@ impl Reconciler {
             self.count(outcome);
         }
         let has_events = !loaded.topology.events.is_empty() || !loaded.topology.traces.is_empty();
-        let mut record = Record::read();
+        let mut record = AgentRecord::read();
         let zero = self.zero(&mut record);
         let loaded = Arc::new(loaded);
         self.shared.change(|facts| {
@@ -335,7 +335,7 @@ impl Reconciler {
     }
 
     /// Time origin of the events, from the command line or an earlier agent's record.
-    fn zero(&self, record: &mut Record) -> Option<SystemTime> {
+    fn zero(&self, record: &mut AgentRecord) -> Option<SystemTime> {
         let zero = match self.config.start_at {
             StartAt::Never => return None,
             StartAt::At(time) => time,
@@ -347,9 +347,9 @@ impl Reconciler {
         let since = zero.duration_since(UNIX_EPOCH).unwrap_or_default();
         let zero_ns = u64::try_from(since.as_nanos()).ok();
         if record.zero_unix_ns != zero_ns {
-            *record = Record {
+            *record = AgentRecord {
                 zero_unix_ns: zero_ns,
-                ..Record::default()
+                ..AgentRecord::default()
             };
             if let Err(error) = record.write() {
                 tracing::warn!(%error, "store the start of the events");
@@ -366,7 +366,7 @@ impl Reconciler {
             let unloaded = Session::open().and_then(|s| s.unload(Processes::Refuse));
             match unloaded {
                 Ok(_) => {
-                    Record::remove();
+                    AgentRecord::remove();
                     tracing::info!("the network is unloaded");
                     return Ok(());
                 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The record.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct AgentRecord {
     /// Zero of the events' clock, in nanoseconds since 1970.
     pub zero_unix_ns: Option<u64>,
     /// Time of the last event that has run, in nanoseconds since the origin.
@@ -34,7 +34,7 @@ impl LoadMark {
     }
 }
 
-impl Record {
+impl AgentRecord {
     /// The record of the last agent; an empty one if there is none.
     pub fn read() -> Self {
         let bytes = StateDir::here().ok().and_then(|dir| dir.agent_record());

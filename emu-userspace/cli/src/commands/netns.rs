@@ -25,7 +25,7 @@ pub(super) struct NetnsArg {
 const PRIVATE: &str = "emu";
 
 /// What a command needs of the namespace.
-enum Need {
+enum NamespaceNeed {
     /// Nothing: the command has no effect on the network, and does not look at it.
     Nothing,
     /// An existing namespace.
@@ -58,11 +58,11 @@ impl Command {
         )
     }
 
-    fn need(&self) -> Need {
+    fn need(&self) -> NamespaceNeed {
         match self {
-            Command::Load(load) if load.is_dry_run() => Need::Scratch,
-            Command::Load(_) => Need::Made,
-            Command::Unload { .. } => Need::Rest,
+            Command::Load(load) if load.is_dry_run() => NamespaceNeed::Scratch,
+            Command::Load(_) => NamespaceNeed::Made,
+            Command::Unload { .. } => NamespaceNeed::Rest,
             Command::Plan(_)
             | Command::Exec(_)
             | Command::Run(_)
@@ -77,14 +77,14 @@ impl Command {
             | Command::Agent(_)
             | Command::Attach(_)
             | Command::Detach(_)
-            | Command::Verify(_) => Need::Existing,
+            | Command::Verify(_) => NamespaceNeed::Existing,
             #[cfg(feature = "bench")]
-            Command::Bench(_) => Need::Existing,
+            Command::Bench(_) => NamespaceNeed::Existing,
             Command::Results(_)
             | Command::Doctor { .. }
             | Command::Check { .. }
             | Command::Schema { .. }
-            | Command::Completions { .. } => Need::Nothing,
+            | Command::Completions { .. } => NamespaceNeed::Nothing,
         }
     }
 }
@@ -113,18 +113,18 @@ impl NetnsArg {
             return Ok(namespace);
         };
         match command.need() {
-            Need::Nothing => {
+            NamespaceNeed::Nothing => {
                 return Err(CommandError::usage(
                     "this command does not depend on the network: omit --netns",
                 ));
             }
-            Need::Existing => netns.enter()?,
-            Need::Made => namespace.made = netns.enter_or_make()?,
-            Need::Scratch => match netns.enter() {
+            NamespaceNeed::Existing => netns.enter()?,
+            NamespaceNeed::Made => namespace.made = netns.enter_or_make()?,
+            NamespaceNeed::Scratch => match netns.enter() {
                 Err(NetnsError::Missing { .. }) => netns::enter_scratch()?,
                 entered => entered?,
             },
-            Need::Rest => {
+            NamespaceNeed::Rest => {
                 namespace.gone = netns.clear_interrupted()?;
                 if !namespace.gone {
                     netns.enter()?;

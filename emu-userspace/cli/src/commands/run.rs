@@ -11,7 +11,7 @@ use emu_kernel::{clock::Stopwatch, user};
 use emu_model::experiment::{Clock, Schedule, Slice};
 use emu_model::name::printable;
 use emu_runner::run::{
-    self, EndReason, Input, Observer, Options, Progress, RunError, RunOutcome, Summary,
+    self, EndReason, Input, Observer, Progress, RunError, RunOptions, RunOutcome, Summary,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -183,7 +183,7 @@ impl Run {
         let mut guardian: Vec<OsString> = vec![std::env::current_exe()?.into()];
         guardian.extend(namespace.arguments());
         guardian.push("run-guardian".into());
-        let options = Options {
+        let options = RunOptions {
             out,
             host: host.filter(|_| group.is_none()),
             start_at: self.start_at,

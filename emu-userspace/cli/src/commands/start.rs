@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use emu_kernel::live::{Clock, EventResult, Live};
+use emu_kernel::live::{EventClock, EventResult, Live};
 use emu_model::topology;
 use serde_json::json;
 
@@ -46,7 +46,7 @@ impl Start {
                 live.loaded().state.topology.display()
             ));
         }
-        let clock = Clock::new(live, from)?;
+        let clock = EventClock::new(live, from)?;
         if !self.json {
             print(&format!(
                 "{}: {} events, from {} on; Ctrl-C stops the clock",

@@ -20,7 +20,7 @@ use super::{
     netlink::Netlink,
     offload,
     state::{State, StateDir, Undo, WriterLock},
-    tc::{self, Hook, Place, Preference},
+    tc::{self, Hook, HookPlace, Preference},
     undo::{self, Processes, UndoError},
 };
 
@@ -194,7 +194,7 @@ impl Loader<'_> {
         if self.plan.corrupts() {
             // lo has no device that computes checksums, and its offload is fixed; the
             // programs give corrupted packets a checksum that the receiver checks.
-            offload::turn_off(&ifb.name, offload::Kind::SegmentationAndChecksums).map_err(
+            offload::turn_off(&ifb.name, offload::OffloadKind::SegmentationAndChecksums).map_err(
                 |source| ApplyError::Offload {
                     interface: ifb.name.clone(),
                     source,
@@ -236,8 +236,8 @@ impl Loader<'_> {
     }
 
     /// Offloads that a load turns off.
-    fn offloads(&self) -> offload::Kind {
-        offload::Kind::of(self.plan)
+    fn offloads(&self) -> offload::OffloadKind {
+        offload::OffloadKind::of(self.plan)
     }
 
     /// MTU, offloads and root qdisc of an interface.
@@ -351,8 +351,8 @@ impl Loader<'_> {
 }
 
 /// A hook of an interface.
-fn at(link: &Link, hook: Hook) -> Place<'_> {
-    Place::Interface {
+fn at(link: &Link, hook: Hook) -> HookPlace<'_> {
+    HookPlace::Interface {
         index: link.index,
         name: &link.name,
         hook,

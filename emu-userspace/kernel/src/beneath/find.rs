@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Folder, Kind, MOST_DEPTH};
+use super::{FileKind, Folder, MOST_DEPTH};
 
 /// Largest number of entries that one search reads.
 const MOST_ENTRIES: usize = 1_000_000;
@@ -65,14 +65,14 @@ impl Search<'_> {
             let deeper = *first == "**";
             let alike = !deeper && (self.matches)(first, &name);
             match kind {
-                Kind::Folder if deeper || (alike && !rest.is_empty()) => {
+                FileKind::Folder if deeper || (alike && !rest.is_empty()) => {
                     let parts = if deeper { parts } else { rest };
                     if let Ok(folder) = folder.child(&name) {
                         self.look(&folder, &here, parts)?;
                     }
                 }
                 // A final `**` also matches any file.
-                Kind::File if rest.is_empty() && (alike || deeper) => {
+                FileKind::File if rest.is_empty() && (alike || deeper) => {
                     self.found.insert(here);
                 }
                 _ => {}

@@ -44,7 +44,7 @@ const WRITE_OF_OTHERS: u32 = 0o022;
 const MOST_DEPTH: usize = 64;
 /// Type of an entry; links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A folder.
     Folder,
     /// A regular file.
@@ -170,7 +170,7 @@ impl Folder {
     }
 
     /// Names and types of the entries, in order, without `.` and `..`.
-    pub fn entries(&self) -> io::Result<Vec<(OsString, Kind)>> {
+    pub fn entries(&self) -> io::Result<Vec<(OsString, FileKind)>> {
         use std::os::unix::ffi::OsStrExt;
         // A description of its own: the position in a list belongs to it.
         let fd = self.at(
@@ -187,9 +187,9 @@ impl Folder {
             }
             let name = OsStr::from_bytes(name).to_owned();
             let kind = match entry.file_type() {
-                Some(Type::Directory) => Kind::Folder,
-                Some(Type::File) => Kind::File,
-                Some(_) => Kind::Other,
+                Some(Type::Directory) => FileKind::Folder,
+                Some(Type::File) => FileKind::File,
+                Some(_) => FileKind::Other,
                 None => self.kind(&name),
             };
             found.push((name, kind));
@@ -199,12 +199,12 @@ impl Folder {
     }
 
     /// For file systems whose directory entries have no type.
-    fn kind(&self, name: &OsStr) -> Kind {
+    fn kind(&self, name: &OsStr) -> FileKind {
         let found = self.at(name, OFlag::O_PATH, Mode::empty());
         match found.and_then(|fd| File::from(fd).metadata()) {
-            Ok(m) if m.is_dir() => Kind::Folder,
-            Ok(m) if m.is_file() => Kind::File,
-            _ => Kind::Other,
+            Ok(m) if m.is_dir() => FileKind::Folder,
+            Ok(m) if m.is_file() => FileKind::File,
+            _ => FileKind::Other,
         }
     }
 

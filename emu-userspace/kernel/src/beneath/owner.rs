@@ -11,7 +11,7 @@ use nix::{
     unistd::{fchownat, geteuid},
 };
 
-use super::{Folder, Kind, MOST_DEPTH, WRITE_OF_OTHERS};
+use super::{FileKind, Folder, MOST_DEPTH, WRITE_OF_OTHERS};
 
 impl Folder {
     /// Makes this process's user the owner of the folder, so that nobody else can change its
@@ -63,7 +63,7 @@ impl Folder {
             return Ok(());
         }
         for (name, kind) in self.entries()? {
-            if kind == Kind::Folder {
+            if kind == FileKind::Folder {
                 match self.child(&name) {
                     Ok(folder) => folder.give_below(uid, gid, depth + 1)?,
                     Err(error) if own => return Err(error),

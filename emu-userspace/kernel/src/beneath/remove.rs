@@ -12,7 +12,7 @@ use nix::{
     unistd::{UnlinkatFlags, geteuid, unlinkat},
 };
 
-use super::{Folder, Kind, MOST_DEPTH};
+use super::{FileKind, Folder, MOST_DEPTH};
 
 /// Longest time for one tree.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -74,7 +74,7 @@ impl Removal<'_> {
             if Instant::now() >= self.until {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            if kind != Kind::Folder {
+            if kind != FileKind::Folder {
                 folder.unlink(&name)?;
             } else if depth < MOST_DEPTH {
                 self.empty(&folder.child(&name)?, depth + 1)?;

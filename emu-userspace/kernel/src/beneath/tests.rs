@@ -82,7 +82,7 @@ impl Scene {
             );
         }
         for (name, kind) in self.folder.entries().unwrap() {
-            if kind == Kind::File {
+            if kind == FileKind::File {
                 let text = self.folder.read(&name, 1000).unwrap();
                 assert_ne!(text, SECRET.as_bytes(), "{what}");
             }

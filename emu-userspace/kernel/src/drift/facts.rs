@@ -8,7 +8,7 @@ use crate::{
     link::{self, Link},
     machines,
     netlink::{Netlink, NetlinkError},
-    tc::{self, Filter, Hook, Place, Preference, Qdisc},
+    tc::{self, Filter, Hook, HookPlace, Preference, Qdisc},
 };
 
 /// The kernel's objects, read once for all steps.
@@ -41,7 +41,7 @@ impl Facts {
             }
             for hook in [Hook::Ingress, Hook::Egress] {
                 let (index, name) = (link.index, link.name.as_str());
-                let place = Place::Interface { index, name, hook };
+                let place = HookPlace::Interface { index, name, hook };
                 let found = tc::filters(netlink, place)?;
                 filters.extend(found.into_iter().map(|f| (Some(index), hook, f)));
             }
@@ -49,7 +49,7 @@ impl Facts {
         if links.iter().any(|link| link.group == machines::PORT_GROUP) {
             for hook in [Hook::Ingress, Hook::Egress] {
                 // Without a port that has the filters, the list is an error.
-                let found = tc::filters(netlink, Place::Ports(hook)).unwrap_or_default();
+                let found = tc::filters(netlink, HookPlace::Ports(hook)).unwrap_or_default();
                 filters.extend(found.into_iter().map(|f| (None, hook, f)));
             }
         }
@@ -78,20 +78,20 @@ impl Facts {
 
     /// Whether a filter of emu's has this program; any program if it is not known, as in the
     /// state of an older version.
-    pub(crate) fn has_filter(&self, place: Place<'_>, program: Option<u32>) -> bool {
+    pub(crate) fn has_filter(&self, place: HookPlace<'_>, program: Option<u32>) -> bool {
         let mut all = self.ours(place);
         all.any(|f| program.is_none() || f.program_id == program)
     }
 
     /// Whether a filter of emu's is there, whatever its program.
-    pub(crate) fn has_filter_at(&self, place: Place<'_>, preference: Preference) -> bool {
+    pub(crate) fn has_filter_at(&self, place: HookPlace<'_>, preference: Preference) -> bool {
         self.ours(place).any(|f| f.preference == preference)
     }
 
-    fn ours(&self, place: Place<'_>) -> impl Iterator<Item = &Filter> {
+    fn ours(&self, place: HookPlace<'_>) -> impl Iterator<Item = &Filter> {
         let (index, hook) = match place {
-            Place::Interface { index, hook, .. } => (Some(index), hook),
-            Place::Ports(hook) => (None, hook),
+            HookPlace::Interface { index, hook, .. } => (Some(index), hook),
+            HookPlace::Ports(hook) => (None, hook),
         };
         let there = self.filters.iter();
         let there = there.filter(move |(i, h, f)| (*i, *h) == (index, hook) && f.is_ours);

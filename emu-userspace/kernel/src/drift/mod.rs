@@ -26,7 +26,7 @@ use super::{
     netlink::{Netlink, NetlinkError},
     offload,
     state::{State, StateDir, StateError, Undo},
-    tc::{self, Hook, Place},
+    tc::{self, Hook, HookPlace},
 };
 
 pub(crate) use facts::Facts;
@@ -73,7 +73,7 @@ impl Load<'_> {
     }
 
     fn program(&self, facts: &Facts, link: &Link, hook: Hook, name: &str) -> Option<String> {
-        let place = Place::Interface {
+        let place = HookPlace::Interface {
             index: link.index,
             name: &link.name,
             hook,
@@ -115,8 +115,9 @@ impl Load<'_> {
             return Some("the network namespaces of the machines".to_owned());
         }
         let mut programs = machines::PORT_PROGRAMS.into_iter();
-        let lost = programs
-            .find(|(hook, _, name)| !facts.has_filter(Place::Ports(*hook), self.program_id(name)));
+        let lost = programs.find(|(hook, _, name)| {
+            !facts.has_filter(HookPlace::Ports(*hook), self.program_id(name))
+        });
         lost.map(|(_, _, name)| format!("the filter {name} on the ports of machines"))
     }
 
@@ -167,7 +168,7 @@ fn absent(step: &Undo, load: &Load<'_>, facts: &Facts) -> Option<String> {
             interface,
             features,
         } => {
-            let now = offload::on(interface, offload::Kind::of(plan)).unwrap_or_default();
+            let now = offload::on(interface, offload::OffloadKind::of(plan)).unwrap_or_default();
             let stays = |name: &str| {
                 let mut all = load.state.offloads_on.iter();
                 all.any(|(at, feature)| at == interface && feature == name)

@@ -10,7 +10,7 @@ use crate::{
     link, machines,
     netlink::{Netlink, NetlinkError, Request},
     state::{StateDir, Undo},
-    tc::{self, Place},
+    tc::{self, HookPlace},
 };
 
 /// Objects of emu that are in the namespace although nothing is loaded: what an unload
@@ -84,7 +84,7 @@ pub(crate) fn removals(netlink: &mut Netlink) -> Result<Vec<Request>, NetlinkErr
         let mut any = false;
         for (hook, preference) in ours {
             let (index, name) = (link.index, link.name.as_str());
-            let place = Place::Interface { index, name, hook };
+            let place = HookPlace::Interface { index, name, hook };
             requests.push(tc::delete_filter(place, preference));
             any = true;
         }

@@ -23,7 +23,7 @@ use aya::{
 };
 use emu_common::{
     layout::Identity,
-    model::identity::{Event, loopback::PLACES},
+    model::identity::{SocketEvent, loopback::PLACES},
     names::{self, MAP_EVENTS, MAP_IDENTITY, MAP_SOCKETS, MAP_V6_ONLY},
 };
 
@@ -35,7 +35,7 @@ use super::{
     cgroup::{self, CgroupError, Tree},
     machines::{MachineError, Machines},
     netlink::NetlinkError,
-    state::{Record, SharedLock, StateDir, StateError, Undo, WriterLock},
+    state::{IdentityRecord, SharedLock, StateDir, StateError, Undo, WriterLock},
 };
 
 /// Why a process could not join a vnode.
@@ -245,7 +245,7 @@ pub struct Summary {
     /// Number of vnodes with a process.
     pub vnodes: usize,
     /// Count of each event, over all CPUs.
-    pub events: Vec<(Event, u64)>,
+    pub events: Vec<(SocketEvent, u64)>,
 }
 
 /// The summary of a network namespace; `None` before its first process.
@@ -272,12 +272,12 @@ pub fn summary(dir: &StateDir) -> Result<Option<Summary>, IdentityError> {
     }))
 }
 
-fn events(record: &Record) -> Result<Vec<(Event, u64)>, BpfError> {
+fn events(record: &IdentityRecord) -> Result<Vec<(SocketEvent, u64)>, BpfError> {
     let open = bpf::map_error("open", MAP_EVENTS);
     let map = MapData::from_id(record.events_map_id).map_err(open)?;
     let map: PerCpuArray<_, u64> =
         PerCpuArray::try_from(Map::PerCpuArray(map)).map_err(bpf::map_error("open", MAP_EVENTS))?;
-    Event::ALL
+    SocketEvent::ALL
         .iter()
         .map(|event| {
             let values = map
@@ -289,7 +289,7 @@ fn events(record: &Record) -> Result<Vec<(Event, u64)>, BpfError> {
 }
 
 /// The record of attached programs whose cgroup still exists.
-fn ready(dir: &StateDir, tree: &Tree) -> Option<Record> {
+fn ready(dir: &StateDir, tree: &Tree) -> Option<IdentityRecord> {
     let record = dir.identity()?;
     let now = cgroup::identifier(&tree.folder(&dir.name())).ok()?;
     (now == record.cgroup_id).then_some(record)
@@ -314,7 +314,7 @@ fn set_up(
     hooks.attach(&file)?;
     let (map_id, events_map_id) = hooks.map_ids()?;
     let has_loopback_v6 = has_own_loopback && loopback::add_v6(dir, lock)?;
-    let record = Record {
+    let record = IdentityRecord {
         cgroup_id,
         map_id,
         events_map_id,
@@ -326,7 +326,7 @@ fn set_up(
 /// A namespace that is ready for processes, under a shared lock.
 pub(super) struct Ready {
     pub tree: Tree,
-    pub record: Record,
+    pub record: IdentityRecord,
     /// Held until the process is in its cgroup.
     pub _shared: SharedLock,
 }

@@ -63,7 +63,7 @@ enum TimerEntry {
 }
 
 /// A clock with its timer queue.
-pub struct Clock {
+pub struct EventClock {
     live: Live,
     /// By time and order.
     pending: BTreeMap<(Duration, usize), TimerEntry>,
@@ -78,13 +78,13 @@ pub struct Clock {
     next: usize,
 }
 
-impl Clock {
+impl EventClock {
     /// A clock with a given zero, in the past or in the future, for a network whose events
     /// are synchronous on several hosts. Events that are due run at once, in order, except
     /// those completed by `done`; ramps in progress continue.
     ///
     /// # Errors
-    /// As for [`Clock::new`].
+    /// As for [`EventClock::new`].
     pub fn joining(
         live: Live,
         zero: SystemTime,

@@ -31,7 +31,7 @@ use crate::{
     state::{State, StateError},
 };
 
-pub use clock::{Clock, EventResult};
+pub use clock::{EventClock, EventResult};
 pub use trace::{TraceError, check as check_traces};
 
 /// Why a change was not made.

@@ -229,7 +229,7 @@ pub(crate) fn install(
         maps.set(*index as usize, entry(plan, link));
     }
     for (hook, preference, name) in PORT_PROGRAMS {
-        let place = tc::Place::Ports(hook);
+        let place = tc::HookPlace::Ports(hook);
         let (request, module) = tc::add_program(place, preference, programs.fd(name)?, name, ifb);
         netlink.request(request).map_err(needs(module))?;
     }

@@ -126,14 +126,14 @@ impl Undo {
 /// A line of the journal: a step, and the index of its interface. An interface keeps its
 /// index when it gets another name, and another interface may get its name.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct JournalLine {
     #[serde(flatten)]
     step: Undo,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     index: Option<u32>,
 }
 
-impl Line {
+impl JournalLine {
     /// # Errors
     /// The kernel's error, except that there is no such interface.
     fn new(mut step: Undo) -> Result<Self, Errno> {
@@ -186,7 +186,7 @@ pub fn parse(bytes: &[u8]) -> Result<Content, Errno> {
     let mut content = Content::default();
     let now = interfaces()?;
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-        match serde_json::from_slice::<Line>(line) {
+        match serde_json::from_slice::<JournalLine>(line) {
             Ok(line) => content.steps.push(line.into_step(&now)),
             // A line cut off by a kill belongs to a change that was not made.
             Err(_) if !line.ends_with(b"\n") => {}
@@ -206,7 +206,7 @@ impl StateDir {
         self.make()?;
         let path = self.path.join(JOURNAL);
         let index = file_error("look up an interface for", &path);
-        let line = Line::new(undo.clone()).map_err(|errno| index(errno.into()))?;
+        let line = JournalLine::new(undo.clone()).map_err(|errno| index(errno.into()))?;
         let mut line = serde_json::to_vec(&line).map_err(|e| StateError::Damaged {
             path: path.clone(),
             detail: e.to_string(),
@@ -328,7 +328,8 @@ mod tests {
         };
         assert_eq!(step(1), named("lo"));
         assert_eq!(step(0x7fff_fff0), named("old0 (which was removed)"));
-        let line = serde_json::to_string(&Line::new(named("lo")).expect("lo")).expect("JSON");
+        let line =
+            serde_json::to_string(&JournalLine::new(named("lo")).expect("lo")).expect("JSON");
         assert!(line.contains("\"index\":1"), "{line}");
     }
 }

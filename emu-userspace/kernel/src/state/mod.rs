@@ -26,7 +26,7 @@ pub use error::StateError;
 pub use journal::{Content as JournalContent, Undo, parse as parse_journal};
 pub use lock::{Holder, SharedLock, WriterLock};
 pub(crate) use namespace::NamespaceRecords;
-pub use record::Record;
+pub use record::IdentityRecord;
 
 const ROOT: &str = "/run/emu";
 const JOURNAL: &str = "journal.jsonl";
@@ -331,7 +331,11 @@ impl StateDir {
     }
 
     /// Stores the facts about the attached programs that later commands need.
-    pub fn store_identity(&self, _lock: &WriterLock, record: &Record) -> Result<(), StateError> {
+    pub fn store_identity(
+        &self,
+        _lock: &WriterLock,
+        record: &IdentityRecord,
+    ) -> Result<(), StateError> {
         let path = self.path.join(IDENTITY);
         let bytes = serde_json::to_vec(record).map_err(|e| StateError::Damaged {
             path: path.clone(),
@@ -341,7 +345,7 @@ impl StateDir {
     }
 
     /// The stored facts about the attached programs; `None` if they were never attached.
-    pub fn identity(&self) -> Option<Record> {
+    pub fn identity(&self) -> Option<IdentityRecord> {
         let bytes = fs::read(self.path.join(IDENTITY)).ok()?;
         serde_json::from_slice(&bytes).ok()
     }

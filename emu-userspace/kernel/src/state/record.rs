@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 /// Facts about the attached programs that later commands need.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct IdentityRecord {
     /// Identifier of the namespace's cgroup.
     pub cgroup_id: u64,
     /// Identifier of the map of identities.

@@ -8,7 +8,7 @@ use netlink_packet_route::{
     tc::{TcAttribute, TcHandle, TcMessage},
 };
 
-use super::{Hook, Place, Preference, TCA_OPTIONS, message, nested, number, option, text};
+use super::{Hook, HookPlace, Preference, TCA_OPTIONS, message, nested, number, option, text};
 use crate::netlink::{Netlink, NetlinkError, Request};
 
 /// Handle of emu's filters, so that only these are deleted.
@@ -33,7 +33,7 @@ const TCA_MIRRED_PARMS: u16 = 2;
 const TCA_EGRESS_REDIR: u32 = 1;
 const TC_ACT_STOLEN: u32 = 4;
 
-fn filter(place: Place<'_>, preference: Preference) -> TcMessage {
+fn filter(place: HookPlace<'_>, preference: Preference) -> TcMessage {
     let mut m = place.message(FILTER_HANDLE, "bpf");
     m.header.info = (preference as u32) << 16 | u32::from(ETH_P_ALL.to_be());
     m
@@ -43,7 +43,7 @@ fn filter(place: Place<'_>, preference: Preference) -> TcMessage {
 ///
 /// Through netlink, not as a TCX link: TCX does not know `TC_ACT_STOLEN`.
 pub fn add_direct_filter(
-    place: Place<'_>,
+    place: HookPlace<'_>,
     preference: Preference,
     program: BorrowedFd<'_>,
     program_name: &str,
@@ -68,7 +68,7 @@ pub fn add_direct_filter(
 /// Attaches a program as a classifier whose match is redirected to the egress
 /// of `target`.
 pub fn add_redirect_filter(
-    place: Place<'_>,
+    place: HookPlace<'_>,
     preference: Preference,
     program: BorrowedFd<'_>,
     program_name: &str,
@@ -111,7 +111,7 @@ pub fn add_redirect_filter(
 /// [`names::PROG_INGRESS`] is redirected to the interface `ifb`, the return value of the other
 /// programs is the verdict.
 pub fn add_program(
-    place: Place<'_>,
+    place: HookPlace<'_>,
     preference: Preference,
     program: BorrowedFd<'_>,
     name: &str,
@@ -127,7 +127,7 @@ pub fn add_program(
 }
 
 /// Deletes emu's filter from a hook.
-pub fn delete_filter(place: Place<'_>, preference: Preference) -> Request {
+pub fn delete_filter(place: HookPlace<'_>, preference: Preference) -> Request {
     Request {
         message: RouteNetlinkMessage::DelTrafficFilter(filter(place, preference)),
         flags: 0,
@@ -160,7 +160,7 @@ pub struct Filter {
 }
 
 /// The filters in a hook of an interface that has a clsact qdisc.
-pub fn filters(netlink: &mut Netlink, place: Place<'_>) -> Result<Vec<Filter>, NetlinkError> {
+pub fn filters(netlink: &mut Netlink, place: HookPlace<'_>) -> Result<Vec<Filter>, NetlinkError> {
     let query = place.message(TcHandle::UNSPEC, "");
     let found = netlink.dump(RouteNetlinkMessage::GetTrafficFilter(query), "list filters")?;
     let filter = |answer: RouteNetlinkMessage| {

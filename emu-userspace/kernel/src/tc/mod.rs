@@ -48,7 +48,7 @@ pub enum Preference {
 
 /// Where filters are.
 #[derive(Debug, Clone, Copy)]
-pub enum Place<'a> {
+pub enum HookPlace<'a> {
     /// At an interface.
     Interface {
         index: u32,
@@ -63,11 +63,11 @@ pub enum Place<'a> {
 const INGRESS_BLOCK: u32 = 0xe301;
 const EGRESS_BLOCK: u32 = 0xe302;
 
-impl Place<'_> {
+impl HookPlace<'_> {
     fn message(self, handle: TcHandle, kind: &str) -> TcMessage {
         match self {
-            Place::Interface { index, hook, .. } => message(index, hook.parent(), handle, kind),
-            Place::Ports(hook) => {
+            HookPlace::Interface { index, hook, .. } => message(index, hook.parent(), handle, kind),
+            HookPlace::Ports(hook) => {
                 let block = TcHandle::from(hook.block());
                 message(TcHeader::TCM_IFINDEX_MAGIC_BLOCK, block, handle, kind)
             }
@@ -75,11 +75,11 @@ impl Place<'_> {
     }
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for HookPlace<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Interface { name, .. } => f.write_str(name),
-            Place::Ports(_) => f.write_str("the ports of machines"),
+            HookPlace::Interface { name, .. } => f.write_str(name),
+            HookPlace::Ports(_) => f.write_str("the ports of machines"),
         }
     }
 }

@@ -101,7 +101,7 @@ pub fn add_clsact(index: u32, name: &str) -> Request {
     }
 }
 
-/// Adds the clsact qdisc of a port, whose filters are those of [`Place::Ports`].
+/// Adds the clsact qdisc of a port, whose filters are those of [`HookPlace::Ports`].
 pub fn add_shared_clsact(index: u32, name: &str) -> Request {
     let mut m = message(index, TcHandle::INGRESS, CLSACT, "clsact");
     for (kind, block) in [

@@ -172,7 +172,7 @@ pub fn run(
     let host_rtt_ms = host_rtt_ms(plan, options.samples)?;
     let hosts = peers::measure(topology, plan, options.samples)?;
     let (chosen, filtered_pairs) = choose(topology, plan, options.max_pairs);
-    let mut scene = Scene {
+    let mut scene = PingScene {
         plan,
         host_rtt_ms,
         options,
@@ -214,7 +214,7 @@ fn host_rtt_ms(plan: &Plan, samples: usize) -> io::Result<f64> {
 }
 
 /// The context of the measurement of pairs.
-struct Scene<'a> {
+struct PingScene<'a> {
     plan: &'a Plan,
     host_rtt_ms: f64,
     options: &'a Options,
@@ -222,7 +222,7 @@ struct Scene<'a> {
     away: BTreeMap<IpAddr, (String, f64)>,
 }
 
-impl Scene<'_> {
+impl PingScene<'_> {
     /// Finds the hosts of the responders.
     fn look_away(&mut self, topology: &Topology, hosts: &[PeerReport], pairs: &[Pair]) {
         let here: BTreeSet<IpAddr> = self.plan.vnodes.iter().map(|v| v.address).collect();

@@ -59,7 +59,7 @@ pub struct RateReport {
     pub tries: u32,
 }
 
-struct Sample {
+struct RateSample {
     src: IpAddr,
     dst: IpAddr,
     rate_bits_per_sec: u64,
@@ -112,14 +112,14 @@ fn bottleneck(plan: &Plan, from: GroupId, to: GroupId) -> Option<u64> {
 }
 
 /// One pair inside each group that has two local vnodes and a rate.
-fn samples(plan: &Plan) -> Vec<Sample> {
+fn samples(plan: &Plan) -> Vec<RateSample> {
     (0..plan.groups.len())
         .filter_map(|group| {
             let mut vnodes = plan.vnodes.iter().filter(|v| v.group == group);
             let (src, dst) = (vnodes.next()?.address, vnodes.next_back()?.address);
             let rate_bits_per_sec =
                 bottleneck(plan, group, group).filter(|r| *r <= FASTEST_BITS_PER_SEC)?;
-            Some(Sample {
+            Some(RateSample {
                 src,
                 dst,
                 rate_bits_per_sec,
@@ -131,7 +131,7 @@ fn samples(plan: &Plan) -> Vec<Sample> {
         .collect()
 }
 
-impl Sample {
+impl RateSample {
     /// Header bytes of a packet: IP and transport.
     fn headers(&self, transport: u32) -> u32 {
         transport + if self.dst.is_ipv4() { 20 } else { 40 }

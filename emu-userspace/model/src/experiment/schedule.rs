@@ -66,12 +66,12 @@ pub struct Schedule {
     /// Processes in the order of the programs and their vnodes.
     pub processes: Vec<Process>,
     /// Timed events of the topology, as text.
-    pub events: Vec<Event>,
+    pub events: Vec<PlannedEvent>,
 }
 
 /// A timed event of the topology.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Event {
+pub struct PlannedEvent {
     /// Time since the start of the run.
     #[serde(rename = "at_s", serialize_with = "seconds")]
     pub at: Duration,
@@ -174,7 +174,7 @@ impl Schedule {
             events: topology
                 .events
                 .iter()
-                .map(|event| Event {
+                .map(|event| PlannedEvent {
                     at: event.at,
                     event: event.what.to_text(topology),
                 })

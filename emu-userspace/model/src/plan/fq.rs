@@ -135,7 +135,7 @@ impl FqPlan {
         (links, ways): (&[PlanLink], &[Option<LinkWay>]),
         mtu_bytes: u32,
     ) -> Result<Self, TooLate> {
-        let mut need = Need::new(mtu_bytes);
+        let mut need = FqNeed::new(mtu_bytes);
         for (id, group) in groups
             .iter()
             .enumerate()
@@ -180,7 +180,7 @@ impl FqPlan {
                     };
                     serve(&mut pipe, &service);
                     pipe.latency_ns = change.latency.map_or(pipe.latency_ns, nanoseconds);
-                    let mut need = Need::new(topology.mtu_bytes);
+                    let mut need = FqNeed::new(topology.mtu_bytes);
                     need.add(&pipe, None, 0, 1);
                     need.check(|| {
                         let at = humantime::format_duration(event.at);
@@ -222,7 +222,7 @@ impl FqPlan {
                     .unwrap_or(0)
             })
             .collect();
-        let mut need = Need::new(mtu_bytes);
+        let mut need = FqNeed::new(mtu_bytes);
         need.vnodes = plan.vnodes.len();
         for (vnode, slot) in plan.vnodes.iter().zip(slots) {
             for (index, pair_ns) in [(slot * 2, farthest[vnode.group]), (slot * 2 + 1, 0)] {
@@ -238,7 +238,7 @@ impl FqPlan {
 }
 
 /// What fq must hold, summed over pipes.
-struct Need {
+struct FqNeed {
     mtu_bytes: u32,
     limit: u64,
     flow_limit: u64,
@@ -246,7 +246,7 @@ struct Need {
     vnodes: usize,
 }
 
-impl Need {
+impl FqNeed {
     fn new(mtu_bytes: u32) -> Self {
         Self {
             mtu_bytes,

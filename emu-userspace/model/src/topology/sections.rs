@@ -38,14 +38,14 @@ const DEEPEST: usize = 12;
 
 /// Both pipes of an access link.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Line {
+pub(super) struct AccessLinkSection {
     up: Pipe,
     down: Pipe,
     filtering: Filtering,
 }
 
 /// Profiles by name.
-pub(super) type Profiles<'a> = Vec<(&'a str, Line)>;
+pub(super) type Profiles<'a> = Vec<(&'a str, AccessLinkSection)>;
 
 /// Groups with the positions of their parts. `complete` is false if a group could not be
 /// read, so that references to it are not reported.
@@ -66,7 +66,7 @@ pub(super) struct ReadGroup<'a> {
 }
 
 /// Reads the keys of an access link, on top of inherited settings.
-fn line(record: &Record<'_>, base: Line, own: &[&str]) -> Line {
+fn line(record: &Record<'_>, base: AccessLinkSection, own: &[&str]) -> AccessLinkSection {
     let mut line = base;
     line.up.impairments.read(record, own);
     line.down.impairments.read(record, own);
@@ -125,7 +125,9 @@ pub(super) fn profiles<'a>(record: &Record<'a>, own: &[&str]) -> Profiles<'a> {
             let read = field.record(LINE_KEYS);
             (
                 name,
-                read.map_or_else(Line::default, |r| line(&r, Line::default(), own)),
+                read.map_or_else(AccessLinkSection::default, |r| {
+                    line(&r, AccessLinkSection::default(), own)
+                }),
             )
         })
         .collect()
@@ -143,7 +145,7 @@ pub(super) fn groups<'a>(record: &Record<'a>, profiles: &Profiles<'a>, own: &[&s
             profiles,
             own,
             parent: None,
-            line: Line::default(),
+            line: AccessLinkSection::default(),
             kind: kind(record).unwrap_or_default(),
             depth: 0,
         };
@@ -168,7 +170,7 @@ struct Around<'a, 'p> {
     own: &'p [&'p str],
     parent: Option<GroupId>,
     /// Settings that the groups inherit.
-    line: Line,
+    line: AccessLinkSection,
     kind: Kind,
     depth: usize,
 }
@@ -234,7 +236,7 @@ fn read_groups<'a>(section: &Field<'a>, around: &Around<'a, '_>, groups: &mut Gr
 }
 
 /// Reports `aqm` on a pipe without a rate, which has no queue.
-fn managed_lines_have_rates(record: &Record<'_>, line: &Line) {
+fn managed_lines_have_rates(record: &Record<'_>, line: &AccessLinkSection) {
     for (key, pipe) in [("up", &line.up), ("down", &line.down)] {
         if pipe.impairments.aqm.is_some() && pipe.rate.is_none() {
             let field = record.get(key).or_else(|| record.get("aqm"));
@@ -256,7 +258,7 @@ fn read_group<'a>(
     name: Option<Name>,
     record: &Record<'a>,
     parent: Option<GroupId>,
-    (line, kind): (Line, Kind),
+    (line, kind): (AccessLinkSection, Kind),
     groups: &mut Groups<'a>,
 ) -> Option<GroupId> {
     let field = record.field();

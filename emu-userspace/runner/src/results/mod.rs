@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use emu_kernel::beneath::{Folder, Kind};
+use emu_kernel::beneath::{FileKind, Folder};
 use emu_model::name::Name;
 use emu_report::ReportError;
 use serde_json::{Value, json};
@@ -100,7 +100,7 @@ pub fn shared(folder: &Folder) -> Result<(Vec<HostResults>, Vec<HostStatus>), Me
     let mut parts = Vec::new();
     for (name, _) in entries
         .into_iter()
-        .filter(|(_, kind)| *kind == Kind::Folder)
+        .filter(|(_, kind)| *kind == FileKind::Folder)
     {
         // A host that was lost early may have left no results.
         if let Ok(part) = hosts
@@ -239,7 +239,7 @@ fn vnodes(part: &Folder, out: &Folder, take: bool, strange: &mut usize) -> Resul
     let entries = from.entries();
     for (name, kind) in entries.map_err(MergeError::system("read", from.path()))? {
         let old = from.path().join(&name);
-        if take && kind == Kind::Folder && to.folder(&name).is_err() {
+        if take && kind == FileKind::Folder && to.folder(&name).is_err() {
             let moved = from.rename(&name, &to, &name);
             moved.map_err(MergeError::system("move", &old))?;
         } else {
@@ -257,11 +257,11 @@ fn copy(
     from: &Folder,
     to: &Folder,
     name: &OsStr,
-    kind: Kind,
+    kind: FileKind,
     strange: &mut usize,
 ) -> Result<(), MergeError> {
     let path = from.path().join(name);
-    if kind != Kind::Folder {
+    if kind != FileKind::Folder {
         match from.copy(name, to, name) {
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::StorageFull => {

@@ -20,7 +20,7 @@ const SHARE: u32 = 20;
 
 /// A row of the table, with totals since the start of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Row {
+struct CounterRow {
     time_s: f64,
     vnode: IpAddr,
     sent_packets: u64,
@@ -168,9 +168,9 @@ impl Traffic {
     }
 }
 
-fn row(time_s: f64, vnode: IpAddr, totals: &Totals, cpu_s: f64) -> Row {
+fn row(time_s: f64, vnode: IpAddr, totals: &Totals, cpu_s: f64) -> CounterRow {
     let [sent_packets, sent_bytes, sent_drops, packets, bytes, drops] = *totals;
-    Row {
+    CounterRow {
         time_s,
         vnode,
         sent_packets,

@@ -6,7 +6,7 @@ use emu_model::experiment::Program;
 use tokio::time::timeout_at;
 
 use super::{
-    RunError, Summary, life::Event, network::Events, record::csv_error, shares::Share,
+    RunError, Summary, life::LifeEvent, network::Events, record::csv_error, shares::Share,
     signals::Signals, supervisor::Supervisor,
 };
 
@@ -25,7 +25,7 @@ impl Supervisor<'_> {
         for id in 0..self.states.len() {
             if self.states[id].life.running().is_some() {
                 grace = grace.max(self.program(id).stop.grace);
-                self.on(id, Event::RunOver, summary)?;
+                self.on(id, LifeEvent::RunOver, summary)?;
             }
         }
         self.timers.clear();
@@ -42,7 +42,7 @@ impl Supervisor<'_> {
                 self.exited(id, summary)?;
             }
             for id in 0..self.states.len() {
-                self.on(id, Event::RunGraceOver, summary)?;
+                self.on(id, LifeEvent::RunGraceOver, summary)?;
             }
         }
         self.record.flush()

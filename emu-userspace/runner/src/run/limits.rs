@@ -7,7 +7,7 @@ use emu_kernel::{
 };
 use emu_model::experiment::{Limits, Schedule};
 
-use super::{Input, Options, RunError, guardian::Guardian};
+use super::{Input, RunError, RunOptions, guardian::Guardian};
 
 /// Default CPU weight of a program.
 const USUAL_WEIGHT: u32 = 100;
@@ -16,7 +16,7 @@ const USUAL_WEIGHT: u32 = 100;
 /// disable again in the machine's root cgroup.
 pub(super) fn control(
     (input, schedule): (&Input, &Schedule),
-    options: &Options,
+    options: &RunOptions,
     guardian: &mut Guardian,
     run_cgroup: &mut RunCgroup,
 ) -> Result<Vec<&'static str>, RunError> {

@@ -179,7 +179,7 @@ impl RunError {
 }
 
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct RunOptions {
     /// Folder of results.
     pub out: PathBuf,
     /// The host of the topology that this machine is.
@@ -234,7 +234,7 @@ pub trait Observer {
 /// the summary.
 pub fn run(
     input: &Input,
-    options: &Options,
+    options: &RunOptions,
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
     run_with(input, options, None, observer)
@@ -243,7 +243,7 @@ pub fn run(
 /// Runs the part of this host, as a member of a run on several hosts if there is one.
 fn run_with(
     input: &Input,
-    options: &Options,
+    options: &RunOptions,
     membership: Option<&Membership>,
     observer: &mut dyn Observer,
 ) -> Result<Summary, RunError> {
@@ -279,7 +279,7 @@ fn has_clock(wanted: Option<Clock>) -> Result<(), RunError> {
 
 async fn run_schedule(
     input: &Input,
-    options: &Options,
+    options: &RunOptions,
     schedule: &Schedule,
     membership: Option<&Membership>,
     observer: &mut dyn Observer,

@@ -16,7 +16,7 @@ use emu_model::{plan::PlanError, topology};
 use sha2::{Digest, Sha256};
 
 use super::{
-    EndReason, Input, Observer, Options, RunError, Summary, input::give_host_latency,
+    EndReason, Input, Observer, RunError, RunOptions, Summary, input::give_host_latency,
     signals::Signals, supervisor::Supervisor,
 };
 use crate::{
@@ -75,7 +75,7 @@ impl RunOutcome {
 /// Why this host failed; the other hosts read the reason and stop.
 pub fn together(
     input: &mut Input,
-    options: &Options,
+    options: &RunOptions,
     group: &HostGroup,
     observer: &mut dyn Observer,
 ) -> Result<RunOutcome, RunError> {
@@ -98,7 +98,7 @@ pub fn together(
         addresses: addresses.iter().map(ipnet::IpNet::addr).collect(),
     };
     let membership = Membership::join(config, info)?;
-    let part = Options {
+    let part = RunOptions {
         out: options.out.join(rendezvous::results_of(&own)),
         host: Some(own),
         start_at: None,

@@ -14,13 +14,13 @@ use std::{
 
 use emu_kernel::{
     bpf::Maps,
-    live::{self, Clock, Live, LiveError},
+    live::{self, EventClock, Live, LiveError},
     session::{Loaded, Session, SessionError},
     undo::Processes,
 };
 use emu_model::{plan::Plan, topology::Target};
 
-use super::{Input, Observer, Options, RunError, guardian::Guardian};
+use super::{Input, Observer, RunError, RunOptions, guardian::Guardian};
 
 pub(super) struct Network {
     pub loaded: Loaded,
@@ -40,7 +40,7 @@ impl Network {
     /// Finds the experiment's topology loaded, or loads it.
     pub fn ready(
         input: &Input,
-        options: &Options,
+        options: &RunOptions,
         guardian: &mut Guardian,
         observer: &mut dyn Observer,
     ) -> Result<Self, RunError> {
@@ -184,7 +184,7 @@ fn load(input: &Input, plan: &Plan) -> Result<(), RunError> {
 
 /// A timed event that has run.
 #[derive(Debug, Clone, serde::Serialize)]
-pub(super) struct Event {
+pub(super) struct PlayedEvent {
     /// Due time, since the start.
     pub at_s: f64,
     /// Delay between the due time and the event.
@@ -199,13 +199,13 @@ pub(super) struct Event {
 /// The thread that runs the topology's events.
 pub(super) struct Events {
     stop: Arc<AtomicBool>,
-    happened: Arc<Mutex<Vec<Event>>>,
+    happened: Arc<Mutex<Vec<PlayedEvent>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Events {
     /// Stops the clock, and returns the events that have run.
-    pub fn finish(mut self) -> Vec<Event> {
+    pub fn finish(mut self) -> Vec<PlayedEvent> {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -217,7 +217,7 @@ impl Events {
     }
 }
 
-fn follow(stop: &AtomicBool, happened: &Mutex<Vec<Event>>) {
+fn follow(stop: &AtomicBool, happened: &Mutex<Vec<PlayedEvent>>) {
     let add = |event| {
         if let Ok(mut list) = happened.lock() {
             list.push(event);
@@ -225,11 +225,11 @@ fn follow(stop: &AtomicBool, happened: &Mutex<Vec<Event>>) {
     };
     let followed = Live::open().and_then(|live| {
         let topology = live.topology().clone();
-        let clock = Clock::new(live, Duration::ZERO)?;
+        let clock = EventClock::new(live, Duration::ZERO)?;
         clock.run(
             || stop.load(Ordering::Relaxed),
             |one| {
-                add(Event {
+                add(PlayedEvent {
                     at_s: one.at.as_secs_f64(),
                     late_ms: one.late.as_secs_f64() * 1e3,
                     event: one.what.to_text(&topology),
@@ -245,7 +245,7 @@ fn follow(stop: &AtomicBool, happened: &Mutex<Vec<Event>>) {
         )
     });
     if let Err(error) = followed {
-        add(Event {
+        add(PlayedEvent {
             at_s: 0.0,
             late_ms: 0.0,
             event: "the clock".to_owned(),

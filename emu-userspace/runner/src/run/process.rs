@@ -11,8 +11,8 @@ use emu_model::experiment::Signal;
 use super::{
     RunError,
     gate::ProcessId,
-    life::{Effect, Event, LifePlan, ProcessLife},
-    record::{self, Cause, Row, seconds},
+    life::{Effect, LifeEvent, LifePlan, ProcessLife},
+    record::{self, Cause, ProcessRow, seconds},
     summary::{Failure, Summary},
     supervisor::Supervisor,
     timers::{Action, Timer},
@@ -71,9 +71,9 @@ impl Supervisor<'_> {
     /// Runs a timer's action.
     pub(super) fn act(&mut self, due: Timer, summary: &mut Summary) -> Result<(), RunError> {
         let event = match due.action {
-            Action::Start => Event::StartDue(due.at),
-            Action::End => Event::EndDue,
-            Action::Kill(start) => Event::KillDue(start),
+            Action::Start => LifeEvent::StartDue(due.at),
+            Action::End => LifeEvent::EndDue,
+            Action::Kill(start) => LifeEvent::KillDue(start),
         };
         self.on(due.process, event, summary)
     }
@@ -82,7 +82,7 @@ impl Supervisor<'_> {
     pub(super) fn on(
         &mut self,
         id: ProcessId,
-        event: Event,
+        event: LifeEvent,
         summary: &mut Summary,
     ) -> Result<(), RunError> {
         let plan = LifePlan::new(self.program(id), self.process(id));
@@ -165,7 +165,7 @@ impl Supervisor<'_> {
         let now = Instant::now();
         summary.cpu_s += cpu.as_secs_f64();
         summary.killed += usize::from(ending.was_killed);
-        self.record.add(&Row {
+        self.record.add(&ProcessRow {
             vnode: process.vnode,
             name: &process.name,
             program: &process.program,
@@ -186,7 +186,7 @@ impl Supervisor<'_> {
         if cause == Cause::Exited && !is_success {
             self.report_failure(id, ended.as_ref(), out_of_memory, summary);
         }
-        self.on(id, Event::Exited { is_success }, summary)
+        self.on(id, LifeEvent::Exited { is_success }, summary)
     }
 
     fn report_failure(

@@ -22,7 +22,7 @@ pub(super) enum Cause {
 
 /// A row of the table.
 #[derive(Debug, Serialize)]
-pub(super) struct Row<'a> {
+pub(super) struct ProcessRow<'a> {
     pub vnode: IpAddr,
     pub name: &'a str,
     pub program: &'a str,
@@ -42,7 +42,7 @@ pub(super) struct Row<'a> {
     pub max_memory_bytes: u64,
 }
 
-pub(super) struct Record {
+pub(super) struct ProcessTable {
     table: csv::Writer<File>,
 }
 
@@ -50,12 +50,12 @@ pub(super) fn csv_error(error: csv::Error) -> RunError {
     RunError::system("write the results")(io::Error::other(error))
 }
 
-impl Record {
+impl ProcessTable {
     pub fn new(table: csv::Writer<File>) -> Self {
         Self { table }
     }
 
-    pub fn add(&mut self, row: &Row<'_>) -> Result<(), RunError> {
+    pub fn add(&mut self, row: &ProcessRow<'_>) -> Result<(), RunError> {
         self.table.serialize(row).map_err(csv_error)
     }
 

@@ -9,7 +9,7 @@ use emu_model::experiment::Sign;
 use super::{
     RunError, Summary,
     gate::{ProcessId, listens},
-    life::Event,
+    life::LifeEvent,
     supervisor::Supervisor,
 };
 
@@ -20,7 +20,7 @@ impl Supervisor<'_> {
         self.released_at[programs.clone()].fill(Instant::now());
         for (id, process) in self.parts.schedule.processes.iter().enumerate() {
             if programs.contains(&process.program_index) {
-                self.on(id, Event::Released, summary)?;
+                self.on(id, LifeEvent::Released, summary)?;
             }
         }
         Ok(())

@@ -10,8 +10,8 @@ use emu_kernel::spawn::{self, Spawned, Spec};
 use super::{
     RunError,
     gate::ProcessId,
-    life::{Event, Running},
-    record::{Cause, Row, seconds},
+    life::{LifeEvent, Running},
+    record::{Cause, ProcessRow, seconds},
     summary::{Failure, Summary},
     supervisor::Supervisor,
 };
@@ -45,7 +45,7 @@ impl Supervisor<'_> {
                     started: begin,
                 };
                 self.watch(id, spawned)?;
-                self.on(id, Event::Started(running), summary)
+                self.on(id, LifeEvent::Started(running), summary)
             }
             Err(error) => {
                 let program = process.program.clone();
@@ -57,7 +57,7 @@ impl Supervisor<'_> {
                 });
                 let at = seconds(begin - self.start);
                 let session = self.states[id].life.session_number();
-                self.record.add(&Row {
+                self.record.add(&ProcessRow {
                     vnode: process.vnode,
                     name: &process.name,
                     program: &process.program,
@@ -74,7 +74,7 @@ impl Supervisor<'_> {
                     cpu_s: 0.0,
                     max_memory_bytes: 0,
                 })?;
-                self.on(id, Event::NotStarted, summary)
+                self.on(id, LifeEvent::NotStarted, summary)
             }
         }
     }
@@ -140,7 +140,7 @@ impl Supervisor<'_> {
 
 /// The environment of a program, as `execve` takes it.
 fn environment(
-    options: &super::Options,
+    options: &super::RunOptions,
     further: &[(String, String)],
     vnode: std::net::IpAddr,
 ) -> Vec<Vec<u8>> {

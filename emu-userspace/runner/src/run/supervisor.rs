@@ -16,14 +16,14 @@ use tokio::{
 };
 
 use super::{
-    EndReason, Input, Observer, Options, Progress, RunError, Summary,
+    EndReason, Input, Observer, Progress, RunError, RunOptions, Summary,
     counters::{Counters, Traffic},
     files::Files,
     gate::{Gate, ProcessId},
     guardian::Guardian,
     network::Network,
     process::ProcessState,
-    record::Record,
+    record::ProcessTable,
     signals::Signals,
     timers::TimerQueue,
 };
@@ -41,7 +41,7 @@ const MAX_STARTS_PER_TURN: usize = 4;
 /// Collaborators of a supervisor.
 pub(super) struct Parts<'a> {
     pub input: &'a Input,
-    pub options: &'a Options,
+    pub options: &'a RunOptions,
     pub schedule: &'a Schedule,
     pub programs: &'a [PathBuf],
     pub files: &'a Files,
@@ -59,7 +59,7 @@ pub(super) struct Supervisor<'a> {
     pub(super) released_at: Vec<Instant>,
     pub(super) timers: TimerQueue,
     pub(super) run_cgroup: Option<RunCgroup>,
-    pub(super) record: Record,
+    pub(super) record: ProcessTable,
     pub(super) gate: Gate,
     pub(super) start: Instant,
     pub(super) open_files: Option<nix::sys::resource::rlim_t>,
@@ -118,7 +118,7 @@ impl<'a> Supervisor<'a> {
         Ok(Self {
             states: processes.iter().map(|_| ProcessState::new()).collect(),
             released_at: vec![Instant::now(); parts.input.experiment.programs.len()],
-            record: Record::new(parts.files.table("processes.csv")?),
+            record: ProcessTable::new(parts.files.table("processes.csv")?),
             timers: TimerQueue::default(),
             run_cgroup: Some(run_cgroup),
             open_files: spawn::raise_open_files(),

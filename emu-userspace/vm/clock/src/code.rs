@@ -5,7 +5,7 @@
 //! they make the system call.
 use std::{arch::global_asm, mem::offset_of, slice};
 
-use crate::line::{Line, SHIFT};
+use crate::line::{LinearTime, SHIFT};
 
 /// The parameters that the functions read: a line and the offset of real time.
 #[repr(C)]
@@ -14,9 +14,9 @@ pub struct Parameters {
     /// Sequence number; while it is odd, the other fields are invalid and the functions
     /// make system calls.
     pub sequence: u64,
-    /// [`Line::mult`] of the line.
+    /// [`LinearTime::mult`] of the line.
     pub mult: u64,
-    /// [`Line::tsc`] of the line.
+    /// [`LinearTime::tsc`] of the line.
     pub tsc: u64,
     /// `CLOCK_REALTIME` in nanoseconds at the beginning of the line.
     pub real_ns: u64,
@@ -26,7 +26,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// The parameters of a line; real time is `real_offset_ns` later than monotonic time.
-    pub const fn new(sequence: u64, line: Line, real_offset_ns: i64) -> Self {
+    pub const fn new(sequence: u64, line: LinearTime, real_offset_ns: i64) -> Self {
         Self {
             sequence,
             mult: line.mult,

@@ -56,7 +56,7 @@ pub fn start() -> anyhow::Result<()> {
     thread::sleep(FIRST_INTERVAL);
     let second = Sample::best(libc::CLOCK_MONOTONIC);
     let follower = Follower::new(first, second).context("the counter is no clock")?;
-    let clock = Clock {
+    let clock = GuestClock {
         page: Page::patch(&code::code())?,
         follower,
         real_offset_ns: 0,
@@ -69,14 +69,14 @@ pub fn start() -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Clock {
+struct GuestClock {
     page: Page,
     follower: Follower,
     real_offset_ns: i64,
     sequence: u64,
 }
 
-impl Clock {
+impl GuestClock {
     fn run(mut self) {
         urgent();
         // Without parameters the functions make the system call, which is always right.

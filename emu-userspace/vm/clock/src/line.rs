@@ -5,7 +5,7 @@
 const STEP_NS: f64 = 1e6;
 /// Maximum age of the sample from which the rate is computed.
 const ANCHOR_NS: u64 = 64_000_000_000;
-/// Number of fraction bits of [`Line::mult`].
+/// Number of fraction bits of [`LinearTime::mult`].
 pub const SHIFT: u32 = 32;
 
 /// A reading of the kernel's monotonic clock and of the counter at that moment.
@@ -20,7 +20,7 @@ pub struct Sample {
 /// The line `ns + ((now - tsc) * mult >> 32)`, the formula of the kernel's own clock
 /// sources (include/linux/clocksource.h, `clocksource_cyc2ns`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Line {
+pub struct LinearTime {
     /// Counter value in ticks at the beginning of the line.
     pub tsc: u64,
     /// Nanoseconds at the beginning of the line.
@@ -29,8 +29,8 @@ pub struct Line {
     pub mult: u64,
 }
 
-impl Line {
-    /// Nanoseconds at a counter value; [`Line::ns`] for values before the beginning of the
+impl LinearTime {
+    /// Nanoseconds at a counter value; [`LinearTime::ns`] for values before the beginning of the
     /// line.
     pub fn at(&self, tsc: u64) -> u64 {
         let ticks = u128::from(tsc.saturating_sub(self.tsc));
@@ -44,14 +44,14 @@ impl Line {
 pub struct Follower {
     anchor: Sample,
     last: Sample,
-    line: Line,
+    line: LinearTime,
 }
 
 impl Follower {
     /// The line through two samples; `None` if they are not in order.
     pub fn new(first: Sample, second: Sample) -> Option<Self> {
         let mult = fixed(rate(first, second)?)?;
-        let line = Line {
+        let line = LinearTime {
             tsc: second.tsc,
             ns: second.ns,
             mult,
@@ -66,20 +66,20 @@ impl Follower {
     /// The next line: it begins at the current time of the last line, so that no program
     /// sees time go back, and meets the clock after `until_next_ns`. `None` if the counter
     /// does not match the clock.
-    pub fn follow(&mut self, sample: Sample, until_next_ns: u64) -> Option<Line> {
+    pub fn follow(&mut self, sample: Sample, until_next_ns: u64) -> Option<LinearTime> {
         let now = self.line.at(sample.tsc);
         let behind = sample.ns.cast_signed().wrapping_sub(now.cast_signed()) as f64;
         if behind.abs() > STEP_NS {
             // Earlier samples belong to a clock that was set since.
             self.anchor = sample;
-            self.line = Line {
+            self.line = LinearTime {
                 tsc: sample.tsc,
                 ns: sample.ns,
                 ..self.line
             };
         } else {
             let rate = rate(self.anchor, sample)?;
-            self.line = Line {
+            self.line = LinearTime {
                 tsc: sample.tsc,
                 ns: now,
                 mult: fixed(rate * (1.0 + behind / until_next_ns as f64))?,
@@ -109,7 +109,7 @@ fn fixed(rate: f64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Follower, Line, Sample};
+    use super::{Follower, LinearTime, Sample};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_line_holds_its_rate_for_hours_and_before_its_beginning() {
-        let line = Line {
+        let line = LinearTime {
             tsc: 1_000,
             ns: 500,
             mult: (4 << 32) / 10,

@@ -7,7 +7,7 @@ use crate::{
     Follower, Parameters, Sample,
     code::{Code, code},
     counter,
-    line::Line,
+    line::LinearTime,
     read,
 };
 
@@ -104,7 +104,7 @@ fn the_code_computes_what_the_line_says() {
         (now / 2, 1_717_986_918),
         (now + (1 << 50), 1 << 31),
     ] {
-        let line = Line {
+        let line = LinearTime {
             tsc,
             ns: 123 * HOUR_NS + 999_999_999,
             mult,
@@ -135,7 +135,7 @@ fn the_code_computes_what_the_line_says() {
 #[test]
 fn other_clocks_are_read_by_system_call() {
     let copy = Copy::new();
-    let wrong = Line {
+    let wrong = LinearTime {
         tsc: 0,
         ns: 0,
         mult: 0,

@@ -17,7 +17,7 @@ use nix::{
     errno::Errno,
     sys::socket::{self, MsgFlags, SockFlag},
 };
-use vm_protocol::segment::{Kind, LONGEST, NEVER, header, parse};
+use vm_protocol::segment::{FrameKind, LONGEST, NEVER, header, parse};
 
 use super::segment::{Plug, ready, receivers, sockets};
 
@@ -77,14 +77,14 @@ impl Vms {
     /// Handles a message of a VM; an empty or unknown message is its end.
     fn hear(&mut self, from: usize, message: &[u8]) {
         match parse(message) {
-            Some((Kind::Sent, sent_ns, frame)) => {
+            Some((FrameKind::Sent, sent_ns, frame)) => {
                 self.frames += 1;
                 let key = (sent_ns + self.latency_ns, from, self.frames);
                 for to in receivers(frame, from, self.vms.len()) {
                     self.vms[to].frames.insert(key, frame.to_vec());
                 }
             }
-            Some((Kind::Waiting, time_ns, _)) => self.vms[from].waits_until_ns = Some(time_ns),
+            Some((FrameKind::Waiting, time_ns, _)) => self.vms[from].waits_until_ns = Some(time_ns),
             // The VM ended, or its messages are not of this protocol.
             _ => {
                 self.vms[from] = Vm {
@@ -164,10 +164,10 @@ fn go_on(vms: &mut Vms, ends: &[OwnedFd], horizons_ns: &[u64]) {
             let _ = socket::send(end.as_raw_fd(), message, MsgFlags::MSG_NOSIGNAL);
         };
         for (due_ns, frame) in vm.due_before(until_ns) {
-            send(&[&header(Kind::Frame, due_ns)[..], &frame].concat());
+            send(&[&header(FrameKind::Frame, due_ns)[..], &frame].concat());
         }
         vm.waits_until_ns = None;
-        send(&header(Kind::Until, until_ns));
+        send(&header(FrameKind::Until, until_ns));
     }
 }
 
@@ -182,11 +182,11 @@ mod tests {
     }
 
     fn waits(vms: &mut Vms, vm: usize, time_ns: u64) {
-        vms.hear(vm, &header(Kind::Waiting, time_ns));
+        vms.hear(vm, &header(FrameKind::Waiting, time_ns));
     }
 
     fn sends(vms: &mut Vms, vm: usize, time_ns: u64, frame: &[u8]) {
-        vms.hear(vm, &[&header(Kind::Sent, time_ns)[..], frame].concat());
+        vms.hear(vm, &[&header(FrameKind::Sent, time_ns)[..], frame].concat());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use core::{
     sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering::Relaxed},
 };
 
-use vm_protocol::segment::{HEADER, Kind, LONGEST, LONGEST_FRAME, NEVER, header, parse};
+use vm_protocol::segment::{FrameKind, HEADER, LONGEST, LONGEST_FRAME, NEVER, header, parse};
 
 use crate::{clock::Clock, host};
 
@@ -142,13 +142,13 @@ impl Controller {
         if time_ns < self.until_ns.load(Relaxed) {
             return;
         }
-        self.send(&header(Kind::Waiting, time_ns));
+        self.send(&header(FrameKind::Waiting, time_ns));
         loop {
             let mut message = [0; LONGEST];
             let length = self.receive(&mut message);
             match parse(&message[..length]) {
-                Some((Kind::Frame, due_ns, bytes)) => self.put(due_ns, bytes),
-                Some((Kind::Until, until_ns, _)) => {
+                Some((FrameKind::Frame, due_ns, bytes)) => self.put(due_ns, bytes),
+                Some((FrameKind::Until, until_ns, _)) => {
                     return self.until_ns.store(until_ns, Relaxed);
                 }
                 // Nobody is there any more; the VM comes to its own end.
@@ -212,7 +212,7 @@ impl Controller {
     /// A frame leaves for the other VMs.
     pub fn frame(&self, clock: &Clock, parts: &[libc::iovec]) -> i64 {
         let mut message = [0; LONGEST];
-        message[..HEADER].copy_from_slice(&header(Kind::Sent, clock.now_ns()));
+        message[..HEADER].copy_from_slice(&header(FrameKind::Sent, clock.now_ns()));
         let mut end = HEADER;
         for part in parts {
             if part.iov_len > LONGEST - end {

@@ -8,14 +8,14 @@ use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 /// Address spaces at a time, a power of two.
 const PLACES: usize = 1 << 16;
 
-struct Place {
+struct WaitPlace {
     word: AtomicUsize,
     pid: AtomicI32,
 }
 
 /// 32-bit words that are waited on, and the processes behind them.
 pub struct Stubs {
-    places: [Place; PLACES],
+    places: [WaitPlace; PLACES],
     /// A process that was made and not waited for yet.
     made: AtomicI32,
 }
@@ -25,7 +25,7 @@ impl Stubs {
     pub const fn new() -> Self {
         Self {
             places: [const {
-                Place {
+                WaitPlace {
                     word: AtomicUsize::new(0),
                     pid: AtomicI32::new(0),
                 }

@@ -31,12 +31,12 @@ pub struct Trace {
 }
 
 /// A line being made, on the stack: a signal handler may write one.
-struct Line {
+struct TraceLine {
     bytes: [u8; 96],
     length: usize,
 }
 
-impl Write for Line {
+impl Write for TraceLine {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
         let room = self.bytes.len() - self.length;
         let taken = text.len().min(room);
@@ -64,7 +64,7 @@ impl Trace {
 
     /// Writes a step.
     pub fn write(&self, step: Step, now_ns: u64, entries: u64, detail: u64) {
-        let mut line = Line {
+        let mut line = TraceLine {
             bytes: [0; 96],
             length: 0,
         };

@@ -9,9 +9,9 @@ pub use scenario::{SCENARIOS, Scenario};
 pub use trace::{Fault, Traced, run};
 
 /// A kind of fault, whose number is chosen later.
-pub type Kind = fn(u64) -> Fault;
+pub type FaultKind = fn(u64) -> Fault;
 /// The kinds, with their names.
-pub const KINDS: [(&str, Kind); 3] = [
+pub const KINDS: [(&str, FaultKind); 3] = [
     ("failed calls", Fault::Call),
     ("refused requests", Fault::Request),
     ("kills", Fault::Kill),
@@ -71,7 +71,7 @@ pub fn spread(places: u64, faults: u64, turn: u64) -> Vec<u64> {
 /// If the scenario fails without a fault.
 pub fn walk(
     scenario: &Scenario,
-    (name, kind): (&'static str, Kind),
+    (name, kind): (&'static str, FaultKind),
     (faults, turn): (u64, u64),
     mut seen: impl FnMut(&str),
 ) -> Outcome {

@@ -2,7 +2,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::Args;
-use emu_bench::scale::{self, Peer, Place, Settings};
+use emu_bench::scale::{self, HostPlace, Peer, Settings};
 
 use super::output::Output;
 use crate::commands::{
@@ -107,7 +107,7 @@ impl Scale {
     }
 
     /// The position of this host among several, if there are several.
-    fn place(&self) -> Result<Option<Place>, CommandError> {
+    fn place(&self) -> Result<Option<HostPlace>, CommandError> {
         let Some((rank, size)) = self.rank.zip(self.size.map(usize::from)) else {
             return Ok(None);
         };
@@ -117,7 +117,7 @@ impl Scale {
                 size - 1
             ));
         }
-        Ok(Some(Place {
+        Ok(Some(HostPlace {
             rank,
             size,
             interface: self.interface.clone(),

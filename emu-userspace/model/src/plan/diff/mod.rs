@@ -97,7 +97,7 @@ impl PlanDiff {
         new: &Plan,
     ) -> Result<Self, ReloadReason> {
         compatible(loaded, new)?;
-        let mut work = Work::new(loaded, current, new);
+        let mut work = DiffWork::new(loaded, current, new);
         work.place_vnodes()?;
         let shortened = work.links()?;
         work.pipes(&shortened)?;
@@ -163,7 +163,7 @@ pub fn stage_at(stages: &[ImpairmentState], number: u32) -> ImpairmentState {
 }
 
 /// A comparison in progress.
-struct Work<'a> {
+struct DiffWork<'a> {
     loaded: &'a Loaded<'a>,
     current: &'a Current,
     new: &'a Plan,
@@ -173,7 +173,7 @@ struct Work<'a> {
     diff: PlanDiff,
 }
 
-impl<'a> Work<'a> {
+impl<'a> DiffWork<'a> {
     fn new(loaded: &'a Loaded<'a>, current: &'a Current, new: &'a Plan) -> Self {
         Self {
             free: SlotAllocator::free(loaded.slots, current),

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{STATUS_POLL_INTERVAL, Shared, State};
+use super::{MembershipState, STATUS_POLL_INTERVAL, SharedState};
 use crate::rendezvous::{ClusterState, HostStatus, OnLoss, RendezvousConfig, StopReason, unix_ns};
 
 /// Longest time between two writes of the status.
@@ -16,7 +16,7 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) const START_DELAY: Duration = Duration::from_secs(2);
 
 /// Runs until the membership ends, and then publishes a last status.
-pub(super) fn run(shared: &Shared) {
+pub(super) fn run(shared: &SharedState) {
     let mut said = Instant::now();
     loop {
         let last = shared.stop.load(Ordering::Relaxed);
@@ -51,7 +51,7 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// Reads the status of the hosts that this host follows, and updates the decision.
-fn poll(shared: &Shared) {
+fn poll(shared: &SharedState) {
     let config = &shared.config;
     let (first_lost, own) = {
         let state = shared.state();
@@ -91,7 +91,7 @@ fn poll(shared: &Shared) {
 }
 
 fn decide(
-    state: &State,
+    state: &MembershipState,
     config: &RendezvousConfig,
     lost: &[bool],
     programs: usize,
@@ -110,7 +110,7 @@ fn decide(
 }
 
 /// The first host's decision, or the consequence of its loss.
-fn follow_first(state: &State, lost: bool, on_loss: OnLoss) -> ClusterState {
+fn follow_first(state: &MembershipState, lost: bool, on_loss: OnLoss) -> ClusterState {
     let first = state.statuses[0].as_ref();
     let mut cluster = first
         .and_then(|status| status.cluster.clone())

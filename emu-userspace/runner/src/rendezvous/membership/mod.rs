@@ -29,26 +29,26 @@ const STATUS_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// host publishes that it has failed.
 #[derive(Debug)]
 pub struct Membership {
-    shared: Arc<Shared>,
+    shared: Arc<SharedState>,
     thread: Option<JoinHandle<()>>,
     _clock: Option<Server>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct SharedState {
     config: RendezvousConfig,
     /// The shared folder.
     folder: Folder,
     /// The folder of the status files in it.
     status_folder: Folder,
     programs: usize,
-    state: Mutex<State>,
+    state: Mutex<MembershipState>,
     changed: Condvar,
     stop: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct MembershipState {
     own: HostStatus,
     /// Whether the status has changed since it was last published.
     dirty: bool,
@@ -61,8 +61,8 @@ struct State {
     write_error: Option<String>,
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SharedState {
+    fn state(&self) -> MutexGuard<'_, MembershipState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -94,12 +94,12 @@ impl Membership {
         let status_folder = folder.make_folder(FOLDER).map_err(make())?;
         own.claim(&status_folder)?;
         let size = config.names.len();
-        let shared = Arc::new(Shared {
-            state: Mutex::new(State {
+        let shared = Arc::new(SharedState {
+            state: Mutex::new(MembershipState {
                 own,
                 statuses: vec![None; size],
                 liveness: vec![Liveness::default(); size],
-                ..State::default()
+                ..MembershipState::default()
             }),
             config,
             folder,
@@ -234,7 +234,7 @@ impl Membership {
         let deadline = Instant::now() + timeout;
         if self.leads() && !gave_up {
             let mut state = shared.state();
-            let through = |state: &State| {
+            let through = |state: &MembershipState| {
                 state.statuses.iter().enumerate().all(|(rank, status)| {
                     state.cluster.lost.contains(&rank)
                         || status.as_ref().is_some_and(|s| s.phase >= Phase::Done)

@@ -67,7 +67,7 @@ enum Life {
 
 /// What happens to a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Event {
+pub(super) enum LifeEvent {
     /// Its program may start.
     Released,
     /// A session starts, which was planned for this time.
@@ -93,7 +93,7 @@ pub(super) enum Event {
 pub(super) enum Effect {
     /// Set a timer, this time after the release.
     Schedule(Duration, Action),
-    /// Set a timer for [`Event::KillDue`], the grace period from now.
+    /// Set a timer for [`LifeEvent::KillDue`], the grace period from now.
     ScheduleKill(usize),
     /// Start the program; the time that was planned, or `None` for now.
     Start(Option<Instant>),
@@ -204,32 +204,32 @@ impl ProcessLife {
     }
 
     /// Changes the state by an event, and returns what to do.
-    pub fn on(&mut self, plan: &LifePlan<'_>, event: Event) -> Vec<Effect> {
+    pub fn on(&mut self, plan: &LifePlan<'_>, event: LifeEvent) -> Vec<Effect> {
         match event {
-            Event::Released => self.released(plan),
-            Event::StartDue(planned) => self.start_due(plan, planned),
-            Event::EndDue => self.end_due(plan),
-            Event::KillDue(start) if start == self.starts => self.kill(),
-            Event::KillDue(_) => Vec::new(),
-            Event::Started(running) => {
+            LifeEvent::Released => self.released(plan),
+            LifeEvent::StartDue(planned) => self.start_due(plan, planned),
+            LifeEvent::EndDue => self.end_due(plan),
+            LifeEvent::KillDue(start) if start == self.starts => self.kill(),
+            LifeEvent::KillDue(_) => Vec::new(),
+            LifeEvent::Started(running) => {
                 self.life = Life::Running(running);
                 self.starts += 1;
                 Vec::new()
             }
-            Event::NotStarted => {
+            LifeEvent::NotStarted => {
                 self.starts += 1;
                 self.has_failed = true;
                 self.wait_or_finish(plan);
                 vec![Effect::NotReady]
             }
-            Event::Exited { is_success } => self.exited(plan, is_success),
-            Event::RunOver => {
+            LifeEvent::Exited { is_success } => self.exited(plan, is_success),
+            LifeEvent::RunOver => {
                 if let Life::Ending { restarts, .. } = &mut self.life {
                     *restarts = false;
                 }
                 self.stop(Cause::RunOver)
             }
-            Event::RunGraceOver => self.kill(),
+            LifeEvent::RunGraceOver => self.kill(),
         }
     }
 
