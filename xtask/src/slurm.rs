@@ -58,7 +58,7 @@ pub fn run(object: &Path, filters: &[&str], print: impl Fn(&str)) -> anyhow::Res
 }
 
 /// The folder below which Slurm's files are, as a Debian machine has them below `/`.
-fn unpacked() -> anyhow::Result<PathBuf> {
+pub fn unpacked() -> anyhow::Result<PathBuf> {
     if on_path("slurmctld") && on_path("slurmd") && on_path("munged") {
         return Ok("/".into());
     }

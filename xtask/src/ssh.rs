@@ -2,7 +2,7 @@
 //!
 //! sshd and clush are unpacked below the build folder and not installed, since an installed
 //! sshd would be reachable from outside.
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     install::{self, Need, debian},
@@ -26,10 +26,15 @@ const NEEDS: [Need; 2] = [
 /// Environment variable with the folder of the unpacked files, for the tests.
 const VARIABLE: &str = "EMU_SSH";
 
+/// The folder with sshd and clush.
+pub fn unpacked() -> anyhow::Result<PathBuf> {
+    debian("the tests over ssh", &NEEDS)?;
+    install::unpacked("ssh", &PACKAGES)
+}
+
 /// Runs the tests; skips them if the packages are not available.
 pub fn run(object: &Path, print: impl Fn(&str)) -> anyhow::Result<Tally> {
-    let what = "the tests over ssh";
-    let root = match debian(what, &NEEDS).and_then(|()| install::unpacked("ssh", &PACKAGES)) {
+    let root = match unpacked() {
         Ok(root) => root,
         Err(error) => return Ok(Tally::skipped(&format!("ssh: {error:#}"), print)),
     };

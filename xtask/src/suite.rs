@@ -208,9 +208,14 @@ pub fn over_ssh(object: &Path) -> anyhow::Result<Vec<String>> {
     whole(object, "ssh", "")
 }
 
+/// Installs the programs of the end-to-end tests.
+pub fn install() -> anyhow::Result<()> {
+    debian("the end-to-end tests", &PROGRAMS)
+}
+
 /// Tests that run `emu` and real programs.
 fn whole(object: &Path, name: &str, filter: &str) -> anyhow::Result<Vec<String>> {
-    debian("the end-to-end tests", &PROGRAMS)?;
+    install()?;
     build_with(object, &["emu", "emu-cni"])?;
     let binary = test_binary(object, name)?;
     // One at a time: the tests measure, and the VM has one processor or slow ones.

@@ -11,6 +11,7 @@ use crate::{
     tally::Tally,
     verifier,
     vm::{self, kernel::Kernel},
+    workloads,
 };
 
 /// Arguments of `test`.
@@ -59,6 +60,23 @@ const LONG_S: f64 = 120.0;
 
 /// The step without tests.
 const STYLE: &str = "style";
+/// A step that runs on the second processor if there is one.
+const VERIFIER: &str = "verifier on this kernel";
+
+/// Fetches what later steps need, while the tests are compiled. What is missing afterwards is
+/// the matter of the step that needs it.
+fn fetch() {
+    let missing = [
+        suite::install().err(),
+        workloads::fetch().err(),
+        ssh::unpacked().err(),
+        slurm::unpacked().err(),
+    ];
+    for error in missing.into_iter().flatten() {
+        eprintln!("xtask: {error:#}");
+    }
+    vm::quick_kernel();
+}
 
 /// Whether steps can run in two lanes.
 fn has_second_processor() -> bool {
@@ -93,6 +111,7 @@ impl Test {
             counts.step(STYLE, || Ok(check::run()? == 0))?;
         }
         let quick = self.quick;
+        let mut fetching = None;
         let mut object = None;
         counts.step("BPF object", || {
             let found = if quick {
@@ -120,18 +139,22 @@ impl Test {
                 }
             })?;
             packaging::prepare();
+            if all {
+                fetching = Some(thread::spawn(fetch));
+            }
             for (name, tests) in suite::host_tests(&object) {
                 counts.tests(name, || Tally::run(tests, print))?;
             }
-            if !quick {
-                counts.tests("verifier on this kernel", || {
-                    verifier::check(&object, &Place::Host, print)
-                })?;
+            if self.host {
+                counts.tests(VERIFIER, || verifier::check(&object, &Place::Host, print))?;
             }
             let argv = suite::bytecode(&object, "")?;
             counts.tests("programs on this kernel", || {
                 Tally::run(here.command(&argv), print)
             })?;
+        }
+        if let Some(fetching) = fetching.map(thread::JoinHandle::join) {
+            fetching.map_err(|_| anyhow!("fetching panicked"))?;
         }
         if self.ssh {
             counts.tests("over ssh in the VM", || ssh::run(&object, print))?;
@@ -187,15 +210,17 @@ impl StepResult {
     }
 }
 
-/// End-to-end tests that run on the second processor, so that both processors finish at about
-/// the same time.
-const ON_SECOND: &str = "hostile::";
+/// The module of the end-to-end tests that run on the second processor.
+const ON_SECOND: &str = "in_parallel::";
 
 /// Runs the steps of the second processor, while the end-to-end tests run on the first.
 fn second_lane(object: &Path, place: &Place, real_time: &[String]) -> Vec<StepResult> {
     let kernel = vm::quick_kernel();
     vec![
-        StepResult::of("hostile programs in virtual time", |print| {
+        StepResult::of(VERIFIER, |print| {
+            verifier::check(object, &Place::Host, print)
+        }),
+        StepResult::of("end to end in parallel, in virtual time", |print| {
             let argv = suite::for_place(place, suite::end_to_end(object, ON_SECOND)?);
             Tally::run(place.command(&argv), print)
         }),

@@ -96,12 +96,18 @@ fn asks_for_bittorrent(words: &[&str]) -> bool {
             .any(|pair| pair == ["--peer", "bittorrent"])
 }
 
+/// All programs that are fetched.
+const FETCHED: &str =
+    "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker podman servers";
+
 /// The same for all programs.
 pub fn all() -> anyhow::Result<Vec<String>> {
-    ready_for(
-        "python3-libtorrent aria2 transmission-cli mktorrent busybox iperf3 opentracker podman peers \
-         servers",
-    )
+    ready_for(&format!("{FETCHED} {PEERS}"))
+}
+
+/// Fetches all programs, and builds none.
+pub fn fetch() -> anyhow::Result<()> {
+    ready_for(FETCHED).map(drop)
 }
 
 /// The same for the programs that a text names.
