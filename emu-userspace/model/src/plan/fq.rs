@@ -83,14 +83,30 @@ pub(super) fn jitter_reach_ns(stage: &ImpairmentState, deviations: u64) -> u64 {
     }
 }
 
-/// Longest time that a packet is held for a link between groups: its latency, its jitter and
-/// the wait for its capacity.
-fn link_ns(link: &PlanLink, mtu_bytes: u32) -> u64 {
-    let jitter_ns = link.stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
-    let wait_ns = link.pipe.map_or(0, |p| queue_ns(&p, mtu_bytes));
-    link.latency_ns
-        .saturating_add(jitter_ns)
-        .saturating_add(wait_ns)
+/// Longest times that packets are held for links between groups.
+#[derive(Clone, Copy, Default)]
+struct LinkHold {
+    /// Latency and jitter.
+    delay_ns: u64,
+    /// Wait for the capacity, which counts while the packet waits in its pipe.
+    wait_ns: u64,
+}
+
+impl LinkHold {
+    fn of(link: &PlanLink, mtu_bytes: u32) -> Self {
+        let jitter_ns = link.stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
+        Self {
+            delay_ns: link.latency_ns.saturating_add(jitter_ns),
+            wait_ns: link.pipe.map_or(0, |p| queue_ns(&p, mtu_bytes)),
+        }
+    }
+
+    fn max(self, other: Self) -> Self {
+        Self {
+            delay_ns: self.delay_ns.max(other.delay_ns),
+            wait_ns: self.wait_ns.max(other.wait_ns),
+        }
+    }
 }
 
 /// A packet could be due later than fq can hold it. The farthest due time of fq, its horizon, is
@@ -142,15 +158,19 @@ impl FqPlan {
             .filter(|(_, g)| g.local_vnodes > 0)
         {
             let row = &ways[id * groups.len()..(id + 1) * groups.len()];
-            let pair_ns = row
+            let hold = row
                 .iter()
                 .flatten()
-                .map(|way| link_ns(&links[way.link], mtu_bytes))
-                .max()
-                .unwrap_or(0);
+                .map(|way| LinkHold::of(&links[way.link], mtu_bytes))
+                .fold(LinkHold::default(), LinkHold::max);
             need.vnodes += group.local_vnodes;
-            need.add(&group.up, group.up_stage, pair_ns, group.local_vnodes);
-            need.add(&group.down, group.down_stage, 0, group.local_vnodes);
+            need.add(&group.up, group.up_stage, hold, group.local_vnodes);
+            need.add(
+                &group.down,
+                group.down_stage,
+                LinkHold::default(),
+                group.local_vnodes,
+            );
             need.check(|| format!("the group {}", group.name))?;
         }
         Ok(need.plan(settings))
@@ -181,7 +201,7 @@ impl FqPlan {
                     serve(&mut pipe, &service);
                     pipe.latency_ns = change.latency.map_or(pipe.latency_ns, nanoseconds);
                     let mut need = FqNeed::new(topology.mtu_bytes);
-                    need.add(&pipe, None, 0, 1);
+                    need.add(&pipe, None, LinkHold::default(), 1);
                     need.check(|| {
                         let at = humantime::format_duration(event.at);
                         format!("{} after its event at {at}", groups[group].name)
@@ -204,7 +224,7 @@ impl FqPlan {
     ) -> Result<Self, TooLate> {
         let groups = plan.groups.len();
         let mtu_bytes = plan.mtu_bytes;
-        let farthest: Vec<u64> = (0..groups)
+        let farthest: Vec<LinkHold> = (0..groups)
             .map(|group| {
                 let row = &current.links[group * groups..(group + 1) * groups];
                 row.iter()
@@ -216,19 +236,19 @@ impl FqPlan {
                             stage: Some(stage_at(&current.stages, link.stage)),
                             salt: 0,
                         };
-                        link_ns(&link, mtu_bytes)
+                        LinkHold::of(&link, mtu_bytes)
                     })
-                    .max()
-                    .unwrap_or(0)
+                    .fold(LinkHold::default(), LinkHold::max)
             })
             .collect();
         let mut need = FqNeed::new(mtu_bytes);
         need.vnodes = plan.vnodes.len();
         for (vnode, slot) in plan.vnodes.iter().zip(slots) {
-            for (index, pair_ns) in [(slot * 2, farthest[vnode.group]), (slot * 2 + 1, 0)] {
+            let none = LinkHold::default();
+            for (index, hold) in [(slot * 2, farthest[vnode.group]), (slot * 2 + 1, none)] {
                 if let Some(pipe) = current.pipes.get(index as usize) {
                     let stage = stage_at(&current.stages, pipe.stage);
-                    need.add(pipe, Some(stage), pair_ns, 1);
+                    need.add(pipe, Some(stage), hold, 1);
                     need.check(|| vnode.address.to_string())?;
                 }
             }
@@ -257,16 +277,18 @@ impl FqNeed {
         }
     }
 
-    /// Adds `count` equal pipes, whose packets wait another `pair_ns` at most.
-    fn add(&mut self, pipe: &Pipe, stage: Option<ImpairmentState>, pair_ns: u64, count: usize) {
+    /// Adds `count` equal pipes, whose packets are also held for links.
+    fn add(&mut self, pipe: &Pipe, stage: Option<ImpairmentState>, hold: LinkHold, count: usize) {
         let jitter_ns = stage.map_or(0, |s| jitter_reach_ns(&s, FARTHEST));
-        let pair_ns = pair_ns.saturating_add(jitter_ns);
+        let delay_ns = hold.delay_ns.saturating_add(jitter_ns);
+        let pair_ns = delay_ns.saturating_add(hold.wait_ns);
         let held = held_packets(pipe, self.mtu_bytes, pair_ns);
         self.flow_limit = self.flow_limit.max(held);
         self.limit = self.limit.saturating_add(held.saturating_mul(count as u64));
         let farthest = queue_ns(pipe, self.mtu_bytes)
+            .max(hold.wait_ns)
             .saturating_add(pipe.latency_ns)
-            .saturating_add(pair_ns);
+            .saturating_add(delay_ns);
         self.horizon_ns = self.horizon_ns.max(farthest);
     }
 

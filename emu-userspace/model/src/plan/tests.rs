@@ -94,6 +94,11 @@ fn packets_that_fq_cannot_hold_as_long_as_they_wait_are_refused() {
         // 36 packets of 1500 bytes at 100 bit/s are 72 minutes, and 35 are 70.
         ("up: {rate: 100bit, queue: 35 packets}", ""),
         ("up: 1mbit", &event("up: 100bit, queue: 35 packets")),
+        // It waits for both at the same time.
+        (
+            "up: {rate: 1mbit, queue: 60min}",
+            "latencies: [{between: [a, a], rate: 1mbit, queue: 60min}]",
+        ),
     ] {
         assert_eq!(refusal(pipe, rest), None, "{pipe} {rest}");
     }

@@ -385,14 +385,14 @@ fn cost_ratio([plain, other]: [&Programs; 2]) -> f64 {
 #[test]
 fn everything_on_costs_little_more_than_twice_the_plain_pipe() {
     isolated(|| {
-        let plain = topology("up: {rate: 100gbit, queue: 30min}");
+        let plain = topology("up: {rate: 100gbit, queue: 60min}");
         // Without corruption: the kernel repeats the run with the same packet, in which a
         // changed bit would stay.
         let all = topology(
-            "up: {rate: 100gbit, queue: 30min, jitter: {spread: 5ms, distribution: normal}, \
+            "up: {rate: 100gbit, queue: 60min, jitter: {spread: 5ms, distribution: normal}, \
              loss: {gilbert_elliott: {to_bad: 0.1%, to_good: 50%}}, corrupt: 0.0000001%, \
              reorder: 0.1%, aqm: {codel: {ecn: true}}}, filtering: address-dependent",
-        ) + "latencies: [{between: [a, a], latency: 5ms, rate: 100gbit, queue: 30min, loss: 0.1%}]\n";
+        ) + "latencies: [{between: [a, a], latency: 5ms, rate: 100gbit, queue: 60min, loss: 0.1%}]\n";
         let [plain, all] = [plain, all].map(|text| load(&text, false).0);
         let ratio = cost_ratio([&plain, &all]);
         // An interpreter and an emulated CPU take about the same time for every
