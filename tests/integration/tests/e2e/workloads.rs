@@ -47,9 +47,10 @@ fn folding_eight_hosts_into_one_changes_nothing() {
             saturated * 100.0
         );
         if is_virtual() || saturated <= 0.15 {
-            // With twice as many clients two runs of one ratio are 1.5 to 2.6 % apart.
-            // Hosts that wrongly share a resource would move the curves by half.
-            assert!(distance <= 0.05, "{report}");
+            // Chance alone: with twice as many clients two runs of one ratio are 1.5 to 2.6 %
+            // apart, and with these 1.4 to 5.1 %. Hosts that wrongly share a resource would move
+            // the curves by half.
+            assert!(distance <= 0.1, "{report}");
         } else {
             println!("SKIPPED the distance: the machine was the limit");
         }
