@@ -333,6 +333,12 @@ impl Maps {
         }
     }
 
+    /// Whether the rows of all schedules are these.
+    pub fn has_rows(&self, rows: &[Row]) -> bool {
+        let is_loaded = |(index, row): (usize, &Row)| self.rows.get(index) == Some(*row);
+        self.rows.len() == rows.len().max(1) && rows.iter().enumerate().all(is_loaded)
+    }
+
     /// The queue-delay histogram of a group's pipes, over all CPUs.
     pub fn waits(
         &self,

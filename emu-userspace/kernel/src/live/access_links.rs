@@ -128,14 +128,8 @@ impl Live {
         direction: Direction,
         change: &PipeChange,
     ) -> Result<(), LiveError> {
-        let index = self.index(vnode, direction);
+        let (index, file) = self.line_pipe(vnode, direction);
         let before = self.maps.pipes.get(index as usize).unwrap_or_default();
-        let group = &self.topology().groups[self.plan().vnodes[vnode].group];
-        let file = match direction {
-            Direction::Up => &group.up,
-            Direction::Down => &group.down,
-        };
-        let file = *file;
         let by_hand = self.beside_course(index, &before, change);
         stores.on_course += usize::from(by_hand == PipeChange::default());
         let change = &by_hand;

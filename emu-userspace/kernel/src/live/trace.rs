@@ -115,10 +115,7 @@ impl Live {
             return Ok((Vec::new(), Vec::new()));
         }
         let recordings = read(traces, courses)?;
-        let is_loaded = self.maps.rows.len() == recordings.rows().len().max(1)
-            && (recordings.rows().iter().enumerate())
-                .all(|(index, row)| self.maps.rows.get(index) == Some(*row));
-        if !is_loaded {
+        if !self.maps.has_rows(recordings.rows()) {
             return Err(TraceError::Changed { file: self.file() }.into());
         }
         let mut uses: HashMap<u32, usize> = HashMap::new();
@@ -208,7 +205,7 @@ impl Live {
     }
 
     /// A pipe of a vnode, with its settings in the file.
-    fn line_pipe(&self, vnode: usize, direction: Direction) -> (u32, topology::Pipe) {
+    pub(super) fn line_pipe(&self, vnode: usize, direction: Direction) -> (u32, topology::Pipe) {
         let group = &self.topology().groups[self.plan().vnodes[vnode].group];
         let file = match direction {
             Direction::Up => group.up,

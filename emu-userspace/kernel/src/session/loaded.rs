@@ -193,10 +193,5 @@ pub(super) fn plan_text(text: &str, state: &State) -> Result<(Topology, Plan), S
 /// Whether the maps have the rows of a plan's traces.
 pub(crate) fn has_rows(maps: &Maps, plan: &Plan) -> bool {
     let read = user::as_caller(|| Recordings::read(&plan.traces, &plan.courses));
-    let Ok(Ok(recordings)) = read else {
-        return false;
-    };
-    let rows = recordings.rows();
-    maps.rows.len() == rows.len().max(1)
-        && (rows.iter().enumerate()).all(|(index, row)| maps.rows.get(index) == Some(*row))
+    matches!(read, Ok(Ok(recordings)) if maps.has_rows(recordings.rows()))
 }
