@@ -53,7 +53,10 @@ struct RateChange {
 /// The rate at each time; none if it is not known beforehand, or if the programs cannot follow
 /// it: without a limit there is no schedule, and of a ramp that another event interrupts the
 /// later steps count.
-fn recording(initial: Option<Rate>, changes: &[RateChange]) -> Option<Recording> {
+fn recording<'a>(
+    initial: Option<Rate>,
+    changes: impl Iterator<Item = &'a RateChange>,
+) -> Option<Recording> {
     let mut now = initial?;
     let mut rates: BTreeMap<Duration, Rate> = BTreeMap::from([(Duration::ZERO, now)]);
     let mut busy_until = Duration::ZERO;
@@ -92,16 +95,18 @@ fn recording(initial: Option<Rate>, changes: &[RateChange]) -> Option<Recording>
     })
 }
 
+/// Changes with their places among all events.
+type Placed = Vec<(usize, RateChange)>;
+
 /// The changes of rates in the events of a topology.
 #[derive(Default)]
 struct Changes {
     /// By group and direction.
-    groups: BTreeMap<(GroupId, usize), Vec<RateChange>>,
-    /// Those of a vnode alone, with their place among all events.
-    vnodes: BTreeMap<(IpAddr, usize), Vec<(usize, RateChange)>>,
-    /// Place of the changes of groups among all events.
-    places: BTreeMap<(GroupId, usize), Vec<usize>>,
-    links: Vec<((GroupId, GroupId), bool, Vec<RateChange>)>,
+    groups: BTreeMap<(GroupId, usize), Placed>,
+    /// Those of a vnode alone.
+    vnodes: BTreeMap<(IpAddr, usize), Placed>,
+    /// By the groups at the ends, and whether one direction is meant.
+    links: Vec<((GroupId, GroupId), bool, Placed)>,
 }
 
 impl Changes {
@@ -109,11 +114,9 @@ impl Changes {
         let mut all = Self::default();
         for (place, event) in topology.events.iter().enumerate() {
             let change = |change: &PipeChange, over: &Duration| {
-                change.rate.map(|rate| RateChange {
-                    at: event.at,
-                    over: *over,
-                    rate,
-                })
+                let (at, over) = (event.at, *over);
+                let rate = change.rate?;
+                Some((place, RateChange { at, over, rate }))
             };
             match &event.what {
                 EventAction::AccessLink {
@@ -123,7 +126,7 @@ impl Changes {
                 } => {
                     for (direction, side) in [&line.up, &line.down].into_iter().enumerate() {
                         if let Some(change) = change(side, over) {
-                            all.line(topology, *target, direction, (place, change));
+                            all.line(topology, *target, direction, change);
                         }
                     }
                 }
@@ -152,33 +155,25 @@ impl Changes {
         topology: &Topology,
         target: Target,
         direction: usize,
-        (place, change): (usize, RateChange),
+        change: (usize, RateChange),
     ) {
         match target {
             Target::Group(group) => {
                 for inside in topology.tree(group) {
-                    let key = (inside, direction);
-                    self.groups.entry(key).or_default().push(change);
-                    self.places.entry(key).or_default().push(place);
+                    let changes = self.groups.entry((inside, direction)).or_default();
+                    changes.push(change);
                 }
             }
             Target::Vnode(address) => {
                 let changes = self.vnodes.entry((address, direction)).or_default();
-                changes.push((place, change));
+                changes.push(change);
             }
             Target::Pair(..) => {}
         }
     }
 
-    /// The changes of one vnode of a group, whose own events stand among those of the group.
-    fn of_vnode(&self, group: GroupId, direction: usize, address: IpAddr) -> Vec<RateChange> {
-        let key = (group, direction);
-        let places = self.places.get(&key).into_iter().flatten().copied();
-        let changes = self.groups.get(&key).into_iter().flatten().copied();
-        let mut merged: Vec<(usize, RateChange)> = places.zip(changes).collect();
-        merged.extend(self.vnodes.get(&(address, direction)).into_iter().flatten());
-        merged.sort_by_key(|(place, _)| *place);
-        merged.into_iter().map(|(_, change)| change).collect()
+    fn is_empty(&self) -> bool {
+        self.groups.is_empty() && self.vnodes.is_empty() && self.links.is_empty()
     }
 }
 
@@ -187,6 +182,10 @@ impl Course {
     /// there are.
     pub(super) fn all(topology: &Topology, vnodes: &[PlanVnode]) -> Vec<Self> {
         let changes = Changes::of(topology);
+        // Most topologies have none, and each command of emu plans.
+        if changes.is_empty() {
+            return Vec::new();
+        }
         let mut single: BTreeMap<(IpAddr, usize), usize> = BTreeMap::new();
         let mut members: HashMap<(GroupId, usize), Vec<usize>> = HashMap::new();
         for (index, vnode) in vnodes.iter().enumerate() {
@@ -204,44 +203,53 @@ impl Course {
             let group = &topology.groups[group];
             [group.up.rate, group.down.rate][direction]
         };
-        let mut courses = Vec::new();
-        for (key, list) in &changes.groups {
-            let followers = members.remove(key).unwrap_or_default();
-            if let Some(recording) = recording(initial(key.0, key.1), list) {
-                let followers = Followers::Vnodes(followers, DIRECTIONS[key.1]);
-                courses.push(Self {
-                    followers,
-                    recording,
-                });
-            }
-        }
-        for ((address, direction), index) in single {
-            let group = vnodes[index].group;
-            let list = changes.of_vnode(group, direction, address);
-            if let Some(recording) = recording(initial(group, direction), &list) {
-                let followers = Followers::Vnodes(vec![index], DIRECTIONS[direction]);
-                courses.push(Self {
-                    followers,
-                    recording,
-                });
-            }
-        }
+        let of_groups = changes.groups.iter().map(|(key, list)| {
+            let members = members.remove(key).unwrap_or_default();
+            let followers = Followers::Vnodes(members, DIRECTIONS[key.1]);
+            Self::new(followers, initial(key.0, key.1), list)
+        });
+        // The events of one vnode stand among those of its group.
+        let of_vnodes = single.iter().map(|((address, direction), index)| {
+            let group = vnodes[*index].group;
+            let mut list = changes.vnodes[&(*address, *direction)].clone();
+            list.extend(
+                changes
+                    .groups
+                    .get(&(group, *direction))
+                    .into_iter()
+                    .flatten(),
+            );
+            list.sort_by_key(|(place, _)| *place);
+            let followers = Followers::Vnodes(vec![*index], DIRECTIONS[*direction]);
+            Self::new(followers, initial(group, *direction), &list)
+        });
         let ways = match changes.links.is_empty() {
             true => Vec::new(),
             false => topology.pair_links(),
         };
-        for ((a, b), one_way, list) in &changes.links {
+        let of_links = changes.links.iter().map(|((a, b), one_way, list)| {
             let way = ways[a * topology.groups.len() + b];
             let initial = way.and_then(|way| topology.links[way.link].rate);
-            if let Some(recording) = recording(initial, list) {
-                let followers = Followers::Link((*a, *b), *one_way);
-                courses.push(Self {
-                    followers,
-                    recording,
-                });
-            }
-        }
-        courses
+            Self::new(Followers::Link((*a, *b), *one_way), initial, list)
+        });
+        of_groups
+            .chain(of_vnodes)
+            .chain(of_links)
+            .flatten()
+            .collect()
+    }
+
+    /// A course, if the programs can follow these changes.
+    fn new(
+        followers: Followers,
+        initial: Option<Rate>,
+        changes: &[(usize, RateChange)],
+    ) -> Option<Self> {
+        let recording = recording(initial, changes.iter().map(|(_, change)| change))?;
+        Some(Self {
+            followers,
+            recording,
+        })
     }
 }
 
