@@ -58,15 +58,20 @@ pub fn succeed(command: &mut Command) -> anyhow::Result<()> {
 /// selection is each dependency compiled once.
 pub const WORKSPACE: [&str; 3] = ["--workspace", "--exclude", "emu-ebpf"];
 
-/// Builds binaries of the workspace and returns their folder. Nothing is written to standard
-/// output, which belongs to the command that follows.
-pub fn binaries(names: &[&str]) -> anyhow::Result<PathBuf> {
+/// The command that builds binaries of the workspace.
+pub fn of_binaries(names: &[&str]) -> Command {
     let mut command = cargo();
     command.args(["build", "--quiet"]).args(WORKSPACE);
     for name in names {
         command.args(["--bin", name]);
     }
-    succeed(command.stdout(Stdio::null()))?;
+    command
+}
+
+/// Builds binaries of the workspace and returns their folder. Nothing is written to standard
+/// output, which belongs to the command that follows.
+pub fn binaries(names: &[&str]) -> anyhow::Result<PathBuf> {
+    succeed(of_binaries(names).stdout(Stdio::null()))?;
     Ok(target().join("debug"))
 }
 

@@ -260,11 +260,7 @@ fn with_filter(mut argv: Vec<String>, filter: &str) -> Vec<String> {
 }
 
 fn build_with(object: &Path, binaries: &[&str]) -> anyhow::Result<()> {
-    let mut build = build::cargo();
-    build.args(["build", "--quiet"]).args(build::WORKSPACE);
-    for name in binaries {
-        build.args(["--bin", name]);
-    }
+    let mut build = build::of_binaries(binaries);
     use_object(&mut build, object);
     build::succeed(&mut build)
 }
